@@ -1,0 +1,41 @@
+# The two commands of the README: `make tune` and `make test`. Each makes its own environment first.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: tune test check lint types layers unit integration bench clean
+
+tune: .venv/.ready
+	$(BIN)/mlflow run . -e tune --env-manager local --experiment-name sg_gov
+
+test: check unit integration
+
+check: lint types layers
+
+.venv/.ready: pyproject.toml uv.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv sync --frozen --quiet --all-extras --inexact
+	touch $@
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.ready
+	$(BIN)/mypy
+
+layers: .venv/.ready
+	$(BIN)/lint-imports
+
+unit: .venv/.ready
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/unit -q
+
+integration: .venv/.ready
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration tests/gpu -q --durations=10
+
+bench: .venv/.ready
+	$(BIN)/python -m wertune bench
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Tune Whisper to a domain."""

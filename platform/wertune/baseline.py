@@ -1,0 +1,65 @@
+"""The untouched base, scored where it is at its best: 30 s of context."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import transformers
+
+from wertune.config import ContextConfig
+from wertune.evaluate import transcribe_features
+from wertune.files import write_atomically
+from wertune.manifest import Recording
+from wertune.metrics import Scores, score
+from wertune.prepare import Prepared
+from wertune.weights import cache_root
+
+EVALUATION_SPLITS = ("validation", "test", "retention_validation", "retention_test")
+
+
+def baseline_scores(prepared: Prepared, splits: Sequence[str] = EVALUATION_SPLITS) -> dict[str, Scores]:
+    """Scores of the untouched base on the splits that the project has.
+
+    Its transcripts are kept beside the converted weights: they depend on base, audio and decoding alone.
+    """
+    wanted = [split for split in splits if prepared.dataset[split]]
+    texts = {split: _stored(prepared, split) for split in wanted}
+    if missing := [split for split in wanted if texts[split] is None]:
+        whisper = prepared.whisper(prepared.project.trial.quantization)
+        for split in missing:
+            clips = prepared.evaluation_set(split, ContextConfig(short=False), whisper.mel_bins)
+            texts[split] = transcribe_features(whisper, clips.features, prepared.project.trial.decode)
+            _store(prepared, split, texts[split] or [])
+    return {split: _score(prepared, prepared.dataset[split], texts[split] or []) for split in wanted}
+
+
+def _score(prepared: Prepared, recordings: Sequence[Recording], texts: Sequence[str]) -> Scores:
+    return score((recording.clip for recording in recordings), texts, prepared.normalise, prepared.finder)
+
+
+def _path(prepared: Prepared, split: str) -> Path:
+    trial = prepared.project.trial
+    depends_on = [
+        prepared.base.digest,
+        trial.quantization,
+        trial.decode.model_dump(),
+        prepared.project.language,
+        [recording.digest for recording in prepared.dataset[split]],
+        transformers.__version__,
+    ]
+    name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
+    return cache_root() / "baselines" / f"{name}.json"
+
+
+def _stored(prepared: Prepared, split: str) -> list[str] | None:
+    try:
+        texts = json.loads(_path(prepared, split).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    whole = isinstance(texts, list) and len(texts) == len(prepared.dataset[split])
+    return texts if whole and all(isinstance(text, str) for text in texts) else None
+
+
+def _store(prepared: Prepared, split: str, texts: Sequence[str]) -> None:
+    write_atomically(_path(prepared, split), lambda file: file.write(json.dumps(texts).encode()))

@@ -1,0 +1,85 @@
+"""Clips and manifests as files: trimmed, levelled, checked, written whole or not at all."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+
+from wertune.audio import SAMPLE_RATE_HZ, Samples
+from wertune.errors import SynthesisError
+
+_SHORTEST_S, _LONGEST_S = 0.5, 14.0
+_LOUDNESS = 10 ** (-23 / 20)
+_FRAME = SAMPLE_RATE_HZ // 100
+
+
+def trim(samples: Samples, margin_s: float) -> Samples:
+    """The samples from `margin_s` before the first sound to `margin_s` after the last, with zeros where short."""
+    power = _frame_power(samples)
+    loud = np.flatnonzero(power > power.max(initial=0.0) * 1e-4)
+    if not loud.size:
+        return samples
+    margin = round(margin_s * SAMPLE_RATE_HZ)
+    start, end = loud[0] * _FRAME - margin, (loud[-1] + 1) * _FRAME + margin
+    padding = (max(0, -start), max(0, end - len(samples)))
+    return np.pad(samples[max(0, start) : end], padding).astype(np.float32)
+
+
+def level(samples: Samples) -> Samples:
+    """The samples with their speech (not their pauses) at -23 dBFS, and lower where the peak would clip."""
+    power = _frame_power(samples)
+    speech = power[power > power.max(initial=0.0) * 1e-3]
+    if not speech.size:
+        return samples
+    gain = min(_LOUDNESS / math.sqrt(float(speech.mean())), 0.95 / float(np.abs(samples).max()))
+    return (samples * gain).astype(np.float32)
+
+
+def write_clip(path: Path, samples: Samples, bitrate_kbps: float) -> None:
+    """Ogg Opus at 16 kHz mono, written whole or not at all."""
+    buffer = BytesIO()
+    # libsndfile has no bitrate setting: its compression level runs from 256 down to 6 kbit/s a channel.
+    sf.write(
+        buffer, samples, SAMPLE_RATE_HZ, format="OGG", subtype="OPUS", compression_level=(256 - bitrate_kbps) / 250
+    )
+    _write_atomically(path, buffer.getvalue())
+
+
+def write_manifest(out: Path, split: str, rows: Sequence[dict[str, Any]]) -> Path:
+    """The manifest, sorted by path and written whole; clips of the split's folder in no row are removed."""
+    ordered = sorted(rows, key=lambda row: str(row["audio_filepath"]))
+    path = out / "manifests" / f"{split}.jsonl"
+    _write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered).encode())
+    wanted = {Path(row["audio_filepath"]).name for row in ordered}
+    for clip in (out / "audio" / split).glob("*.opus"):
+        if clip.name not in wanted:
+            clip.unlink()
+    return path
+
+
+def _frame_power(samples: Samples) -> Samples:
+    """Mean square of each 10 ms."""
+    frames = len(samples) // _FRAME
+    return np.asarray(np.square(samples[: frames * _FRAME].reshape(frames, _FRAME)).mean(axis=1), np.float32)
+
+
+def check(samples: Samples, place: str) -> None:
+    duration_s = len(samples) / SAMPLE_RATE_HZ
+    if not np.isfinite(samples).all() or np.abs(samples).max(initial=0.0) < 0.01:
+        raise SynthesisError(f"{place} gave silence or NaN, but must be speech; change the text or drop the voice")
+    if not _SHORTEST_S <= duration_s <= _LONGEST_S:
+        rule = f"must be {_SHORTEST_S:g} to {_LONGEST_S:g} s"
+        raise SynthesisError(f"{place} lasts {duration_s:.1f} s, but {rule}; change the text or drop the voice")
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    partial.replace(path)

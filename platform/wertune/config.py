@@ -1,0 +1,221 @@
+"""What a project's YAML files may say: frozen pydantic models, loaded once at the command line."""
+
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from wertune.errors import ConfigError
+
+
+class Frozen(BaseModel):
+    """Immutable; an unknown key is an error instead of a silent default, and so is a NaN or infinite number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+class Draw(Frozen):
+    """An augmentation's chance and the range from which its strength is drawn uniformly."""
+
+    probability: float = Field(0.0, ge=0, le=1)
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low}, but must be <= high ({self.high}); swap them")
+        return self
+
+
+class AugmentConfig(Frozen):
+    """Augmentation of the training split; waveform first, then SpecAugment on the log-mel features."""
+
+    speed_factor: Draw = Draw(probability=0.3, low=0.9, high=1.1)
+    pitch_semitones: Draw = Draw(probability=0.0, low=-2.0, high=2.0)
+    noise_snr_db: Draw = Draw(probability=0.3, low=10.0, high=30.0)
+    gain_db: Draw = Draw(probability=0.3, low=-8.0, high=4.0)
+    band_limit_hz: Draw = Draw(probability=0.1, low=3000.0, high=4000.0)
+    time_masks: int = Field(1, ge=0, le=10)
+    time_mask_frames: int = Field(20, ge=0, le=200, description="longest time mask; a frame is 10 ms")
+    frequency_masks: int = Field(1, ge=0, le=10)
+    frequency_mask_bins: int = Field(12, ge=0, le=40, description="widest mask; Whisper has 80 mel bins")
+
+
+class LoraConfig(Frozen):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) as PEFT takes them."""
+
+    r: int = Field(16, ge=1, le=256)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
+    scope: Literal["encoder", "decoder", "both"] = "both"
+    rslora: bool = False
+    dora: bool = False
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """`q_proj,v_proj` is short for a list: a search's choices are strings."""
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+class ContextConfig(Frozen):
+    """How many encoder positions a clip gets: duration_s x 50 + margin, rounded up, at most Whisper's 1500."""
+
+    short: bool = Field(True, description="false pads every clip to 30 s, as Whisper was trained")
+    margin_positions: int = Field(32, ge=0, le=1500)
+    multiple: int = Field(16, ge=1, le=512)
+
+
+class DecodeConfig(Frozen):
+    """Greedy or beam search, the same in validation, test and serving."""
+
+    num_beams: int = Field(1, ge=1, le=16)
+    max_new_tokens: int = Field(224, ge=1, le=440)
+    tokens_per_second: float = Field(
+        10.0, gt=0, description="caps a clip's tokens at 8 + this x duration_s: what loops ends"
+    )
+    batch_size: int = Field(16, ge=1)
+
+
+class TrainConfig(Frozen):
+    """The epoch loop: AdamW, linear warm-up, cosine decay."""
+
+    epochs: int = Field(4, ge=1)
+    batch_size: int = Field(16, ge=1)
+    accumulation_steps: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-3, gt=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="share of all steps with a rising rate")
+    max_grad_norm: float = Field(1.0, gt=0)
+    clips_per_epoch: int | None = Field(None, ge=1, description="domain clips of an epoch; all where it is not given")
+    replay_ratio: float = Field(0.3, ge=0, le=4, description="replay clips for each domain clip of an epoch")
+
+
+class TrialConfig(Frozen):
+    """Everything that one trial may vary; a search key is a path in here, such as `lora.r`."""
+
+    seed: int = Field(0, ge=0)
+    quantization: Literal["int8", "nf4", "none"] = "int8"
+    lora: LoraConfig = LoraConfig()
+    train: TrainConfig = TrainConfig()
+    augment: AugmentConfig = AugmentConfig()
+    context: ContextConfig = ContextConfig()
+    decode: DecodeConfig = DecodeConfig()
+
+
+class DataConfig(Frozen):
+    """The manifests, relative to the project's folder, and what is asked of their rows."""
+
+    train: Path
+    validation: Path
+    test: Path
+    replay: Path | None = None
+    retention_validation: Path | None = None
+    retention_test: Path | None = None
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    disjoint_speakers: bool = True
+    min_duration_s: float = Field(0.2, gt=0)
+    max_duration_s: float = Field(30.0, gt=0, le=30.0)
+
+
+class RetentionConfig(Frozen):
+    """The price of forgetting: validation WER grows by `penalty` x what retention WER rises above the margin."""
+
+    margin_wer: float = Field(0.01, ge=0, le=1, description="0.01 is one point")
+    penalty: float = Field(2.0, ge=0)
+
+
+class BaseModelConfig(Frozen):
+    """`source` is a Hub id, a Hugging Face folder, a CTranslate2 folder, or packaged:whisper-tiny.en / -base."""
+
+    source: str = Field(min_length=1)
+    revision: str | None = None
+    digest: str | None = Field(None, description="sha256:… of the weights; a mismatch stops the run")
+
+
+class ProjectConfig(Frozen):
+    """`project.yaml`: one domain."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="also the registered model's name")
+    language: str = Field("en", min_length=2, description="as Whisper names it: en, zh, ms, ta, …")
+    base_model: BaseModelConfig
+    lexicon: Path | None = None
+    data: DataConfig
+    retention: RetentionConfig = RetentionConfig()
+    trial: TrialConfig = TrialConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_base_model(cls, values: Any) -> Any:
+        """`base_model: openai/whisper-base` is short for `base_model: {source: openai/whisper-base}`."""
+        if isinstance(values, dict) and isinstance(values.get("base_model"), str):
+            return {**values, "base_model": {"source": values["base_model"]}}
+        return values
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_yaml(path: Path, model: type[Model]) -> Model:
+    """The file as a `model`; a ConfigError names the file and lists all faults at once."""
+    return parse(model, read_yaml(path), place=str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The file's mapping; a missing file, bad YAML or another kind of document is a ConfigError."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; give the folder of a project, such as projects/sg_gov") from None
+    # PyYAML lets a date such as 2024-13-01 end in a plain ValueError, and deep nesting in a RecursionError.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not readable YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} holds {type(document).__name__}, but must hold a mapping of keys to values")
+    return document
+
+
+def parse(model: type[Model], values: Any, place: str) -> Model:
+    """`values` as a `model`, or a ConfigError with every fault: place, key, value, rule."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_describe(place, fault) for fault in error.errors())) from None
+
+
+def _describe(place: str, fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"]) or "the document"
+    if fault["type"] == "extra_forbidden":
+        return f"{place}: {key} is not a known key; remove it or mend its spelling"
+    if fault["type"] == "missing":
+        return f"{place}: {key} is missing; add it"
+    return f"{place}: {key} is {fault['input']!r}: {fault['msg']}"
+
+
+def with_overrides(config: Model, overrides: dict[str, Any], place: str) -> Model:
+    """A new config with dotted keys such as `lora.r` replaced and everything checked again."""
+    values = config.model_dump()
+    for key, value in overrides.items():
+        *parents, last = key.split(".")
+        section: Any = values
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            known = ", ".join(sorted(flatten(config.model_dump())))
+            raise ConfigError(f"{place}: {key} is not a key of the configuration; known keys: {known}")
+        section[last] = value
+    return parse(type(config), values, place)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

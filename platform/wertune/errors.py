@@ -1,0 +1,43 @@
+"""Every error that a user can cause; each message gives the value, the rule, the place and the remedy.
+
+WertuneError
+ ├─ ConfigError        project.yaml, search.yaml, lexicon.yaml or a command-line parameter
+ ├─ ManifestError      a manifest's rows (all faults of all rows at once)
+ ├─ BaseModelError     the weights that base_model names
+ ├─ AudioError         one recording that cannot be used
+ ├─ AdapterError       a saved adapter that cannot be loaded
+ ├─ SynthesisError     a speech engine that is missing or failed
+ └─ TrackingError      the MLflow server or store
+"""
+
+
+class WertuneError(Exception):
+    """Base of all errors that end a command with a message and no traceback."""
+
+
+class ConfigError(WertuneError):
+    """A value in a YAML file or on the command line breaks its rule."""
+
+
+class ManifestError(WertuneError):
+    """One or more rows of a manifest break a rule."""
+
+
+class BaseModelError(WertuneError):
+    """The base model cannot be found, read or trusted."""
+
+
+class AudioError(WertuneError):
+    """A recording cannot be decoded or breaks a limit."""
+
+
+class AdapterError(WertuneError):
+    """An adapter's files are missing, damaged or made for another base model."""
+
+
+class SynthesisError(WertuneError):
+    """A speech engine is missing or gave no usable audio."""
+
+
+class TrackingError(WertuneError):
+    """The tracking store cannot be reached or refuses what was asked."""

@@ -1,0 +1,223 @@
+"""The main job, in reading order: baseline, search, best adapter, final evaluation, registered version."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+
+from wertune.baseline import baseline_scores
+from wertune.config import (
+    BaseModelConfig,
+    ContextConfig,
+    DecodeConfig,
+    ProjectConfig,
+    TrialConfig,
+    flatten,
+    with_overrides,
+)
+from wertune.errors import WertuneError
+from wertune.evaluate import transcribe_features
+from wertune.figures import search_figures
+from wertune.metrics import Scores, score
+from wertune.model import Whisper, load_adapter
+from wertune.prepare import Prepared, load_project, prepare
+from wertune.report import Comparison, markdown_table, summary_rows
+from wertune.serve import load_registered, log_and_register
+from wertune.text import normaliser_version
+from wertune.tracking import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, RunRef, children, open_run
+from wertune.train import Objective
+from wertune.trial import ADAPTER_ARTIFACT, short_names, size_metrics
+
+FINAL_SPLITS = ("test", "retention_test")
+
+
+@contextmanager
+def start_experiment(
+    folder: Path, project: ProjectConfig, run_name: str, resume: str = ""
+) -> Iterator[tuple[RunRef, Prepared]]:
+    """The project checked and its run opened: whatever is wrong with it ends the run as FAILED with the reason."""
+    with open_run(project.name, run_name, resume) as run:
+        prepared = prepare(folder, project)
+        log_inputs(run, prepared)
+        yield run, prepared
+
+
+def log_inputs(run: RunRef, prepared: Prepared) -> None:
+    """The resolved configuration, the data with their digests, and what the scores depend on."""
+    run.text(yaml.safe_dump(prepared.project.model_dump(mode="json"), sort_keys=False), "project.yaml")
+    if prepared.dataset.skipped:
+        run.text("\n".join(map(str, prepared.dataset.skipped)) + "\n", "skipped_rows.txt")
+    run.metrics({"skipped_rows": len(prepared.dataset.skipped)})
+    for split, recordings in prepared.dataset.splits.items():
+        minutes = sum(recording.duration_s for recording in recordings) / 60
+        profile = json.dumps({"clips": len(recordings), "minutes": round(minutes, 2)})
+        source = json.dumps({"uri": recordings[0].place.rpartition(":")[0]})
+        name = f"{prepared.project.name}/{split}"
+        run.dataset(name, prepared.dataset.digest(split), source, context=split, profile=profile)
+    run.tags(
+        {
+            "wertune.base_model": prepared.base.spec,
+            "wertune.base_model_digest": prepared.base.digest,
+            "wertune.normaliser": normaliser_version(prepared.project.language),
+        }
+    )
+
+
+def score_baseline(run: RunRef, prepared: Prepared) -> dict[str, Scores]:
+    """The untouched base on every evaluation split, logged as `baseline_…`."""
+    scores = baseline_scores(prepared)
+    for split, values in scores.items():
+        run.metrics({f"baseline_{split}_{name}": float(value) for name, value in values.summary().items()})
+    return scores
+
+
+def objective_of(prepared: Prepared, baseline: Mapping[str, Scores]) -> Objective:
+    """Validation WER with the project's price of forgetting."""
+    settings = prepared.project.retention
+    reference = baseline["retention_validation"].wer if "retention_validation" in baseline else 0.0
+    return Objective(reference, settings.margin_wer, settings.penalty)
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The child run with the least objective, and the configuration that it ran."""
+
+    run: RunRef
+    name: str
+    config: TrialConfig
+
+
+def best_trial(parent: RunRef, prepared: Prepared) -> BestTrial:
+    """Raises WertuneError, with the causes, when no trial finished an epoch."""
+    runs = children(parent)
+    scored = [run for run in runs if "best_objective" in run.data.metrics]
+    if not scored:
+        causes = sorted({run.data.tags.get(DESCRIPTION_TAG, "no cause recorded") for run in runs})
+        raise WertuneError(f"no trial finished an epoch; causes: {'; '.join(causes)}")
+    best = min(scored, key=lambda run: run.data.metrics["best_objective"])
+    point = json.loads(best.data.tags[POINT_TAG])
+    config = with_overrides(prepared.project.trial, point, f"run {best.info.run_id}")
+    return BestTrial(RunRef(parent.tracking_uri, best.info.run_id), best.info.run_name, config)
+
+
+def leaderboard(parent: RunRef) -> list[dict[str, Any]]:
+    """One row a trial, best first: its outcome, figures and parameters."""
+    rows = []
+    for run in children(parent):
+        figures = run.data.metrics
+        rows.append(
+            {
+                "trial": run.info.run_name,
+                "outcome": run.data.tags.get(OUTCOME_TAG, run.info.status.lower()),
+                "objective": figures.get("best_objective"),
+                "val_wer": figures.get("best_val_wer"),
+                "retention_val_wer": figures.get("best_retention_val_wer"),
+                "best_epoch": figures.get("best_epoch"),
+                "trainable_percent": figures.get("trainable_percent"),
+                "clips_per_s": figures.get("clips_per_s"),
+                "run_id": run.info.run_id,
+            }
+        )
+    return sorted(rows, key=lambda row: (row["objective"] is None, row["objective"]))
+
+
+def log_search(run: RunRef, study: optuna.Study) -> None:
+    """The leaderboard and the search's figures."""
+    rows = leaderboard(run)
+    run.table(rows, "leaderboard.json")
+    outcomes = [row["outcome"] for row in rows]
+    run.metrics({f"trials_{outcome}": outcomes.count(outcome) for outcome in ("completed", "pruned", "failed")})
+    for name, figure in search_figures(study):
+        run.figure(figure, f"figures/{name}")
+
+
+def final_evaluation(
+    run: RunRef, prepared: Prepared, baseline: Mapping[str, Scores], best: BestTrial
+) -> dict[str, Comparison]:
+    """The adapter, loaded back from its artifact onto a fresh base, on test and retention test."""
+    config = best.config
+    run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
+    with downloaded_adapter(best.run) as adapter:
+        whisper = load_adapter(prepared.whisper(config.quantization), adapter)
+        run.metrics(size_metrics(whisper.size()) | {"adapter_mb": _folder_mb(adapter)})
+    comparisons = {}
+    for split in FINAL_SPLITS:
+        if split in baseline:
+            after = score_split(prepared, whisper, split, config.context, config.decode)
+            comparisons[split] = Comparison(baseline[split], after)
+            _log_comparison(run, split, comparisons[split])
+    return comparisons
+
+
+def score_split(
+    prepared: Prepared, whisper: Whisper, split: str, context: ContextConfig, decode: DecodeConfig
+) -> Scores:
+    """One split transcribed and scored."""
+    clips = prepared.evaluation_set(split, context, whisper.mel_bins)
+    texts = transcribe_features(whisper, clips.features, decode)
+    return score((r.clip for r in clips.recordings), texts, prepared.normalise, prepared.finder)
+
+
+def _folder_mb(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
+
+
+@contextmanager
+def downloaded_adapter(run: RunRef) -> Iterator[Path]:
+    """The run's adapter in a folder that goes when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+        yield run.download(ADAPTER_ARTIFACT, Path(scratch))
+
+
+def _log_comparison(run: RunRef, split: str, both: Comparison) -> None:
+    run.metrics(both.metrics(split))
+    run.table(both.rows(), f"{split}_utterances.json")
+    run.table(both.by_speaker(), f"{split}_by_speaker.json")
+    terms = both.after.by_term()
+    if terms:
+        rows = [{"term": t, "hits": c.hits, "misses": c.misses, "false": c.false_alarms} for t, c in terms.items()]
+        run.table(rows, f"{split}_terms.json")
+
+
+def register(prepared: Prepared, best: BestTrial) -> str:
+    """The best adapter as a new version of the project's model, logged to the active run."""
+    with downloaded_adapter(best.run) as adapter:
+        return log_and_register(prepared.project.name, adapter, best.config, prepared)
+
+
+def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | None) -> Scores:
+    """Scores of a registered version as it serves, or of an untouched base at 30 s, on the rows of a manifest."""
+    project = load_project(folder)
+    if base:
+        project = project.model_copy(update={"base_model": BaseModelConfig(source=base)})
+    path = manifest or folder / project.data.test
+    prepared = prepare(folder, project, {"test": path})
+    if base:
+        return baseline_scores(prepared, ["test"])["test"]
+    whisper, context, decode = load_registered(model_uri)
+    return score_split(prepared, whisper, "test", context, decode)
+
+
+def describe(
+    run: RunRef,
+    prepared: Prepared,
+    comparisons: Mapping[str, Comparison],
+    best: BestTrial,
+    version: str,
+    stage: str,
+) -> str:
+    """Writes the run's description and returns the table of results."""
+    table = markdown_table(summary_rows(comparisons))
+    name = prepared.project.name
+    text = (
+        f"## {name} on {prepared.base.spec}\n\n{table}\n\n"
+        f"Best trial: {best.name}. Registered as `models:/{name}/{version}` (stage {stage}).\n"
+    )
+    run.tags({DESCRIPTION_TAG: text})
+    return table

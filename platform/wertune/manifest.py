@@ -1,0 +1,217 @@
+"""Manifests in NeMo's JSONL form, and every fault that they can hold, reported at once."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wertune.audio import SAMPLE_RATE_HZ, Samples, audio_digest, load_audio
+from wertune.config import DataConfig
+from wertune.errors import AudioError, ManifestError
+from wertune.metrics import Clip
+from wertune.text import Normalise
+
+MAX_LABEL_TOKENS = 448
+MAX_SECONDS = 1e6
+TRAINING_SPLITS = frozenset({"train", "replay"})
+RETENTION_SPLITS = frozenset({"retention_validation", "retention_test"})
+
+
+class Row(BaseModel):
+    """One line: NeMo's field names; keys that are not ours are kept out of the way, not refused."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    audio_filepath: str = Field(min_length=1)
+    text: str
+    duration: float | None = Field(None, gt=0, le=MAX_SECONDS)
+    offset: float = Field(0.0, ge=0, le=MAX_SECONDS)
+    speaker: str = ""
+    terms: tuple[str, ...] = ()
+    channel: str = ""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one row."""
+
+    split: str
+    place: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A row that was read: where it stands, its audio file, and the digest of its decoded samples."""
+
+    row: Row
+    place: str
+    path: Path
+    duration_s: float
+    digest: str
+
+    def samples(self) -> Samples:
+        """Mono float32 samples (n,) at 16 kHz."""
+        return load_audio(self.path, self.row.offset, self.row.duration)
+
+    @property
+    def clip(self) -> Clip:
+        return Clip(self.place, self.row.text, self.row.speaker, self.row.channel, self.duration_s)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The usable recordings of each split, and the faults of the rows that were left out."""
+
+    splits: Mapping[str, tuple[Recording, ...]]
+    skipped: tuple[Fault, ...] = field(default=())
+
+    def __getitem__(self, split: str) -> tuple[Recording, ...]:
+        """The split's recordings; a split that the project does not have is empty."""
+        return self.splits.get(split, ())
+
+    def digest(self, split: str) -> str:
+        """sha256 over the split's audio and texts, in order."""
+        whole = hashlib.sha256()
+        for recording in self[split]:
+            whole.update(f"{recording.digest}\n{recording.row.text}\n".encode())
+        return whole.hexdigest()
+
+
+def manifests_of(data: DataConfig, project_dir: Path) -> dict[str, Path]:
+    """The manifest of each split that the project names."""
+    names = ("train", "validation", "test", "replay", "retention_validation", "retention_test")
+    paths = {name: getattr(data, name) for name in names}
+    return {name: project_dir / path for name, path in paths.items() if path is not None}
+
+
+def load_dataset(
+    manifests: Mapping[str, Path], data: DataConfig, normalise: Normalise, count_tokens: Callable[[str], int]
+) -> Dataset:
+    """All splits, checked row by row and across splits.
+
+    Raises ManifestError with every fault unless `data.on_bad_row` is `skip`; a split left empty is always an error.
+    """
+    faults: list[Fault] = []
+    read = {split: list(_read_split(split, path, data, count_tokens, faults)) for split, path in manifests.items()}
+    faults += _duplicates(read)
+    faults += _leaks(read, data, normalise)
+    if faults and data.on_bad_row == "stop":
+        lines = "\n".join(sorted(map(str, faults)))
+        remedy = "mend the rows, or set data.on_bad_row: skip to go on without them"
+        raise ManifestError(f"{lines}\n{len(faults)} faults; {remedy}")
+    bad = {fault.place for fault in faults}
+    splits = {split: tuple(r for r in recordings if r.place not in bad) for split, recordings in read.items()}
+    _refuse_empty(splits, manifests)
+    return Dataset(splits, tuple(faults))
+
+
+def _refuse_empty(splits: Mapping[str, Sequence[Recording]], manifests: Mapping[str, Path]) -> None:
+    empty = [str(manifests[split]) for split, recordings in splits.items() if not recordings]
+    if empty:
+        raise ManifestError(f"no usable row in {', '.join(empty)}; a split needs at least one clip")
+
+
+def _read_split(
+    split: str, path: Path, data: DataConfig, count_tokens: Callable[[str], int], faults: list[Fault]
+) -> Iterable[Recording]:
+    try:
+        # Not splitlines(): JSON strings may hold U+2028, U+0085 and other characters at which it would cut.
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(
+            f"{path} cannot be read as UTF-8 text ({error}); mend data.{split} in project.yaml"
+        ) from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
+        try:
+            row = Row.model_validate(_parse_line(line))
+            recording = _read_recording(row, place, path.parent)
+        except (ValueError, OSError, AudioError) as error:
+            faults.append(Fault(split, place, _problem(error)))
+            continue
+        found = list(_row_faults(recording, data, count_tokens))
+        faults += [Fault(split, place, problem) for problem in found]
+        yield recording
+
+
+def _parse_line(line: str) -> Any:
+    try:
+        values = json.loads(line)
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds half a surrogate pair ({error}); write the character in UTF-8") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error}); a line holds one object") from None
+    return values
+
+
+def _problem(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    faults = (f"{'.'.join(map(str, f['loc'])) or 'the line'} is {f['input']!r}: {f['msg']}" for f in error.errors())
+    return "; ".join(faults)
+
+
+def _read_recording(row: Row, place: str, root: Path) -> Recording:
+    path = root / row.audio_filepath
+    if not path.is_file():
+        raise AudioError(f"audio_filepath is {row.audio_filepath}, but there is no such file; paths start at {root}")
+    samples = load_audio(path, row.offset, row.duration)
+    return Recording(row, place, path, samples.size / SAMPLE_RATE_HZ, audio_digest(samples))
+
+
+def _row_faults(recording: Recording, data: DataConfig, count_tokens: Callable[[str], int]) -> Iterable[str]:
+    seconds, text = recording.duration_s, recording.row.text
+    if seconds < data.min_duration_s:
+        yield f"duration is {seconds:.2f} s, but must be >= {data.min_duration_s:g}; remove the row"
+    if seconds > data.max_duration_s:
+        remedy = "split the recording" + (" or raise max_duration_s" if data.max_duration_s < 30 else "")
+        yield f"duration is {seconds:.2f} s, but must be <= {data.max_duration_s:g}; {remedy}"
+    if recording.row.duration and recording.row.duration - seconds > 0.1:
+        yield f"duration is {recording.row.duration:g} s, but the audio ends after {seconds:.2f} s; mend the duration"
+    if not text.strip():
+        yield "text is empty; transcribe the clip or remove the row"
+    elif (tokens := count_tokens(text)) > MAX_LABEL_TOKENS:
+        yield f"text has {tokens} tokens, but Whisper takes <= {MAX_LABEL_TOKENS}; split the recording"
+
+
+def _duplicates(splits: Mapping[str, Sequence[Recording]]) -> Iterable[Fault]:
+    for split, recordings in splits.items():
+        first: dict[str, Recording] = {}
+        for recording in recordings:
+            earlier = first.setdefault(recording.digest, recording)
+            if earlier is not recording:
+                yield Fault(split, recording.place, f"the same audio as {earlier.place}; remove one of the two rows")
+
+
+def _leaks(splits: Mapping[str, Sequence[Recording]], data: DataConfig, normalise: Normalise) -> Iterable[Fault]:
+    """Pairs of splits that share audio, sentences or speakers; the row nearer to training is at fault."""
+    order = sorted(splits, key=lambda split: (split not in TRAINING_SPLITS, "validation" not in split, split))
+    text = {r.place: normalise(r.row.text) for recordings in splits.values() for r in recordings}
+    for left, right in combinations(order, 2):
+        yield from _shared(left, splits[left], splits[right], lambda r: r.digest, "the same audio as {}")
+        if {left, right} != TRAINING_SPLITS:
+            yield from _shared(left, splits[left], splits[right], lambda r: text[r.place], "the same sentence as {}")
+        if data.disjoint_speakers and not RETENTION_SPLITS & {left, right} and {left, right} != TRAINING_SPLITS:
+            yield from _shared(left, splits[left], splits[right], lambda r: r.row.speaker, "the same speaker as {}")
+
+
+def _shared(
+    split: str, left: Sequence[Recording], right: Sequence[Recording], key: Callable[[Recording], str], rule: str
+) -> Iterable[Fault]:
+    places = {key(recording): recording.place for recording in reversed(right)}
+    for recording in left:
+        if key(recording) and (place := places.get(key(recording))):
+            problem = f"leaks: {rule.format(place)} ({key(recording)[:60]!r}); keep it in one split only"
+            yield Fault(split, recording.place, problem)

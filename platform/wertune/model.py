@@ -1,0 +1,257 @@
+"""Whisper with an 8-bit base and LoRA: loading, encoding at short context, saving and loading adapters."""
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
+from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
+from transformers import logging as transformers_logging
+from transformers.modeling_outputs import BaseModelOutput
+
+from wertune.config import LoraConfig
+from wertune.errors import AdapterError, BaseModelError, ConfigError
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What is trained, what is stored. Weight memory counts every parameter and buffer at its stored width."""
+
+    trainable_parameters: int
+    total_parameters: int
+    int8_layers: int
+    weight_memory_mb: float
+
+    @property
+    def trainable_percent(self) -> float:
+        return 100.0 * self.trainable_parameters / self.total_parameters
+
+    @property
+    def reduction_percent(self) -> float:
+        """How many fewer parameters are trained than in full fine-tuning."""
+        return 100.0 - self.trainable_percent
+
+
+class Whisper:
+    """A Whisper model, its tokenizer, and the prompt that says language and task."""
+
+    def __init__(
+        self, model: WhisperForConditionalGeneration | PeftModel, tokenizer: WhisperTokenizerFast, language: str
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.language = language
+        multilingual = bool(getattr(model.generation_config, "is_multilingual", False))
+        if not multilingual and language != "en":
+            remedy = "take a multilingual base, such as packaged:whisper-base or openai/whisper-base"
+            raise ConfigError(f"language is {language}, but base_model knows English only; {remedy}")
+        if multilingual:
+            tokenizer.set_prefix_tokens(language=language, task="transcribe")
+        self.generate_options = {"language": language, "task": "transcribe"} if multilingual else {}
+
+    @property
+    def bare(self) -> WhisperForConditionalGeneration:
+        """The model without PEFT's wrapper; its layers carry the adapters all the same."""
+        return self.model.base_model.model if isinstance(self.model, PeftModel) else self.model
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.bare.device)
+
+    @property
+    def mel_bins(self) -> int:
+        return int(self.bare.config.num_mel_bins)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` as a label, prompt and end included."""
+        return len(self.tokenizer(text).input_ids)
+
+    def label_ids(self, text: str) -> list[int]:
+        """The label of `text`: what the decoder must write after `<|startoftranscript|>`.
+
+        The start token is told by decoder_start_token_id: Whisper's bos_token_id is its end of text.
+        """
+        ids: list[int] = self.tokenizer(text).input_ids
+        start = self.bare.config.decoder_start_token_id
+        return ids[1:] if ids[0] == start else ids
+
+    def encode(self, features: torch.Tensor) -> torch.Tensor:
+        """Encoder states (batch, positions, d_model) of log-mel features (batch, mel_bins, 2 x positions).
+
+        Whisper's own encoder takes 30 s and nothing else; its layers take any length, with the first positions'
+        embeddings. That is all there is to a short context.
+        """
+        encoder = self.bare.get_encoder()
+        hidden = torch.nn.functional.gelu(encoder.conv1(features.to(self.device)))
+        hidden = torch.nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
+        hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+        hidden = torch.nn.functional.dropout(hidden, p=encoder.dropout, training=encoder.training)
+        for layer in encoder.layers:
+            hidden = layer(hidden, None)
+        return torch.as_tensor(encoder.layer_norm(hidden))
+
+    def loss(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy over the labels (batch, tokens) that are not -100."""
+        encoded = BaseModelOutput(last_hidden_state=self.encode(features))
+        return torch.as_tensor(self.bare(encoder_outputs=encoded, labels=labels.to(self.device)).loss)
+
+    @torch.no_grad()
+    def generate(self, features: torch.Tensor, max_new_tokens: int, num_beams: int) -> list[str]:
+        """The texts of a batch of log-mel features (batch, mel_bins, frames)."""
+        encoded = BaseModelOutput(last_hidden_state=self.encode(features))
+        ids = self.bare.generate(
+            encoder_outputs=encoded, max_new_tokens=max_new_tokens, num_beams=num_beams, **self.generate_options
+        )
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def pad_labels(self, labels: Sequence[list[int]]) -> torch.Tensor:
+        """Labels as one (batch, longest), padded with -100, which the loss leaves out."""
+        rows = [torch.tensor(ids, dtype=torch.long) for ids in labels]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
+
+    def size(self) -> ModelSize:
+        """Counts over the whole model; tied weights count once."""
+        parameters = list(self.model.parameters())
+        stored = parameters + list(self.model.buffers())
+        return ModelSize(
+            trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+            total_parameters=sum(_elements(p) for p in parameters),
+            int8_layers=sum(isinstance(m, bitsandbytes.nn.Linear8bitLt) for m in self.model.modules()),
+            weight_memory_mb=sum(t.numel() * t.element_size() for t in stored) / 2**20,
+        )
+
+
+def _elements(parameter: torch.nn.Parameter) -> int:
+    """Weights that a parameter stands for: 4-bit ones are packed two in a byte."""
+    packed = isinstance(parameter, bitsandbytes.nn.Params4bit)
+    return parameter.numel() * 2 if packed else parameter.numel()
+
+
+def load_whisper(path: Path, language: str, quantization: str, device: str | None = None) -> Whisper:
+    """The frozen base from a local Hugging Face folder, its linear layers quantised on load.
+
+    `quantization`: `int8` is LLM.int8 (Dettmers et al. 2022, arXiv:2208.07339), `nf4` is QLoRA's (arXiv:2305.14314).
+    """
+    _quiet_libraries()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model = WhisperForConditionalGeneration.from_pretrained(
+            path,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            quantization_config=_quantization_config(quantization),
+            device_map={"": device},
+            local_files_only=True,
+        )
+        tokenizer = WhisperTokenizerFast.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelError(f"{path} does not hold a Whisper model in Hugging Face format: {error}") from error
+    model.requires_grad_(False)
+    model.eval()
+    return Whisper(model, tokenizer, language)
+
+
+def _quiet_libraries() -> None:
+    """bitsandbytes has a line for every 8-bit product, transformers for every generate: thousands of no use."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _quantization_config(quantization: str) -> BitsAndBytesConfig | None:
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if quantization == "nf4":
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    return None
+
+
+def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
+    """The model with fresh, trainable adapters on the modules that `config` names; the base stays frozen."""
+    names = {name.rsplit(".", 1)[-1] for name, module in whisper.bare.model.named_modules() if _is_linear(module)}
+    unknown = sorted(set(config.target_modules) - names)
+    if unknown:
+        known = ", ".join(sorted(names))
+        raise ConfigError(f"lora.target_modules holds {', '.join(unknown)}, but the model's linear layers are: {known}")
+    parts = "encoder|decoder" if config.scope == "both" else config.scope
+    torch.manual_seed(seed)
+    # task_type stays unset: PEFT's SEQ_2_SEQ_LM wrapper passes input_ids, which Whisper does not take.
+    peft_config = PeftLoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=rf"model\.({parts})\.layers\..*\.({'|'.join(config.target_modules)})",
+        use_rslora=config.rslora,
+        use_dora=config.dora,
+    )
+    return Whisper(get_peft_model(whisper.model, peft_config), whisper.tokenizer, whisper.language)
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear)
+
+
+def save_adapter(whisper: Whisper, folder: Path, base_model: str) -> None:
+    """Writes PEFT's adapter folder, whole or not at all, in the place of one that stands there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    writing = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        whisper.model.save_pretrained(str(writing), safe_serialization=True)
+        _name_base_model(writing / "adapter_config.json", base_model)
+        (writing / "README.md").unlink(missing_ok=True)
+        _replace_folder(writing, folder)
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)
+
+
+def _name_base_model(path: Path, base_model: str) -> None:
+    """PEFT writes the local path of the weights; the adapter is for the base that it names, wherever it lies."""
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    values["base_model_name_or_path"] = base_model
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}-old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a process that was killed here: no folder could take its name
+        folder.replace(old)
+    try:
+        new.replace(folder)
+    except OSError:
+        if old.exists():
+            old.replace(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
+    """The model with a saved adapter, for inference; AdapterError when the folder is incomplete or does not fit."""
+    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    if missing:
+        raise AdapterError(f"{folder} lacks {', '.join(missing)}; give the folder that a finished trial wrote")
+    try:
+        model = PeftModel.from_pretrained(whisper.model, str(folder), is_trainable=False)
+    except Exception as error:  # PEFT, safetensors and torch each raise their own kinds for a damaged file
+        raise AdapterError(f"{folder} does not fit this base model or is damaged: {error}") from error
+    # PEFT leaves a tensor that the file lacks at its random start, and one without a place unread, both silently.
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False).keys()
+    with safe_open(folder / ADAPTER_FILES[1], framework="pt") as file:
+        strange = sorted(expected ^ file.keys())
+    if strange:
+        rule = "must hold exactly the tensors that adapter_config.json asks for on this base model"
+        raise AdapterError(
+            f"{folder}: {len(strange)} tensors are missing or in excess, such as {strange[0]}, but {rule}"
+        )
+    return Whisper(model.eval(), whisper.tokenizer, whisper.language)

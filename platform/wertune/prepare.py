@@ -1,0 +1,85 @@
+"""Everything that a command needs of a project before it trains or scores: checked data, base weights, features."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from wertune.config import ContextConfig, ProjectConfig, load_yaml
+from wertune.features import FeatureCache
+from wertune.manifest import Dataset, load_dataset, manifests_of
+from wertune.model import Whisper, load_whisper
+from wertune.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
+from wertune.train import EvaluationSet, TrainingData
+from wertune.weights import BaseModel, cache_root, resolve_base_model
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A project whose parts were all found and checked; small enough to be sent to a worker."""
+
+    project: ProjectConfig
+    lexicon: Lexicon
+    base: BaseModel
+    dataset: Dataset
+
+    @property
+    def normalise(self) -> Normalise:
+        return normaliser(self.project.language)
+
+    @property
+    def finder(self) -> TermFinder:
+        return TermFinder(self.lexicon.written, self.normalise)
+
+    def whisper(self, quantization: str) -> Whisper:
+        """The untouched base; on another node its weights are fetched once into that node's cache."""
+        source = self.project.base_model
+        base = resolve_base_model(source.source, revision=source.revision, expected_digest=self.base.digest)
+        return load_whisper(base.path, self.project.language, quantization)
+
+    def evaluation_set(self, split: str, context: ContextConfig, mel_bins: int) -> EvaluationSet:
+        """The split's recordings and features, from this node's cache."""
+        recordings = self.dataset[split]
+        features = FeatureCache(cache_root() / "features").load(recordings, context, mel_bins) if recordings else []
+        return EvaluationSet(recordings, features)
+
+    def training_data(self, context: ContextConfig, mel_bins: int) -> TrainingData:
+        """What a trial reads."""
+        return TrainingData(
+            train=self.dataset["train"],
+            replay=self.dataset["replay"],
+            validation=self.evaluation_set("validation", context, mel_bins),
+            retention=self.evaluation_set("retention_validation", context, mel_bins),
+            normalise=self.normalise,
+            finder=self.finder,
+        )
+
+
+def load_project(folder: Path) -> ProjectConfig:
+    """`project.yaml` of the folder; a lexicon or manifest that is not there is found when it is read."""
+    return load_yaml(folder / "project.yaml", ProjectConfig)
+
+
+def prepare(folder: Path, project: ProjectConfig, manifests: Mapping[str, Path] | None = None) -> Prepared:
+    """Checks the project's data (or only `manifests`) and finds its base model.
+
+    Raises ConfigError, ManifestError or BaseModelError; nothing is trained or logged before all of it holds.
+    """
+    lexicon = load_lexicon(folder / project.lexicon if project.lexicon else None)
+    source = project.base_model
+    base = resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
+    dataset = load_dataset(
+        manifests or manifests_of(project.data, folder.resolve()),
+        project.data,
+        normaliser(project.language),
+        _token_counter(base.path, project.language),
+    )
+    return Prepared(project, lexicon, base, dataset)
+
+
+@lru_cache(maxsize=1)
+def _token_counter(path: Path, language: str):  # type: ignore[no-untyped-def]
+    from transformers import WhisperTokenizerFast
+
+    tokenizer = WhisperTokenizerFast.from_pretrained(path, local_files_only=True)
+    return lambda text: len(tokenizer(text).input_ids)

@@ -1,0 +1,112 @@
+"""Human speech from outside the domain: what a tuned model must not forget, and what it may rehearse."""
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wertune.audio import SAMPLE_RATE_HZ, Samples, load_audio
+from wertune.clips import level, trim, write_clip
+from wertune.errors import SynthesisError
+from wertune.synthesis_config import Recordings, RetentionSizes, SynthesisConfig
+from wertune.synthesis_plan import load_sentences
+from wertune.text import normaliser
+
+_SHORTEST_S, _LONGEST_S = 0.6, 12.0
+_MIN_WORDS, _PREFERRED_WORDS = 2, 3
+_MARGIN_S = 0.2
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One recording that is used: its samples at 16 kHz, trimmed and levelled."""
+
+    name: str
+    text: str
+    speaker: str
+    only: str | None
+    samples: Samples
+
+
+def build_retention(project_dir: Path, out: Path, config: SynthesisConfig) -> dict[str, list[dict[str, Any]]]:
+    """Writes the clips of the human recordings; manifest rows by split, no sentence in two of them."""
+    prompts = [prompt for source in config.recordings for prompt in read_prompts(project_dir, source)]
+    normalise = normaliser("en")
+    files = ("sentences.jsonl", "general.jsonl")
+    known = {normalise(sentence.text) for file in files for sentence in load_sentences(project_dir / file)}
+    keys = [normalise(prompt.text) for prompt in prompts]
+    rows: dict[str, list[dict[str, Any]]] = {}
+    fixed = [prompt.only for prompt in prompts]
+    for prompt, split in zip(prompts, assign(keys, fixed, known, config.retention, config.seed), strict=True):
+        if split is not None:
+            rows.setdefault(split, []).append(_write(out, split, prompt, config.bitrate_kbps))
+    return rows
+
+
+def assign(
+    keys: Sequence[str],
+    fixed: Sequence[str | None],
+    known: Container[str],
+    sizes: RetentionSizes,
+    seed: int,
+) -> list[str | None]:
+    """Each prompt's split, or None for what is over; equal keys go together, `known` ones only to replay."""
+    groups: dict[str, list[int]] = {}
+    for i, key in enumerate(keys):
+        groups.setdefault(key, []).append(i)
+    room = {"retention_test": sizes.test, "retention_validation": sizes.validation, "replay": sizes.replay}
+    splits: list[str | None] = [None] * len(keys)
+    wanted_by = {key: {fixed[i] for i in members} - {None} for key, members in groups.items()}
+    for key in sorted(_order(list(groups), seed), key=lambda key: not wanted_by[key]):  # who has no choice, first
+        members, wanted = groups[key], wanted_by[key]
+        open_splits = wanted or ({"replay"} if key in known or _short(key) else set(room))
+        split = next((name for name in room if name in open_splits and room[name] >= len(members)), None)
+        if split is not None:
+            room[split] -= len(members)
+            for i in members:
+                splits[i] = split
+    return splits
+
+
+def read_prompts(project_dir: Path, source: Recordings) -> list[Prompt]:
+    """The source's recordings of two words and more that last 0.6 to 12 s; a SynthesisError names what is missing."""
+    if not source.folder.is_dir():
+        raise SynthesisError(f"{source.folder} does not exist; on Debian: apt-get install {source.package}")
+    lines = (project_dir / source.transcripts).read_text(encoding="utf-8").splitlines()
+    return [prompt for line in lines if (prompt := _read_prompt(source, *line.split("\t"))) is not None]
+
+
+def _read_prompt(source: Recordings, file: str, text: str) -> Prompt | None:
+    if len(text.split()) < _MIN_WORDS:
+        return None
+    samples = trim(load_audio(source.folder / file), _MARGIN_S)
+    if not _SHORTEST_S <= len(samples) / SAMPLE_RATE_HZ <= _LONGEST_S:
+        return None
+    name = file.rsplit(".", 1)[0].replace("/", "-")
+    return Prompt(name, text, source.speaker, source.only, level(samples))
+
+
+def _order(keys: list[str], seed: int) -> list[str]:
+    return [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
+
+
+def _short(key: str) -> bool:
+    """Two words are too few to judge a model by, but enough to rehearse."""
+    return len(key.split()) < _PREFERRED_WORDS
+
+
+def _write(out: Path, split: str, prompt: Prompt, bitrate_kbps: float) -> dict[str, Any]:
+    filename = f"{prompt.speaker}-{prompt.name}.opus"
+    write_clip(out / "audio" / split / filename, prompt.samples, bitrate_kbps)
+    return {
+        "audio_filepath": f"../audio/{split}/{filename}",
+        "text": prompt.text,
+        "duration": round(len(prompt.samples) / SAMPLE_RATE_HZ, 3),
+        "speaker": prompt.speaker,
+        "terms": [],
+        "channel": "clean",
+        "sentence": f"{prompt.speaker}-{prompt.name}",
+        "voice": "human",
+    }

@@ -1,0 +1,93 @@
+"""`search.yaml`: what the search may vary, how many trials it gets, and when ASHA stops one."""
+
+import math
+from typing import Literal, Self
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import Field, model_validator
+
+from wertune.config import Frozen, TrialConfig, with_overrides
+
+Value = bool | int | float | str
+
+
+class Range(Frozen):
+    """Numbers between two ends, both included; `integer: true` for whole ones."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+    integer: bool = False
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low:g}, but must be <= high ({self.high:g}); swap them")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("a log range needs low > 0 and no step")
+        if self.integer and not all(end.is_integer() for end in (self.low, self.high, self.step or 1.0)):
+            raise ValueError("an integer range needs whole numbers for low, high and step")
+        return self
+
+    def distribution(self) -> BaseDistribution:
+        if self.integer:
+            return IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def samples(self) -> list[Value]:
+        """Both ends, and what lies between: a field for whole numbers refuses a range without `integer: true`."""
+        if self.integer:
+            return [int(self.low), int(self.high)]
+        between = self.low + (self.step or (self.high - self.low) / math.pi)
+        return [self.low, self.high, min(between, self.high)]
+
+
+class Choices(Frozen):
+    """One of a list; modules are written as `q_proj,v_proj`."""
+
+    choices: tuple[Value, ...] = Field(min_length=1)
+
+    def distribution(self) -> BaseDistribution:
+        return CategoricalDistribution(self.choices)
+
+    def samples(self) -> list[Value]:
+        return list(self.choices)
+
+
+class AshaConfig(Frozen):
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934); rungs at grace x factor^k epochs."""
+
+    grace_epochs: int = Field(1, ge=1)
+    reduction_factor: float = Field(3.0, gt=1)
+
+
+class SearchConfig(Frozen):
+    """The whole of `search.yaml`."""
+
+    trials: int = Field(12, ge=1)
+    seed: int = Field(0, ge=0)
+    gpus_per_trial: float | Literal["auto"] = Field("auto", description="auto: one GPU each; 0 without GPUs")
+    cpus_per_trial: int = Field(1, ge=1)
+    max_concurrent: int | Literal["auto"] = "auto"
+    asha: AshaConfig = AshaConfig()
+    space: dict[str, Range | Choices] = Field(min_length=1)
+    first_points: tuple[dict[str, Value], ...] = Field((), description="configurations to try before any proposal")
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """What Optuna draws from, by search key."""
+        return {key: values.distribution() for key, values in self.space.items()}
+
+
+def check_space(search: SearchConfig, trial: TrialConfig, place: str) -> None:
+    """ConfigError unless every key is a field of the trial's configuration and every end or choice fits it."""
+    for key, values in search.space.items():
+        for value in values.samples():
+            with_overrides(trial, {key: value}, f"{place}: space")
+    for point in search.first_points:
+        with_overrides(trial, point, f"{place}: first_points")

@@ -1,0 +1,318 @@
+"""Training one adapter: an epoch loop in plain sight, with generated WER after each epoch."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+from transformers import get_cosine_schedule_with_warmup
+
+from wertune.audio import SAMPLE_RATE_HZ
+from wertune.augment import augment, mask_features
+from wertune.config import AugmentConfig, ContextConfig, TrialConfig
+from wertune.errors import WertuneError
+from wertune.evaluate import transcribe_features
+from wertune.features import context_positions, log_mel, pad_features
+from wertune.manifest import Recording
+from wertune.metrics import Scores, score
+from wertune.model import Whisper
+from wertune.text import Normalise, TermFinder
+
+LOADER_WORKERS_ON_GPU = 4
+
+
+class TrainingDiverged(WertuneError):
+    """The loss is not a number any more."""
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Clips with their features (mel_bins, frames_i), ready to be transcribed."""
+
+    recordings: Sequence[Recording]
+    features: Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What one trial reads; `replay` and `retention` may be empty."""
+
+    train: Sequence[Recording]
+    replay: Sequence[Recording]
+    validation: EvaluationSet
+    retention: EvaluationSet
+    normalise: Normalise
+    finder: TermFinder
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a trial minimises: validation WER, and a penalty once the retention WER rises above a margin."""
+
+    retention_baseline_wer: float
+    retention_margin: float
+    penalty: float
+
+    def __call__(self, validation_wer: float, retention_wer: float | None) -> float:
+        if retention_wer is None:
+            return validation_wer
+        excess = retention_wer - self.retention_baseline_wer - self.retention_margin
+        return validation_wer + self.penalty * max(0.0, excess)
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch's figures; WERs are of generated text."""
+
+    epoch: int
+    objective: float
+    train_loss: float
+    validation_loss: float
+    validation: Scores
+    retention: Scores | None
+    learning_rate: float
+    train_s: float
+    evaluation_s: float
+    clips_per_s: float
+
+    def metrics(self) -> dict[str, float]:
+        """As they are logged, with step = epoch."""
+        values = {
+            "objective": self.objective,
+            "train_loss": self.train_loss,
+            "val_loss": self.validation_loss,
+            "val_wer": self.validation.wer,
+            "val_cer": self.validation.cer,
+            "val_term_recall": self.validation.terms.recall,
+            "learning_rate_now": self.learning_rate,
+            "train_s": self.train_s,
+            "evaluation_s": self.evaluation_s,
+            "clips_per_s": self.clips_per_s,
+        }
+        return values if self.retention is None else {**values, "retention_val_wer": self.retention.wer}
+
+    def line(self) -> str:
+        """The epoch in one plain line."""
+        return f"epoch {self.epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in self.metrics().items())
+
+
+@dataclass
+class Batch:
+    """Features (clips, mel_bins, frames) and labels (clips, tokens) padded with -100."""
+
+    features: torch.Tensor
+    labels: torch.Tensor
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = len(self.features)
+
+
+OnEpoch = Callable[[EpochResult, bool], None]
+
+
+def train(
+    config: TrialConfig, whisper: Whisper, data: TrainingData, objective: Objective, on_epoch: OnEpoch
+) -> EpochResult:
+    """Trains the adapters of `whisper` in place and returns the best epoch.
+
+    `on_epoch(result, is_best)` is called after each epoch: there the adapter is saved, the figures are logged, and
+    the trial may be stopped by an exception. Raises TrainingDiverged when the loss is NaN or infinite.
+    """
+    torch.manual_seed(config.seed)
+    parameters = [p for p in whisper.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True
+    )
+    steps = config.train.epochs * math.ceil(_batches_per_epoch(config, data) / config.train.accumulation_steps)
+    schedule = get_cosine_schedule_with_warmup(optimizer, round(config.train.warmup_share * steps), steps)
+    best: EpochResult | None = None
+    for epoch in range(1, config.train.epochs + 1):
+        started = time.perf_counter()
+        clips, loss = _train_epoch(config, whisper, data, epoch, optimizer, schedule, parameters)
+        trained = time.perf_counter()
+        result = _evaluate_epoch(config, whisper, data, objective, epoch, loss, schedule, trained - started, clips)
+        is_best = best is None or result.objective < best.objective
+        best = result if is_best else best
+        on_epoch(result, is_best)
+    assert best is not None  # epochs >= 1
+    return best
+
+
+def _train_epoch(
+    config: TrialConfig,
+    whisper: Whisper,
+    data: TrainingData,
+    epoch: int,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    parameters: list[torch.nn.Parameter],
+) -> tuple[int, float]:
+    """One pass; returns the number of clips and the mean loss."""
+    whisper.model.train()
+    losses, clips = [], 0
+    loader = training_batches(config, whisper, data, epoch)
+    total = _batches_per_epoch(config, data)
+    with tqdm(loader, total=total, desc=f"epoch {epoch}", unit="batch", disable=not sys.stderr.isatty()) as bar:
+        for step, batch in enumerate(bar, start=1):
+            with _autocast(whisper):
+                loss = whisper.loss(batch.features, batch.labels)
+            if not torch.isfinite(loss):
+                remedy = "lower train.learning_rate or train.max_grad_norm"
+                raise TrainingDiverged(f"epoch {epoch}, batch {step}: loss is {loss.item()}, must be finite; {remedy}")
+            (loss / config.train.accumulation_steps).backward()  # type: ignore[no-untyped-call]
+            if step % config.train.accumulation_steps == 0 or step == total:
+                torch.nn.utils.clip_grad_norm_(parameters, config.train.max_grad_norm)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+            clips += batch.size
+            bar.set_postfix(loss=f"{losses[-1]:.3f}", clips_per_s=f"{_rate(clips, bar):.1f}")
+    return clips, float(np.mean(losses))
+
+
+def _rate(clips: int, bar: Any) -> float:
+    elapsed = bar.format_dict["elapsed"]
+    return clips / elapsed if elapsed else 0.0
+
+
+def _autocast(whisper: Whisper) -> torch.autocast:
+    """bfloat16 on a GPU; off on CPUs, where it was measured three times slower."""
+    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=whisper.device.type == "cuda")
+
+
+def _evaluate_epoch(
+    config: TrialConfig,
+    whisper: Whisper,
+    data: TrainingData,
+    objective: Objective,
+    epoch: int,
+    train_loss: float,
+    schedule: Any,
+    train_s: float,
+    clips: int,
+) -> EpochResult:
+    started = time.perf_counter()
+    whisper.model.eval()
+    validation = score_set(whisper, data.validation, data.normalise, data.finder, config)
+    retention = None
+    if data.retention.recordings:
+        retention = score_set(whisper, data.retention, data.normalise, data.finder, config)
+    return EpochResult(
+        epoch=epoch,
+        objective=objective(validation.wer, retention.wer if retention else None),
+        train_loss=train_loss,
+        validation_loss=validation_loss(whisper, data.validation, config.train.batch_size),
+        validation=validation,
+        retention=retention,
+        learning_rate=schedule.get_last_lr()[0],
+        train_s=train_s,
+        evaluation_s=time.perf_counter() - started,
+        clips_per_s=clips / train_s,
+    )
+
+
+def score_set(
+    whisper: Whisper, clips: EvaluationSet, normalise: Normalise, finder: TermFinder, config: TrialConfig
+) -> Scores:
+    """Generated text against the references."""
+    with _autocast(whisper):
+        texts = transcribe_features(whisper, clips.features, config.decode)
+    return score((recording.clip for recording in clips.recordings), texts, normalise, finder)
+
+
+@torch.no_grad()
+def validation_loss(whisper: Whisper, clips: EvaluationSet, batch_size: int) -> float:
+    """Mean teacher-forced loss a batch, batches of like length."""
+    order = sorted(range(len(clips.features)), key=lambda i: clips.features[i].shape[1])
+    losses = []
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        labels = whisper.pad_labels([whisper.label_ids(clips.recordings[i].row.text) for i in chosen])
+        with _autocast(whisper):
+            losses.append(whisper.loss(pad_features([clips.features[i] for i in chosen]), labels).item())
+    return float(np.mean(losses))
+
+
+def _batches_per_epoch(config: TrialConfig, data: TrainingData) -> int:
+    return math.ceil(sum(_clips_per_epoch(config, data)) / config.train.batch_size)
+
+
+def _clips_per_epoch(config: TrialConfig, data: TrainingData) -> tuple[int, int]:
+    """Domain and replay clips of one epoch: what is asked for, or all there are."""
+    domain = min(len(data.train), config.train.clips_per_epoch or len(data.train))
+    return domain, min(len(data.replay), round(config.train.replay_ratio * domain))
+
+
+def _draw(clips: Sequence[Recording], count: int, seed: int, epoch: int) -> list[Recording]:
+    """The epoch's `count` clips: shuffled passes over all clips, dealt out from epoch to epoch."""
+    dealt: list[Recording] = []
+    position = (epoch - 1) * count
+    while len(dealt) < count:
+        lap, start = divmod(position + len(dealt), len(clips))
+        order = np.random.default_rng([seed, lap]).permutation(len(clips))
+        dealt += [clips[int(i)] for i in order[start : start + count - len(dealt)]]
+    return dealt
+
+
+def training_batches(config: TrialConfig, whisper: Whisper, data: TrainingData, epoch: int) -> Iterator[Batch]:
+    """The epoch's batches: its domain and replay clips, batched with clips of like length, shuffled."""
+    generator = np.random.default_rng([config.seed, epoch])
+    domain, replay = _clips_per_epoch(config, data)
+    clips = _draw(data.train, domain, config.seed, epoch) + _draw(data.replay, replay, config.seed, epoch)
+    dataset = _AugmentedClips(clips, whisper.mel_bins, config.context, config.augment, (config.seed, epoch))
+    labels = [whisper.label_ids(clip.row.text) for clip in clips]
+
+    def collate(items: list[tuple[int, torch.Tensor]]) -> Batch:
+        return Batch(pad_features([f for _, f in items]), whisper.pad_labels([labels[i] for i, _ in items]))
+
+    return iter(
+        DataLoader(
+            dataset,
+            batch_sampler=_batches_of_like_length([c.duration_s for c in clips], config.train.batch_size, generator),
+            collate_fn=collate,
+            num_workers=LOADER_WORKERS_ON_GPU if whisper.device.type == "cuda" else 0,
+        )
+    )
+
+
+def _batches_of_like_length(
+    durations_s: Sequence[float], batch_size: int, generator: np.random.Generator
+) -> list[list[int]]:
+    """Indices in batches; jittered lengths are sorted, so that batches are tight and differ from epoch to epoch."""
+    jittered = np.asarray(durations_s) * generator.uniform(0.85, 1.15, size=len(durations_s))
+    order = [int(i) for i in np.argsort(jittered)]
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [batches[int(i)] for i in generator.permutation(len(batches))]
+
+
+class _AugmentedClips(Dataset[tuple[int, torch.Tensor]]):
+    """Features of a clip, augmented by a generator that depends on seed, epoch and clip alone."""
+
+    def __init__(
+        self,
+        clips: Sequence[Recording],
+        mel_bins: int,
+        context: ContextConfig,
+        augmentation: AugmentConfig,
+        seed: tuple[int, int],
+    ) -> None:
+        self._clips, self._mel_bins = clips, mel_bins
+        self._context, self._augmentation, self._seed = context, augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
+        generator = np.random.default_rng([*self._seed, index])
+        waveform = augment(torch.from_numpy(self._clips[index].samples()), self._augmentation, generator)
+        positions = context_positions(len(waveform) / SAMPLE_RATE_HZ, self._context)
+        features = log_mel(waveform.numpy(), positions, self._mel_bins)
+        return index, mask_features(features, self._augmentation, generator)

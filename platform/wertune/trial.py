@@ -1,0 +1,81 @@
+"""One trial: a configuration, a base model and data in; a logged, saved adapter and its best epoch out."""
+
+import resource
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wertune.config import TrialConfig, flatten
+from wertune.model import ModelSize, Whisper, add_lora, save_adapter
+from wertune.prepare import Prepared
+from wertune.tracking import RunLog
+from wertune.train import EpochResult, Objective, train
+
+ADAPTER_ARTIFACT = "adapter"
+
+AfterEpoch = Callable[[EpochResult], None]
+
+
+def run_trial(
+    config: TrialConfig, prepared: Prepared, objective: Objective, log: RunLog, after_epoch: AfterEpoch | None = None
+) -> EpochResult:
+    """Trains one adapter and returns its best epoch; the log then holds parameters, metrics and the best adapter.
+
+    `after_epoch` is called once the epoch is logged, and may end the trial by raising.
+    """
+    log.params(short_names(flatten(config.model_dump(mode="json"))))
+    whisper = add_lora(prepared.whisper(config.quantization), config.lora, config.seed)
+    data = prepared.training_data(config.context, whisper.mel_bins)
+    log.metrics(size_metrics(whisper.size()))
+
+    def on_epoch(result: EpochResult, is_best: bool) -> None:
+        if is_best:
+            _log_adapter(whisper, prepared, log)
+            log.metrics(best_metrics(result), step=result.epoch)
+        log.metrics(result.metrics() | {"peak_memory_mb": peak_memory_mb(whisper)}, step=result.epoch)
+        if after_epoch is not None:
+            after_epoch(result)
+
+    return train(config, whisper, data, objective, on_epoch)
+
+
+def best_metrics(result: EpochResult) -> dict[str, float]:
+    """What is known of the epoch whose adapter is kept; a pruned trial has it too."""
+    chosen = {name: value for name, value in result.metrics().items() if name == "objective" or "_wer" in name}
+    return {f"best_{name}": value for name, value in chosen.items()} | {"best_epoch": result.epoch}
+
+
+def _log_adapter(whisper: Whisper, prepared: Prepared, log: RunLog) -> None:
+    with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+        folder = Path(scratch) / ADAPTER_ARTIFACT
+        save_adapter(whisper, folder, prepared.base.spec)
+        log.artifacts(folder, ADAPTER_ARTIFACT)
+
+
+def short_names(values: dict[str, Any]) -> dict[str, Any]:
+    """`lora.r` as `lora_r`, `train.learning_rate` as `learning_rate`: what stands in MLflow's columns."""
+    return {key.removeprefix("train.").replace(".", "_"): value for key, value in values.items()}
+
+
+def size_metrics(size: ModelSize) -> dict[str, float]:
+    """Counts of the model as metrics, so that trials can be sorted by them."""
+    return {
+        "trainable_parameters": size.trainable_parameters,
+        "total_parameters": size.total_parameters,
+        "trainable_percent": size.trainable_percent,
+        "reduction_percent": size.reduction_percent,
+        "int8_layers": size.int8_layers,
+        "weight_memory_mb": size.weight_memory_mb,
+    }
+
+
+def peak_memory_mb(whisper: Whisper) -> float:
+    """What CUDA's allocator gave out at most, or this process's largest resident size on a CPU."""
+    if whisper.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 2**20

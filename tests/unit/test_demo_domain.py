@@ -1,0 +1,170 @@
+"""The committed demo domain keeps its promises: terms, sentences, voices, splits, audio."""
+
+import json
+import re
+from collections import Counter
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile as sf
+
+from wertune.config import load_yaml
+from wertune.synthesis_config import SynthesisConfig
+from wertune.synthesis_plan import Sentence, Speller, load_sentences
+from wertune.text import Lexicon, load_lexicon, normaliser
+
+PROJECT = Path(__file__).resolve().parents[2] / "projects" / "sg_gov"
+DOMAIN = ("train", "validation", "test")
+RETENTION = ("retention_validation", "retention_test")
+SPLITS = (*DOMAIN, "replay", *RETENTION)
+HUMAN = {"allison", "librivox-austen"}
+
+
+@cache
+def lexicon() -> Lexicon:
+    return load_lexicon(PROJECT / "lexicon.yaml")
+
+
+@cache
+def sentences() -> list[Sentence]:
+    return load_sentences(PROJECT / "sentences.jsonl")
+
+
+@cache
+def rows(split: str) -> list[dict[str, Any]]:
+    lines = (PROJECT / "manifests" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@cache
+def texts(split: str) -> frozenset[str]:
+    return frozenset(map(normaliser("en"), (row["text"] for row in rows(split))))
+
+
+def test_eighty_terms_and_more() -> None:
+    assert len(lexicon().terms) >= 80
+
+
+def test_six_hundred_distinct_sentences_and_few_templates() -> None:
+    assert len({sentence.text for sentence in sentences()}) >= 600
+    assert sum(sentence.kind == "template" for sentence in sentences()) <= len(sentences()) / 3
+
+
+def test_every_term_stands_in_five_sentences() -> None:
+    speller = Speller(lexicon())
+    counts = Counter(term for sentence in sentences() for term in speller.terms(sentence.text))
+    assert not {term: counts[term] for term in lexicon().written if counts[term] < 5}
+
+
+def test_nine_voices_of_three_engines() -> None:
+    config = load_yaml(PROJECT / "synthesis.yaml", SynthesisConfig)
+    assert len(config.voices) >= 9
+    assert len({voice.engine for voice in config.voices}) >= 3
+    assert all(voice.licence for voice in config.voices)
+    heard = {row["voice"] for split in (*DOMAIN, "replay") for row in rows(split)} - {"human"}
+    assert heard == {voice.id for voice in config.voices}
+
+
+def test_training_and_test_voices_come_from_many_engines() -> None:
+    config = load_yaml(PROJECT / "synthesis.yaml", SynthesisConfig)
+    engines = {split: {v.engine for v in config.voices if v.split == split} for split in DOMAIN}
+    speakers = {split: {v.speaker for v in config.voices if v.split == split} for split in DOMAIN}
+    assert len(engines["test"]) >= 3
+    assert len(engines["validation"]) >= 2
+    assert len(speakers["test"]) >= 4
+    assert len(speakers["validation"]) >= 3
+
+
+@pytest.mark.parametrize(("left", "right"), combinations(DOMAIN, 2))
+def test_domain_splits_share_no_speaker_and_no_sentence(left: str, right: str) -> None:
+    for key in ("speaker", "sentence", "audio_filepath"):
+        assert not {row[key] for row in rows(left)} & {row[key] for row in rows(right)}
+    assert not texts(left) & texts(right)
+
+
+def test_templates_stay_in_training() -> None:
+    templates = {sentence.id for sentence in sentences() if sentence.kind == "template"}
+    assert not templates & {row["sentence"] for split in ("validation", "test") for row in rows(split)}
+
+
+@pytest.mark.parametrize(("left", "right"), combinations(("train", "replay", *RETENTION), 2))
+def test_retention_parts_share_no_sentence_with_what_is_trained_on(left: str, right: str) -> None:
+    assert not texts(left) & texts(right)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_replay_holds_no_held_out_speaker(split: str) -> None:
+    assert not {row["speaker"] for row in rows(split)} & {row["speaker"] for row in rows("replay")}
+
+
+def test_the_test_split_has_every_term_and_train_has_each_three_times() -> None:
+    train = {(term, row["sentence"]) for row in rows("train") for term in row["terms"]}
+    counts = Counter(term for term, _ in train)
+    assert {term for row in rows("test") for term in row["terms"]} == set(lexicon().written)
+    assert not {term: counts[term] for term in lexicon().written if counts[term] < 3}
+
+
+def test_rows_hold_the_sentences_as_written() -> None:
+    written, speller = {sentence.id: sentence.text for sentence in sentences()}, Speller(lexicon())
+    for split in DOMAIN:
+        for row in rows(split):
+            assert row["text"] == written[row["sentence"]]
+            assert tuple(row["terms"]) == speller.terms(row["text"])
+
+
+@pytest.mark.parametrize("split", [*DOMAIN, "replay"])
+def test_channels_have_their_shares(split: str) -> None:
+    spoken = [row["channel"] for row in rows(split) if row["voice"] != "human"]
+    shares = {channel: count / len(spoken) for channel, count in Counter(spoken).items()}
+    assert shares["telephone"] == pytest.approx(0.12, abs=0.01)
+    assert shares["noisy"] == pytest.approx(0.13, abs=0.01)
+    assert set(shares) == {"clean", "telephone", "noisy"}
+
+
+@pytest.mark.parametrize("split", RETENTION)
+def test_retention_is_human_speech_without_terms(split: str) -> None:
+    assert {row["speaker"] for row in rows(split)} <= HUMAN
+    assert len(rows(split)) >= 50
+    assert all(row["voice"] == "human" and not row["terms"] for row in rows(split))
+    assert not {row["sentence"] for row in rows(split)} & {row["sentence"] for row in rows("replay")}
+
+
+def test_librivox_is_heard_in_the_retention_test_only() -> None:
+    where = {split for split in SPLITS for row in rows(split) if row["speaker"] == "librivox-austen"}
+    assert where == {"retention_test"}
+
+
+def test_replay_holds_synthetic_and_human_speech() -> None:
+    voices = Counter(row["voice"] == "human" for row in rows("replay"))
+    assert min(voices[True], voices[False]) >= 80
+    assert not any(row["terms"] for row in rows("replay"))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_row_has_its_file_and_its_duration(split: str) -> None:
+    folder = PROJECT / "manifests"
+    shortest, longest = (1.0, 12.0) if split in DOMAIN else (0.5, 14.0)
+    paths = [folder / row["audio_filepath"] for row in rows(split)]
+    for path, row in zip(paths, rows(split), strict=True):
+        info = sf.info(path)
+        assert (info.samplerate, info.channels) == (16_000, 1)
+        assert info.duration == pytest.approx(row["duration"], abs=0.05)
+        assert shortest <= row["duration"] <= longest, row
+    assert {path.name for path in paths} == {path.name for path in (PROJECT / "audio" / split).iterdir()}
+
+
+def test_the_audio_is_small() -> None:
+    clips = [clip for clip in (PROJECT / "audio").rglob("*") if clip.is_file()]
+    assert sum(clip.stat().st_size for clip in clips) <= 15e6
+    assert {clip.suffix for clip in clips} == {".opus"}
+
+
+def test_the_card_counts_what_is_there() -> None:
+    card = (PROJECT / "README.md").read_text(encoding="utf-8")
+    for split in SPLITS:
+        row = re.search(rf"^\| {split} \| (\d+) \|", card, re.MULTILINE)
+        assert row is not None, split
+        assert int(row[1]) == len(rows(split))

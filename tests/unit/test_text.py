@@ -1,0 +1,130 @@
+"""Texts as they are scored, and the terms that are found in them."""
+
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wertune.errors import ConfigError
+from wertune.text import Lexicon, Term, TermFinder, load_lexicon, normaliser, normaliser_version
+
+ENGLISH = normaliser("en")
+TERMS = ("CPF", "MediShield", "MediShield Life", "GST Voucher")
+FILLERS = ("please", "check", "the", "form,", "Today.", "gstvoucher", "cpfs")
+
+
+def _lexicon_file(folder: Path, text: str) -> Path:
+    path = folder / "lexicon.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "scored"),
+    [
+        ("Colour, it's MEDISAVE!", "color it is medisave"),
+        ("twenty-five dollars", "$25"),
+        ("Mr. Tan won't [laughs] come", "mister tan will not come"),
+        ("", ""),
+    ],
+)
+def test_english_is_scored_in_one_spelling(text: str, scored: str) -> None:
+    assert ENGLISH(text) == scored
+
+
+def test_other_languages_keep_their_spelling() -> None:
+    assert normaliser("ms")("Colour, twenty-five!") == "colour twenty five"
+
+
+def test_dots_alone_are_not_a_word() -> None:
+    assert ENGLISH("well ... yes") == "well yes"
+    assert normaliser("zh")("...") == ""
+
+
+@given(st.text(), st.sampled_from(["en", "ms"]))
+def test_every_scored_word_has_a_letter_or_a_digit(text: str, language: str) -> None:
+    scored = normaliser(language)(text)
+    assert scored == " ".join(scored.split())
+    assert all(any(map(str.isalnum, word)) for word in scored.split())
+
+
+def test_the_normaliser_is_named_with_its_version() -> None:
+    assert normaliser_version("en") == f"whisper-normalizer {version('whisper-normalizer')} english"
+    assert normaliser_version("ta") == f"whisper-normalizer {version('whisper-normalizer')} basic"
+
+
+def test_terms_are_found_whatever_their_case_and_commas() -> None:
+    assert TermFinder(TERMS, ENGLISH).find("My cpf, and the gst VOUCHER!") == {"CPF": 1, "GST Voucher": 1}
+
+
+def test_a_term_inside_a_longer_word_is_not_found() -> None:
+    assert TermFinder(["CPF"], ENGLISH).find("cpfs xcpf") == {}
+
+
+def test_the_longest_match_wins() -> None:
+    finder = TermFinder(["MediShield", "MediShield Life"], ENGLISH)
+    assert finder.find("MediShield Life covers you") == {"MediShield Life": 1}
+    assert finder.find("MediShield covers life") == {"MediShield": 1}
+
+
+def test_a_term_said_again_and_again_counts_each_time() -> None:
+    assert TermFinder(["CPF"], ENGLISH).find("CPF CPF, CPF") == {"CPF": 3}
+
+
+def test_a_term_is_no_pattern() -> None:
+    assert TermFinder(["a.c", "b+"], str).find("abc bb a.c b+") == {"a.c": 1, "b+": 1}
+
+
+def test_no_terms_are_found_where_none_are_listed() -> None:
+    assert TermFinder([], ENGLISH).find("CPF") == {}
+
+
+@pytest.mark.parametrize("text", ["", "...", "CPF"])
+def test_a_term_without_a_letter_is_never_found(text: str) -> None:
+    assert TermFinder(["...", "!"], ENGLISH).find(text) == {}
+
+
+@given(st.lists(st.sampled_from(TERMS + FILLERS)))
+def test_each_term_is_counted_as_often_as_it_stands_there(parts: list[str]) -> None:
+    assert TermFinder(TERMS, ENGLISH).find(" ".join(parts)) == Counter(part for part in parts if part in TERMS)
+
+
+def test_a_lexicon_gives_its_terms_as_written(tmp_path: Path) -> None:
+    path = _lexicon_file(tmp_path, "terms:\n- {term: CPF, spoken: see pee eff}\n- {term: 4D, spoken: four dee}\n")
+    assert load_lexicon(path).written == ("CPF", "4D")
+
+
+def test_a_project_without_a_lexicon_has_no_terms() -> None:
+    assert load_lexicon(None) == Lexicon(terms=())
+
+
+def test_a_term_listed_twice_is_refused_whatever_its_case(tmp_path: Path) -> None:
+    path = _lexicon_file(tmp_path, "terms:\n- {term: CPF, spoken: a}\n- {term: cpf, spoken: b}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_lexicon(path)
+    assert str(path) in str(caught.value)
+    assert "terms listed twice: cpf; keep one entry for each" in str(caught.value)
+
+
+def test_all_faults_of_a_lexicon_come_at_once(tmp_path: Path) -> None:
+    path = _lexicon_file(tmp_path, "terms:\n- {term: CPF}\n- {term: '', spoken: b}\n- {term: a, spoken: b, kin: c}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_lexicon(path)
+    missing, empty, unknown = str(caught.value).splitlines()
+    assert missing == f"{path}: terms.0.spoken is missing; add it"
+    assert empty.startswith(f"{path}: terms.1.term is '': ")
+    assert "at least 1 character" in empty
+    assert unknown == f"{path}: terms.2.kin is not a known key; remove it or mend its spelling"
+
+
+def test_a_missing_lexicon_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lexicon\.yaml does not exist"):
+        load_lexicon(tmp_path / "lexicon.yaml")
+
+
+def test_a_term_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Term(term="CPF", spoken="see pee eff").term = "GST"  # type: ignore[misc]
