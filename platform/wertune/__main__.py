@@ -56,6 +56,7 @@ def _quiet_libraries() -> None:
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def _say(text: str) -> None:
@@ -169,7 +170,7 @@ def tune(
         place = SearchPlace(root / "searches" / run.run_id, storage, ray_address or None)
         _say(f"searching: {search_config.trials} trials of at most {config.trial.train.epochs} epochs …")
         try:
-            study = search(prepared, search_config, objective_of(prepared, baseline), run, place, bool(resume), _say)
+            study = search(prepared, search_config, objective_of(prepared, baseline), run, place, bool(resume))
         except SearchInterrupted:
             _say(f"interrupted; go on with: mlflow run . -e tune --env-manager local -P resume={run.run_id}")
             raise

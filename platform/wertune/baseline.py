@@ -29,7 +29,9 @@ def baseline_scores(prepared: Prepared, splits: Sequence[str] = EVALUATION_SPLIT
         whisper = prepared.whisper(prepared.project.trial.quantization)
         for split in missing:
             clips = prepared.evaluation_set(split, ContextConfig(short=False), whisper.mel_bins)
-            texts[split] = transcribe_features(whisper, clips.features, prepared.project.trial.decode)
+            durations_s = [recording.duration_s for recording in clips.recordings]
+            decode = prepared.project.trial.decode
+            texts[split] = transcribe_features(whisper, clips.features, durations_s, decode)
             _store(prepared, split, texts[split] or [])
     return {split: _score(prepared, prepared.dataset[split], texts[split] or []) for split in wanted}
 

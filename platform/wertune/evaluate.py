@@ -1,43 +1,61 @@
 """Transcribing clips in batches of like length, and scoring what was written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.config import ContextConfig, DecodeConfig
-from wertune.features import FRAMES_PER_POSITION, POSITIONS_PER_SECOND, context_positions, log_mel, pad_features
+from wertune.features import context_positions, log_mel, pad_features
+from wertune.manifest import Recording
+from wertune.metrics import Scores, score
 from wertune.model import Whisper
+from wertune.text import Normalise, TermFinder
 
 MAX_SEGMENT_S = 28.0
 QUIET_SEARCH_S = 8.0
 QUIET_WINDOW_S = 0.1
 
-Progress = Callable[[int], None]
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Clips with their features (mel_bins, frames_i), ready to be transcribed."""
+
+    recordings: Sequence[Recording]
+    features: Sequence[torch.Tensor]
+
+
+def score_set(
+    whisper: Whisper, clips: EvaluationSet, decode: DecodeConfig, normalise: Normalise, finder: TermFinder
+) -> Scores:
+    """What the model writes for each clip against its reference."""
+    texts = transcribe_features(whisper, clips.features, [r.duration_s for r in clips.recordings], decode)
+    return score((recording.clip for recording in clips.recordings), texts, normalise, finder)
 
 
 def transcribe_features(
-    whisper: Whisper, features: Sequence[torch.Tensor], decode: DecodeConfig, progress: Progress | None = None
+    whisper: Whisper, features: Sequence[torch.Tensor], durations_s: Sequence[float], decode: DecodeConfig
 ) -> list[str]:
     """The text of each (mel_bins, frames_i), in the order given; batches are of like length."""
     texts = [""] * len(features)
-    order = sorted(range(len(features)), key=lambda i: features[i].shape[1])
+    order = sorted(range(len(features)), key=lambda i: durations_s[i])
     for start in range(0, len(order), decode.batch_size):
         batch = order[start : start + decode.batch_size]
-        padded = pad_features([features[i] for i in batch])
-        written = whisper.generate(padded, _token_limit(padded.shape[2], decode), decode.num_beams)
+        limit = token_limit(max(durations_s[i] for i in batch), decode)
+        written = whisper.generate(pad_features([features[i] for i in batch]), limit, decode.num_beams)
         for i, text in zip(batch, written, strict=True):
             texts[i] = text
-        if progress is not None:
-            progress(len(batch))
     return texts
 
 
-def _token_limit(frames: int, decode: DecodeConfig) -> int:
-    """Enough for the fastest speech, few enough that a loop ends: Whisper repeats itself on silence."""
-    seconds = frames / FRAMES_PER_POSITION / POSITIONS_PER_SECOND
-    return min(decode.max_new_tokens, 8 + round(decode.tokens_per_second * seconds))
+def token_limit(duration_s: float, decode: DecodeConfig) -> int:
+    """Enough for the fastest speech, few enough that a loop ends: Whisper repeats itself on silence.
+
+    It follows the clip and not its padding, so that the base at 30 s of context is not charged with longer loops.
+    """
+    return min(decode.max_new_tokens, 8 + round(decode.tokens_per_second * duration_s))
 
 
 def transcribe_samples(
@@ -50,7 +68,8 @@ def transcribe_samples(
         for clip in pieces
         for piece in clip
     ]
-    texts = iter(transcribe_features(whisper, features, decode))
+    durations_s = [piece.size / SAMPLE_RATE_HZ for clip in pieces for piece in clip]
+    texts = iter(transcribe_features(whisper, features, durations_s, decode))
     return [" ".join(filter(None, (next(texts) for _ in clip))) for clip in pieces]
 
 

@@ -22,9 +22,9 @@ from wertune.config import (
     with_overrides,
 )
 from wertune.errors import WertuneError
-from wertune.evaluate import transcribe_features
+from wertune.evaluate import score_set
 from wertune.figures import search_figures
-from wertune.metrics import Scores, score
+from wertune.metrics import Scores
 from wertune.model import Whisper, load_adapter
 from wertune.prepare import Prepared, load_project, prepare
 from wertune.report import Comparison, markdown_table, summary_rows
@@ -160,8 +160,7 @@ def score_split(
 ) -> Scores:
     """One split transcribed and scored."""
     clips = prepared.evaluation_set(split, context, whisper.mel_bins)
-    texts = transcribe_features(whisper, clips.features, decode)
-    return score((r.clip for r in clips.recordings), texts, prepared.normalise, prepared.finder)
+    return score_set(whisper, clips, decode, prepared.normalise, prepared.finder)
 
 
 def _folder_mb(folder: Path) -> float:

@@ -6,11 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from wertune.config import ContextConfig, ProjectConfig, load_yaml
+from wertune.evaluate import EvaluationSet
 from wertune.features import FeatureCache
 from wertune.manifest import Dataset, load_dataset, manifests_of
 from wertune.model import Whisper, load_whisper
 from wertune.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
-from wertune.train import EvaluationSet, TrainingData
+from wertune.train import TrainingData
 from wertune.weights import BaseModel, cache_root, resolve_base_model
 
 

@@ -17,10 +17,10 @@ from wertune.audio import SAMPLE_RATE_HZ
 from wertune.augment import augment, mask_features
 from wertune.config import AugmentConfig, ContextConfig, TrialConfig
 from wertune.errors import WertuneError
-from wertune.evaluate import transcribe_features
+from wertune.evaluate import EvaluationSet, score_set
 from wertune.features import context_positions, log_mel, pad_features
 from wertune.manifest import Recording
-from wertune.metrics import Scores, score
+from wertune.metrics import Scores
 from wertune.model import Whisper
 from wertune.text import Normalise, TermFinder
 
@@ -29,14 +29,6 @@ LOADER_WORKERS_ON_GPU = 4
 
 class TrainingDiverged(WertuneError):
     """The loss is not a number any more."""
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """Clips with their features (mel_bins, frames_i), ready to be transcribed."""
-
-    recordings: Sequence[Recording]
-    features: Sequence[torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -201,10 +193,11 @@ def _evaluate_epoch(
 ) -> EpochResult:
     started = time.perf_counter()
     whisper.model.eval()
-    validation = score_set(whisper, data.validation, data.normalise, data.finder, config)
-    retention = None
-    if data.retention.recordings:
-        retention = score_set(whisper, data.retention, data.normalise, data.finder, config)
+    with _autocast(whisper):
+        validation = score_set(whisper, data.validation, config.decode, data.normalise, data.finder)
+        retention = None
+        if data.retention.recordings:
+            retention = score_set(whisper, data.retention, config.decode, data.normalise, data.finder)
     return EpochResult(
         epoch=epoch,
         objective=objective(validation.wer, retention.wer if retention else None),
@@ -217,15 +210,6 @@ def _evaluate_epoch(
         evaluation_s=time.perf_counter() - started,
         clips_per_s=clips / train_s,
     )
-
-
-def score_set(
-    whisper: Whisper, clips: EvaluationSet, normalise: Normalise, finder: TermFinder, config: TrialConfig
-) -> Scores:
-    """Generated text against the references."""
-    with _autocast(whisper):
-        texts = transcribe_features(whisper, clips.features, config.decode)
-    return score((recording.clip for recording in clips.recordings), texts, normalise, finder)
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """Searching for the best adapter: Ray Tune runs trials, Optuna proposes them, ASHA stops them early."""
 
 import logging
+import math
 import os
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,16 @@ from wertune.train import EpochResult, Objective
 from wertune.trial import run_trial, short_names
 
 METRIC = "best_objective"
-SNAPSHOT_PERIOD_S = "5"
-
-log = logging.getLogger(__name__)
+RAY_SETTINGS = {
+    # Ray snapshots a search every 10 s at best; a stale snapshot runs epochs again on resume.
+    "TUNE_GLOBAL_CHECKPOINT_S": "5",
+    # Its own table and boxes; ours has one line an epoch.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # glibc gives every large activation back to the system and takes it again: a third of a CPU trial's time.
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",
+}
 
 
 class SearchInterrupted(KeyboardInterrupt):
@@ -53,7 +61,6 @@ def search(
     parent: RunRef,
     place: SearchPlace,
     resume: bool,
-    say: Callable[[str], None],
 ) -> optuna.Study:
     """Runs or resumes the trials, each a child run of `parent`, and returns the study.
 
@@ -74,8 +81,8 @@ def search(
 
 def _start_ray(address: str | None) -> None:
     """A local Ray with every core and GPU, or a cluster, which gets this package sent along."""
-    # Ray snapshots a search every 10 s at best; a stale snapshot runs epochs again on resume.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_PERIOD_S)
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
     package = Path(wertune.__file__).parent
     try:
         if address is None:
@@ -193,10 +200,25 @@ class ChildRuns(Callback):  # type: ignore[misc]
         self._parent = parent
         self._epochs = epochs
         self._open: dict[str, RunRef] = {}
+        self._best = math.inf
+        self._started = time.time()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         name = f"trial {trials.index(trial) + 1:02d}: {_describe(trial.config)}"
         self._open[trial.trial_id] = create_child(self._parent, trial.trial_id, name, trial.config)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        epoch = result["training_iteration"]
+        self._best = min(self._best, result[METRIC])
+        retention = f", retention {100 * result['retention_val_wer']:.2f} %" if "retention_val_wer" in result else ""
+        print(
+            f"{_clock(time.time() - self._started)} trial {trials.index(trial) + 1:02d} epoch {epoch}/{self._epochs}: "
+            f"WER {100 * result['val_wer']:.2f} %{retention}, {result['clips_per_s']:.1f} clips/s; "
+            f"best objective so far {self._best:.4f}",
+            flush=True,
+        )
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         epoch = trial.last_result.get("training_iteration", 0)
@@ -209,7 +231,7 @@ class ChildRuns(Callback):  # type: ignore[misc]
         run = self._open.pop(trial.trial_id, None) or find_child(self._parent, trial.trial_id)
         run.text(str(error), "traceback.txt")
         run.fail(_last_line(str(error)))
-        log.error("%s failed: %s", trial.trial_id, _last_line(str(error)))
+        print(f"trial {trials.index(trial) + 1:02d} failed: {_last_line(str(error))}", flush=True)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         for run in self._open.values():
@@ -224,6 +246,10 @@ def _describe(point: dict[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60:d}:{int(seconds) % 60:02d}"
 
 
 def _last_line(text: str) -> str:

@@ -1,0 +1,197 @@
+"""What load_audio makes of every container, rate and damage."""
+
+import math
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+import torchaudio.functional
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wertune.audio import MAX_RATE_HZ, MIN_RATE_HZ, SAMPLE_RATE_HZ, audio_digest, load_audio, resample
+from wertune.errors import AudioError
+
+Array = npt.NDArray[np.float32]
+WriteNoise = Callable[..., Path]
+
+CONTAINERS: dict[str, dict[str, Any]] = {
+    "wav": {"format": "WAV", "subtype": "PCM_16"},
+    "float wav": {"format": "WAV", "subtype": "FLOAT"},
+    "flac": {"format": "FLAC"},
+    "ogg/opus": {"format": "OGG", "subtype": "OPUS"},
+    "ogg/vorbis": {"format": "OGG", "subtype": "VORBIS"},
+    "mp3": {"format": "MP3"},
+}
+RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+RATES_OF = {"ogg/opus": (8000, 12_000, 16_000, 24_000, 48_000)}
+CASES = [(container, rate) for container in CONTAINERS for rate in RATES_OF.get(container, RATES)]
+
+
+def _voice(rate_hz: int, seconds: float = 1.0) -> Array:
+    """A buzz at 120 Hz with a swelling loudness, all of it below 3 kHz: any rate and codec can hold it."""
+    time = np.arange(round(seconds * rate_hz)) / rate_hz
+    buzz = sum(np.sin(2 * np.pi * 120 * k * time + k * k) / k for k in range(1, 25))
+    return (0.2 * buzz * (1 + np.sin(2 * np.pi * 3 * time)) / 2).astype(np.float32)
+
+
+def _encoded(container: str, samples: Array, rate_hz: int = SAMPLE_RATE_HZ) -> bytes:
+    buffer = BytesIO()
+    soundfile.write(buffer, samples, rate_hz, **CONTAINERS[container])
+    return buffer.getvalue()
+
+
+def _likeness(left: Array, right: Array) -> float:
+    """Correlation at the best shift of up to 100 ms: codecs delay what they carry."""
+    size = min(left.size, right.size) - 1600
+    reference = right[800 : 800 + size]
+    scores = np.correlate(left[: size + 1600], reference, "valid")
+    windows = np.convolve(np.square(left[: size + 1600]), np.ones(size), "valid")
+    return float((scores / np.sqrt(windows * np.square(reference).sum())).max())
+
+
+@pytest.mark.parametrize(("container", "rate_hz"), CASES)
+def test_every_container_and_rate_gives_the_sound_at_16_khz(container: str, rate_hz: int) -> None:
+    samples = load_audio(_encoded(container, _voice(rate_hz), rate_hz))
+    assert samples.dtype == np.float32
+    assert samples.ndim == 1
+    assert samples.size == pytest.approx(SAMPLE_RATE_HZ, abs=2)
+    assert _likeness(samples, _voice(SAMPLE_RATE_HZ)) > 0.97
+
+
+def test_a_file_and_its_bytes_are_the_same(tmp_path: Path, write_noise: WriteNoise) -> None:
+    path = write_noise(tmp_path / "clip.wav")
+    np.testing.assert_array_equal(load_audio(path), load_audio(path.read_bytes()))
+
+
+def test_a_lossless_file_at_16_khz_is_left_as_it_is() -> None:
+    voice = _voice(SAMPLE_RATE_HZ)
+    np.testing.assert_array_equal(load_audio(_encoded("float wav", voice)), voice)
+
+
+def test_channels_are_averaged() -> None:
+    left, right = _voice(SAMPLE_RATE_HZ), np.zeros(SAMPLE_RATE_HZ, np.float32)
+    stereo = np.stack([left, right], axis=1)
+    np.testing.assert_allclose(load_audio(_encoded("float wav", stereo)), left / 2, atol=1e-7)
+
+
+@given(st.floats(0, 0.99), st.floats(0.001, 2))
+def test_a_segment_is_that_part_of_the_whole(offset_s: float, duration_s: float) -> None:
+    voice = _voice(SAMPLE_RATE_HZ)
+    start, count = round(offset_s * SAMPLE_RATE_HZ), round(duration_s * SAMPLE_RATE_HZ)
+    segment = load_audio(_encoded("float wav", voice), offset_s, duration_s)
+    np.testing.assert_array_equal(segment, voice[start : start + count])
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_segment_is_told_in_seconds_of_any_file(container: str) -> None:
+    rate = 48_000 if container == "ogg/opus" else 44_100
+    data = _encoded(container, _voice(rate, 3.0), rate)
+    segment = load_audio(data, 1.0, 1.5)
+    assert segment.size == pytest.approx(24_000, abs=2)
+    assert _likeness(segment, load_audio(data)[16_000:40_000]) > 0.97
+
+
+def test_a_segment_behind_the_end_is_an_error() -> None:
+    with pytest.raises(AudioError, match=r"the audio holds no samples from 1\.5 s on; remove the row or mend its off"):
+        load_audio(_encoded("wav", _voice(SAMPLE_RATE_HZ)), offset_s=1.5)
+
+
+@pytest.mark.parametrize("container", ["wav", "flac"])
+def test_an_empty_recording_is_an_error(tmp_path: Path, container: str) -> None:
+    path = tmp_path / "empty"
+    path.write_bytes(_encoded(container, np.zeros(0, np.float32)))
+    with pytest.raises(AudioError) as caught:
+        load_audio(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_sample_that_is_no_number_is_an_error(tmp_path: Path, value: float) -> None:
+    voice = _voice(SAMPLE_RATE_HZ)
+    voice[7] = value
+    path = tmp_path / "broken.wav"
+    path.write_bytes(_encoded("float wav", voice))
+    with pytest.raises(AudioError, match=r"broken\.wav holds NaN or infinite samples; export it again"):
+        load_audio(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"this is a text file", bytes(1000)])
+def test_what_is_no_audio_is_an_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.wav"
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=r"notes\.wav cannot be decoded .*; give wav, flac, ogg/opus or mp3"):
+        load_audio(path)
+
+
+def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.wav", tmp_path):
+        with pytest.raises(AudioError, match=f"{path} cannot be decoded"):
+            load_audio(path)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.95])
+def test_a_truncated_file_gives_what_is_left_or_an_error(container: str, share: float) -> None:
+    data = _encoded(container, _voice(SAMPLE_RATE_HZ))
+    try:
+        samples = load_audio(data[: int(share * len(data))])
+    except AudioError as error:
+        assert "the audio" in str(error)
+    else:
+        assert container not in ("flac", "ogg/opus")
+        assert 0 < samples.size < SAMPLE_RATE_HZ
+
+
+@given(st.binary(max_size=300))
+def test_bytes_of_any_kind_raise_nothing_else(data: bytes) -> None:
+    with pytest.raises(AudioError):
+        load_audio(data)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(["wav", "flac"]), st.integers(0, 60), st.binary(min_size=1, max_size=6))
+def test_a_damaged_header_raises_nothing_else(container: str, at: int, junk: bytes) -> None:
+    data = bytearray(_encoded(container, _voice(SAMPLE_RATE_HZ, 0.1)))
+    data[at : at + len(junk)] = junk
+    try:
+        samples = load_audio(bytes(data))
+    except AudioError:
+        return
+    assert np.isfinite(samples).all()
+    assert samples.size > 0
+
+
+@pytest.mark.parametrize("rate_hz", [1, MIN_RATE_HZ - 1, MAX_RATE_HZ + 1])
+def test_a_rate_at_which_nobody_records_is_an_error(rate_hz: int) -> None:
+    with pytest.raises(AudioError, match=f"the audio has {rate_hz} Hz, but must have 4000 to 384000 Hz; export it"):
+        load_audio(_encoded("wav", _voice(SAMPLE_RATE_HZ), rate_hz))
+
+
+@given(st.integers(MIN_RATE_HZ, MAX_RATE_HZ))
+def test_no_rate_makes_a_kernel_of_gigabytes(rate_hz: int) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def spy(waveform: Any, orig_freq: int, new_freq: int) -> Any:
+        asked.append((orig_freq, new_freq))
+        return waveform
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torchaudio.functional, "resample", spy)
+        resample(np.zeros(1, np.float32), rate_hz)
+    for from_hz, to_hz in asked:
+        assert math.gcd(from_hz, to_hz) >= 25
+        assert abs(from_hz - rate_hz) <= 12
+
+
+def test_equal_sound_has_an_equal_digest_in_any_file() -> None:
+    quantised = load_audio(_encoded("wav", _voice(SAMPLE_RATE_HZ)))
+    assert audio_digest(load_audio(_encoded("flac", quantised))) == audio_digest(quantised)
+    other = quantised.copy()
+    other[100] += 1e-4
+    assert audio_digest(other) != audio_digest(quantised)
