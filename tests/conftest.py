@@ -1,11 +1,14 @@
 """What every test may ask for: a Whisper that loads in no time, and helpers that write audio and manifests."""
 
+import copy
 import json
 import os
+import resource
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before anything imports huggingface_hub or torch, both of which read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -19,6 +22,9 @@ from hypothesis import settings
 
 from wertune.audio import SAMPLE_RATE_HZ, audio_digest, load_audio
 from wertune.manifest import Recording, Row
+
+if TYPE_CHECKING:
+    from wertune.model import Whisper
 
 # The same examples on every machine, and none too slow: two busy cores are no fault.
 settings.register_profile("tests", deadline=None, derandomize=True)
@@ -79,6 +85,22 @@ def write_manifest() -> Callable[..., Path]:
     return _write_manifest
 
 
+@contextmanager
+def _disk_full_after(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(scope="session")
+def disk_full_after() -> Callable[[int], AbstractContextManager[None]]:
+    """`with disk_full_after(size)`: the system refuses every write beyond `size` bytes of a file, as a full disk does."""
+    return _disk_full_after
+
+
 @pytest.fixture
 def make_recordings(tmp_path: Path) -> Callable[..., list[Recording]]:
     """`make_recordings(texts, seconds)`: one clip of noise for each text, each of its own sound."""
@@ -115,3 +137,19 @@ def tiny_whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         shutil.copy(source / name, folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def load_tiny(tiny_whisper_folder: Path) -> Callable[..., "Whisper"]:
+    """`load_tiny(quantization)`: what load_whisper gives for the tiny folder; each call a model of its own."""
+    from wertune.model import Whisper, load_whisper
+
+    loaded: dict[str, Whisper] = {}
+
+    def load(quantization: str = "none") -> Whisper:
+        if quantization not in loaded:
+            loaded[quantization] = load_whisper(tiny_whisper_folder, "en", quantization)
+        pristine = loaded[quantization]
+        return Whisper(copy.deepcopy(pristine.model), pristine.tokenizer, pristine.language)
+
+    return load

@@ -12,6 +12,7 @@ import click
 from wertune.errors import ConfigError, WertuneError
 
 if TYPE_CHECKING:
+    from wergate.policy import Policy
     from wertune.config import ProjectConfig, TrialConfig
 
 EXIT_REFUSED = 1
@@ -126,6 +127,7 @@ def _configured(project: Path, overrides: tuple[str, ...], epochs: str, seed: st
 def train(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> None:
     """Trains one adapter with the configuration of project.yaml, and registers it."""
     config = _configured(project, overrides, epochs, seed)
+    policy = _policy(config.name)
     from wertune.experiment import BestTrial, objective_of, score_baseline, start_experiment
     from wertune.trial import run_trial
 
@@ -133,7 +135,7 @@ def train(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> 
         _say("scoring the untouched base …")
         baseline = score_baseline(run, prepared)
         run_trial(config.trial, prepared, objective_of(prepared, baseline), run, lambda result: _say(result.line()))
-        _finish(run, prepared, baseline, BestTrial(run, "this one", config.trial))
+        _finish(run, prepared, baseline, BestTrial(run, "this one", config.trial), policy)
 
 
 @cli.command()
@@ -158,24 +160,26 @@ def tune(
     """Searches for the best adapter and registers it."""
     config = _configured(project, overrides, epochs, seed)
     search_config = _search_config(project, config.trial, trials, gpus_per_trial)
+    policy = _policy(config.name)
     from wertune.experiment import best_trial, log_search, objective_of, score_baseline, start_experiment
-    from wertune.tune import SearchInterrupted, SearchPlace, search
+    from wertune.tune import SearchInterrupted, SearchPlace, cluster, search
 
+    root = Path(".wertune").resolve()
+    root.mkdir(exist_ok=True)
+    storage = study_storage or f"sqlite:///{root / 'optuna.db'}"
     with start_experiment(project, config, f"tune {config.name}", resume) as (run, prepared):
-        _say("scoring the untouched base on validation, test and retention …")
-        baseline = score_baseline(run, prepared)
-        root = Path(".wertune").resolve()
-        root.mkdir(exist_ok=True)
-        storage = study_storage or f"sqlite:///{root / 'optuna.db'}"
-        place = SearchPlace(root / "searches" / run.run_id, storage, ray_address or None)
-        _say(f"searching: {search_config.trials} trials of at most {config.trial.train.epochs} epochs …")
-        try:
-            study = search(prepared, search_config, objective_of(prepared, baseline), run, place, bool(resume))
-        except SearchInterrupted:
-            _say(f"interrupted; go on with: mlflow run . -e tune --env-manager local -P resume={run.run_id}")
-            raise
+        with cluster(ray_address or None, search_config):
+            _say("scoring the untouched base on validation, test and retention …")
+            baseline = score_baseline(run, prepared)
+            place = SearchPlace(root / "searches" / run.run_id, storage)
+            _say(f"searching: {search_config.trials} trials of at most {config.trial.train.epochs} epochs …")
+            try:
+                study = search(prepared, search_config, objective_of(prepared, baseline), run, place, bool(resume))
+            except SearchInterrupted:
+                _say(f"interrupted; go on with: mlflow run . -e tune --env-manager local -P resume={run.run_id}")
+                raise
         log_search(run, study)
-        _finish(run, prepared, baseline, best_trial(run, prepared))
+        _finish(run, prepared, baseline, best_trial(run, prepared), policy)
 
 
 def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_trial: str) -> Any:
@@ -192,10 +196,16 @@ def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_tr
     return config
 
 
-def _finish(run: Any, prepared: Any, baseline: Any, best: Any) -> None:
+def _policy(name: str) -> "Policy":
+    """The project's policy, read before anything is trained: nothing is worse than a night without a verdict."""
+    from wergate.policy import load_policy
+
+    return load_policy(Path("registry/policies") / f"{name}.yaml")
+
+
+def _finish(run: Any, prepared: Any, baseline: Any, best: Any, policy: "Policy") -> None:
     """Final evaluation, registration, verdict, and the table that is printed at the end."""
     from wergate.decide import decide
-    from wergate.policy import load_policy
     from wergate.store import record
     from wertune.experiment import describe, final_evaluation, register
 
@@ -203,7 +213,6 @@ def _finish(run: Any, prepared: Any, baseline: Any, best: Any) -> None:
     comparisons = final_evaluation(run, prepared, baseline, best)
     version = register(prepared, best)
     name = prepared.project.name
-    policy = load_policy(Path("registry/policies") / f"{name}.yaml")
     test = comparisons["test"]
     decision = decide(test.after.wer, test.before.wer, policy)
     stage = record(run.tracking_uri, name, version, decision)

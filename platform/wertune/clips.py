@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +12,8 @@ import soundfile as sf
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.errors import SynthesisError
+from wertune.files import write_atomically
+from wertune.ogg import with_serial
 
 _SHORTEST_S, _LONGEST_S = 0.5, 14.0
 _LOUDNESS = 10 ** (-23 / 20)
@@ -42,20 +43,22 @@ def level(samples: Samples) -> Samples:
 
 
 def write_clip(path: Path, samples: Samples, bitrate_kbps: float) -> None:
-    """Ogg Opus at 16 kHz mono, written whole or not at all."""
+    """Ogg Opus at 16 kHz mono, written whole or not at all; equal samples are equal bytes."""
     buffer = BytesIO()
     # libsndfile has no bitrate setting: its compression level runs from 256 down to 6 kbit/s a channel.
     sf.write(
         buffer, samples, SAMPLE_RATE_HZ, format="OGG", subtype="OPUS", compression_level=(256 - bitrate_kbps) / 250
     )
-    _write_atomically(path, buffer.getvalue())
+    stream = with_serial(buffer.getvalue(), serial=1)
+    write_atomically(path, lambda file: file.write(stream))
 
 
 def write_manifest(out: Path, split: str, rows: Sequence[dict[str, Any]]) -> Path:
     """The manifest, sorted by path and written whole; clips of the split's folder in no row are removed."""
     ordered = sorted(rows, key=lambda row: str(row["audio_filepath"]))
     path = out / "manifests" / f"{split}.jsonl"
-    _write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered).encode())
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered).encode()
+    write_atomically(path, lambda file: file.write(lines))
     wanted = {Path(row["audio_filepath"]).name for row in ordered}
     for clip in (out / "audio" / split).glob("*.opus"):
         if clip.name not in wanted:
@@ -76,10 +79,3 @@ def check(samples: Samples, place: str) -> None:
     if not _SHORTEST_S <= duration_s <= _LONGEST_S:
         rule = f"must be {_SHORTEST_S:g} to {_LONGEST_S:g} s"
         raise SynthesisError(f"{place} lasts {duration_s:.1f} s, but {rule}; change the text or drop the voice")
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -105,13 +105,18 @@ def load_dataset(
     faults += _duplicates(read)
     faults += _leaks(read, data, normalise)
     if faults and data.on_bad_row == "stop":
-        lines = "\n".join(sorted(map(str, faults)))
+        lines = "\n".join(map(str, sorted(faults, key=_file_and_line)))
         remedy = "mend the rows, or set data.on_bad_row: skip to go on without them"
         raise ManifestError(f"{lines}\n{len(faults)} faults; {remedy}")
     bad = {fault.place for fault in faults}
     splits = {split: tuple(r for r in recordings if r.place not in bad) for split, recordings in read.items()}
     _refuse_empty(splits, manifests)
     return Dataset(splits, tuple(faults))
+
+
+def _file_and_line(fault: Fault) -> tuple[str, int]:
+    path, _, line = fault.place.rpartition(":")
+    return path, int(line)
 
 
 def _refuse_empty(splits: Mapping[str, Sequence[Recording]], manifests: Mapping[str, Path]) -> None:

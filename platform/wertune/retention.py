@@ -10,8 +10,8 @@ import numpy as np
 from wertune.audio import SAMPLE_RATE_HZ, Samples, load_audio
 from wertune.clips import level, trim, write_clip
 from wertune.errors import SynthesisError
+from wertune.sentences import load_sentences
 from wertune.synthesis_config import Recordings, RetentionSizes, SynthesisConfig
-from wertune.synthesis_plan import load_sentences
 from wertune.text import normaliser
 
 _SHORTEST_S, _LONGEST_S = 0.6, 12.0

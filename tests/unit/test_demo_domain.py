@@ -12,8 +12,8 @@ import pytest
 import soundfile as sf
 
 from wertune.config import load_yaml
+from wertune.sentences import Sentence, Speller, load_sentences
 from wertune.synthesis_config import SynthesisConfig
-from wertune.synthesis_plan import Sentence, Speller, load_sentences
 from wertune.text import Lexicon, load_lexicon, normaliser
 
 PROJECT = Path(__file__).resolve().parents[2] / "projects" / "sg_gov"

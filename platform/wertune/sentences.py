@@ -1,0 +1,128 @@
+"""The sentences to be spoken: read, said as the lexicon says its terms, and split so that nothing leaks."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from wertune.config import Frozen
+from wertune.errors import SynthesisError
+from wertune.synthesis_config import SynthesisConfig
+from wertune.text import Lexicon, normaliser
+
+_MIN_TRAIN_SENTENCES = 3
+
+
+class Sentence(Frozen):
+    """One line of sentences.jsonl or general.jsonl."""
+
+    id: str = Field(min_length=1)
+    text: str = Field(min_length=1)
+    kind: Literal["natural", "template"] = "natural"
+    template: str | None = None
+
+
+class Speller:
+    """Finds the lexicon's terms as they are written, case and all, and says them as the lexicon says them."""
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        self._spoken = {entry.term: entry.spoken for entry in lexicon.terms}
+        longest_first = sorted(self._spoken, key=len, reverse=True)
+        self._pattern = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)")
+
+    def spoken(self, text: str, respell: Mapping[str, str] | None = None) -> str:
+        """`text` with each term in its spoken form, those words respelt; all else, punctuation too, stays."""
+
+        def say(match: re.Match[str]) -> str:
+            return " ".join((respell or {}).get(word, word) for word in self._spoken[match[0]].split())
+
+        return self._pattern.sub(say, text) if self._spoken else text
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """All terms, in the lexicon's order."""
+        return tuple(self._spoken)
+
+    def terms(self, text: str) -> tuple[str, ...]:
+        """The terms in `text`, each once, in their order."""
+        return tuple(dict.fromkeys(self._pattern.findall(text))) if self._spoken else ()
+
+
+def load_sentences(path: Path) -> list[Sentence]:
+    """The file's sentences; a SynthesisError lists every line that is not one or repeats another."""
+    sentences, faults, places = [], [], dict[str, int]()
+    normalise = normaliser("en")
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            sentence = Sentence.model_validate_json(line)
+        except ValidationError as error:
+            faults.append(f"{path}:{number}: {error.errors()[0]['msg']}; mend the line")
+            continue
+        for key in (sentence.id, normalise(sentence.text)):
+            if (earlier := places.setdefault(key, number)) != number:
+                faults.append(f"{path}:{number}: {key!r} stands in line {earlier} already; remove one of the two")
+        sentences.append(sentence)
+    if faults:
+        raise SynthesisError("\n".join(faults))
+    return sentences
+
+
+def split_sentences(
+    sentences: Sequence[Sentence], speller: Speller, config: SynthesisConfig
+) -> dict[str, list[Sentence]]:
+    """Test and validation take natural sentences only, so that no template is shared; test covers every term.
+
+    No term is left with fewer than three training sentences, or a SynthesisError names the terms.
+    """
+    order = np.random.default_rng(config.seed).permutation(len(sentences))
+    pool = {sentences[i].id: sentences[i] for i in order if sentences[i].kind == "natural"}
+    left = Counter(term for sentence in sentences for term in speller.terms(sentence.text))
+    terms = {sentence.id: speller.terms(sentence.text) for sentence in sentences}
+    chosen: dict[str, str] = {}
+    for split, share in (("test", config.test_share), ("validation", config.validation_share)):
+        picked = _pick(pool, terms, left, round(share * len(sentences)))
+        chosen |= dict.fromkeys(picked, split)
+    splits: dict[str, list[Sentence]] = {"train": [], "validation": [], "test": []}
+    for sentence in sentences:
+        splits[chosen.get(sentence.id, "train")].append(sentence)
+    _check_coverage(splits, terms, speller.written)
+    return splits
+
+
+def _pick(pool: dict[str, Sentence], terms: Mapping[str, tuple[str, ...]], left: Counter[str], count: int) -> list[str]:
+    """Moves `count` sentences out of `pool`, the ones with the terms least picked so far first."""
+    seen: Counter[str] = Counter()
+    picked: list[str] = []
+    while len(picked) < count:
+        free = [key for key in pool if all(left[term] > _MIN_TRAIN_SENTENCES for term in terms[key])]
+        if not free:
+            break
+        best = max(free, key=lambda key: _need(terms[key], seen))  # the first of equals, in the drawn order
+        seen.update(terms[best])
+        left.subtract(terms[best])
+        picked.append(best)
+        del pool[best]
+    return picked
+
+
+def _need(terms: Sequence[str], seen: Counter[str]) -> float:
+    """High when a sentence holds a term that was picked rarely; the mean, so that long lists gain nothing."""
+    return float(np.mean([1 / (1 + seen[term]) for term in terms])) if terms else 0.25
+
+
+def _check_coverage(
+    splits: Mapping[str, Sequence[Sentence]], terms: Mapping[str, tuple[str, ...]], known: Iterable[str]
+) -> None:
+    counts = {split: Counter(term for sentence in splits[split] for term in terms[sentence.id]) for split in splits}
+    faults = [f"{term} has no test sentence" for term in known if not counts["test"][term]]
+    faults += [
+        f"{term} has {counts['train'][term]} training sentences, but needs {_MIN_TRAIN_SENTENCES}"
+        for term in known
+        if counts["train"][term] < _MIN_TRAIN_SENTENCES
+    ]
+    if faults:
+        raise SynthesisError("sentences.jsonl: " + "; ".join(faults) + "; add natural sentences with these terms")

@@ -1,0 +1,87 @@
+"""Small real projects: rows of the demo's own manifests, the packaged tiny.en, a tracking store of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "projects" / "sg_gov"
+CLIPS = {"train": 16, "replay": 4, "validation": 4, "test": 4, "retention_validation": 4, "retention_test": 4}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with a small project in it and the command line pointed at it."""
+
+    folder: Path
+
+    @property
+    def project(self) -> Path:
+        return self.folder / "project"
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    def write_search(self, values: Mapping[str, Any]) -> None:
+        (self.project / "search.yaml").write_text(yaml.safe_dump(dict(values)), encoding="utf-8")
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "wertune", *arguments]
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """The command's output; a failure shows it."""
+        done = subprocess.run(
+            self.command(*arguments), cwd=self.folder, env=self.environment(), capture_output=True, text=True
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}", "HF_HUB_OFFLINE": "1"}
+
+
+def _take(split: str, count: int, target: Path) -> None:
+    """Every so many rows of the demo's manifest, with absolute paths."""
+    source = DEMO / "manifests" / f"{split}.jsonl"
+    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    chosen = rows[:: len(rows) // count][:count]
+    for row in chosen:
+        row["audio_filepath"] = str((source.parent / row["audio_filepath"]).resolve())
+    target.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Workspace]:
+    """`make_workspace(name)`: a fresh folder with a small project called `name`."""
+
+    def make(name: str) -> Workspace:
+        workspace = Workspace(tmp_path_factory.mktemp(name))
+        manifests = workspace.project / "manifests"
+        manifests.mkdir(parents=True)
+        for split, count in CLIPS.items():
+            _take(split, count, manifests / f"{split}.jsonl")
+        (workspace.project / "lexicon.yaml").write_bytes((DEMO / "lexicon.yaml").read_bytes())
+        settings = {
+            "name": name,
+            "base_model": "packaged:whisper-tiny.en",
+            "lexicon": "lexicon.yaml",
+            "data": {split: f"manifests/{split}.jsonl" for split in CLIPS},
+            "trial": {"train": {"epochs": 2, "batch_size": 8, "learning_rate": 0.001}},
+        }
+        (workspace.project / "project.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        policies = workspace.folder / "registry" / "policies"
+        policies.mkdir(parents=True)
+        (policies / f"{name}.yaml").write_text("max_test_wer: 1.0\n", encoding="utf-8")
+        return workspace
+
+    return make

@@ -1,0 +1,251 @@
+"""The main job on real tiny.en, SQLite MLflow and local Ray: two small trials, one of which is made to raise."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.integration.conftest import Workspace
+
+SEARCH = {
+    "trials": 2,
+    "max_concurrent": 1,
+    "space": {
+        "train.learning_rate": {"low": 1e-4, "high": 1e-3, "log": True},
+        "lora.target_modules": {"choices": ["q_proj,v_proj", "no_such_layer"]},
+    },
+    "first_points": [
+        {"train.learning_rate": 5e-4, "lora.target_modules": "q_proj,v_proj"},
+        {"train.learning_rate": 5e-4, "lora.target_modules": "no_such_layer"},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def searched(make_workspace: Callable[[str], Workspace]) -> SimpleNamespace:
+    """A finished search and what it printed."""
+    workspace = make_workspace("searched")
+    workspace.write_search(SEARCH)
+    output = workspace.run("tune", "--project", "project").stdout
+    client = workspace.client
+    experiment = client.get_experiment_by_name("searched")
+    runs = client.search_runs([experiment.experiment_id])
+    parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return SimpleNamespace(workspace=workspace, output=output, client=client, parent=parent, children=children)
+
+
+def _outcome(searched: SimpleNamespace, outcome: str) -> Any:
+    return next(run for run in searched.children if run.data.tags["wertune.outcome"] == outcome)
+
+
+def test_the_trial_that_raises_is_failed_and_the_search_goes_on(searched: SimpleNamespace) -> None:
+    failed = _outcome(searched, "failed")
+    assert failed.info.status == "FAILED"
+    assert "no_such_layer" in failed.data.tags["mlflow.note.content"]
+    traceback = searched.client.download_artifacts(failed.info.run_id, "traceback.txt")
+    assert "Traceback" in Path(traceback).read_text()
+    assert searched.parent.info.status == "FINISHED"
+    assert len(searched.children) == 2
+
+
+def test_the_trial_that_ends_is_finished_with_a_metric_for_every_epoch(searched: SimpleNamespace) -> None:
+    completed = _outcome(searched, "completed")
+    assert completed.info.status == "FINISHED"
+    history = searched.client.get_metric_history(completed.info.run_id, "val_wer")
+    assert [metric.step for metric in history] == [1, 2]
+    assert completed.data.metrics["int8_layers"] == 64
+    assert completed.data.metrics["trainable_percent"] < 2
+    assert completed.data.params["learning_rate"] == "0.0005"
+
+
+def test_the_parent_carries_baseline_leaderboard_figures_tables_and_digests(searched: SimpleNamespace) -> None:
+    parent = searched.client.get_run(searched.parent.info.run_id)
+    for split in ("validation", "test", "retention_validation", "retention_test"):
+        assert f"baseline_{split}_wer" in parent.data.metrics
+    assert {"test_wer", "test_term_recall", "retention_test_wer"} <= set(parent.data.metrics)
+    artifacts = {file.path for file in searched.client.list_artifacts(parent.info.run_id)}
+    assert {"leaderboard.json", "test_utterances.json", "test_by_speaker.json", "project.yaml"} <= artifacts
+    figures = {file.path for file in searched.client.list_artifacts(parent.info.run_id, "figures")}
+    assert "figures/optimization_history.png" in figures
+    assert {entry.dataset.name for entry in parent.inputs.dataset_inputs} >= {"searched/train", "searched/test"}
+    assert "| test WER" in parent.data.tags["mlflow.note.content"]
+
+
+def test_the_output_ends_with_the_table_and_the_command_that_opens_the_ui(searched: SimpleNamespace) -> None:
+    assert "| test WER" in searched.output
+    assert "mlflow ui --backend-store-uri sqlite:///" in searched.output.splitlines()[-1]
+
+
+def test_the_first_version_is_1_and_carries_the_reasons_of_its_stage(searched: SimpleNamespace) -> None:
+    version = searched.client.get_model_version("searched", "1")
+    verdict = version.tags["wergate.staging"]
+    assert version.current_stage == ("Staging" if verdict == "passed" else "None")
+    assert "must be <" in version.tags["wergate.staging.test_wer_limit"]
+
+
+CLEAN_PROCESS = """
+import json, sys, mlflow
+from pathlib import Path
+model = mlflow.pyfunc.load_model("models:/searched/1")
+audio = Path(sys.argv[1])
+by_bytes = model.predict([{"audio": audio.read_bytes()}])["text"][0]
+by_path = model.predict([{"path": str(audio)}])["text"][0]
+print(json.dumps([by_bytes, by_path]))
+"""
+
+
+@pytest.fixture(scope="module")
+def clip(searched: SimpleNamespace) -> dict[str, Any]:
+    manifest = searched.workspace.project / "manifests" / "retention_test.jsonl"
+    return dict(json.loads(manifest.read_text().splitlines()[0]))
+
+
+@pytest.fixture(scope="module")
+def pyfunc_text(searched: SimpleNamespace, clip: dict[str, Any]) -> str:
+    """What the registered version writes when it is loaded in a process that knows nothing but its URI."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLEAN_PROCESS, clip["audio_filepath"]],
+        cwd=searched.workspace.folder,
+        env=searched.workspace.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    by_bytes, by_path = json.loads(done.stdout.splitlines()[-1])
+    assert by_bytes == by_path
+    return str(by_bytes)
+
+
+def test_the_registered_version_transcribes_in_a_clean_process(pyfunc_text: str) -> None:
+    assert len(pyfunc_text.split()) >= 1
+
+
+def test_evaluate_scores_the_registered_version_and_the_base(
+    searched: SimpleNamespace, clip: dict[str, Any], pyfunc_text: str
+) -> None:
+    workspace = searched.workspace
+    manifest = str(workspace.project / "manifests" / "retention_test.jsonl")
+    arguments = ("evaluate", "--project", "project", "--manifest", manifest, "--json", "out.json")
+    workspace.run(*arguments, "--model-uri", "models:/searched/1")
+    tuned = json.loads((workspace.folder / "out.json").read_text())
+    assert tuned["utterances"][0]["hypothesis"] == pyfunc_text
+    workspace.run(*arguments, "--base", "packaged:whisper-tiny.en")
+    base = json.loads((workspace.folder / "out.json").read_text())
+    keys = {"wer", "cer", "substitutions", "deletions", "insertions", "words", "term_recall", "term_precision"}
+    assert keys <= set(tuned) & set(base)
+    assert base["wer"] < 0.3  # plain Whisper knows ordinary English
+    assert base["words"] == tuned["words"] == sum(row["words"] for row in base["utterances"])
+
+
+def test_it_serves_over_http(searched: SimpleNamespace, clip: dict[str, Any], pyfunc_text: str, free_port: int) -> None:
+    import base64
+    import urllib.error
+    import urllib.request
+
+    server = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/searched/1"]
+    process = subprocess.Popen(
+        [*server, "--env-manager", "local", "--port", str(free_port), "--host", "127.0.0.1"],
+        cwd=searched.workspace.folder,
+        env=searched.workspace.environment(),
+        start_new_session=True,
+    )
+
+    def ask(row: dict[str, str]) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{free_port}/invocations",
+            json.dumps({"dataframe_records": [row]}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as reply:
+            return json.load(reply)
+
+    try:
+        _wait_for(lambda: _answers(f"http://127.0.0.1:{free_port}/ping"), process)
+        audio = base64.b64encode(Path(clip["audio_filepath"]).read_bytes()).decode()
+        assert ask({"audio": audio})["predictions"] == [{"text": pyfunc_text}]
+        with pytest.raises(urllib.error.HTTPError):
+            ask({"path": clip["audio_filepath"]})  # over HTTP no file of the server may be named
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+@pytest.fixture
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(url):
+            return True
+    except OSError:
+        return False
+
+
+def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any], attempts: int = 600) -> None:
+    for _ in range(attempts):
+        assert process.poll() is None, "the process ended before it was ready"
+        if condition():
+            return
+        time.sleep(0.3)
+    raise AssertionError("not ready in time")
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    assert process.stdout is not None
+    yield from process.stdout
+
+
+def test_ctrl_c_closes_running_trials_as_killed_and_the_printed_command_resumes(
+    make_workspace: Callable[[str], Workspace],
+) -> None:
+    workspace = make_workspace("interrupted")
+    workspace.write_search(
+        {"trials": 2, "max_concurrent": 1, "space": {"train.learning_rate": {"low": 1e-4, "high": 1e-3}}}
+    )
+    process = subprocess.Popen(
+        workspace.command("tune", "--project", "project", "--epochs", "3"),
+        cwd=workspace.folder,
+        env=workspace.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    seen = []
+    for line in _lines(process):
+        seen.append(line)
+        if "trial 01 epoch 1/3" in line:
+            process.send_signal(signal.SIGINT)
+    assert process.wait() == 130, "".join(seen)
+    resume = re.search(r"-P resume=(\w+)", "".join(seen))
+    assert resume, "".join(seen)
+    run_id = resume[1]
+    client = workspace.client
+    parent = client.get_run(run_id)
+    assert parent.info.status == "KILLED"
+    query = f"tags.mlflow.parentRunId = '{run_id}'"
+    first = client.search_runs([parent.info.experiment_id], query)
+    assert {run.info.status for run in first} == {"KILLED"}
+
+    workspace.run("tune", "--project", "project", "--epochs", "3", "--resume", run_id)
+    after = client.search_runs([parent.info.experiment_id], query)
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert not [run for run in after if run.info.status == "RUNNING"]
+    outcomes = [run.data.tags.get("wertune.outcome") for run in after]
+    assert sum(outcome in ("completed", "pruned") for outcome in outcomes) == 2

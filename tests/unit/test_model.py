@@ -1,0 +1,402 @@
+"""A tiny random Whisper: 8-bit layers, LoRA, short context, and adapters that are saved whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import peft.peft_model
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers.modeling_outputs import BaseModelOutput
+
+import wertune.model
+from wertune.config import LoraConfig
+from wertune.errors import AdapterError, BaseModelError, ConfigError
+from wertune.model import ADAPTER_FILES, Whisper, add_lora, load_adapter, load_whisper, save_adapter
+
+LoadTiny = Callable[..., Whisper]
+DiskFullAfter = Callable[[int], AbstractContextManager[None]]
+
+LINEAR_LAYERS = 2 * 6 + 2 * 10  # q, k, v, out, fc1, fc2 of two encoder layers; the decoder's also attend to the encoder
+EVERY_MODULE = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+START, NO_TIMESTAMPS, END = 50257, 50362, 50256
+
+
+@pytest.fixture
+def base(load_tiny: LoadTiny) -> Whisper:
+    return load_tiny("none")
+
+
+@pytest.fixture
+def saved(base: Whisper, tmp_path: Path) -> Path:
+    """The folder of an adapter that changes what the model says."""
+    save_adapter(_shaken(add_lora(base, LoraConfig(r=4), seed=0)), tmp_path / "adapter", "packaged:whisper-tiny.en")
+    return tmp_path / "adapter"
+
+
+def _shaken(whisper: Whisper, seed: int = 1) -> Whisper:
+    """Random adapters: LoRA's own start, B = 0, changes nothing."""
+    torch.manual_seed(seed)
+    for parameter in whisper.model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return whisper
+
+
+def _features(positions: int = 64, clips: int = 1) -> torch.Tensor:
+    return torch.randn(clips, 80, 2 * positions, generator=torch.Generator().manual_seed(positions))
+
+
+@torch.no_grad()
+def _logits(whisper: Whisper) -> torch.Tensor:
+    whisper.model.eval()
+    states = BaseModelOutput(last_hidden_state=whisper.encode(_features()))
+    written = torch.tensor([[START, NO_TIMESTAMPS, 5303]])
+    return whisper.bare(encoder_outputs=states, decoder_input_ids=written).logits
+
+
+def _adapted_layers(whisper: Whisper) -> set[str]:
+    return {name.split(".lora_")[0].rpartition("model.model.")[2] for name in _trainable(whisper)}
+
+
+def _trainable(whisper: Whisper) -> list[str]:
+    return [name for name, parameter in whisper.model.named_parameters() if parameter.requires_grad]
+
+
+def _frozen_bytes(whisper: Whisper) -> dict[str, bytes]:
+    """Every weight and buffer that is no adapter, by a name that PEFT does not change."""
+    state = {name: value for name, value in whisper.model.state_dict().items() if ".lora_" not in name}
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return {name: value.contiguous().view(torch.uint8).numpy().tobytes() for name, value in tensors.items()}
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_int8_quantises_every_linear_layer_of_both_stacks(tiny_whisper_folder: Path) -> None:
+    plain = load_whisper(tiny_whisper_folder, "en", "none").size()
+    quantised = load_whisper(tiny_whisper_folder, "en", "int8").size()
+    assert (plain.int8_layers, quantised.int8_layers) == (0, LINEAR_LAYERS)
+    assert quantised.weight_memory_mb < plain.weight_memory_mb
+    assert quantised.total_parameters == plain.total_parameters
+
+
+def test_nf4_counts_its_packed_weights_in_full(tiny_whisper_folder: Path, base: Whisper) -> None:
+    packed = load_whisper(tiny_whisper_folder, "en", "nf4").size()
+    assert packed.total_parameters == base.size().total_parameters
+    assert packed.weight_memory_mb < base.size().weight_memory_mb
+
+
+def test_the_base_is_frozen_and_ready_for_inference(base: Whisper) -> None:
+    assert _trainable(base) == []
+    assert not base.model.training
+    assert base.size().trainable_percent == 0
+    assert base.size().reduction_percent == 100
+
+
+def test_a_folder_without_a_whisper_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match=f"{tmp_path} does not hold a Whisper model in Hugging Face format"):
+        load_whisper(tmp_path, "en", "none")
+
+
+def test_an_english_model_refuses_other_languages(tiny_whisper_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="language is ta, but base_model knows English only; take a multilingual"):
+        load_whisper(tiny_whisper_folder, "ta", "none")
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_lora_trains_its_own_share_and_nothing_else(load_tiny: LoadTiny, quantization: str) -> None:
+    whisper = load_tiny(quantization)
+    base_parameters = whisper.size().total_parameters
+    size = add_lora(whisper, LoraConfig(r=4), seed=0).size()
+    layers = 2 * (2 + 4)  # q and v: one attention an encoder layer, two a decoder layer
+    assert size.trainable_parameters == layers * 4 * (32 + 32)
+    assert size.total_parameters == base_parameters + size.trainable_parameters
+    assert size.trainable_percent == pytest.approx(100 * size.trainable_parameters / size.total_parameters)
+    assert size.trainable_percent + size.reduction_percent == pytest.approx(100)
+    assert size.int8_layers == (LINEAR_LAYERS if quantization == "int8" else 0)
+
+
+@pytest.mark.parametrize(
+    ("scope", "stacks"), [("encoder", {"encoder"}), ("decoder", {"decoder"}), ("both", {"encoder", "decoder"})]
+)
+def test_adapters_stand_in_the_stacks_that_the_scope_names(base: Whisper, scope: Any, stacks: set[str]) -> None:
+    layers = _adapted_layers(add_lora(base, LoraConfig(scope=scope, target_modules=EVERY_MODULE), seed=0))
+    assert {layer.split(".")[0] for layer in layers} == stacks
+    assert len(layers) == ("encoder" in stacks) * 12 + ("decoder" in stacks) * 20
+
+
+def test_adapters_stand_on_the_modules_that_are_named(base: Whisper) -> None:
+    layers = _adapted_layers(add_lora(base, LoraConfig(target_modules=("fc1", "k_proj")), seed=0))
+    assert {layer.rsplit(".", 1)[1] for layer in layers} == {"fc1", "k_proj"}
+
+
+@pytest.mark.parametrize("module", ["attention", "proj_out", "q_proj|k_proj", "lora_A"])
+def test_a_module_that_whisper_lacks_is_refused(base: Whisper, module: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        add_lora(base, LoraConfig(target_modules=("q_proj", module)), seed=0)
+    known = "fc1, fc2, k_proj, out_proj, q_proj, v_proj"
+    assert str(caught.value) == f"lora.target_modules holds {module}, but the model's linear layers are: {known}"
+
+
+def test_fresh_adapters_change_nothing(base: Whisper) -> None:
+    before = _logits(base)
+    torch.testing.assert_close(_logits(add_lora(base, LoraConfig(), seed=0)), before, rtol=0, atol=0)
+
+
+def test_a_seed_gives_the_same_adapters_again(load_tiny: LoadTiny) -> None:
+    def start(seed: int) -> torch.Tensor:
+        whisper = add_lora(load_tiny(), LoraConfig(), seed)
+        return torch.cat([p.flatten() for p in whisper.model.parameters() if p.requires_grad])
+
+    assert torch.equal(start(3), start(3))
+    assert not torch.equal(start(3), start(4))
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_a_step_of_training_moves_adapters_and_no_weight_of_the_base(load_tiny: LoadTiny, quantization: str) -> None:
+    whisper = add_lora(load_tiny(quantization), LoraConfig(r=4), seed=0)
+    adapters = [p for p in whisper.model.parameters() if p.requires_grad]
+    whisper.loss(_features(), torch.tensor([[NO_TIMESTAMPS, 5303, END]]))  # bitsandbytes lays its weights out once
+    base_before, adapters_before = _frozen_bytes(whisper), [p.detach().clone() for p in adapters]
+    optimizer = torch.optim.AdamW(adapters, lr=0.1)
+    whisper.loss(_features(), torch.tensor([[NO_TIMESTAMPS, 5303, END]])).backward()
+    optimizer.step()
+    assert _frozen_bytes(whisper) == base_before
+    assert any(not torch.equal(now, before) for now, before in zip(adapters, adapters_before, strict=True))
+
+
+def test_encoding_at_30_s_is_whispers_own_encoder(base: Whisper) -> None:
+    features = _features(1500, clips=2)
+    with torch.no_grad():
+        own = base.bare.get_encoder()(features).last_hidden_state
+        torch.testing.assert_close(base.encode(features), own, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("positions", [16, 400, 1500])
+def test_encoding_gives_one_state_a_position(base: Whisper, positions: int) -> None:
+    with torch.no_grad():
+        assert base.encode(_features(positions)).shape == (1, positions, 32)
+
+
+@pytest.mark.parametrize("text", ["", "hi", " two words"])
+def test_a_label_has_no_start_token_and_ends(base: Whisper, text: str) -> None:
+    whole = base.tokenizer(text).input_ids
+    assert whole[0] == START == base.bare.config.decoder_start_token_id
+    label = base.label_ids(text)
+    assert label == whole[1:]
+    assert (label[0], label[-1]) == (NO_TIMESTAMPS, END)
+    assert base.count_tokens(text) == len(label) + 1
+
+
+def test_a_tokenizer_that_writes_no_start_token_loses_nothing(base: Whisper) -> None:
+    class Bare:
+        def __call__(self, text: str) -> Any:
+            return type("Encoding", (), {"input_ids": [base.bare.config.bos_token_id, 5303]})
+
+    base.tokenizer = Bare()
+    assert base.label_ids("hi") == [END, 5303]
+
+
+@given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=5), min_size=1, max_size=4))
+def test_labels_are_padded_with_what_the_loss_leaves_out(labels: list[list[int]]) -> None:
+    padded = Whisper.pad_labels(None, labels)  # type: ignore[arg-type]
+    assert padded.shape == (len(labels), max(map(len, labels)))
+    for row, label in zip(padded.tolist(), labels, strict=True):
+        assert row == label + [-100] * (padded.shape[1] - len(label))
+
+
+def test_padded_labels_do_not_count_in_the_loss(base: Whisper) -> None:
+    label = [NO_TIMESTAMPS, 5303, END]
+    alone = base.loss(_features(), torch.tensor([label]))
+    padded = base.loss(_features(), torch.tensor([label + [-100, -100]]))
+    torch.testing.assert_close(padded, alone)
+
+
+def test_generation_writes_one_text_a_clip_and_no_more_tokens_than_allowed(base: Whisper) -> None:
+    texts = base.generate(_features(64, clips=3), max_new_tokens=3, num_beams=1)
+    assert len(texts) == 3
+    assert all(len(base.tokenizer(text, add_special_tokens=False).input_ids) <= 3 for text in texts)
+    assert not any("<|" in text for text in texts)
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+@pytest.mark.parametrize("options", [{}, {"dora": True}, {"rslora": True}, {"scope": "encoder"}], ids=str)
+def test_a_saved_adapter_gives_identical_logits(
+    load_tiny: LoadTiny, tmp_path: Path, quantization: str, options: dict[str, Any]
+) -> None:
+    trained = _shaken(add_lora(load_tiny(quantization), LoraConfig(**options), seed=0))
+    save_adapter(trained, tmp_path / "adapter", "packaged:whisper-tiny.en")
+    loaded = load_adapter(load_tiny(quantization), tmp_path / "adapter")
+    torch.testing.assert_close(_logits(loaded), _logits(trained), rtol=0, atol=0)
+    untouched = _logits(load_tiny(quantization))
+    assert (_logits(loaded) - untouched).abs().max() > 0.01
+
+
+def test_a_loaded_adapter_is_for_inference(saved: Path, load_tiny: LoadTiny) -> None:
+    loaded = load_adapter(load_tiny(), saved)
+    assert _trainable(loaded) == []
+    assert not loaded.model.training
+
+
+def test_an_adapter_folder_names_the_base_and_holds_two_files(saved: Path, tiny_whisper_folder: Path) -> None:
+    assert sorted(_content(saved)) == sorted(ADAPTER_FILES)
+    config = (saved / "adapter_config.json").read_text()
+    assert json.loads(config)["base_model_name_or_path"] == "packaged:whisper-tiny.en"
+    assert str(tiny_whisper_folder) not in config
+
+
+@pytest.mark.parametrize("name", ADAPTER_FILES)
+def test_an_adapter_that_lacks_a_file_is_an_error(base: Whisper, saved: Path, name: str) -> None:
+    (saved / name).unlink()
+    with pytest.raises(AdapterError) as caught:
+        load_adapter(base, saved)
+    assert str(caught.value) == f"{saved} lacks {name}; give the folder that a finished trial wrote"
+
+
+def test_a_folder_that_is_not_there_lacks_both_files(base: Whisper, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=r"gone lacks adapter_config\.json, adapter_model\.safetensors"):
+        load_adapter(base, tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ADAPTER_FILES)
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
+def test_a_truncated_adapter_is_an_error_and_leaves_the_base_as_it_was(
+    load_tiny: LoadTiny, saved: Path, name: str, share: float
+) -> None:
+    fresh = load_tiny()
+    before, good = _logits(fresh), (saved / name).read_bytes()
+    (saved / name).write_bytes(good[: int(share * len(good))])
+    with pytest.raises(AdapterError, match=f"{saved} does not fit this base model or is damaged"):
+        load_adapter(fresh, saved)
+    torch.testing.assert_close(_logits(fresh), before, rtol=0, atol=0)
+
+
+def test_an_adapter_of_another_size_is_an_error(load_tiny: LoadTiny, saved: Path) -> None:
+    config = json.loads((saved / "adapter_config.json").read_text())
+    (saved / "adapter_config.json").write_text(json.dumps(config | {"r": 8}))
+    with pytest.raises(AdapterError, match="does not fit this base model or is damaged: (?s:.*)size mismatch"):
+        load_adapter(load_tiny(), saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: dict(list(tensors.items())[::2]),
+        lambda tensors: {name.replace("layers.1", "layers.7"): tensor for name, tensor in tensors.items()},
+        lambda tensors: tensors | {"base_model.model.extra.lora_A.weight": torch.zeros(2)},
+    ],
+    ids=["missing", "of another model", "in excess"],
+)
+def test_an_adapter_whose_tensors_have_no_place_is_an_error(
+    load_tiny: LoadTiny, saved: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+) -> None:
+    save_file(change(load_file(saved / ADAPTER_FILES[1])), saved / ADAPTER_FILES[1])
+    with pytest.raises(AdapterError, match=rf"{saved}: \d+ tensors are missing or in excess, such as base_model\."):
+        load_adapter(load_tiny(), saved)
+
+
+def test_saving_again_replaces_the_adapter(base: Whisper, tmp_path: Path) -> None:
+    whisper, folder = _shaken(add_lora(base, LoraConfig(r=4), seed=0)), tmp_path / "adapter"
+    save_adapter(whisper, folder, "first")
+    first = _content(folder)
+    save_adapter(_shaken(whisper, seed=2), folder, "second")
+    assert _content(folder).keys() == first.keys()
+    assert all(_content(folder)[name] != first[name] for name in ADAPTER_FILES)
+    assert os.listdir(tmp_path) == ["adapter"]
+
+
+def test_what_a_killed_process_left_does_not_stop_a_save(base: Whisper, tmp_path: Path) -> None:
+    whisper, folder = _shaken(add_lora(base, LoraConfig(r=4), seed=0)), tmp_path / "adapter"
+    save_adapter(whisper, folder, "first")
+    shutil.copytree(folder, tmp_path / ".adapter-old")
+    save_adapter(whisper, folder, "second")
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "second"
+    assert os.listdir(tmp_path) == ["adapter"]
+
+
+def _save_file_fails(error: Exception) -> Callable[[pytest.MonkeyPatch], None]:
+    def fail(tensors: Any, path: Any, **options: Any) -> None:
+        Path(path).write_bytes(b"the first half")
+        raise error
+
+    return lambda patch: patch.setattr(peft.peft_model, "safe_save_file", fail)
+
+
+def _config_fails(patch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, base_model: str) -> None:
+        path.write_text("{")
+        raise OSError(28, "No space left on device")
+
+    patch.setattr(wertune.model, "_name_base_model", fail)
+
+
+def _rename_fails(time: int) -> Callable[[pytest.MonkeyPatch], None]:
+    """The first rename moves the old adapter away, the second moves the new one into its place."""
+
+    def patch_replace(patch: pytest.MonkeyPatch) -> None:
+        real, renamed = Path.replace, []
+
+        def replace(path: Path, target: Path) -> Path:
+            renamed.append(path)
+            if len(renamed) == time:
+                raise OSError(28, "No space left on device")
+            return real(path, target)
+
+        patch.setattr(Path, "replace", replace)
+
+    return patch_replace
+
+
+FAILURES = {
+    "OSError": _save_file_fails(OSError(28, "No space left on device")),
+    "SafetensorError": _save_file_fails(SafetensorError("I/O error: No space left on device (os error 28)")),
+    "config": _config_fails,
+    "first rename": _rename_fails(1),
+    "second rename": _rename_fails(2),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+def test_a_failed_save_leaves_the_old_adapter_whole_and_nothing_else(
+    base: Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    whisper, folder = _shaken(add_lora(base, LoraConfig(r=4), seed=0)), tmp_path / "adapter"
+    save_adapter(whisper, folder, "first")
+    before = _content(folder)
+    failure(monkeypatch)
+    with pytest.raises((OSError, SafetensorError), match="No space left on device"):
+        save_adapter(_shaken(whisper, seed=2), folder, "second")
+    assert _content(folder) == before
+    assert os.listdir(tmp_path) == ["adapter"]
+
+
+@pytest.mark.parametrize("failure", ["OSError", "SafetensorError", "config", "first rename"])
+def test_a_failed_first_save_leaves_nothing(
+    base: Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    FAILURES[failure](monkeypatch)
+    with pytest.raises((OSError, SafetensorError), match="No space left on device"):
+        save_adapter(add_lora(base, LoraConfig(r=4), seed=0), tmp_path / "adapter", "first")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_leaves_the_old_adapter_whole(
+    base: Whisper, tmp_path: Path, disk_full_after: DiskFullAfter
+) -> None:
+    whisper, folder = _shaken(add_lora(base, LoraConfig(r=4), seed=0)), tmp_path / "adapter"
+    save_adapter(whisper, folder, "first")
+    before = _content(folder)
+    with disk_full_after(5000), pytest.raises((OSError, SafetensorError), match="too large"):
+        save_adapter(_shaken(whisper, seed=2), folder, "second")
+    assert _content(folder) == before
+    assert os.listdir(tmp_path) == ["adapter"]
