@@ -97,7 +97,7 @@ def _disk_full_after(size: int) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def disk_full_after() -> Callable[[int], AbstractContextManager[None]]:
-    """`with disk_full_after(size)`: the system refuses every write beyond `size` bytes of a file, as a full disk does."""
+    """`with disk_full_after(size)`: no file grows beyond `size` bytes, as on a full disk."""
     return _disk_full_after
 
 

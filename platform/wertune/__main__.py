@@ -240,5 +240,14 @@ def evaluate(project: Path, model_uri: str, base: str, manifest: str, json_path:
         _say(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
 
 
+@cli.command()
+@project_option
+def bench(project: Path) -> None:
+    """Times a training step and a transcription at 30 s and at short context, in one run."""
+    from wertune.bench import bench as run
+
+    _say(run(project))
+
+
 if __name__ == "__main__":
     main()

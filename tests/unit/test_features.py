@@ -202,7 +202,7 @@ def test_a_full_disk_leaves_nothing_behind(
     tmp_path: Path, make_recordings: MakeRecordings, disk_full_after: DiskFullAfter
 ) -> None:
     recordings, cache = make_recordings(["a"]), FeatureCache(tmp_path / "cache")
-    with disk_full_after(10_000), pytest.raises(OSError, match="too large|requested and"):
+    with disk_full_after(10_000), pytest.raises(OSError, match=r"too large|requested and"):
         cache.load(recordings, SHORT, 80)
     assert _files(tmp_path / "cache") == []
     assert len(cache.load(recordings, SHORT, 80)) == 1

@@ -1,0 +1,169 @@
+"""Long recordings are cut at pauses, batches hold clips of like length, and no text ends up at another clip."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wertune.audio import SAMPLE_RATE_HZ
+from wertune.config import ContextConfig, DecodeConfig
+from wertune.evaluate import MAX_SEGMENT_S, split_at_pauses, token_limit, transcribe_features, transcribe_samples
+
+Array = npt.NDArray[np.float32]
+
+durations = st.lists(st.floats(0.01, 30), max_size=20)
+
+
+class FakeWhisper:
+    """Writes the number that each clip's features hold, and remembers how it was asked."""
+
+    mel_bins = 80
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def generate(self, features: torch.Tensor, max_new_tokens: int, num_beams: int) -> list[str]:
+        self.calls.append({"shape": tuple(features.shape), "limit": max_new_tokens, "beams": num_beams})
+        return [f"{clip[0, 0]:g}" for clip in features]
+
+
+class SpellingWhisper(FakeWhisper):
+    """Writes how many frames it heard, and nothing for silence."""
+
+    def generate(self, features: torch.Tensor, max_new_tokens: int, num_beams: int) -> list[str]:
+        self.calls.append({"shape": tuple(features.shape)})
+        return ["" if clip.max() == clip.min() else f"{clip.shape[1]} frames" for clip in features]
+
+
+def _transcribe_numbered(durations_s: list[float], **options: Any) -> tuple[list[str], list[dict[str, Any]]]:
+    """The texts of clips that hold their own numbers, and how the model was asked for them."""
+    whisper = FakeWhisper()
+    features = [torch.full((80, max(1, round(100 * s))), float(number)) for number, s in enumerate(durations_s)]
+    texts = transcribe_features(whisper, features, durations_s, DecodeConfig(**options))  # type: ignore[arg-type]
+    return texts, whisper.calls
+
+
+def _noise(seconds: float, seed: int = 0) -> Array:
+    samples = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE_HZ))
+    return (0.1 * samples).astype(np.float32)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 100 * SAMPLE_RATE_HZ), st.integers(0, 5))
+def test_pieces_join_back_to_the_recording_and_none_is_over_28_s(size: int, seed: int) -> None:
+    whole = np.resize(_noise(3.1, seed), size)
+    pieces = split_at_pauses(whole)
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    assert max(piece.size for piece in pieces) <= MAX_SEGMENT_S * SAMPLE_RATE_HZ
+    assert all(piece.size >= 20 * SAMPLE_RATE_HZ for piece in pieces[:-1])
+    assert len(pieces) == 1 or all(piece.size > 0 for piece in pieces)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 27.9, 28.0])
+def test_a_short_recording_stays_whole(seconds: float) -> None:
+    whole = _noise(seconds)
+    (piece,) = split_at_pauses(whole)
+    np.testing.assert_array_equal(piece, whole)
+
+
+@pytest.mark.parametrize("pause_s", [20.3, 23.0, 27.5])
+def test_the_cut_falls_into_the_pause(pause_s: float) -> None:
+    whole = _noise(40.0)
+    start = round(pause_s * SAMPLE_RATE_HZ)
+    whole[start : start + round(0.3 * SAMPLE_RATE_HZ)] = 0
+    first, _ = split_at_pauses(whole)
+    assert pause_s < first.size / SAMPLE_RATE_HZ < pause_s + 0.3
+
+
+def test_one_sample_too_many_is_cut() -> None:
+    assert len(split_at_pauses(np.resize(_noise(1.0), round(MAX_SEGMENT_S * SAMPLE_RATE_HZ) + 1))) == 2
+
+
+@given(durations, st.integers(1, 8))
+def test_texts_come_back_in_the_order_of_their_clips(durations_s: list[float], batch_size: int) -> None:
+    texts, _ = _transcribe_numbered(durations_s, batch_size=batch_size)
+    assert texts == [str(number) for number in range(len(durations_s))]
+
+
+@given(durations, st.integers(1, 8))
+def test_batches_are_of_like_length_and_no_larger_than_asked(durations_s: list[float], batch_size: int) -> None:
+    _, calls = _transcribe_numbered(durations_s, batch_size=batch_size)
+    ordered = sorted(durations_s)
+    batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+    assert [call["shape"] for call in calls] == [(len(b), 80, max(1, round(100 * b[-1]))) for b in batches]
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "options", "limit"),
+    [
+        (1.0, {}, 18),  # 8 and 10 a second
+        (30.0, {}, 224),
+        (30.0, {"max_new_tokens": 30}, 30),
+        (1.0, {"max_new_tokens": 5}, 5),
+        (2.0, {"tokens_per_second": 2.5}, 13),
+        (30.0, {"tokens_per_second": 20, "max_new_tokens": 440}, 440),
+    ],
+)
+def test_tokens_are_capped_by_duration_and_by_the_config(
+    duration_s: float, options: dict[str, Any], limit: int
+) -> None:
+    _, (call,) = _transcribe_numbered([duration_s], **options)
+    assert call["limit"] == token_limit(duration_s, DecodeConfig(**options)) == limit
+
+
+def test_the_longest_clip_of_a_batch_sets_its_cap() -> None:
+    _, calls = _transcribe_numbered([3.0, 1.0, 2.0, 4.0], batch_size=2)
+    assert [call["limit"] for call in calls] == [28, 48]
+
+
+@given(st.floats(0.1, 100), st.integers(1, 440), st.floats(0.01, 30), st.floats(0.01, 30))
+def test_the_cap_grows_with_duration_up_to_what_the_config_says(
+    rate: float, most: int, left_s: float, right_s: float
+) -> None:
+    decode = DecodeConfig(tokens_per_second=rate, max_new_tokens=most)
+    shorter, longer = sorted((left_s, right_s))
+    assert 1 <= token_limit(shorter, decode) <= token_limit(longer, decode) <= most
+
+
+def test_beams_are_those_of_the_config() -> None:
+    _, (call,) = _transcribe_numbered([1.0], num_beams=5)
+    assert call["beams"] == 5
+
+
+def _transcribe(clips: list[Array]) -> tuple[list[str], FakeWhisper]:
+    whisper = SpellingWhisper()
+    return transcribe_samples(whisper, clips, ContextConfig(), DecodeConfig(batch_size=1)), whisper  # type: ignore[arg-type]
+
+
+def test_a_long_recording_is_written_as_one_text_in_its_order() -> None:
+    whole = _noise(50.0)
+    whole[24 * SAMPLE_RATE_HZ : round(24.2 * SAMPLE_RATE_HZ)] = 0  # then 24.1 and 25.9 s, each with its margin
+    texts, _ = _transcribe([_noise(1.0), whole, _noise(2.0)])
+    assert texts == ["192 frames", "2496 frames 2656 frames", "288 frames"]
+
+
+def test_a_silent_piece_leaves_no_double_blank() -> None:
+    whole = np.concatenate([_noise(28.0), np.zeros(60 * SAMPLE_RATE_HZ, np.float32), _noise(20.0)])
+    (text,), _ = _transcribe([whole])
+    assert "  " not in text
+    assert text == text.strip()
+    assert text.count("frames") < len(split_at_pauses(whole))
+
+
+def test_no_clips_give_no_texts() -> None:
+    texts, whisper = _transcribe([])
+    assert texts == []
+    assert whisper.calls == []
+
+
+def test_a_clip_of_the_model_itself_is_written_alone_as_in_a_batch(load_tiny: Callable[..., Any]) -> None:
+    whisper, decode = load_tiny(), DecodeConfig(max_new_tokens=4)
+    clips = [_noise(1.0, seed) for seed in range(3)]
+    together = transcribe_samples(whisper, clips, ContextConfig(), decode)
+    alone = [transcribe_samples(whisper, [clip], ContextConfig(), decode)[0] for clip in clips]
+    assert together == alone
