@@ -86,7 +86,10 @@ def synthesize(project: Path, out: Path | None) -> None:
     """Speaks the project's sentences in its voices: audio and manifests from synthesis.yaml."""
     from wertune.synthesize import synthesize as run
 
-    _say(str(run(project, out)))
+    report = run(project, out)
+    for split, manifest in report.manifests.items():
+        _say(f"{split}: {report.clips[split]} clips, {report.minutes[split]:.1f} minutes, {manifest}")
+    _say(f"audio: {report.bytes / 1e6:.1f} MB")
 
 
 def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:

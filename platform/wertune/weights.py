@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from wertune.ctranslate2 import open_weights, read_json, write_folder
+from wertune.ctranslate2 import open_weights
 from wertune.errors import BaseModelError
+from wertune.hugging_face import read_json, write_folder
 
 FORMAT_VERSION = 1  # raise it whenever write_folder writes anything else than before
 _STAMP = "source.json"
