@@ -16,6 +16,7 @@ check: lint types layers
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv sync --frozen --quiet --all-extras --inexact
+	$(BIN)/uv pip install --quiet --no-deps --editable .
 	touch $@
 
 lint: .venv/.ready

@@ -101,20 +101,20 @@ def disk_full_after() -> Callable[[int], AbstractContextManager[None]]:
     return _disk_full_after
 
 
-@pytest.fixture
-def make_recordings(tmp_path: Path) -> Callable[..., list[Recording]]:
+@pytest.fixture(scope="session")
+def make_recordings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Recording]]:
     """`make_recordings(texts, seconds)`: one clip of noise for each text, each of its own sound."""
 
-    def make(texts: Iterable[str], seconds: float | Iterable[float] = 0.5, name: str = "clip") -> list[Recording]:
-        texts = list(texts)
+    def make(texts: Iterable[str], seconds: float | Iterable[float] = 0.5) -> list[Recording]:
+        texts, folder = list(texts), tmp_path_factory.mktemp("clips")
         lengths = [seconds] * len(texts) if isinstance(seconds, float) else list(seconds)
         made = []
         for number, (text, length) in enumerate(zip(texts, lengths, strict=True)):
-            path = _write_noise(tmp_path / name / f"{number}.wav", length, seed=number)
+            path = _write_noise(folder / f"{number}.wav", length, seed=number)
             samples = load_audio(path)
             row = Row(audio_filepath=path.name, text=text, speaker=f"speaker {number}")
             duration_s = samples.size / SAMPLE_RATE_HZ
-            made.append(Recording(row, f"{name}.jsonl:{number + 1}", path, duration_s, audio_digest(samples)))
+            made.append(Recording(row, f"{folder}/clips.jsonl:{number + 1}", path, duration_s, audio_digest(samples)))
         return made
 
     return make
@@ -132,6 +132,8 @@ def tiny_whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-whisper")
     torch.manual_seed(0)
     model = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(source, **TINY_SIZES))
+    for embeddings in (model.model.decoder.embed_tokens, model.model.decoder.embed_positions):
+        torch.nn.init.normal_(embeddings.weight, std=0.5)  # large enough for so small a model to be sure of a word
     model.generation_config = GenerationConfig.from_pretrained(source)
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):

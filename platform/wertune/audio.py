@@ -3,14 +3,19 @@
 import hashlib
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from wertune.errors import AudioError
 
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+
 SAMPLE_RATE_HZ = 16_000
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
+BLOCK_VALUES = 1 << 22
 
 Samples = npt.NDArray[np.float32]
 
@@ -28,8 +33,7 @@ def load_audio(source: Path | bytes, offset_s: float = 0.0, duration_s: float | 
         with soundfile.SoundFile(BytesIO(source) if isinstance(source, bytes) else source) as file:
             rate: int = file.samplerate
             file.seek(min(round(offset_s * rate), len(file)))
-            frames = -1 if duration_s is None else round(duration_s * rate)
-            samples = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+            samples = _read_mono(file, len(file) if duration_s is None else round(duration_s * rate))
     except (OSError, RuntimeError, ValueError) as error:
         remedy = "give wav, flac, ogg/opus or mp3"
         raise AudioError(f"{place} cannot be decoded ({error}); {remedy}") from None
@@ -40,6 +44,16 @@ def load_audio(source: Path | bytes, offset_s: float = 0.0, duration_s: float | 
     if not np.isfinite(samples).all():
         raise AudioError(f"{place} holds NaN or infinite samples; export it again")
     return resample(samples, rate)
+
+
+def _read_mono(file: "SoundFile", frames: int) -> Samples:
+    """The next frames (n,), channels averaged; in blocks, since a damaged header may promise more than there is."""
+    most = max(1, BLOCK_VALUES // file.channels)
+    blocks = [np.zeros(0, np.float32)]
+    while frames > 0 and len(block := file.read(min(frames, most), dtype="float32", always_2d=True)):
+        blocks.append(block.mean(axis=1))
+        frames -= len(block)
+    return np.concatenate(blocks)
 
 
 def resample(samples: Samples, rate_hz: int) -> Samples:

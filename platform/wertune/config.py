@@ -90,6 +90,12 @@ class TrainConfig(Frozen):
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of all steps with a rising rate")
     max_grad_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="of the adapter's moving average over steps, which is scored and kept; 0: off",
+    )
     clips_per_epoch: int | None = Field(None, ge=1, description="domain clips of an epoch; all where it is not given")
     replay_ratio: float = Field(0.3, ge=0, le=4, description="replay clips for each domain clip of an epoch")
 

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from wertune.audio import SAMPLE_RATE_HZ
 from wertune.augment import augment, mask_features
-from wertune.config import AugmentConfig, ContextConfig, TrialConfig
+from wertune.config import AugmentConfig, ContextConfig, TrainConfig, TrialConfig
 from wertune.errors import WertuneError
 from wertune.evaluate import EvaluationSet, score_set
 from wertune.features import context_positions, log_mel, pad_features
@@ -94,6 +95,17 @@ class EpochResult:
         return f"epoch {self.epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in self.metrics().items())
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What training one epoch gave, before it is scored."""
+
+    epoch: int
+    clips: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
 @dataclass
 class Batch:
     """Features (clips, mel_bins, frames) and labels (clips, tokens) padded with -100."""
@@ -104,6 +116,70 @@ class Batch:
 
     def __post_init__(self) -> None:
         self.size = len(self.features)
+
+
+class MovingAverage:
+    """An exponential moving average of parameters over steps (Polyak and Juditsky 1992), warmed up from the first.
+
+    At the small batches that few clips ask for it takes the noise of the last steps out of the adapter.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], decay: float) -> None:
+        self._parameters = list(parameters)
+        self._average = [parameter.detach().clone() for parameter in parameters]
+        self._decay = decay
+        self._steps = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """To be called after each step of the optimiser."""
+        self._steps += 1
+        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            average.lerp_(parameter, 1.0 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The parameters are their averages inside the block."""
+        if not self._decay:
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            held = parameter.clone()
+            parameter.copy_(average)
+            average.copy_(held)
+
+
+class Updater:
+    """AdamW on the adapters alone, linear warm-up and cosine decay, clipped gradients, and the moving average."""
+
+    def __init__(self, config: TrainConfig, parameters: Sequence[torch.nn.Parameter], steps: int) -> None:
+        self._parameters, self._max_grad_norm = parameters, config.max_grad_norm
+        self._optimizer = torch.optim.AdamW(
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self._schedule = get_cosine_schedule_with_warmup(self._optimizer, round(config.warmup_share * steps), steps)
+        self.average = MovingAverage(parameters, config.ema_decay)
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self._schedule.get_last_lr()[0])
+
+    def step(self) -> None:
+        """One step on the gradients gathered so far."""
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.average.update()
 
 
 OnEpoch = Callable[[EpochResult, bool], None]
@@ -119,20 +195,18 @@ def train(
     """
     torch.manual_seed(config.seed)
     parameters = [p for p in whisper.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True
-    )
     steps = config.train.epochs * math.ceil(_batches_per_epoch(config, data) / config.train.accumulation_steps)
-    schedule = get_cosine_schedule_with_warmup(optimizer, round(config.train.warmup_share * steps), steps)
+    updater = Updater(config.train, parameters, steps)
     best: EpochResult | None = None
     for epoch in range(1, config.train.epochs + 1):
         started = time.perf_counter()
-        clips, loss = _train_epoch(config, whisper, data, epoch, optimizer, schedule, parameters)
-        trained = time.perf_counter()
-        result = _evaluate_epoch(config, whisper, data, objective, epoch, loss, schedule, trained - started, clips)
-        is_best = best is None or result.objective < best.objective
-        best = result if is_best else best
-        on_epoch(result, is_best)
+        clips, loss = _train_epoch(config, whisper, data, epoch, updater)
+        trained = Trained(epoch, clips, loss, updater.learning_rate, time.perf_counter() - started)
+        with updater.average.applied():
+            result = _evaluate_epoch(config, whisper, data, objective, trained)
+            is_best = best is None or result.objective < best.objective
+            best = result if is_best else best
+            on_epoch(result, is_best)
     assert best is not None  # epochs >= 1
     return best
 
@@ -142,9 +216,7 @@ def _train_epoch(
     whisper: Whisper,
     data: TrainingData,
     epoch: int,
-    optimizer: torch.optim.Optimizer,
-    schedule: Any,
-    parameters: list[torch.nn.Parameter],
+    updater: Updater,
 ) -> tuple[int, float]:
     """One pass; returns the number of clips and the mean loss."""
     whisper.model.train()
@@ -160,10 +232,7 @@ def _train_epoch(
                 raise TrainingDiverged(f"epoch {epoch}, batch {step}: loss is {loss.item()}, must be finite; {remedy}")
             (loss / config.train.accumulation_steps).backward()  # type: ignore[no-untyped-call]
             if step % config.train.accumulation_steps == 0 or step == total:
-                torch.nn.utils.clip_grad_norm_(parameters, config.train.max_grad_norm)
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad(set_to_none=True)
+                updater.step()
             losses.append(loss.item())
             clips += batch.size
             bar.set_postfix(loss=f"{losses[-1]:.3f}", clips_per_s=f"{_rate(clips, bar):.1f}")
@@ -185,11 +254,7 @@ def _evaluate_epoch(
     whisper: Whisper,
     data: TrainingData,
     objective: Objective,
-    epoch: int,
-    train_loss: float,
-    schedule: Any,
-    train_s: float,
-    clips: int,
+    trained: Trained,
 ) -> EpochResult:
     started = time.perf_counter()
     whisper.model.eval()
@@ -199,16 +264,16 @@ def _evaluate_epoch(
         if data.retention.recordings:
             retention = score_set(whisper, data.retention, config.decode, data.normalise, data.finder)
     return EpochResult(
-        epoch=epoch,
+        epoch=trained.epoch,
         objective=objective(validation.wer, retention.wer if retention else None),
-        train_loss=train_loss,
+        train_loss=trained.loss,
         validation_loss=validation_loss(whisper, data.validation, config.train.batch_size),
         validation=validation,
         retention=retention,
-        learning_rate=schedule.get_last_lr()[0],
-        train_s=train_s,
+        learning_rate=trained.learning_rate,
+        train_s=trained.seconds,
         evaluation_s=time.perf_counter() - started,
-        clips_per_s=clips / train_s,
+        clips_per_s=trained.clips / trained.seconds,
     )
 
 

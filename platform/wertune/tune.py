@@ -242,11 +242,11 @@ class ChildRuns(Callback):  # type: ignore[misc]
         run.end("FINISHED")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        error = trial.get_error()
+        error = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "no traceback was left"
         run = self._open.pop(trial.trial_id, None) or find_child(self._parent, trial.trial_id)
-        run.text(str(error), "traceback.txt")
-        run.fail(_last_line(str(error)))
-        print(f"trial {trials.index(trial) + 1:02d} failed: {_last_line(str(error))}", flush=True)
+        run.text(error, "traceback.txt")
+        run.fail(_last_line(error))
+        print(f"trial {trials.index(trial) + 1:02d} failed: {_last_line(error)}", flush=True)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         for run in self._open.values():

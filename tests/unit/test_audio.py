@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pytest
 import soundfile
 import torchaudio.functional
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import wertune.audio
 from wertune.audio import MAX_RATE_HZ, MIN_RATE_HZ, SAMPLE_RATE_HZ, audio_digest, load_audio, resample
 from wertune.errors import AudioError
 
@@ -72,6 +73,17 @@ def test_a_file_and_its_bytes_are_the_same(tmp_path: Path, write_noise: WriteNoi
 def test_a_lossless_file_at_16_khz_is_left_as_it_is() -> None:
     voice = _voice(SAMPLE_RATE_HZ)
     np.testing.assert_array_equal(load_audio(_encoded("float wav", voice)), voice)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_recording_longer_than_a_block_is_read_whole(container: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _encoded(container, np.stack([_voice(SAMPLE_RATE_HZ), -_voice(SAMPLE_RATE_HZ) / 2], axis=1))
+    whole, part = load_audio(data), load_audio(data, 0.2, 0.5)
+    monkeypatch.setattr(wertune.audio, "BLOCK_VALUES", 2 * 999)
+    np.testing.assert_allclose(load_audio(data, 0.2, 0.5), part, atol=1e-6)
+    in_blocks = load_audio(data)
+    assert in_blocks.size == whole.size
+    np.testing.assert_allclose(in_blocks[:-20], whole[:-20], atol=1e-6)  # libsndfile ends Ogg streams by its own lights
 
 
 def test_channels_are_averaged() -> None:
@@ -155,6 +167,7 @@ def test_bytes_of_any_kind_raise_nothing_else(data: bytes) -> None:
 
 @settings(max_examples=200)
 @given(st.sampled_from(["wav", "flac"]), st.integers(0, 60), st.binary(min_size=1, max_size=6))
+@example("flac", 21, b"r")  # promises 8,589,936,192 frames
 def test_a_damaged_header_raises_nothing_else(container: str, at: int, junk: bytes) -> None:
     data = bytearray(_encoded(container, _voice(SAMPLE_RATE_HZ, 0.1)))
     data[at : at + len(junk)] = junk

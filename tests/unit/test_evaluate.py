@@ -142,9 +142,9 @@ def _transcribe(clips: list[Array]) -> tuple[list[str], FakeWhisper]:
 
 def test_a_long_recording_is_written_as_one_text_in_its_order() -> None:
     whole = _noise(50.0)
-    whole[24 * SAMPLE_RATE_HZ : round(24.2 * SAMPLE_RATE_HZ)] = 0  # then 24.1 and 25.9 s, each with its margin
+    whole[24 * SAMPLE_RATE_HZ : round(24.2 * SAMPLE_RATE_HZ)] = 0  # so 24.05 and 25.95 s
     texts, _ = _transcribe([_noise(1.0), whole, _noise(2.0)])
-    assert texts == ["192 frames", "2496 frames 2656 frames", "288 frames"]
+    assert texts == ["192 frames", "2496 frames 2688 frames", "288 frames"]
 
 
 def test_a_silent_piece_leaves_no_double_blank() -> None:

@@ -191,6 +191,16 @@ def test_encoding_gives_one_state_a_position(base: Whisper, positions: int) -> N
         assert base.encode(_features(positions)).shape == (1, positions, 32)
 
 
+def test_a_short_context_has_the_embeddings_of_the_first_positions(base: Whisper) -> None:
+    weights = base.bare.get_encoder().embed_positions.weight
+    with torch.no_grad():
+        before = base.encode(_features(64))
+        weights[64:] = float("nan")
+        torch.testing.assert_close(base.encode(_features(64)), before, rtol=0, atol=0)
+        weights[:64] = weights[:64].flip(0)
+        assert (base.encode(_features(64)) - before).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("text", ["", "hi", " two words"])
 def test_a_label_has_no_start_token_and_ends(base: Whisper, text: str) -> None:
     whole = base.tokenizer(text).input_ids
@@ -300,6 +310,7 @@ def test_an_adapter_of_another_size_is_an_error(load_tiny: LoadTiny, saved: Path
         load_adapter(load_tiny(), saved)
 
 
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
 @pytest.mark.parametrize(
     "change",
     [

@@ -1,0 +1,452 @@
+"""Training a tiny Whisper: it learns, it is repeatable, and every clip gets its turn."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import ceil
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wertune.config import AugmentConfig, ContextConfig, Draw, TrialConfig, with_overrides
+from wertune.evaluate import EvaluationSet
+from wertune.features import context_positions, log_mel
+from wertune.manifest import Recording
+from wertune.model import Whisper, add_lora
+from wertune.text import TermFinder, normaliser
+from wertune.train import (
+    Batch,
+    EpochResult,
+    MovingAverage,
+    Objective,
+    TrainingData,
+    TrainingDiverged,
+    train,
+    training_batches,
+    validation_loss,
+)
+
+MakeRecordings = Callable[..., list[Recording]]
+LoadTiny = Callable[..., Whisper]
+Results = list[tuple[EpochResult, bool]]
+
+OFF = Draw(probability=0, low=1, high=1)
+NO_AUGMENTATION = AugmentConfig(
+    speed_factor=OFF, noise_snr_db=OFF, gain_db=OFF, band_limit_hz=OFF, time_masks=0, frequency_masks=0
+)
+PLAIN = with_overrides(
+    TrialConfig(quantization="none", augment=NO_AUGMENTATION),
+    {
+        "lora.r": 8,
+        "lora.dropout": 0.0,
+        "lora.target_modules": "q_proj,k_proj,v_proj,out_proj,fc1,fc2",
+        "train.learning_rate": 0.01,
+        "train.epochs": 2,
+        "train.batch_size": 4,
+        "decode.max_new_tokens": 5,
+    },
+    "test",
+)
+VALIDATION_WER = Objective(0.0, 0.0, 0.0)
+NOTHING = EvaluationSet([], [])
+
+configured = partial(with_overrides, PLAIN, place="test")
+rates = st.floats(0, 3)
+figures = st.tuples(rates, rates, rates, st.floats(0, 1), st.floats(0, 10))
+
+
+class Numbering:
+    """Stands for a Whisper whose label of a clip is the number that the clip's text holds."""
+
+    mel_bins = 80
+    device = torch.device("cpu")
+
+    def label_ids(self, text: str) -> list[int]:
+        return [int(text)]
+
+    def pad_labels(self, labels: Sequence[list[int]]) -> torch.Tensor:
+        return torch.tensor(labels)
+
+
+def _set(recordings: list[Recording]) -> EvaluationSet:
+    return EvaluationSet(
+        recordings, [log_mel(r.samples(), context_positions(r.duration_s, ContextConfig())) for r in recordings]
+    )
+
+
+def _data(clips: list[Recording], replay: Sequence[Recording] = (), retention: EvaluationSet = NOTHING) -> TrainingData:
+    normalise = normaliser("en")
+    return TrainingData(clips, replay, _set(clips[:4]), retention, normalise, TermFinder([], normalise))
+
+
+def _train(
+    load_tiny: LoadTiny, config: TrialConfig, data: TrainingData, objective: Objective = VALIDATION_WER
+) -> tuple[EpochResult, Results]:
+    results: Results = []
+    whisper = add_lora(load_tiny(config.quantization), config.lora, config.seed)
+    torch.seed()  # what others did to the global generator must not matter
+    best = train(config, whisper, data, objective, lambda result, is_best: results.append((result, is_best)))
+    return best, results
+
+
+def _losses(results: Results) -> list[tuple[float, float]]:
+    return [(result.train_loss, result.validation_loss) for result, _ in results]
+
+
+def _numbers(config: TrialConfig, data: TrainingData, epoch: int) -> list[list[int]]:
+    """The clips of an epoch by number, batch by batch."""
+    batches = training_batches(config, Numbering(), data, epoch)  # type: ignore[arg-type]
+    return [batch.labels.flatten().tolist() for batch in batches]
+
+
+def _flat(batches: list[list[int]]) -> list[int]:
+    return [number for batch in batches for number in batch]
+
+
+def _numbered(make_recordings: MakeRecordings, count: int, **options: Any) -> list[Recording]:
+    return make_recordings([str(number) for number in range(count)], **options)
+
+
+@pytest.fixture(scope="module")
+def many_clips(make_recordings: MakeRecordings) -> list[Recording]:
+    """Nine clips whose texts are their numbers."""
+    return _numbered(make_recordings, 9)
+
+
+@pytest.fixture
+def clips(make_recordings: MakeRecordings) -> list[Recording]:
+    return make_recordings(["yes please", "check", "check the form", "the form"])
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_a_handful_of_clips_is_learnt_by_heart(
+    load_tiny: LoadTiny, make_recordings: MakeRecordings, quantization: str
+) -> None:
+    config = configured({"train.epochs": 15, "quantization": quantization})
+    best, results = _train(load_tiny, config, _data(make_recordings(4 * ["yes"])))
+    losses = [train_loss for train_loss, _ in _losses(results)]
+    assert losses[-1] < losses[0] / 4
+    assert results[0][0].validation.wer >= 1
+    assert best.validation.wer == 0
+    assert {utterance.hypothesis for utterance in best.validation.utterances} == {"yes"}
+
+
+def test_a_seed_gives_identical_losses_whatever_was_drawn_before(load_tiny: LoadTiny, clips: list[Recording]) -> None:
+    config = TrialConfig(quantization="none", train=PLAIN.train, decode=PLAIN.decode)  # with dropout and augmentation
+    first = _losses(_train(load_tiny, config, _data(clips))[1])
+    again = _losses(_train(load_tiny, config, _data(clips))[1])
+    other = _losses(_train(load_tiny, with_overrides(config, {"seed": 1}, "test"), _data(clips))[1])
+    assert first == again
+    assert first != other
+
+
+def _as_text(batches: Any) -> list[tuple[list[list[int]], float]]:
+    return [(batch.labels.tolist(), batch.features.double().sum().item()) for batch in batches]
+
+
+def test_seed_and_epoch_decide_the_batches(make_recordings: MakeRecordings) -> None:
+    data = _data(_numbered(make_recordings, 12))
+
+    def batches(seed: int, epoch: int) -> list[tuple[list[list[int]], float]]:
+        config = configured({"seed": seed, "augment.noise_snr_db.probability": 1.0})
+        return _as_text(training_batches(config, Numbering(), data, epoch))  # type: ignore[arg-type]
+
+    assert batches(0, 1) == batches(0, 1)
+    orders = [[labels for labels, _ in batches(seed, epoch)] for seed, epoch in ((0, 1), (1, 1), (0, 2))]
+    assert orders[0] != orders[1]
+    assert orders[0] != orders[2]
+
+
+def test_a_clip_is_augmented_anew_in_every_epoch(make_recordings: MakeRecordings) -> None:
+    data = _data(_numbered(make_recordings, 1))
+    noisy = configured({"augment.noise_snr_db.probability": 1.0})
+
+    def features(config: TrialConfig, epoch: int) -> torch.Tensor:
+        (batch,) = training_batches(config, Numbering(), data, epoch)  # type: ignore[arg-type]
+        return batch.features
+
+    assert torch.equal(features(PLAIN, 1), features(PLAIN, 2))
+    assert torch.equal(features(noisy, 1), features(noisy, 1))
+    assert not torch.equal(features(noisy, 1), features(noisy, 2))
+
+
+@pytest.mark.parametrize(("value", "batch"), [(float("nan"), 1), (float("inf"), 2), (float("-inf"), 1)])
+def test_a_loss_that_is_no_number_ends_the_training(
+    load_tiny: LoadTiny, clips: list[Recording], value: float, batch: int
+) -> None:
+    config = configured({"train.batch_size": 2})
+    whisper, calls = add_lora(load_tiny(), config.lora, 0), []
+
+    def loss(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        calls.append(labels)
+        return torch.tensor(value if len(calls) == batch else 1.0, requires_grad=True)
+
+    whisper.loss = loss  # type: ignore[method-assign]
+    with pytest.raises(TrainingDiverged) as caught:
+        train(config, whisper, _data(clips), VALIDATION_WER, lambda result, is_best: None)
+    remedy = "lower train.learning_rate or train.max_grad_norm"
+    assert str(caught.value) == f"epoch 1, batch {batch}: loss is {value}, must be finite; {remedy}"
+
+
+def test_weights_that_are_no_numbers_end_the_training(load_tiny: LoadTiny, clips: list[Recording]) -> None:
+    whisper = add_lora(load_tiny(), PLAIN.lora, 0)
+    with torch.no_grad():
+        next(p for p in whisper.model.parameters() if p.requires_grad).fill_(float("nan"))
+    with pytest.raises(TrainingDiverged, match="epoch 1, batch 1: loss is nan, must be finite; lower"):
+        train(PLAIN, whisper, _data(clips), VALIDATION_WER, lambda result, is_best: None)
+
+
+def test_dropout_is_on_in_training_and_off_in_scoring(load_tiny: LoadTiny, clips: list[Recording]) -> None:
+    whisper, modes = add_lora(load_tiny(), PLAIN.lora, 0), []
+    encode = whisper.encode
+
+    def spy(features: torch.Tensor) -> torch.Tensor:
+        modes.append((whisper.model.training, torch.is_grad_enabled()))
+        return encode(features)
+
+    whisper.encode = spy  # type: ignore[method-assign]
+    train(PLAIN, whisper, _data(clips), VALIDATION_WER, lambda result, is_best: None)
+    assert modes == 2 * [(True, True), (False, False), (False, False)]  # a batch, generation, validation loss
+
+
+def test_what_is_scored_is_what_is_kept(load_tiny: LoadTiny, clips: list[Recording]) -> None:
+    whisper, data = add_lora(load_tiny(), PLAIN.lora, 0), _data(clips)
+    losses: list[tuple[float, float]] = []
+
+    def on_epoch(result: EpochResult, is_best: bool) -> None:
+        losses.append((result.validation_loss, validation_loss(whisper, data.validation, 4)))
+
+    train(configured({"train.epochs": 4}), whisper, data, VALIDATION_WER, on_epoch)
+    assert all(scored == kept for scored, kept in losses)
+
+
+def test_the_average_is_scored_and_the_training_goes_on_without_it(load_tiny: LoadTiny, clips: list[Recording]) -> None:
+    def run(decay: float) -> tuple[list[float], list[float]]:
+        _, results = _train(load_tiny, configured({"train.epochs": 5, "train.ema_decay": decay}), _data(clips))
+        return [result.train_loss for result, _ in results], [result.validation_loss for result, _ in results]
+
+    (trained, scored), (averaged_trained, averaged_scored) = run(0.0), run(0.99)
+    assert averaged_trained == trained
+    assert averaged_scored[2:] != scored[2:]
+    assert scored[:-1] == pytest.approx(trained[1:])  # the same clips and no dropout: an epoch begins where one ended
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=20), st.floats(0.01, 0.999))
+def test_the_moving_average_forgets_by_its_decay_and_sooner_at_the_start(values: list[float], decay: float) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    average, expected = MovingAverage([parameter], decay), 0.0
+    for step, value in enumerate(values, start=1):
+        parameter.data.fill_(value)
+        average.update()
+        keep = min(decay, (1 + step) / (10 + step))
+        expected = keep * expected + (1 - keep) * value
+    with average.applied():
+        assert parameter.item() == pytest.approx(expected)
+    assert parameter.item() == values[-1]
+
+
+def test_the_weights_come_back_when_scoring_fails() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    average = MovingAverage([parameter], 0.9)
+    parameter.data.fill_(1.0)
+
+    def score_and_fail() -> None:
+        with average.applied():
+            raise RuntimeError(f"the weight is {parameter.item():g}")
+
+    with pytest.raises(RuntimeError, match="the weight is 0"):
+        score_and_fail()
+    assert parameter.item() == 1.0
+
+
+def test_a_decay_of_zero_averages_nothing() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    average = MovingAverage([parameter], 0.0)
+    parameter.data.fill_(1.0)
+    with average.applied():
+        assert parameter.item() == 1.0
+
+
+@given(figures)
+def test_the_objective_is_wer_and_a_penalty_beyond_the_margin(figures: tuple[float, ...]) -> None:
+    wer, retention, baseline, margin, penalty = figures
+    value = Objective(baseline, margin, penalty)(wer, retention)
+    assert value >= wer
+    if retention <= baseline + margin:
+        assert value == pytest.approx(wer)
+    else:
+        assert value == pytest.approx(wer + penalty * (retention - baseline - margin))
+
+
+@given(figures)
+def test_without_retention_clips_the_objective_is_wer(figures: tuple[float, ...]) -> None:
+    wer, _, baseline, margin, penalty = figures
+    assert Objective(baseline, margin, penalty)(wer, None) == wer
+
+
+@given(figures, rates)
+def test_a_worse_retention_is_never_cheaper(figures: tuple[float, ...], other: float) -> None:
+    wer, retention, baseline, margin, penalty = figures
+    better, worse = sorted((retention, other))
+    objective = Objective(baseline, margin, penalty)
+    assert objective(wer, better) <= objective(wer, worse)
+
+
+def test_an_epoch_is_judged_by_validation_and_retention(
+    load_tiny: LoadTiny, clips: list[Recording], make_recordings: MakeRecordings
+) -> None:
+    retention = _set(make_recordings(["some other words"]))
+    objective = Objective(retention_baseline_wer=0.1, retention_margin=0.01, penalty=2.0)
+    _, results = _train(load_tiny, configured({"train.epochs": 1}), _data(clips, retention=retention), objective)
+    ((result, _),) = results
+    assert result.retention is not None
+    assert result.retention.words.length == 3
+    assert result.objective == result.validation.wer + 2.0 * (result.retention.wer - 0.11)
+    metrics = result.metrics()
+    assert metrics["objective"] == result.objective
+    assert metrics["retention_val_wer"] == result.retention.wer
+    assert metrics["val_wer"] == result.validation.wer
+
+
+def test_without_retention_clips_none_are_logged(load_tiny: LoadTiny, clips: list[Recording]) -> None:
+    best, results = _train(load_tiny, configured({"train.epochs": 1}), _data(clips))
+    assert "retention_val_wer" not in best.metrics()
+    assert best.objective == best.validation.wer
+    assert [is_best for _, is_best in results] == [True]
+
+
+def test_the_best_epoch_is_the_first_with_the_lowest_objective(load_tiny: LoadTiny, clips: list[Recording]) -> None:
+    best, results = _train(load_tiny, configured({"train.epochs": 8}), _data(clips))
+    assert [result.epoch for result, _ in results] == list(range(1, 9))
+    objectives = [result.objective for result, _ in results]
+    assert len(set(objectives)) > 1
+    assert [is_best for _, is_best in results] == [
+        all(value < earlier for earlier in objectives[:i]) for i, value in enumerate(objectives)
+    ]
+    assert best.epoch == 1 + objectives.index(min(objectives))
+
+
+def test_who_is_told_of_an_epoch_may_stop_the_trial(load_tiny: LoadTiny, clips: list[Recording]) -> None:
+    def stop(result: EpochResult, is_best: bool) -> None:
+        raise SystemExit(f"after epoch {result.epoch}")
+
+    with pytest.raises(SystemExit, match="after epoch 1"):
+        train(PLAIN, add_lora(load_tiny(), PLAIN.lora, 0), _data(clips), VALIDATION_WER, stop)
+
+
+@settings(max_examples=15)
+@given(count=st.integers(1, 9), batch_size=st.integers(1, 4), seed=st.integers(0, 99), epoch=st.integers(1, 5))
+def test_every_clip_comes_exactly_once_an_epoch(
+    many_clips: list[Recording], count: int, batch_size: int, seed: int, epoch: int
+) -> None:
+    config = configured({"train.batch_size": batch_size, "seed": seed})
+    batches = _numbers(config, _data(many_clips[:count]), epoch)
+    assert sorted(_flat(batches)) == list(range(count))
+    assert len(batches) == ceil(count / batch_size)
+    assert sorted(map(len, batches))[1:] == [batch_size] * (len(batches) - 1)
+
+
+@settings(max_examples=15)
+@given(count=st.integers(1, 9), wanted=st.integers(1, 12), seed=st.integers(0, 99))
+def test_clips_are_dealt_out_over_the_epochs(many_clips: list[Recording], count: int, wanted: int, seed: int) -> None:
+    config = configured({"train.clips_per_epoch": wanted, "seed": seed})
+    data, turns = _data(many_clips[:count]), Counter(dict.fromkeys(range(count), 0))
+    for epoch in range(1, ceil(count / min(count, wanted)) + 1):
+        clips = _flat(_numbers(config, data, epoch))
+        assert len(clips) == min(count, wanted)
+        turns.update(clips)
+        assert max(turns.values()) - min(turns.values()) <= 1
+    assert min(turns.values()) >= 1
+
+
+@pytest.mark.parametrize(
+    ("ratio", "available", "replayed"), [(0.0, 4, 0), (0.5, 4, 3), (0.3, 4, 2), (0.2, 4, 1), (4.0, 4, 4), (1.0, 0, 0)]
+)
+def test_replay_clips_join_by_the_ratio(
+    many_clips: list[Recording], make_recordings: MakeRecordings, ratio: float, available: int, replayed: int
+) -> None:
+    replay = make_recordings([str(100 + number) for number in range(available)])
+    batches = _numbers(configured({"train.replay_ratio": ratio}), _data(many_clips[:6], replay), epoch=1)
+    numbers = _flat(batches)
+    assert sorted(number for number in numbers if number < 100) == list(range(6))
+    assert len({number for number in numbers if number >= 100}) == len(numbers) - 6 == replayed
+
+
+def test_a_batch_holds_clips_of_like_length(make_recordings: MakeRecordings) -> None:
+    data = _data(_numbered(make_recordings, 12, seconds=[0.5, 1.0, 2.0] * 4))
+    for epoch in range(1, 4):
+        for batch in _numbers(PLAIN, data, epoch):
+            assert len({number % 3 for number in batch}) == 1
+
+
+def test_a_batch_counts_its_clips() -> None:
+    assert Batch(torch.zeros(3, 80, 4), torch.zeros(3, 1)).size == 3
+
+
+@pytest.fixture
+def gradients(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The gradient of every step that an optimizer takes from here on."""
+    found: list[torch.Tensor] = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def spy(parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
+        found.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
+        return clip(parameters, max_norm)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
+    return found
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(2, 2), (1, 4)])
+def test_accumulated_batches_have_the_gradient_of_a_larger_one(
+    load_tiny: LoadTiny,
+    make_recordings: MakeRecordings,
+    gradients: list[torch.Tensor],
+    batch_size: int,
+    accumulation: int,
+) -> None:
+    data = _data(make_recordings(["yes please", "no please", "the form", "my form"]))  # labels of equal length
+    for size, steps in ((4, 1), (batch_size, accumulation)):
+        _train(
+            load_tiny,
+            configured({"train.batch_size": size, "train.accumulation_steps": steps, "train.epochs": 1}),
+            data,
+        )
+    whole, accumulated = gradients
+    assert whole.abs().max() > 1e-3
+    torch.testing.assert_close(accumulated, whole, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation", "steps"), [(4, 1, 3), (4, 2, 2), (4, 3, 1), (2, 4, 2)])
+def test_the_last_batches_of_an_epoch_take_their_step(
+    load_tiny: LoadTiny,
+    make_recordings: MakeRecordings,
+    gradients: list[torch.Tensor],
+    batch_size: int,
+    accumulation: int,
+    steps: int,
+) -> None:
+    config = configured({"train.batch_size": batch_size, "train.accumulation_steps": accumulation, "train.epochs": 2})
+    _train(load_tiny, config, _data(make_recordings(10 * ["yes"], seconds=0.2)))
+    assert len(gradients) == 2 * steps
+
+
+def test_the_rate_rises_and_then_falls_to_nothing(load_tiny: LoadTiny, clips: list[Recording]) -> None:
+    config = configured({"train.batch_size": 1, "train.warmup_share": 0.5, "train.epochs": 4})
+    _, results = _train(load_tiny, config, _data(clips))
+    first, peak, falling, last = (result.learning_rate for result, _ in results)
+    assert first == pytest.approx(0.005)
+    assert peak == pytest.approx(0.01)
+    assert peak > falling > last == pytest.approx(0)
+
+
+def test_the_validation_loss_is_the_mean_over_batches(load_tiny: LoadTiny, clips: list[Recording]) -> None:
+    whisper, clips_with_features = load_tiny(), _set(clips)
+    alone = [
+        whisper.loss(features[None], torch.tensor([whisper.label_ids(recording.row.text)])).item()
+        for recording, features in zip(clips, clips_with_features.features, strict=True)
+    ]
+    assert validation_loss(whisper, clips_with_features, batch_size=1) == pytest.approx(sum(alone) / len(alone))
