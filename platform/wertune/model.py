@@ -13,6 +13,7 @@ import bitsandbytes
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
 from transformers import logging as transformers_logging
@@ -234,6 +235,25 @@ def _replace_folder(new: Path, folder: Path) -> None:
             old.replace(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def set_strength(whisper: Whisper, strength: float) -> None:
+    """Scales what the adapters add to the base: 1 as they were trained, 0 the base itself.
+
+    A strength between interpolates the tuned model with its base (WiSE-FT, Wortsman et al. 2021, arXiv:2109.01903).
+    """
+    for module in whisper.model.modules():
+        if isinstance(module, LoraLayer):
+            for name in module.active_adapters:
+                module.set_scale(name, strength)
+
+
+def store_strength(folder: Path, strength: float) -> None:
+    """Writes the strength into a saved adapter, as its alpha: whoever loads it, by PEFT too, gets it."""
+    path = folder / "adapter_config.json"
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    values["lora_alpha"] *= strength
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
