@@ -29,14 +29,16 @@ def load_audio(source: Path | bytes, offset_s: float = 0.0, duration_s: float | 
     import soundfile
 
     place = "the audio" if isinstance(source, bytes) else str(source)
+    readable = BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with soundfile.SoundFile(BytesIO(source) if isinstance(source, bytes) else source) as file:
+        with soundfile.SoundFile(readable) as file:
             rate: int = file.samplerate
             file.seek(min(round(offset_s * rate), len(file)))
             samples = _read_mono(file, len(file) if duration_s is None else round(duration_s * rate))
     except (OSError, RuntimeError, ValueError) as error:
         remedy = "give wav, flac, ogg/opus or mp3"
-        raise AudioError(f"{place} cannot be decoded ({error}); {remedy}") from None
+        problem = str(error).replace(repr(readable), place)
+        raise AudioError(f"{place} cannot be decoded ({problem}); {remedy}") from None
     if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
         raise AudioError(f"{place} has {rate} Hz, but must have {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz; export it again")
     if samples.size == 0:

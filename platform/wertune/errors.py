@@ -6,6 +6,7 @@ WertuneError
  ├─ BaseModelError     the weights that base_model names
  ├─ AudioError         one recording that cannot be used
  ├─ AdapterError       a saved adapter that cannot be loaded
+ ├─ StorageError       a disk that is full or cannot be written
  ├─ SynthesisError     a speech engine that is missing or failed
  └─ TrackingError      the MLflow server or store
 """
@@ -33,6 +34,10 @@ class AudioError(WertuneError):
 
 class AdapterError(WertuneError):
     """An adapter's files are missing, damaged or made for another base model."""
+
+
+class StorageError(WertuneError):
+    """A folder cannot take what was to be stored there."""
 
 
 class SynthesisError(WertuneError):

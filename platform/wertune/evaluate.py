@@ -16,6 +16,7 @@ from wertune.text import Normalise, TermFinder
 
 MAX_SEGMENT_S = 28.0
 QUIET_SEARCH_S = 8.0
+MIN_REST_S = 1.0
 QUIET_WINDOW_S = 0.1
 
 
@@ -76,12 +77,15 @@ def transcribe_samples(
 def split_at_pauses(samples: Samples) -> list[Samples]:
     """Pieces of at most 28 s, cut where the last 8 s of each are quietest; a short clip stays whole.
 
+    No cut leaves a rest of less than 1 s: of so little Whisper makes up words.
+
     Whisper's own long-form decoding needs timestamps, which a model tuned on clips without them unlearns.
     """
     longest, search = round(MAX_SEGMENT_S * SAMPLE_RATE_HZ), round(QUIET_SEARCH_S * SAMPLE_RATE_HZ)
     pieces = []
     while samples.size > longest:
-        cut = longest - search + _quietest(samples[longest - search : longest])
+        end = min(longest, samples.size - round(MIN_REST_S * SAMPLE_RATE_HZ))
+        cut = longest - search + _quietest(samples[longest - search : end])
         pieces.append(samples[:cut])
         samples = samples[cut:]
     return [*pieces, samples]

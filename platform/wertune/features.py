@@ -15,7 +15,7 @@ from transformers import WhisperFeatureExtractor
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.config import ContextConfig
-from wertune.files import write_atomically
+from wertune.files import storing, write_atomically
 from wertune.manifest import Recording
 
 POSITIONS_PER_SECOND = 50
@@ -91,7 +91,9 @@ class FeatureCache:
             for r, count in zip(recordings, frames, strict=True)
         ]
         flat = np.concatenate(clips)
-        write_atomically(path, lambda file: np.save(file, flat))
+        remedy = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
+        with storing("the features", self._folder, remedy):
+            write_atomically(path, lambda file: np.save(file, flat))
         return flat
 
 

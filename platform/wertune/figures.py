@@ -16,18 +16,21 @@ def search_figures(study: optuna.Study) -> Iterator[tuple[str, Figure]]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        target = {"target": _value, "target_name": "objective"}
-        yield "optimization_history.png", _figure(plots.plot_optimization_history(study, **target))
-        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        if len(finished) < 2:
-            return
-        yield "parallel_coordinates.png", _figure(plots.plot_parallel_coordinate(study, **target))
-        if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) >= 2:
-            yield "param_importances.png", _figure(plots.plot_param_importances(study))
+        seen = _with_pruned(study)
+        yield "optimization_history.png", _figure(plots.plot_optimization_history(seen, target_name="objective"))
+        if len(seen.trials) >= 2:
+            yield "parallel_coordinates.png", _figure(plots.plot_parallel_coordinate(seen, target_name="objective"))
+            yield "param_importances.png", _figure(plots.plot_param_importances(seen, target_name="objective"))
 
 
-def _value(trial: optuna.trial.FrozenTrial) -> float:
-    return float(trial.value) if trial.value is not None else float("nan")
+def _with_pruned(study: optuna.Study) -> optuna.Study:
+    """The study with pruned trials as complete ones, at their last value: Optuna's plots leave them out otherwise."""
+    seen = optuna.create_study(direction=study.direction)
+    for trial in study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        if trial.value is not None:
+            trial.state = TrialState.COMPLETE
+            seen.add_trial(trial)
+    return seen
 
 
 def _figure(axes: object) -> Figure:

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +100,16 @@ def load_dataset(
     Raises ManifestError with every fault unless `data.on_bad_row` is `skip`; a split left empty is always an error.
     """
     faults: list[Fault] = []
-    read = {split: list(_read_split(split, path, data, count_tokens, faults)) for split, path in manifests.items()}
-    faults += _duplicates(read)
-    faults += _leaks(read, data, normalise)
+    read = {
+        split: list(_read_split(split, path, data, normalise, count_tokens, faults))
+        for split, path in manifests.items()
+    }
+    faults += _faults_between(read, data, normalise, faults)
     if faults and data.on_bad_row == "stop":
         lines = "\n".join(map(str, sorted(faults, key=_file_and_line)))
         remedy = "mend the rows, or set data.on_bad_row: skip to go on without them"
-        raise ManifestError(f"{lines}\n{len(faults)} faults; {remedy}")
-    bad = {fault.place for fault in faults}
-    splits = {split: tuple(r for r in recordings if r.place not in bad) for split, recordings in read.items()}
+        raise ManifestError(f"{lines}\n{len(faults)} fault{'s' if len(faults) > 1 else ''}; {remedy}")
+    splits = {split: tuple(_without(faults, recordings)) for split, recordings in read.items()}
     _refuse_empty(splits, manifests)
     return Dataset(splits, tuple(faults))
 
@@ -126,7 +126,12 @@ def _refuse_empty(splits: Mapping[str, Sequence[Recording]], manifests: Mapping[
 
 
 def _read_split(
-    split: str, path: Path, data: DataConfig, count_tokens: Callable[[str], int], faults: list[Fault]
+    split: str,
+    path: Path,
+    data: DataConfig,
+    normalise: Normalise,
+    count_tokens: Callable[[str], int],
+    faults: list[Fault],
 ) -> Iterable[Recording]:
     try:
         # Not splitlines(): JSON strings may hold U+2028, U+0085 and other characters at which it would cut.
@@ -145,7 +150,7 @@ def _read_split(
         except (ValueError, OSError, AudioError) as error:
             faults.append(Fault(split, place, _problem(error)))
             continue
-        found = list(_row_faults(recording, data, count_tokens))
+        found = list(_row_faults(recording, data, normalise, count_tokens))
         faults += [Fault(split, place, problem) for problem in found]
         yield recording
 
@@ -176,7 +181,9 @@ def _read_recording(row: Row, place: str, root: Path) -> Recording:
     return Recording(row, place, path, samples.size / SAMPLE_RATE_HZ, audio_digest(samples))
 
 
-def _row_faults(recording: Recording, data: DataConfig, count_tokens: Callable[[str], int]) -> Iterable[str]:
+def _row_faults(
+    recording: Recording, data: DataConfig, normalise: Normalise, count_tokens: Callable[[str], int]
+) -> Iterable[str]:
     seconds, text = recording.duration_s, recording.row.text
     if seconds < data.min_duration_s:
         yield f"duration is {seconds:.2f} s, but must be >= {data.min_duration_s:g}; remove the row"
@@ -187,29 +194,61 @@ def _row_faults(recording: Recording, data: DataConfig, count_tokens: Callable[[
         yield f"duration is {recording.row.duration:g} s, but the audio ends after {seconds:.2f} s; mend the duration"
     if not text.strip():
         yield "text is empty; transcribe the clip or remove the row"
+    elif not normalise(text):
+        yield f"text is empty after normalisation ({text[:60]!r}); transcribe the clip or remove the row"
     elif (tokens := count_tokens(text)) > MAX_LABEL_TOKENS:
         yield f"text has {tokens} tokens, but Whisper takes <= {MAX_LABEL_TOKENS}; split the recording"
 
 
-def _duplicates(splits: Mapping[str, Sequence[Recording]]) -> Iterable[Fault]:
-    for split, recordings in splits.items():
-        first: dict[str, Recording] = {}
-        for recording in recordings:
-            earlier = first.setdefault(recording.digest, recording)
-            if earlier is not recording:
-                yield Fault(split, recording.place, f"the same audio as {earlier.place}; remove one of the two rows")
+def _faults_between(
+    splits: Mapping[str, Sequence[Recording]], data: DataConfig, normalise: Normalise, row_faults: Sequence[Fault]
+) -> list[Fault]:
+    """Duplicates and leaks; of two splits that share something, the rows of the one nearer to training are at fault.
 
-
-def _leaks(splits: Mapping[str, Sequence[Recording]], data: DataConfig, normalise: Normalise) -> Iterable[Fault]:
-    """Pairs of splits that share audio, sentences or speakers; the row nearer to training is at fault."""
+    Where bad rows are skipped, only rows that stay make others bad: hence the splits farthest from training first.
+    """
+    skip = data.on_bad_row == "skip"
     order = sorted(splits, key=lambda split: (split not in TRAINING_SPLITS, "validation" not in split, split))
     text = {r.place: normalise(r.row.text) for recordings in splits.values() for r in recordings}
-    for left, right in combinations(order, 2):
-        yield from _shared(left, splits[left], splits[right], lambda r: r.digest, "the same audio as {}")
+    farther = dict[str, Sequence[Recording]]()
+    found: list[Fault] = []
+    for split in reversed(order):
+        recordings = _without(row_faults, splits[split]) if skip else splits[split]
+        leaks = list(_leaks(split, recordings, farther, text, data))
+        recordings = _without(leaks, recordings) if skip else recordings
+        duplicates = list(_duplicates(split, recordings))
+        farther[split] = _without(duplicates, recordings) if skip else recordings
+        found += duplicates + leaks
+    return found
+
+
+def _without(faults: Iterable[Fault], recordings: Iterable[Recording]) -> list[Recording]:
+    bad = {fault.place for fault in faults}
+    return [recording for recording in recordings if recording.place not in bad]
+
+
+def _duplicates(split: str, recordings: Sequence[Recording]) -> Iterable[Fault]:
+    first: dict[str, Recording] = {}
+    for recording in recordings:
+        earlier = first.setdefault(recording.digest, recording)
+        if earlier is not recording:
+            yield Fault(split, recording.place, f"the same audio as {earlier.place}; remove one of the two rows")
+
+
+def _leaks(
+    left: str,
+    recordings: Sequence[Recording],
+    farther: Mapping[str, Sequence[Recording]],
+    text: Mapping[str, str],
+    data: DataConfig,
+) -> Iterable[Fault]:
+    """Rows of `left` that share audio, sentences or speakers with splits farther from training."""
+    for right, others in farther.items():
+        yield from _shared(left, recordings, others, lambda r: r.digest, "the same audio as {}")
         if {left, right} != TRAINING_SPLITS:
-            yield from _shared(left, splits[left], splits[right], lambda r: text[r.place], "the same sentence as {}")
+            yield from _shared(left, recordings, others, lambda r: text[r.place], "the same sentence as {}")
         if data.disjoint_speakers and not RETENTION_SPLITS & {left, right} and {left, right} != TRAINING_SPLITS:
-            yield from _shared(left, splits[left], splits[right], lambda r: r.row.speaker, "the same speaker as {}")
+            yield from _shared(left, recordings, others, lambda r: r.row.speaker, "the same speaker as {}")
 
 
 def _shared(

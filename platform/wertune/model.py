@@ -2,9 +2,9 @@
 
 import json
 import logging
+import secrets
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from wertune.config import LoraConfig
 from wertune.errors import AdapterError, BaseModelError, ConfigError
+from wertune.files import share_mode, storing
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -69,6 +70,11 @@ class Whisper:
     @property
     def device(self) -> torch.device:
         return torch.device(self.bare.device)
+
+    @property
+    def is_quantised(self) -> bool:
+        kinds = (bitsandbytes.nn.Linear8bitLt, bitsandbytes.nn.Linear4bit)
+        return any(isinstance(module, kinds) for module in self.bare.modules())
 
     @property
     def mel_bins(self) -> int:
@@ -147,20 +153,52 @@ def load_whisper(path: Path, language: str, quantization: str, device: str | Non
     _quiet_libraries()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model = WhisperForConditionalGeneration.from_pretrained(
+        model, found = WhisperForConditionalGeneration.from_pretrained(
             path,
             dtype=torch.float32,
             attn_implementation="sdpa",
             quantization_config=_quantization_config(quantization),
             device_map={"": device},
             local_files_only=True,
+            ignore_mismatched_sizes=True,  # told by name below
+            output_loading_info=True,
         )
         tokenizer = WhisperTokenizerFast.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise BaseModelError(f"{path} does not hold a Whisper model in Hugging Face format: {error}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # safetensors, tokenizers, torch and JSON of another shape each raise their own kinds
+        problem = f"does not hold a Whisper model in Hugging Face format: {_brief(error)}"
+        raise BaseModelError(f"{path} {problem}; download the model again") from error
+    _check_weights(path, model, found)
     model.requires_grad_(False)
     model.eval()
     return Whisper(model, tokenizer, language)
+
+
+def _check_weights(path: Path, model: WhisperForConditionalGeneration, found: Mapping[str, Any]) -> None:
+    """BaseModelError where the files lack weights or hold some of another size: transformers starts those at random."""
+    missing = sorted(set(found["missing_keys"]) - {"proj_out.weight"})  # tied to the decoder's embeddings
+    # On the way into 8 or 4 bits no size is checked, neither by transformers nor by bitsandbytes.
+    misfits = {f"{name}.weight" for name, module in model.named_modules() if _is_linear(module) and not _fits(module)}
+    misfits |= {name for name, *_ in found["mismatched_keys"]}
+    for names, problem in ((sorted(misfits), "not of the size that config.json says"), (missing, "missing")):
+        if names:
+            many = f"{len(names)} weight{'s are' if len(names) > 1 else ' is'} {problem}, such as {names[0]}"
+            raise BaseModelError(f"{path}: {many}, but a base model must be whole; download it again")
+
+
+def _fits(linear: torch.nn.Linear) -> bool:
+    weight = linear.weight
+    shape = weight.quant_state.shape if isinstance(weight, bitsandbytes.nn.Params4bit) else weight.shape
+    return tuple(shape) == (linear.out_features, linear.in_features)
+
+
+def _brief(error: Exception) -> str:
+    """The first fault that an error tells of, and how many more lines it has: torch writes one for each tensor."""
+    first, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    if more and first.endswith(":"):
+        first, more = f"{first} {more[0]}", more[1:]
+    return f"{first} (and {len(more)} more)" if more else first
 
 
 def _quiet_libraries() -> None:
@@ -185,6 +223,9 @@ def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
     if unknown:
         known = ", ".join(sorted(names))
         raise ConfigError(f"lora.target_modules holds {', '.join(unknown)}, but the model's linear layers are: {known}")
+    if config.dora and whisper.device.type == "cpu" and whisper.is_quantised:
+        rule = "PEFT's DoRA cannot train an int8 or nf4 base on the CPU"
+        raise ConfigError(f"lora.dora is true, but {rule}; set quantization: none, or use a GPU")
     parts = "encoder|decoder" if config.scope == "both" else config.scope
     torch.manual_seed(seed)
     # task_type stays unset: PEFT's SEQ_2_SEQ_LM wrapper passes input_ids, which Whisper does not take.
@@ -204,23 +245,28 @@ def _is_linear(module: torch.nn.Module) -> bool:
 
 
 def save_adapter(whisper: Whisper, folder: Path, base_model: str) -> None:
-    """Writes PEFT's adapter folder, whole or not at all, in the place of one that stands there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    writing = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        whisper.model.save_pretrained(str(writing), safe_serialization=True)
-        _name_base_model(writing / "adapter_config.json", base_model)
-        (writing / "README.md").unlink(missing_ok=True)
-        _replace_folder(writing, folder)
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
+    """Writes PEFT's adapter folder, whole or not at all, in the place of one that stands there; StorageError."""
+    writing = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")  # not mkdtemp, whose 0700 keeps others out
+    with storing("the adapter", folder, "free some space there, or name a folder on a writable disk with more"):
+        try:
+            writing.mkdir(parents=True)
+            whisper.model.save_pretrained(str(writing), safe_serialization=True)
+            # PEFT writes the local path of the weights; the adapter is for the base by its name, wherever it lies.
+            _amend_config(writing, base_model_name_or_path=base_model)
+            (writing / "README.md").unlink(missing_ok=True)
+            share_mode(writing, of="adapter_config.json")
+            _replace_folder(writing, folder)
+        finally:
+            shutil.rmtree(writing, ignore_errors=True)
 
 
-def _name_base_model(path: Path, base_model: str) -> None:
-    """PEFT writes the local path of the weights; the adapter is for the base that it names, wherever it lies."""
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    values["base_model_name_or_path"] = base_model
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _adapter_config(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
+
+
+def _amend_config(folder: Path, **changes: Any) -> None:
+    text = json.dumps(_adapter_config(folder) | changes, indent=2, sort_keys=True) + "\n"
+    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
 
 
 def _replace_folder(new: Path, folder: Path) -> None:
@@ -250,10 +296,7 @@ def set_strength(whisper: Whisper, strength: float) -> None:
 
 def store_strength(folder: Path, strength: float) -> None:
     """Writes the strength into a saved adapter, as its alpha: whoever loads it, by PEFT too, gets it."""
-    path = folder / "adapter_config.json"
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    values["lora_alpha"] *= strength
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _amend_config(folder, lora_alpha=_adapter_config(folder)["lora_alpha"] * strength)
 
 
 def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
@@ -264,14 +307,13 @@ def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
     try:
         model = PeftModel.from_pretrained(whisper.model, str(folder), is_trainable=False)
     except Exception as error:  # PEFT, safetensors and torch each raise their own kinds for a damaged file
-        raise AdapterError(f"{folder} does not fit this base model or is damaged: {error}") from error
+        raise AdapterError(f"{folder} does not fit this base model or is damaged: {_brief(error)}") from error
     # PEFT leaves a tensor that the file lacks at its random start, and one without a place unread, both silently.
     expected = get_peft_model_state_dict(model, save_embedding_layers=False).keys()
     with safe_open(folder / ADAPTER_FILES[1], framework="pt") as file:
         strange = sorted(expected ^ file.keys())
     if strange:
         rule = "must hold exactly the tensors that adapter_config.json asks for on this base model"
-        raise AdapterError(
-            f"{folder}: {len(strange)} tensors are missing or in excess, such as {strange[0]}, but {rule}"
-        )
+        many = f"{len(strange)} tensor{'s are' if len(strange) > 1 else ' is'} missing or in excess"
+        raise AdapterError(f"{folder}: {many}, such as {strange[0]}, but {rule}")
     return Whisper(model.eval(), whisper.tokenizer, whisper.language)

@@ -1,7 +1,7 @@
 """`search.yaml`: what the search may vary, how many trials it gets, and when ASHA stops one."""
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from optuna.distributions import (
     BaseDistribution,
@@ -9,7 +9,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from wertune.config import Frozen, TrialConfig, with_overrides
 
@@ -60,6 +60,17 @@ class Choices(Frozen):
         return list(self.choices)
 
 
+def _kind(values: Any) -> str:
+    """Which of the two a key's values are meant to be, so that a fault is told of that one alone."""
+    return "choices" if isinstance(values, Choices) or (isinstance(values, dict) and "choices" in values) else "range"
+
+
+Values = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
+    Discriminator(_kind),
+]
+
+
 class AshaConfig(Frozen):
     """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934); rungs at grace x factor^k epochs."""
 
@@ -76,7 +87,7 @@ class SearchConfig(Frozen):
     cpus_per_trial: int = Field(1, ge=1)
     max_concurrent: int | Literal["auto"] = "auto"
     asha: AshaConfig = AshaConfig()
-    space: dict[str, Range | Choices] = Field(min_length=1)
+    space: dict[str, Values] = Field(min_length=1)
     first_points: tuple[dict[str, Value], ...] = Field((), description="configurations to try before any proposal")
 
     def distributions(self) -> dict[str, BaseDistribution]:

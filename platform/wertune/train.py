@@ -230,13 +230,18 @@ def _train_epoch(
             if not torch.isfinite(loss):
                 remedy = "lower train.learning_rate or train.max_grad_norm"
                 raise TrainingDiverged(f"epoch {epoch}, batch {step}: loss is {loss.item()}, must be finite; {remedy}")
-            (loss / config.train.accumulation_steps).backward()  # type: ignore[no-untyped-call]
+            (loss / _group_size(step, total, config.train.accumulation_steps)).backward()  # type: ignore[no-untyped-call]
             if step % config.train.accumulation_steps == 0 or step == total:
                 updater.step()
             losses.append(loss.item())
             clips += batch.size
             bar.set_postfix(loss=f"{losses[-1]:.3f}", clips_per_s=f"{_rate(clips, bar):.1f}")
     return clips, float(np.mean(losses))
+
+
+def _group_size(step: int, total: int, accumulation_steps: int) -> int:
+    """Batches that share the update of batch `step` (from 1); the last of `total` may be fewer than the others."""
+    return min(accumulation_steps, total - (step - 1) // accumulation_steps * accumulation_steps)
 
 
 def _rate(clips: int, bar: Any) -> float:

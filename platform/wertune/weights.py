@@ -18,6 +18,7 @@ from pathlib import Path
 
 from wertune.ctranslate2 import open_weights
 from wertune.errors import BaseModelError
+from wertune.files import share_mode
 from wertune.hugging_face import read_json, write_folder
 
 FORMAT_VERSION = 1  # raise it whenever write_folder writes anything else than before
@@ -278,7 +279,7 @@ def _seal(folder: Path, digest: str) -> None:
     sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
     stamp = {"digest": digest, "format": FORMAT_VERSION, "sizes": sizes}
     (folder / _STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+    share_mode(folder, of=_STAMP)
     for file in folder.iterdir():  # a rename may outlive a power cut that the data does not
-        file.chmod((folder / _STAMP).stat().st_mode)  # safetensors writes 0600, which no colleague can read
         with file.open("rb") as stream:
             os.fsync(stream.fileno())

@@ -141,6 +141,11 @@ def test_what_is_no_audio_is_an_error(tmp_path: Path, content: bytes) -> None:
         load_audio(path)
 
 
+def test_bytes_that_are_no_audio_are_called_the_audio() -> None:
+    with pytest.raises(AudioError, match=r"^the audio cannot be decoded \(Error opening the audio: [^<>]*\); give wav"):
+        load_audio(b"this is a text file")
+
+
 def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.wav", tmp_path):
         with pytest.raises(AudioError, match=f"{path} cannot be decoded"):

@@ -61,7 +61,7 @@ def test_pieces_join_back_to_the_recording_and_none_is_over_28_s(size: int, seed
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
     assert max(piece.size for piece in pieces) <= MAX_SEGMENT_S * SAMPLE_RATE_HZ
     assert all(piece.size >= 20 * SAMPLE_RATE_HZ for piece in pieces[:-1])
-    assert len(pieces) == 1 or all(piece.size > 0 for piece in pieces)
+    assert len(pieces) == 1 or pieces[-1].size >= SAMPLE_RATE_HZ
 
 
 @pytest.mark.parametrize("seconds", [0.2, 27.9, 28.0])
@@ -82,6 +82,16 @@ def test_the_cut_falls_into_the_pause(pause_s: float) -> None:
 
 def test_one_sample_too_many_is_cut() -> None:
     assert len(split_at_pauses(np.resize(_noise(1.0), round(MAX_SEGMENT_S * SAMPLE_RATE_HZ) + 1))) == 2
+
+
+@pytest.mark.parametrize("seconds", [28.001, 28.5, 29.0])
+def test_a_pause_right_at_the_end_leaves_no_scrap(seconds: float) -> None:
+    whole = _noise(seconds)
+    whole[round(27.8 * SAMPLE_RATE_HZ) : 28 * SAMPLE_RATE_HZ] = 0
+    pieces = split_at_pauses(whole)
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    assert len(pieces) == 2
+    assert pieces[-1].size >= SAMPLE_RATE_HZ
 
 
 @given(durations, st.integers(1, 8))

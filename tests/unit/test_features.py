@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from wertune.audio import SAMPLE_RATE_HZ
 from wertune.config import ContextConfig
+from wertune.errors import StorageError
 from wertune.features import (
     FRAMES_PER_POSITION,
     FULL_CONTEXT_POSITIONS,
@@ -202,8 +203,10 @@ def test_a_full_disk_leaves_nothing_behind(
     tmp_path: Path, make_recordings: MakeRecordings, disk_full_after: DiskFullAfter
 ) -> None:
     recordings, cache = make_recordings(["a"]), FeatureCache(tmp_path / "cache")
-    with disk_full_after(10_000), pytest.raises(OSError, match=r"too large|requested and"):
+    with disk_full_after(10_000), pytest.raises(StorageError, match=r"too large|requested and") as caught:
         cache.load(recordings, SHORT, 80)
+    assert str(caught.value).startswith(f"{tmp_path / 'cache'}: the features cannot be stored (")
+    assert "; free some space there, or point WERTUNE_CACHE to" in str(caught.value)
     assert _files(tmp_path / "cache") == []
     assert len(cache.load(recordings, SHORT, 80)) == 1
 

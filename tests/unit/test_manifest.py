@@ -44,7 +44,8 @@ def _faults(manifests: dict[str, Path], **values: Any) -> list[str]:
     with pytest.raises(ManifestError) as caught:
         _load(manifests, **values)
     *faults, last = str(caught.value).splitlines()
-    assert last == f"{len(faults)} faults; mend the rows, or set data.on_bad_row: skip to go on without them"
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    assert last == f"{count}; mend the rows, or set data.on_bad_row: skip to go on without them"
     return faults
 
 
@@ -83,6 +84,10 @@ ROW_FAULTS = {
     "an offset without end": ({"offset": float("inf")}, "offset is inf: Input should be less than"),
     "an empty text": ({"text": ""}, "text is empty; transcribe the clip or remove the row"),
     "a blank text": ({"text": " \t\n"}, "text is empty; transcribe the clip or remove the row"),
+    "a text of punctuation": (
+        {"text": " ... ?!"},
+        "text is empty after normalisation (' ... ?!'); transcribe the clip",
+    ),
     "a text that is a number": ({"text": 5}, "text is 5: Input should be a valid string"),
     "a label over 448 tokens": ({"text": 449 * "a "}, "text has 449 tokens, but Whisper takes <= 448; split the reco"),
     "half a surrogate pair": ({"text": "\ud83d"}, "holds half a surrogate pair"),
@@ -233,8 +238,11 @@ def test_speakers_may_be_shared_where_the_project_says_so(folder: Path, write_ma
 
 
 def test_what_is_unknown_is_not_shared(folder: Path, write_manifest: WriteManifest) -> None:
-    rows = ({"audio_filepath": name, "text": "..."} for name in ("good.wav", "other.wav"))
-    manifests = {split: write_manifest(folder / f"{split}.jsonl", [next(rows)]) for split in ("train", "test")}
+    rows = {
+        "train": {"audio_filepath": "good.wav", "text": "one"},
+        "test": {"audio_filepath": "other.wav", "text": "two"},
+    }
+    manifests = {split: write_manifest(folder / f"{split}.jsonl", [row]) for split, row in rows.items()}
     assert _load(manifests).skipped == ()
 
 
@@ -257,6 +265,45 @@ def test_skip_leaves_bad_rows_out_and_lists_them(folder: Path, write_manifest: W
     assert [fault.place for fault in dataset.skipped] == [f"{manifests['train']}:{line}" for line in (2, 3, 3, 4)]
     assert {fault.split for fault in dataset.skipped} == {"train"}
     assert "the same speaker" in str(dataset.skipped[-1])
+
+
+def _skipped(folder: Path, write_manifest: WriteManifest, **splits: Rows) -> list[str]:
+    """Which rows are left out, as `train:1`."""
+    manifests = {split: write_manifest(folder / f"{split}.jsonl", rows) for split, rows in splits.items()}
+    places = [Path(fault.place) for fault in _load(manifests, on_bad_row="skip").skipped]
+    return sorted({place.name.replace(".jsonl", "") for place in places})
+
+
+def test_a_bad_row_makes_no_duplicate_of_a_good_one(folder: Path, write_manifest: WriteManifest) -> None:
+    assert _skipped(folder, write_manifest, train=[GOOD | {"text": ""}, GOOD, GOOD | {"text": "else"}]) == [
+        "train:1",
+        "train:3",
+    ]
+
+
+def test_a_bad_row_of_a_test_split_costs_no_row_of_training(folder: Path, write_manifest: WriteManifest) -> None:
+    test: Rows = [GOOD | {"text": ""}, GOOD | {"audio_filepath": "other.wav", "text": "other", "speaker": "ben"}]
+    assert _skipped(folder, write_manifest, train=[GOOD], test=test) == ["test:1"]
+
+
+def test_a_leak_into_a_row_that_is_left_out_as_a_leak_is_none(folder: Path, write_manifest: WriteManifest) -> None:
+    third = {"audio_filepath": "third.wav", "text": "third", "speaker": "cat"}
+    validation: Rows = [GOOD | {"audio_filepath": "other.wav", "text": "leaks to test", "speaker": "ben"}, third]
+    test: Rows = [{"audio_filepath": "long.wav", "offset": 9, "duration": 1, "text": "leaks to test", "speaker": "dan"}]
+    train: Rows = [GOOD | {"speaker": "ben"}]
+    assert _skipped(folder, write_manifest, train=train, validation=validation, test=test) == ["validation:1"]
+
+
+def test_the_copy_of_a_row_that_leaks_is_judged_by_itself(folder: Path, write_manifest: WriteManifest) -> None:
+    test: Rows = [{"audio_filepath": "other.wav", "text": "other", "speaker": "ben"}]
+    assert _skipped(folder, write_manifest, train=[GOOD | {"speaker": "ben"}, GOOD], test=test) == ["train:1"]
+
+
+def test_without_skip_the_faults_of_bad_rows_beside_others_are_told_too(
+    folder: Path, write_manifest: WriteManifest
+) -> None:
+    path = write_manifest(folder / "train.jsonl", [GOOD | {"text": ""}, GOOD])
+    assert [fault.split(": ")[0] for fault in _faults({"train": path})] == [f"{path}:1", f"{path}:2"]
 
 
 @pytest.mark.parametrize("lines", [[], ["", "  "], ["not json"]])

@@ -1,8 +1,9 @@
 """A tiny random Whisper: 8-bit layers, LoRA, short context, and adapters that are saved whole or not at all."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import wertune.model
 from wertune.config import LoraConfig
-from wertune.errors import AdapterError, BaseModelError, ConfigError
+from wertune.errors import AdapterError, BaseModelError, ConfigError, StorageError
 from wertune.model import ADAPTER_FILES, Whisper, add_lora, load_adapter, load_whisper, save_adapter
 
 LoadTiny = Callable[..., Whisper]
@@ -111,6 +112,66 @@ def test_a_folder_without_a_whisper_is_an_error(tmp_path: Path) -> None:
         load_whisper(tmp_path, "en", "none")
 
 
+@pytest.fixture
+def copied(tiny_whisper_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny Whisper that may be damaged."""
+    return shutil.copytree(tiny_whisper_folder, tmp_path / "whisper")
+
+
+def _change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def _load_fails(folder: Path, quantization: str = "none") -> str:
+    with pytest.raises(BaseModelError) as caught:
+        load_whisper(folder, "en", quantization)
+    return str(caught.value)
+
+
+def _without(part: str) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    return lambda tensors: {name: tensor for name, tensor in tensors.items() if part not in name}
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8", "nf4"])
+def test_weights_that_are_missing_are_an_error(copied: Path, quantization: str) -> None:
+    _change_weights(copied, _without("encoder.layers.1.fc1"))
+    assert _load_fails(copied, quantization) == (
+        f"{copied}: 2 weights are missing, such as model.encoder.layers.1.fc1.bias, but a base model must be whole; "
+        "download it again"
+    )
+
+
+def test_the_embeddings_are_missed_though_the_output_is_tied_to_them(copied: Path) -> None:
+    _change_weights(copied, _without("embed_tokens"))
+    assert "1 weight is missing, such as model.decoder.embed_tokens.weight, but" in _load_fails(copied)
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8", "nf4"])
+@pytest.mark.parametrize("name", ["model.encoder.layers.0.fc1.weight", "model.encoder.conv1.weight"])
+def test_a_weight_of_another_size_is_an_error(copied: Path, quantization: str, name: str) -> None:
+    _change_weights(copied, lambda tensors: tensors | {name: tensors[name][:3].clone()})
+    problem = f"{copied}: 1 weight is not of the size that config.json says, such as {name}, but"
+    assert _load_fails(copied, quantization).startswith(problem)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
+def test_weights_that_are_cut_short_are_an_error(copied: Path, share: float) -> None:
+    path = copied / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    message = _load_fails(copied)
+    assert message.startswith(f"{copied} does not hold a Whisper model in Hugging Face format: ")
+    assert message.endswith("; download the model again")
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "null"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_side_files_of_another_shape_are_an_error(copied: Path, name: str, content: str) -> None:
+    (copied / name).write_text(content)
+    assert _load_fails(copied).startswith(f"{copied} does not hold a Whisper model in Hugging Face format: ")
+
+
 def test_an_english_model_refuses_other_languages(tiny_whisper_folder: Path) -> None:
     with pytest.raises(ConfigError, match="language is ta, but base_model knows English only; take a multilingual"):
         load_whisper(tiny_whisper_folder, "ta", "none")
@@ -149,6 +210,14 @@ def test_a_module_that_whisper_lacks_is_refused(base: Whisper, module: str) -> N
         add_lora(base, LoraConfig(target_modules=("q_proj", module)), seed=0)
     known = "fc1, fc2, k_proj, out_proj, q_proj, v_proj"
     assert str(caught.value) == f"lora.target_modules holds {module}, but the model's linear layers are: {known}"
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+def test_dora_on_a_quantised_base_is_refused_on_the_cpu(load_tiny: LoadTiny, quantization: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"lora\.dora is true, but .* on the CPU; set quantization: none, or use a GPU"
+    ):
+        add_lora(load_tiny(quantization), LoraConfig(dora=True), seed=0)
 
 
 def test_fresh_adapters_change_nothing(base: Whisper) -> None:
@@ -306,8 +375,12 @@ def test_a_truncated_adapter_is_an_error_and_leaves_the_base_as_it_was(
 def test_an_adapter_of_another_size_is_an_error(load_tiny: LoadTiny, saved: Path) -> None:
     config = json.loads((saved / "adapter_config.json").read_text())
     (saved / "adapter_config.json").write_text(json.dumps(config | {"r": 8}))
-    with pytest.raises(AdapterError, match=r"does not fit this base model or is damaged: (?s:.*)size mismatch"):
+    with pytest.raises(
+        AdapterError, match=r"does not fit this base model or is damaged: .*size mismatch for"
+    ) as caught:
         load_adapter(load_tiny(), saved)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).endswith(" (and 23 more)")  # A and B of 12 layers
 
 
 @pytest.mark.filterwarnings("ignore:Found missing adapter keys")
@@ -324,8 +397,24 @@ def test_an_adapter_whose_tensors_have_no_place_is_an_error(
     load_tiny: LoadTiny, saved: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 ) -> None:
     save_file(change(load_file(saved / ADAPTER_FILES[1])), saved / ADAPTER_FILES[1])
-    with pytest.raises(AdapterError, match=rf"{saved}: \d+ tensors are missing or in excess, such as base_model\."):
+    with pytest.raises(
+        AdapterError, match=rf"{saved}: \d+ tensors? (is|are) missing or in excess, such as base_model\."
+    ):
         load_adapter(load_tiny(), saved)
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o002], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_a_saved_adapter_is_readable_as_the_umask_allows(base: Whisper, tmp_path: Path, umask: int) -> None:
+    folder = tmp_path / "trial" / "adapter"
+    save_adapter(add_lora(base, LoraConfig(r=4), seed=0), folder, "first")
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~umask
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666 & ~umask}
 
 
 def test_saving_again_replaces_the_adapter(base: Whisper, tmp_path: Path) -> None:
@@ -356,11 +445,11 @@ def _save_file_fails(error: Exception) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def _config_fails(patch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path, base_model: str) -> None:
-        path.write_text("{")
+    def fail(folder: Path, **changes: Any) -> None:
+        (folder / "adapter_config.json").write_text("{")
         raise OSError(28, "No space left on device")
 
-    patch.setattr(wertune.model, "_name_base_model", fail)
+    patch.setattr(wertune.model, "_amend_config", fail)
 
 
 def _rename_fails(time: int) -> Callable[[pytest.MonkeyPatch], None]:
@@ -397,7 +486,7 @@ def test_a_failed_save_leaves_the_old_adapter_whole_and_nothing_else(
     save_adapter(whisper, folder, "first")
     before = _content(folder)
     failure(monkeypatch)
-    with pytest.raises((OSError, SafetensorError), match="No space left on device"):
+    with pytest.raises(StorageError, match=f"{folder}: the adapter cannot be stored .*No space left on device.*; free"):
         save_adapter(_shaken(whisper, seed=2), folder, "second")
     assert _content(folder) == before
     assert _names(tmp_path) == ["adapter"]
@@ -408,7 +497,7 @@ def test_a_failed_first_save_leaves_nothing(
     base: Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
     FAILURES[failure](monkeypatch)
-    with pytest.raises((OSError, SafetensorError), match="No space left on device"):
+    with pytest.raises(StorageError, match="No space left on device"):
         save_adapter(add_lora(base, LoraConfig(r=4), seed=0), tmp_path / "adapter", "first")
     assert _names(tmp_path) == []
 
@@ -419,7 +508,7 @@ def test_a_full_disk_leaves_the_old_adapter_whole(
     whisper, folder = _shaken(add_lora(base, LoraConfig(r=4), seed=0)), tmp_path / "adapter"
     save_adapter(whisper, folder, "first")
     before = _content(folder)
-    with disk_full_after(5000), pytest.raises((OSError, SafetensorError), match="too large"):
+    with disk_full_after(5000), pytest.raises(StorageError, match="too large"):
         save_adapter(_shaken(whisper, seed=2), folder, "second")
     assert _content(folder) == before
     assert _names(tmp_path) == ["adapter"]

@@ -107,14 +107,22 @@ def test_a_first_point_is_checked_as_well(point: dict[str, Any], fault: str) -> 
         ({"low": float("nan"), "high": 1}, "low is nan: Input should be a finite number"),
         ({"low": 1}, "high is missing; add it"),
         ({"low": 1, "high": 2, "lgo": True}, "lgo is not a known key; remove it or mend its spelling"),
+        ({"choices": [1], "low": 1}, "low is not a known key; remove it or mend its spelling"),
         ({"choices": []}, "choices is []: Tuple should have at least 1 item"),
     ],
 )
 def test_a_range_or_a_list_that_cannot_be_drawn_from_is_refused(values: dict[str, Any], rule: str) -> None:
     with pytest.raises(ConfigError) as caught:
         _search({"lora.alpha": values})
-    assert rule in str(caught.value)
-    assert all(line.startswith(f"{PLACE}: space.lora.alpha.") for line in str(caught.value).splitlines())
+    (line,) = str(caught.value).splitlines()
+    assert rule in line
+    assert line.startswith(f"{PLACE}: space.lora.alpha.{'choices' if 'choices' in values else 'range'}")
+
+
+def test_a_plain_value_is_no_range() -> None:
+    with pytest.raises(ConfigError) as caught:
+        _search({"lora.r": 8})
+    assert str(caught.value).startswith(f"{PLACE}: space.lora.r.range is 8: Input should be a valid dictionary")
 
 
 @pytest.mark.parametrize(

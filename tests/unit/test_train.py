@@ -24,6 +24,7 @@ from wertune.train import (
     Objective,
     TrainingData,
     TrainingDiverged,
+    _group_size,
     train,
     training_batches,
     validation_loss,
@@ -418,6 +419,25 @@ def test_accumulated_batches_have_the_gradient_of_a_larger_one(
     whole, accumulated = gradients
     assert whole.abs().max() > 1e-3
     torch.testing.assert_close(accumulated, whole, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("clips", "accumulation"), [(1, 4), (2, 4), (4, 4), (4, 5)])
+def test_a_smaller_last_group_has_the_gradient_of_its_own_mean(
+    load_tiny: LoadTiny, make_recordings: MakeRecordings, gradients: list[torch.Tensor], clips: int, accumulation: int
+) -> None:
+    data = _data(make_recordings(["yes please", "no please", "the form", "my form"][:clips]))
+    for size, steps in ((4, 1), (1, accumulation)):
+        values = {"train.batch_size": size, "train.accumulation_steps": steps, "train.epochs": 1}
+        _train(load_tiny, configured(values), data)
+    whole, accumulated = gradients
+    torch.testing.assert_close(accumulated, whole, rtol=1e-4, atol=1e-6)
+
+
+@given(st.integers(1, 40), st.integers(1, 9))
+def test_groups_of_batches_have_their_real_size(total: int, accumulation: int) -> None:
+    sizes = [_group_size(step, total, accumulation) for step in range(1, total + 1)]
+    full, rest = divmod(total, accumulation)
+    assert sizes == full * accumulation * [accumulation] + rest * [rest]
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation", "steps"), [(4, 1, 3), (4, 2, 2), (4, 3, 1), (2, 4, 2)])

@@ -1,0 +1,45 @@
+"""conda.yaml, pyproject.toml and uv.lock say the same."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _locked() -> dict[str, str]:
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    return {package["name"]: package["version"] for package in lock["package"] if "version" in package}
+
+
+def _conda_pins() -> dict[str, str]:
+    environment = yaml.safe_load((ROOT / "conda.yaml").read_text(encoding="utf-8"))
+    pins = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    return {re.sub(r"\[.*\]", "", name): version for name, _, version in (pin.partition("==") for pin in pins)}
+
+
+def test_conda_pins_every_dependency_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = project["project"]["dependencies"] + project["dependency-groups"]["demo"]
+    assert {re.match(r"[\w.-]+", name)[0] for name in wanted} == set(_conda_pins())  # type: ignore[index]
+
+
+def test_conda_pins_are_those_of_the_lock() -> None:
+    locked = _locked()
+    assert {name: locked[name] for name in _conda_pins()} == _conda_pins()
+
+
+def test_every_entry_point_is_a_command() -> None:
+    from wertune.__main__ import cli
+
+    project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
+    assert set(project["entry_points"]) == set(cli.commands)
+    for name, entry in project["entry_points"].items():
+        options = {option.lstrip("-") for parameter in cli.commands[name].params for option in parameter.opts}
+        assert {key.replace("_", "-") for key in entry.get("parameters", {})} <= options
+
+
+def test_no_package_hides_the_standard_platform_module() -> None:
+    assert not (ROOT / "platform" / "__init__.py").exists()
