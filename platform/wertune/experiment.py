@@ -34,7 +34,7 @@ from wertune.tracking import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, RunRef, ch
 from wertune.train import Objective
 from wertune.trial import ADAPTER_ARTIFACT, short_names, size_metrics
 
-STRENGTHS = (1.0, 0.85, 0.7, 0.55)
+STRENGTHS = (1.0, 0.9, 0.8, 0.7)
 FINAL_SPLITS = ("test", "retention_test")
 
 

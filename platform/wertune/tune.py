@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -242,7 +243,7 @@ class ChildRuns(Callback):  # type: ignore[misc]
         run.end("FINISHED")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        error = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "no traceback was left"
+        error = _traceback(trial)
         run = self._open.pop(trial.trial_id, None) or find_child(self._parent, trial.trial_id)
         run.text(error, "traceback.txt")
         run.fail(_last_line(error))
@@ -252,6 +253,13 @@ class ChildRuns(Callback):  # type: ignore[misc]
         for run in self._open.values():
             run.end("KILLED")
         self._open.clear()
+
+
+def _traceback(trial: Trial) -> str:
+    """What Ray wrote of the failure, without the terminal's colours."""
+    if not trial.error_file:
+        return "no traceback was left"
+    return re.sub(r"\x1b\[[0-9;]*m", "", Path(trial.error_file).read_text(encoding="utf-8"))
 
 
 def _describe(point: dict[str, Any]) -> str:

@@ -47,7 +47,11 @@ class Workspace:
         return done
 
     def environment(self) -> dict[str, str]:
-        return os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}", "HF_HUB_OFFLINE": "1"}
+        return os.environ | {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
+            "HF_HUB_OFFLINE": "1",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
 
 
 def _take(split: str, count: int, target: Path) -> None:

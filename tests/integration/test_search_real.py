@@ -13,7 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.integration.conftest import Workspace
+from tests.integration.conftest import DEMO, Workspace
+
+from wertune.audio import load_audio
 
 SEARCH = {
     "trials": 2,
@@ -52,7 +54,7 @@ def test_the_trial_that_raises_is_failed_and_the_search_goes_on(searched: Simple
     assert failed.info.status == "FAILED"
     assert "no_such_layer" in failed.data.tags["mlflow.note.content"]
     traceback = searched.client.download_artifacts(failed.info.run_id, "traceback.txt")
-    assert "Traceback" in Path(traceback).read_text()
+    assert "in run_trial" in Path(traceback).read_text()
     assert searched.parent.info.status == "FINISHED"
     assert len(searched.children) == 2
 
@@ -133,8 +135,9 @@ def test_evaluate_scores_the_registered_version_and_the_base(
     searched: SimpleNamespace, clip: dict[str, Any], pyfunc_text: str
 ) -> None:
     workspace = searched.workspace
-    manifest = str(workspace.project / "manifests" / "retention_test.jsonl")
-    arguments = ("evaluate", "--project", "project", "--manifest", manifest, "--json", "out.json")
+    manifest = workspace.folder / "one.jsonl"
+    manifest.write_text(json.dumps(clip) + "\n", encoding="utf-8")
+    arguments = ("evaluate", "--project", "project", "--manifest", str(manifest), "--json", "out.json")
     workspace.run(*arguments, "--model-uri", "models:/searched/1")
     tuned = json.loads((workspace.folder / "out.json").read_text())
     assert tuned["utterances"][0]["hypothesis"] == pyfunc_text
@@ -142,7 +145,6 @@ def test_evaluate_scores_the_registered_version_and_the_base(
     base = json.loads((workspace.folder / "out.json").read_text())
     keys = {"wer", "cer", "substitutions", "deletions", "insertions", "words", "term_recall", "term_precision"}
     assert keys <= set(tuned) & set(base)
-    assert base["wer"] < 0.3  # plain Whisper knows ordinary English
     assert base["words"] == tuned["words"] == sum(row["words"] for row in base["utterances"])
 
 
@@ -175,7 +177,8 @@ def test_it_serves_over_http(searched: SimpleNamespace, clip: dict[str, Any], py
         with pytest.raises(urllib.error.HTTPError):
             ask({"path": clip["audio_filepath"]})  # over HTTP no file of the server may be named
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait()
 
 
@@ -210,6 +213,27 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any], att
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
     assert process.stdout is not None
     yield from process.stdout
+
+
+def test_both_contexts_write_nearly_the_same(searched: SimpleNamespace) -> None:
+    """The untouched base on real speech, alone and hence at its own length: 30 s of context against a short one."""
+    from wertune.config import ContextConfig, DecodeConfig
+    from wertune.evaluate import transcribe_samples
+    from wertune.metrics import count_word_edits
+    from wertune.model import load_whisper
+    from wertune.text import normaliser
+    from wertune.weights import resolve_base_model
+
+    rows = (DEMO / "manifests" / "retention_test.jsonl").read_text().splitlines()
+    librivox = [row for row in map(json.loads, rows) if row["speaker"].startswith("librivox")]
+    clips = [load_audio(DEMO / "manifests" / row["audio_filepath"]) for row in librivox]
+    whisper = load_whisper(resolve_base_model("packaged:whisper-tiny.en").path, "en", "int8")
+    normalise = normaliser("en")
+    for margin_positions in (32, 256):
+        contexts = (ContextConfig(short=False), ContextConfig(margin_positions=margin_positions))
+        full, short = (transcribe_samples(whisper, clips, context, DecodeConfig()) for context in contexts)
+        edits = [count_word_edits(normalise(a), normalise(b)) for a, b in zip(full, short, strict=True)]
+        assert sum(edit.errors for edit in edits) <= 0.15 * sum(edit.length for edit in edits), (full, short)
 
 
 def test_ctrl_c_closes_running_trials_as_killed_and_the_printed_command_resumes(
