@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: tune test check lint types layers unit integration bench clean
 
 tune: .venv/.ready
-	$(BIN)/mlflow run . -e tune --env-manager local --experiment-name sg_gov
+	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e tune --env-manager local --experiment-name sg_gov
 
 test: check unit integration
 
