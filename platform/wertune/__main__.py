@@ -210,10 +210,9 @@ def _finish(run: Any, prepared: Any, baseline: Any, best: Any, policy: "Policy")
     """Final evaluation, registration, verdict, and the table that is printed at the end."""
     from wergate.decide import decide
     from wergate.store import record
-    from wertune.experiment import choose_strength, describe, final_evaluation, objective_of, register
+    from wertune.experiment import describe, final_evaluation, register
 
-    _say(f"best: {best.name}; choosing its strength on validation, then evaluating it on test and retention …")
-    best = choose_strength(run, prepared, objective_of(prepared, baseline), best)
+    _say(f"best: {best.name}; evaluating it on test and retention …")
     comparisons = final_evaluation(run, prepared, baseline, best)
     version = register(prepared, best)
     name = prepared.project.name

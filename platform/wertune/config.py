@@ -51,6 +51,9 @@ class LoraConfig(Frozen):
     dropout: float = Field(0.05, ge=0, lt=1)
     target_modules: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
     scope: Literal["encoder", "decoder", "both"] = "both"
+    strength: float = Field(
+        1.0, gt=0, le=1, description="what is scored, kept and served is the base and this much of the adapter"
+    )
     rslora: bool = False
     dora: bool = False
 

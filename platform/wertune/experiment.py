@@ -25,7 +25,7 @@ from wertune.errors import WertuneError
 from wertune.evaluate import score_set
 from wertune.figures import search_figures
 from wertune.metrics import Scores
-from wertune.model import Whisper, load_adapter, set_strength, store_strength
+from wertune.model import Whisper, load_adapter
 from wertune.prepare import Prepared, load_project, prepare
 from wertune.report import Comparison, markdown_table, summary_rows
 from wertune.serve import load_registered, log_and_register
@@ -34,7 +34,6 @@ from wertune.tracking import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, RunRef, ch
 from wertune.train import Objective
 from wertune.trial import ADAPTER_ARTIFACT, short_names, size_metrics
 
-STRENGTHS = (1.0, 0.9, 0.8, 0.7)
 FINAL_SPLITS = ("test", "retention_test")
 
 
@@ -138,37 +137,12 @@ def log_search(run: RunRef, study: optuna.Study) -> None:
         run.figure(figure, f"figures/{name}")
 
 
-def choose_strength(run: RunRef, prepared: Prepared, objective: Objective, best: BestTrial) -> BestTrial:
-    """The best adapter at the strength with the least objective on the validation splits, as this run's own artifact.
-
-    A little less than full strength often forgets much less and learns hardly less.
-    """
-    config = best.config
-    run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
-    with downloaded_adapter(best.run) as adapter:
-        whisper = load_adapter(prepared.whisper(config.quantization), adapter)
-        scored = {}
-        for strength in STRENGTHS:
-            set_strength(whisper, strength)
-            scores = [
-                score_split(prepared, whisper, split, config.context, config.decode).wer
-                for split in ("validation", "retention_validation")
-                if prepared.dataset[split]
-            ]
-            scored[strength] = objective(scores[0], scores[1] if len(scores) > 1 else None)
-            run.metrics({"strength_objective": scored[strength]}, step=round(100 * strength))
-        chosen = min(scored, key=lambda strength: (scored[strength], -strength))
-        store_strength(adapter, chosen)
-        run.artifacts(adapter, ADAPTER_ARTIFACT)
-    run.params({"adapter_strength": chosen})
-    return BestTrial(run, f"{best.name}, strength {chosen:g}", config)
-
-
 def final_evaluation(
     run: RunRef, prepared: Prepared, baseline: Mapping[str, Scores], best: BestTrial
 ) -> dict[str, Comparison]:
     """The adapter, loaded back from its artifact onto a fresh base, on test and retention test."""
     config = best.config
+    run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
     with downloaded_adapter(best.run) as adapter:
         whisper = load_adapter(prepared.whisper(config.quantization), adapter)
         run.metrics(size_metrics(whisper.size()) | {"adapter_mb": _folder_mb(adapter)})

@@ -4,7 +4,8 @@ import json
 import logging
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -244,7 +245,7 @@ def _is_linear(module: torch.nn.Module) -> bool:
     return isinstance(module, torch.nn.Linear)
 
 
-def save_adapter(whisper: Whisper, folder: Path, base_model: str) -> None:
+def save_adapter(whisper: Whisper, folder: Path, base_model: str, strength: float = 1.0) -> None:
     """Writes PEFT's adapter folder, whole or not at all, in the place of one that stands there; StorageError."""
     writing = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")  # not mkdtemp, whose 0700 keeps others out
     with storing("the adapter", folder, "free some space there, or name a folder on a writable disk with more"):
@@ -252,7 +253,9 @@ def save_adapter(whisper: Whisper, folder: Path, base_model: str) -> None:
             writing.mkdir(parents=True)
             whisper.model.save_pretrained(str(writing), safe_serialization=True)
             # PEFT writes the local path of the weights; the adapter is for the base by its name, wherever it lies.
-            _amend_config(writing, base_model_name_or_path=base_model)
+            # Strength is stored as alpha, so that whoever loads the adapter, by plain PEFT too, gets it.
+            alpha = _adapter_config(writing)["lora_alpha"] * strength
+            _amend_config(writing, base_model_name_or_path=base_model, lora_alpha=alpha)
             (writing / "README.md").unlink(missing_ok=True)
             share_mode(writing, of="adapter_config.json")
             _replace_folder(writing, folder)
@@ -283,20 +286,24 @@ def _replace_folder(new: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def set_strength(whisper: Whisper, strength: float) -> None:
-    """Scales what the adapters add to the base: 1 as they were trained, 0 the base itself.
+@contextmanager
+def at_strength(whisper: Whisper, strength: float) -> Iterator[None]:
+    """Scales what the adapters add to the base inside the block: 1 as they were trained, 0 the base itself.
 
     A strength between interpolates the tuned model with its base (WiSE-FT, Wortsman et al. 2021, arXiv:2109.01903).
     """
-    for module in whisper.model.modules():
-        if isinstance(module, LoraLayer):
-            for name in module.active_adapters:
-                module.set_scale(name, strength)
+    layers = [module for module in whisper.model.modules() if isinstance(module, LoraLayer)]
+    try:
+        _scale(layers, strength)
+        yield
+    finally:
+        _scale(layers, 1.0)
 
 
-def store_strength(folder: Path, strength: float) -> None:
-    """Writes the strength into a saved adapter, as its alpha: whoever loads it, by PEFT too, gets it."""
-    _amend_config(folder, lora_alpha=_adapter_config(folder)["lora_alpha"] * strength)
+def _scale(layers: Sequence[LoraLayer], strength: float) -> None:
+    for layer in layers:
+        for name in layer.active_adapters:
+            layer.set_scale(name, strength)
 
 
 def load_adapter(whisper: Whisper, folder: Path) -> Whisper:

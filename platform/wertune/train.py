@@ -22,7 +22,7 @@ from wertune.evaluate import EvaluationSet, score_set
 from wertune.features import context_positions, log_mel, pad_features
 from wertune.manifest import Recording
 from wertune.metrics import Scores
-from wertune.model import Whisper
+from wertune.model import Whisper, at_strength
 from wertune.text import Normalise, TermFinder
 
 LOADER_WORKERS_ON_GPU = 4
@@ -190,8 +190,9 @@ def train(
 ) -> EpochResult:
     """Trains the adapters of `whisper` in place and returns the best epoch.
 
-    `on_epoch(result, is_best)` is called after each epoch: there the adapter is saved, the figures are logged, and
-    the trial may be stopped by an exception. Raises TrainingDiverged when the loss is NaN or infinite.
+    `on_epoch(result, is_best)` is called after each epoch, the adapter at its average and strength: there it is saved,
+    the figures are logged, and the trial may be stopped by an exception.
+    Raises TrainingDiverged when the loss is NaN or infinite.
     """
     torch.manual_seed(config.seed)
     parameters = [p for p in whisper.model.parameters() if p.requires_grad]
@@ -202,7 +203,7 @@ def train(
         started = time.perf_counter()
         clips, loss = _train_epoch(config, whisper, data, epoch, updater)
         trained = Trained(epoch, clips, loss, updater.learning_rate, time.perf_counter() - started)
-        with updater.average.applied():
+        with updater.average.applied(), at_strength(whisper, config.lora.strength):
             result = _evaluate_epoch(config, whisper, data, objective, trained)
             is_best = best is None or result.objective < best.objective
             best = result if is_best else best

@@ -34,7 +34,7 @@ def run_trial(
 
     def on_epoch(result: EpochResult, is_best: bool) -> None:
         if is_best:
-            _log_adapter(whisper, prepared, log)
+            _log_adapter(whisper, config.lora.strength, prepared, log)
             log.metrics(best_metrics(result), step=result.epoch)
         log.metrics(result.metrics() | {"peak_memory_mb": peak_memory_mb(whisper)}, step=result.epoch)
         if after_epoch is not None:
@@ -49,10 +49,10 @@ def best_metrics(result: EpochResult) -> dict[str, float]:
     return {f"best_{name}": value for name, value in chosen.items()} | {"best_epoch": result.epoch}
 
 
-def _log_adapter(whisper: Whisper, prepared: Prepared, log: RunLog) -> None:
+def _log_adapter(whisper: Whisper, strength: float, prepared: Prepared, log: RunLog) -> None:
     with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
         folder = Path(scratch) / ADAPTER_ARTIFACT
-        save_adapter(whisper, folder, prepared.base.spec)
+        save_adapter(whisper, folder, prepared.base.spec, strength)
         log.artifacts(folder, ADAPTER_ARTIFACT)
 
 

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 import wertune.model
 from wertune.config import LoraConfig
 from wertune.errors import AdapterError, BaseModelError, ConfigError, StorageError
-from wertune.model import ADAPTER_FILES, Whisper, add_lora, load_adapter, load_whisper, save_adapter
+from wertune.model import ADAPTER_FILES, Whisper, add_lora, at_strength, load_adapter, load_whisper, save_adapter
 
 LoadTiny = Callable[..., Whisper]
 DiskFullAfter = Callable[[int], AbstractContextManager[None]]
@@ -512,3 +512,17 @@ def test_a_full_disk_leaves_the_old_adapter_whole(
         save_adapter(_shaken(whisper, seed=2), folder, "second")
     assert _content(folder) == before
     assert _names(tmp_path) == ["adapter"]
+
+
+def test_a_saved_strength_is_what_a_reload_writes(load_tiny: Callable[..., Whisper], tmp_path: Path) -> None:
+    whisper = _shaken(add_lora(load_tiny(), LoraConfig(r=4), seed=0), seed=1)
+    labels = torch.tensor([[NO_TIMESTAMPS, 5303, END]])
+    whisper.model.eval()
+    full = whisper.loss(_features(), labels)
+    with at_strength(whisper, 0.5):
+        half = whisper.loss(_features(), labels)
+        save_adapter(whisper, tmp_path / "adapter", "base", strength=0.5)
+    assert not torch.isclose(half, full)
+    torch.testing.assert_close(whisper.loss(_features(), labels), full)
+    reloaded = load_adapter(load_tiny(), tmp_path / "adapter")
+    torch.testing.assert_close(reloaded.loss(_features(), labels), half)
