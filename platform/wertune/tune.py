@@ -32,6 +32,7 @@ from wertune.train import EpochResult, Objective
 from wertune.trial import run_trial, short_names
 
 METRIC = "best_objective"
+NAMED_VALUES = 4
 RAY_SETTINGS = {
     # Ray snapshots a search every 10 s at best; a stale snapshot runs epochs again on resume.
     "TUNE_GLOBAL_CHECKPOINT_S": "5",
@@ -263,8 +264,9 @@ def _traceback(trial: Trial) -> str:
 
 
 def _describe(point: dict[str, Any]) -> str:
-    """A configuration in one line, as the name of its run."""
-    return " ".join(f"{key}={_short(value)}" for key, value in short_names(point).items())
+    """The first values of a configuration, in search.yaml's order, as the name of its run; all are its parameters."""
+    chosen = list(short_names(point).items())[:NAMED_VALUES]
+    return " ".join(f"{key}={_short(value)}" for key, value in chosen)
 
 
 def _short(value: Any) -> str:
