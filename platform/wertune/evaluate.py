@@ -44,8 +44,8 @@ def transcribe_features(
     order = sorted(range(len(features)), key=lambda i: durations_s[i])
     for start in range(0, len(order), decode.batch_size):
         batch = order[start : start + decode.batch_size]
-        limit = token_limit(max(durations_s[i] for i in batch), decode)
-        written = whisper.generate(pad_features([features[i] for i in batch]), limit, decode.num_beams)
+        limits = [token_limit(durations_s[i], decode) for i in batch]
+        written = whisper.generate(pad_features([features[i] for i in batch]), limits, decode.num_beams)
         for i, text in zip(batch, written, strict=True):
             texts[i] = text
     return texts

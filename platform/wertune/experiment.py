@@ -32,7 +32,7 @@ from wertune.serve import load_registered, log_and_register
 from wertune.text import normaliser_version
 from wertune.tracking import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, RunRef, children, open_run
 from wertune.train import Objective
-from wertune.trial import ADAPTER_ARTIFACT, short_names, size_metrics
+from wertune.trial import ADAPTER_ARTIFACT, SIZE_METRICS, short_names
 
 FINAL_SPLITS = ("test", "retention_test")
 
@@ -145,7 +145,7 @@ def final_evaluation(
     run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
     with downloaded_adapter(best.run) as adapter:
         whisper = load_adapter(prepared.whisper(config.quantization), adapter)
-        run.metrics(size_metrics(whisper.size()) | {"adapter_mb": _folder_mb(adapter)})
+        run.metrics(best.run.latest(SIZE_METRICS) | {"adapter_mb": _folder_mb(adapter)})
     comparisons = {}
     for split in FINAL_SPLITS:
         if split in baseline:

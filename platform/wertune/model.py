@@ -115,13 +115,16 @@ class Whisper:
         return torch.as_tensor(self.bare(encoder_outputs=encoded, labels=labels.to(self.device)).loss)
 
     @torch.no_grad()
-    def generate(self, features: torch.Tensor, max_new_tokens: int, num_beams: int) -> list[str]:
-        """The texts of a batch of log-mel features (batch, mel_bins, frames)."""
+    def generate(self, features: torch.Tensor, token_limits: Sequence[int], num_beams: int) -> list[str]:
+        """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
         encoded = BaseModelOutput(last_hidden_state=self.encode(features))
         ids = self.bare.generate(
-            encoder_outputs=encoded, max_new_tokens=max_new_tokens, num_beams=num_beams, **self.generate_options
+            encoder_outputs=encoded, max_new_tokens=max(token_limits), num_beams=num_beams, **self.generate_options
         )
-        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        special = set(self.tokenizer.all_special_ids)
+        written = [[token for token in row if token not in special] for row in ids.tolist()]
+        texts = [self.tokenizer.decode(row[:most]) for row, most in zip(written, token_limits, strict=True)]
+        return [text.strip() for text in texts]
 
     def pad_labels(self, labels: Sequence[list[int]]) -> torch.Tensor:
         """Labels as one (batch, longest), padded with -100, which the loss leaves out."""

@@ -55,6 +55,11 @@ class RunRef:
         now_ms = _now_ms()
         self.client.log_batch(self.run_id, [Metric(key, float(value), now_ms, step) for key, value in values.items()])
 
+    def latest(self, names: Sequence[str]) -> dict[str, float]:
+        """The last values of the metrics that the run has."""
+        logged = self.client.get_run(self.run_id).data.metrics
+        return {name: logged[name] for name in names if name in logged}
+
     def tags(self, values: Mapping[str, Any]) -> None:
         self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in values.items()])
 

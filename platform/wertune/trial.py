@@ -1,5 +1,7 @@
 """One trial: a configuration, a base model and data in; a logged, saved adapter and its best epoch out."""
 
+import ctypes
+import gc
 import resource
 import sys
 import tempfile
@@ -16,6 +18,9 @@ from wertune.tracking import RunLog
 from wertune.train import EpochResult, Objective, train
 
 ADAPTER_ARTIFACT = "adapter"
+# proc(5): writing 5 begins a new peak of resident memory, VmHWM in status.
+CLEAR_REFS, RESET_PEAK_RSS = Path("/proc/self/clear_refs"), "5"
+STATUS = Path("/proc/self/status")
 
 AfterEpoch = Callable[[EpochResult], None]
 
@@ -27,6 +32,7 @@ def run_trial(
 
     `after_epoch` is called once the epoch is logged, and may end the trial by raising.
     """
+    start_memory_peak()
     log.params(short_names(flatten(config.model_dump(mode="json"))))
     whisper = add_lora(prepared.whisper(config.quantization), config.lora, config.seed)
     data = prepared.training_data(config.context, whisper.mel_bins)
@@ -37,6 +43,7 @@ def run_trial(
             _log_adapter(whisper, config.lora.strength, prepared, log)
             log.metrics(best_metrics(result), step=result.epoch)
         log.metrics(result.metrics() | {"peak_memory_mb": peak_memory_mb(whisper)}, step=result.epoch)
+        _give_back_memory()
         if after_epoch is not None:
             after_epoch(result)
 
@@ -61,21 +68,43 @@ def short_names(values: dict[str, Any]) -> dict[str, Any]:
     return {key.removeprefix("train.").replace(".", "_"): value for key, value in values.items()}
 
 
+SIZE_METRICS = (
+    "trainable_parameters",
+    "total_parameters",
+    "trainable_percent",
+    "reduction_percent",
+    "int8_layers",
+    "weight_memory_mb",
+)
+
+
 def size_metrics(size: ModelSize) -> dict[str, float]:
     """Counts of the model as metrics, so that trials can be sorted by them."""
-    return {
-        "trainable_parameters": size.trainable_parameters,
-        "total_parameters": size.total_parameters,
-        "trainable_percent": size.trainable_percent,
-        "reduction_percent": size.reduction_percent,
-        "int8_layers": size.int8_layers,
-        "weight_memory_mb": size.weight_memory_mb,
-    }
+    return {name: getattr(size, name) for name in SIZE_METRICS}
+
+
+def start_memory_peak() -> None:
+    """Begins a new peak: a worker goes from trial to trial, and each is charged with its own."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    _give_back_memory()
+    if CLEAR_REFS.exists():
+        CLEAR_REFS.write_text(RESET_PEAK_RSS)
+
+
+def _give_back_memory() -> None:
+    """Returns freed activations to the system: glibc keeps them, and a worker grew by a gigabyte a trial."""
+    gc.collect()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def peak_memory_mb(whisper: Whisper) -> float:
     """What CUDA's allocator gave out at most, or this process's largest resident size on a CPU."""
     if whisper.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
+    if STATUS.exists():
+        fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
+        return int(fields["VmHWM"].split()[0]) / 1024
     unit_bytes = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 2**20

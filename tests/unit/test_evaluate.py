@@ -27,15 +27,15 @@ class FakeWhisper:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 
-    def generate(self, features: torch.Tensor, max_new_tokens: int, num_beams: int) -> list[str]:
-        self.calls.append({"shape": tuple(features.shape), "limit": max_new_tokens, "beams": num_beams})
+    def generate(self, features: torch.Tensor, token_limits: list[int], num_beams: int) -> list[str]:
+        self.calls.append({"shape": tuple(features.shape), "limits": token_limits, "beams": num_beams})
         return [f"{clip[0, 0]:g}" for clip in features]
 
 
 class SpellingWhisper(FakeWhisper):
     """Writes how many frames it heard, and nothing for silence."""
 
-    def generate(self, features: torch.Tensor, max_new_tokens: int, num_beams: int) -> list[str]:
+    def generate(self, features: torch.Tensor, token_limits: list[int], num_beams: int) -> list[str]:
         self.calls.append({"shape": tuple(features.shape)})
         return ["" if clip.max() == clip.min() else f"{clip.shape[1]} frames" for clip in features]
 
@@ -123,12 +123,12 @@ def test_tokens_are_capped_by_duration_and_by_the_config(
     duration_s: float, options: dict[str, Any], limit: int
 ) -> None:
     _, (call,) = _transcribe_numbered([duration_s], **options)
-    assert call["limit"] == token_limit(duration_s, DecodeConfig(**options)) == limit
+    assert call["limits"] == [token_limit(duration_s, DecodeConfig(**options))] == [limit]
 
 
-def test_the_longest_clip_of_a_batch_sets_its_cap() -> None:
+def test_each_clip_has_its_own_cap_whatever_shares_its_batch() -> None:
     _, calls = _transcribe_numbered([3.0, 1.0, 2.0, 4.0], batch_size=2)
-    assert [call["limit"] for call in calls] == [28, 48]
+    assert [call["limits"] for call in calls] == [[18, 28], [38, 48]]
 
 
 @given(st.floats(0.1, 100), st.integers(1, 440), st.floats(0.01, 30), st.floats(0.01, 30))

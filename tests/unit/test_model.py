@@ -305,9 +305,14 @@ def test_padded_labels_do_not_count_in_the_loss(base: Whisper) -> None:
 
 
 def test_generation_writes_one_text_a_clip_and_no_more_tokens_than_allowed(base: Whisper) -> None:
-    texts = base.generate(_features(64, clips=3), max_new_tokens=3, num_beams=1)
-    assert len(texts) == 3
-    assert all(len(base.tokenizer(text, add_special_tokens=False).input_ids) <= 3 for text in texts)
+    features = _features(64, clips=3)
+    texts, longer = (base.generate(features, limits, num_beams=1) for limits in ([4, 1, 1], [4, 4, 4]))
+    assert texts[0] == longer[0]
+    for cut, whole in zip(texts[1:], longer[1:], strict=True):
+        # Half a character is the replacement character.
+        assert whole.startswith(cut.rstrip("\ufffd"))
+        assert len(cut) <= len(whole)
+    assert texts != longer
     assert not any("<|" in text for text in texts)
 
 
