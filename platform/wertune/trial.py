@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import resource
 import sys
 import tempfile
@@ -88,7 +89,7 @@ def start_memory_peak() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     _give_back_memory()
-    if CLEAR_REFS.exists():
+    if os.access(CLEAR_REFS, os.W_OK):  # some containers mount /proc read-only
         CLEAR_REFS.write_text(RESET_PEAK_RSS)
 
 
