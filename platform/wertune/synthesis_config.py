@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from wertune.config import Frozen
 
 Domain = Literal["train", "validation", "test"]
-EngineName = Literal["flite", "espeak", "festival", "hibari", "kokoro"]
+EngineName = Literal["flite", "espeak", "festival", "hibari", "kokoro", "piper"]
 
 
 class Voice(Frozen):

