@@ -155,3 +155,41 @@ def load_tiny(tiny_whisper_folder: Path) -> Callable[..., "Whisper"]:
         return Whisper(copy.deepcopy(pristine.model), pristine.tokenizer, pristine.language)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def served_folder(
+    load_tiny: Callable[..., "Whisper"], tiny_whisper_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What a registered version holds, as MLflow stores it, of the tiny Whisper and an adapter that changes it."""
+    import mlflow
+    import torch
+
+    import wertune.serve
+    from wertune.config import ContextConfig, DecodeConfig, LoraConfig
+    from wertune.model import add_lora, save_adapter
+
+    folder = tmp_path_factory.mktemp("served")
+    tuned = add_lora(load_tiny("none"), LoraConfig(r=4), seed=0)
+    torch.manual_seed(1)
+    for parameter in tuned.model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    save_adapter(tuned, folder / "adapter", str(tiny_whisper_folder))
+    settings = {
+        "base_model": {"source": str(tiny_whisper_folder), "revision": None, "digest": None},
+        "language": "en",
+        "quantization": "none",
+        "context": ContextConfig().model_dump(),
+        "decode": DecodeConfig(max_new_tokens=6).model_dump(),
+        "serving": {"max_batch": 4},
+    }
+    mlflow.pyfunc.save_model(
+        folder / "model",
+        python_model=str(Path(wertune.serve.__file__).with_name("served_model.py")),
+        artifacts={"adapter": str(folder / "adapter")},
+        model_config=settings,
+        signature=wertune.serve.SIGNATURE,
+        pip_requirements=["mlflow"],
+    )
+    return folder / "model"

@@ -138,7 +138,7 @@ def train(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> 
         _say("scoring the untouched base …")
         baseline = score_baseline(run, prepared)
         run_trial(config.trial, prepared, objective_of(prepared, baseline), run, lambda result: _say(result.line()))
-        _finish(run, prepared, baseline, BestTrial(run, "this one", config.trial), policy)
+        _finish(project, run, prepared, baseline, BestTrial(run, "this one", config.trial), policy)
 
 
 @cli.command()
@@ -165,7 +165,7 @@ def tune(
     search_config = _search_config(project, config.trial, trials, gpus_per_trial)
     policy = _policy(config.name)
     from wertune.experiment import best_trial, log_search, objective_of, score_baseline, start_experiment
-    from wertune.tune import SearchInterrupted, SearchPlace, cluster, search
+    from wertune.tune import SearchInterrupted, SearchPlace, cluster, search, transcribe_across
 
     root = Path(".wertune").resolve()
     root.mkdir(exist_ok=True)
@@ -173,7 +173,7 @@ def tune(
     with start_experiment(project, config, f"tune {config.name}", resume) as (run, prepared):
         with cluster(ray_address or None, search_config):
             _say("scoring the untouched base on validation, test and retention …")
-            baseline = score_baseline(run, prepared)
+            baseline = score_baseline(run, prepared, transcribe_across(search_config))
             place = SearchPlace(root / "searches" / run.run_id, storage)
             _say(f"searching: {search_config.trials} trials of at most {config.trial.train.epochs} epochs …")
             try:
@@ -182,7 +182,7 @@ def tune(
                 _say(f"interrupted; go on with: mlflow run . -e tune --env-manager local -P resume={run.run_id}")
                 raise
         log_search(run, study)
-        _finish(run, prepared, baseline, best_trial(run, prepared), policy)
+        _finish(project, run, prepared, baseline, best_trial(run, prepared), policy)
 
 
 def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_trial: str) -> Any:
@@ -206,37 +206,56 @@ def _policy(name: str) -> "Policy":
     return load_policy(Path("registry/policies") / f"{name}.yaml")
 
 
-def _finish(run: Any, prepared: Any, baseline: Any, best: Any, policy: "Policy") -> None:
-    """Final evaluation, registration, verdict, and the table that is printed at the end."""
-    from wergate.decide import decide
-    from wergate.store import record
+def _finish(project: Path, run: Any, prepared: Any, baseline: Any, best: Any, policy: "Policy") -> None:
+    """Final evaluation, registration, the gates' verdict, and the table that is printed at the end."""
     from wertune.experiment import describe, final_evaluation, register
 
     _say(f"best: {best.name}; evaluating it on test and retention …")
     comparisons = final_evaluation(run, prepared, baseline, best)
     version = register(prepared, best)
     name = prepared.project.name
-    test = comparisons["test"]
-    decision = decide(test.after.wer, test.before.wer, policy)
-    stage = record(run.tracking_uri, name, version, decision)
+    _say(f"registered as models:/{name}/{version}; evaluating it as it serves, for the gates of Staging …")
+    stage, verdict = _to_staging(project, name, version, policy)
     _say("\n" + describe(run, prepared, comparisons, best, version, stage) + "\n")
-    _say(f"models:/{name}/{version}, stage {stage}: {decision.reasons}")
+    _say(f"models:/{name}/{version}, stage {stage}: {verdict}")
     _say(f"look at it: {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {run.tracking_uri}")
+
+
+def _to_staging(project: Path, name: str, version: str, policy: "Policy") -> tuple[str, str]:
+    """Moves the version to Staging if every gate passes; a refusal is a result, and the search was not in vain."""
+    from wergate.errors import Refused
+    from wergate.open import evaluate_in_a_clean_process, open_desk
+    from wergate.promote import promote
+
+    try:
+        outcome = promote(open_desk(name, _say), version, "Staging", policy, evaluate_in_a_clean_process(project))
+    except Refused as refused:
+        _say("\n" + refused.table)
+        return "None", str(refused)
+    return "Staging", outcome.text
 
 
 @cli.command()
 @project_option
 @click.option("--model-uri", default="", help="a registered version, such as models:/sg_gov/1")
 @click.option("--base", default="", help="an untouched base instead, such as packaged:whisper-tiny.en")
-@click.option("--manifest", default="", help="any manifest; empty: the test split")
+@click.option(
+    "--manifest", default="", help="any manifest; empty: the test split, and for a version all that the gates ask for"
+)
 @click.option("--json", "json_path", default="", help="where to write the scores; empty: nowhere")
 def evaluate(project: Path, model_uri: str, base: str, manifest: str, json_path: str) -> None:
-    """Scores a registered version, or an untouched base at 30 s, on a manifest."""
+    """Scores a registered version, or an untouched base at 30 s.
+
+    A version without a manifest is measured for the gates, its report kept as a run; on a manifest it is only scored.
+    """
     if bool(model_uri) == bool(base):
         raise ConfigError("give one of --model-uri and --base: what is to be scored")
-    from wertune.experiment import evaluate_manifest
+    from wertune.experiment import evaluate_manifest, evaluate_version
 
-    scores = evaluate_manifest(project, model_uri, base, Path(manifest) if manifest else None)
+    if model_uri and not manifest:
+        scores = evaluate_version(project, model_uri)
+    else:
+        scores = evaluate_manifest(project, model_uri, base, Path(manifest) if manifest else None)
     if json_path:
         Path(json_path).write_text(json.dumps(scores.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for name, value in scores.summary().items():

@@ -83,6 +83,17 @@ class DecodeConfig(Frozen):
     batch_size: int = Field(16, ge=1)
 
 
+class ServingConfig(Frozen):
+    """What one request to the served model may ask; stored with every version."""
+
+    max_batch: int = Field(64, ge=1, description="rows")
+    max_bytes: int = Field(64 * 2**20, ge=1, description="of one recording as a file: half an hour of 16 kHz wav")
+    max_duration_s: float = Field(1800.0, gt=0, description="of one recording")
+    max_total_duration_s: float = Field(3600.0, gt=0, description="of all recordings of a request")
+    max_rate_hz: int = Field(96_000, ge=16_000, description="bounds what a small file can grow to when it is decoded")
+    formats: tuple[Literal["wav", "flac", "ogg", "mp3"], ...] = Field(("wav", "flac", "ogg", "mp3"), min_length=1)
+
+
 class TrainConfig(Frozen):
     """The epoch loop: AdamW, linear warm-up, cosine decay."""
 
@@ -155,6 +166,7 @@ class ProjectConfig(Frozen):
     data: DataConfig
     retention: RetentionConfig = RetentionConfig()
     trial: TrialConfig = TrialConfig()
+    serving: ServingConfig = ServingConfig()
 
     @model_validator(mode="before")
     @classmethod

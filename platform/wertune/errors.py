@@ -5,6 +5,7 @@ WertuneError
  ├─ ManifestError      a manifest's rows (all faults of all rows at once)
  ├─ BaseModelError     the weights that base_model names
  ├─ AudioError         one recording that cannot be used
+ ├─ RequestError       what is asked of the served model
  ├─ AdapterError       a saved adapter that cannot be loaded
  ├─ StorageError       a disk that is full or cannot be written
  ├─ SynthesisError     a speech engine that is missing or failed
@@ -30,6 +31,10 @@ class BaseModelError(WertuneError):
 
 class AudioError(WertuneError):
     """A recording cannot be decoded or breaks a limit."""
+
+
+class RequestError(WertuneError):
+    """A request to the served model breaks a limit or names what it may not."""
 
 
 class AdapterError(WertuneError):

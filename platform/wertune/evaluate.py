@@ -1,7 +1,8 @@
 """Transcribing clips in batches of like length, and scoring what was written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ QUIET_SEARCH_S = 8.0
 MIN_REST_S = 1.0
 QUIET_WINDOW_S = 0.1
 
+Written = TypeVar("Written")
+
 
 @dataclass(frozen=True)
 class EvaluationSet:
@@ -26,6 +29,14 @@ class EvaluationSet:
 
     recordings: Sequence[Recording]
     features: Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A clip's text and the mean log-probability of the tokens that were written for it."""
+
+    text: str
+    avg_logprob: float
 
 
 def score_set(
@@ -40,15 +51,23 @@ def transcribe_features(
     whisper: Whisper, features: Sequence[torch.Tensor], durations_s: Sequence[float], decode: DecodeConfig
 ) -> list[str]:
     """The text of each (mel_bins, frames_i), in the order given; batches are of like length."""
-    texts = [""] * len(features)
+    return _in_batches(whisper.generate, features, durations_s, decode)
+
+
+def _in_batches(
+    write: Callable[[torch.Tensor, list[int], int], list[Written]],
+    features: Sequence[torch.Tensor],
+    durations_s: Sequence[float],
+    decode: DecodeConfig,
+) -> list[Written]:
+    written: dict[int, Written] = {}
     order = sorted(range(len(features)), key=lambda i: durations_s[i])
     for start in range(0, len(order), decode.batch_size):
         batch = order[start : start + decode.batch_size]
         limits = [token_limit(durations_s[i], decode) for i in batch]
-        written = whisper.generate(pad_features([features[i] for i in batch]), limits, decode.num_beams)
-        for i, text in zip(batch, written, strict=True):
-            texts[i] = text
-    return texts
+        batch_written = write(pad_features([features[i] for i in batch]), limits, decode.num_beams)
+        written.update(zip(batch, batch_written, strict=True))
+    return [written[i] for i in range(len(features))]
 
 
 def token_limit(duration_s: float, decode: DecodeConfig) -> int:
@@ -64,14 +83,36 @@ def transcribe_samples(
 ) -> list[str]:
     """The text of each clip of 16 kHz samples; what is longer than 30 s is cut at pauses and joined again."""
     pieces = [split_at_pauses(clip) for clip in clips]
-    features = [
-        log_mel(piece, context_positions(piece.size / SAMPLE_RATE_HZ, context), whisper.mel_bins)
-        for clip in pieces
-        for piece in clip
-    ]
+    texts = iter(_in_batches(whisper.generate, *_heard(whisper, pieces, context), decode))
+    return [_join(next(texts) for _ in clip) for clip in pieces]
+
+
+def transcribe_scored(
+    whisper: Whisper, clips: Sequence[Samples], context: ContextConfig, decode: DecodeConfig
+) -> list[Transcript]:
+    """What transcribe_samples writes, with its log-probability; that of a clip cut in pieces is over all its tokens."""
+    pieces = [split_at_pauses(clip) for clip in clips]
+    written = iter(_in_batches(whisper.generate_scored, *_heard(whisper, pieces, context), decode))
+    transcripts = []
+    for clip in pieces:
+        parts = [next(written) for _ in clip]
+        scores = [score for part in parts for score in part.log_probabilities]
+        transcripts.append(Transcript(_join(part.text for part in parts), sum(scores) / len(scores)))
+    return transcripts
+
+
+def _heard(
+    whisper: Whisper, pieces: Sequence[Sequence[Samples]], context: ContextConfig
+) -> tuple[list[torch.Tensor], list[float]]:
+    """The features and durations in seconds of all pieces of all clips."""
     durations_s = [piece.size / SAMPLE_RATE_HZ for clip in pieces for piece in clip]
-    texts = iter(transcribe_features(whisper, features, durations_s, decode))
-    return [" ".join(filter(None, (next(texts) for _ in clip))) for clip in pieces]
+    positions = [context_positions(duration_s, context) for duration_s in durations_s]
+    flat = [piece for clip in pieces for piece in clip]
+    return [log_mel(piece, n, whisper.mel_bins) for piece, n in zip(flat, positions, strict=True)], durations_s
+
+
+def _join(texts: Iterable[str]) -> str:
+    return " ".join(filter(None, texts))
 
 
 def split_at_pauses(samples: Samples) -> list[Samples]:

@@ -11,7 +11,8 @@ from typing import Any
 import optuna
 import yaml
 
-from wertune.baseline import baseline_scores
+from wertune.assess import assess
+from wertune.baseline import EVALUATION_SPLITS, Transcribe, baseline_scores
 from wertune.config import (
     BaseModelConfig,
     ContextConfig,
@@ -30,11 +31,22 @@ from wertune.prepare import Prepared, load_project, prepare
 from wertune.report import Comparison, markdown_table, summary_rows
 from wertune.serve import load_registered, log_and_register
 from wertune.text import normaliser_version
-from wertune.tracking import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, RunRef, children, open_run
+from wertune.tracking import (
+    DESCRIPTION_TAG,
+    OUTCOME_TAG,
+    POINT_TAG,
+    TRAINING_ROWS,
+    RunRef,
+    children,
+    open_run,
+    registered_version,
+    tracking_uri,
+)
 from wertune.train import Objective
 from wertune.trial import ADAPTER_ARTIFACT, SIZE_METRICS, short_names
 
 FINAL_SPLITS = ("test", "retention_test")
+EVAL_REPORT = "eval_report.json"
 
 
 @contextmanager
@@ -54,6 +66,8 @@ def log_inputs(run: RunRef, prepared: Prepared) -> None:
     if prepared.dataset.skipped:
         run.text("\n".join(map(str, prepared.dataset.skipped)) + "\n", "skipped_rows.txt")
     run.metrics({"skipped_rows": len(prepared.dataset.skipped)})
+    trained_on = [(r.digest, r.row.text) for split in ("train", "replay") for r in prepared.dataset[split]]
+    run.text(json.dumps(trained_on, ensure_ascii=False), TRAINING_ROWS)
     for split, recordings in prepared.dataset.splits.items():
         minutes = sum(recording.duration_s for recording in recordings) / 60
         profile = json.dumps({"clips": len(recordings), "minutes": round(minutes, 2)})
@@ -69,9 +83,9 @@ def log_inputs(run: RunRef, prepared: Prepared) -> None:
     )
 
 
-def score_baseline(run: RunRef, prepared: Prepared) -> dict[str, Scores]:
+def score_baseline(run: RunRef, prepared: Prepared, transcribe: Transcribe | None = None) -> dict[str, Scores]:
     """The untouched base on every evaluation split, logged as `baseline_…`."""
-    scores = baseline_scores(prepared)
+    scores = baseline_scores(prepared, EVALUATION_SPLITS, transcribe)
     for split, values in scores.items():
         run.metrics({f"baseline_{split}_{name}": float(value) for name, value in values.summary().items()})
     return scores
@@ -201,6 +215,27 @@ def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | 
         return baseline_scores(prepared, ["test"])["test"]
     whisper, context, decode = load_registered(model_uri)
     return score_split(prepared, whisper, "test", context, decode)
+
+
+def evaluate_version(folder: Path, model_uri: str) -> Scores:
+    """Measures a registered version as it serves, keeps its EvalReport as a run, and returns its test scores."""
+    project = load_project(folder)
+    version = registered_version(tracking_uri(), model_uri)
+    with start_experiment(folder, project, f"evaluate {version.name} v{version.version}") as (run, prepared):
+        served = load_registered(f"models:/{version.name}/{version.version}")
+        report, comparisons = assess(prepared, served, version)
+        for split, both in comparisons.items():
+            _log_comparison(run, split, both)
+        run.text(report.model_dump_json(indent=1), EVAL_REPORT)
+        run.tags(
+            {
+                "wergate.report_for": f"{version.name}/{version.version}",
+                "wergate.test_digest": report.sets["test"].digest,
+                "wergate.report_digest": report.digest,
+                DESCRIPTION_TAG: f"`models:/{version.name}/{version.version}` as it serves, beside the untouched base.",
+            }
+        )
+    return comparisons["test"].after
 
 
 def describe(

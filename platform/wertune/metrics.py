@@ -1,7 +1,7 @@
 """Word and term errors as counts; every rate is a thin view of them, summed over a corpus before dividing."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,28 @@ def count_character_edits(reference: str, hypothesis: str) -> EditCounts:
     return _counts(jiwer.process_characters(reference, hypothesis))
 
 
+def count_lexicon_edits(reference: str, hypothesis: str, lexicon: Collection[str]) -> EditCounts:
+    """The edits between two normalised texts that touch the words of `lexicon`; what is left of all edits is U-WER's.
+
+    Substitutions and deletions count by the reference's word, insertions by the hypothesis's, so that a term that
+    nobody said counts too (biased WER, Le et al. 2021, arXiv:2104.02194).
+    """
+    said, written = reference.split(), hypothesis.split()
+    length = sum(word in lexicon for word in said)
+    if not said:
+        return EditCounts(insertions=sum(word in lexicon for word in written))
+    touched = Counter[str]()
+    for chunk in jiwer.process_words(reference, hypothesis).alignments[0]:
+        by_hypothesis = chunk.type == "insert"
+        words = (
+            written[chunk.hyp_start_idx : chunk.hyp_end_idx]
+            if by_hypothesis
+            else said[chunk.ref_start_idx : chunk.ref_end_idx]
+        )
+        touched[chunk.type] += sum(word in lexicon for word in words)
+    return EditCounts(touched["substitute"], touched["delete"], touched["insert"], length)
+
+
 def _counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> EditCounts:
     length = output.hits + output.substitutions + output.deletions
     return EditCounts(output.substitutions, output.deletions, output.insertions, length)
@@ -98,6 +120,7 @@ class Utterance:
     words: EditCounts
     characters: EditCounts
     terms: Mapping[str, TermCounts]
+    lexicon_words: EditCounts = EditCounts()
     speaker: str = ""
     channel: str = ""
     duration_s: float = 0.0
@@ -132,6 +155,7 @@ def score_utterance(clip: Clip, hypothesis: str, normalise: Normalise, finder: T
         words=count_word_edits(reference, written),
         characters=count_character_edits(reference, written),
         terms=_count_terms(finder.find(clip.reference), finder.find(hypothesis)),
+        lexicon_words=count_lexicon_edits(reference, written, finder.words),
         speaker=clip.speaker,
         channel=clip.channel,
         duration_s=clip.duration_s,

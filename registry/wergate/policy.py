@@ -1,17 +1,74 @@
 """What an adapter must reach to climb, written down and versioned: `registry/policies/<project>.yaml`."""
 
+import hashlib
+import json
+from collections import Counter
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from wergate.bootstrap import BootstrapSettings
+from wergate.gate_kinds import AnyGate, ProvenanceGate
 from wertune.config import Frozen, load_yaml
+from wertune.errors import ConfigError
+
+Transition = Literal["staging", "production"]
+Gates = tuple[AnyGate, ...]
+
+
+class ApprovalSettings(Frozen):
+    """Who may approve a move to Production, and for how long that holds."""
+
+    forbid_self: bool = Field(True, description="who registered a version may not approve it")
+    expires_after_days: float | None = Field(30.0, gt=0, description="null: never")
 
 
 class Policy(Frozen):
-    """Limits of the step from None to Staging."""
+    """The gates of None -> Staging and of Staging -> Production."""
 
-    max_test_wer: float = Field(gt=0, le=1, description="WER on the frozen test set")
-    min_relative_reduction: float = Field(0.0, ge=0, le=1, description="of the untouched base's test WER")
+    bootstrap: BootstrapSettings = BootstrapSettings()
+    approval: ApprovalSettings = ApprovalSettings()
+    staging: Gates
+    production: Gates
+
+    @field_validator("staging", "production")
+    @classmethod
+    def _guards(cls, gates: Gates) -> Gates:
+        """At least one gate blocks, and no two have one name."""
+        faults = []
+        if not any(gate.blocks for gate in gates):
+            faults.append("no gate blocks, so that anything would pass; add one with blocks: true")
+        twice = [title for title, count in Counter(gate.title for gate in gates).items() if count > 1]
+        faults += [f"two gates are called {title}; give one of them a name" for title in sorted(twice)]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return gates
+
+    @model_validator(mode="after")
+    def _one_test_set(self) -> Self:
+        frozen = {digest for gates in (self.staging, self.production) if (digest := _frozen(gates))}
+        if len(frozen) > 1:
+            raise ValueError(f"test_digest is {' and '.join(sorted(frozen))}; freeze one test set for both transitions")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of canonical JSON: what a decision and an approval are bound to."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def gates(self, transition: str) -> Gates:
+        """The gates of a move to `transition`; another word than staging or production is a ConfigError."""
+        if transition == "staging":
+            return self.staging
+        if transition == "production":
+            return self.production
+        raise ConfigError(f"transition is {transition!r}, but must be staging or production")
+
+
+def _frozen(gates: Gates) -> str | None:
+    return next((gate.test_digest for gate in gates if isinstance(gate, ProvenanceGate) and gate.test_digest), None)
 
 
 def load_policy(path: Path) -> Policy:

@@ -1,22 +1,208 @@
-"""Versions, stages and tags in MLflow's registry: the only file of this package that knows MLflow."""
+"""One registered model in MLflow: versions, stages, aliases, tags, reports; the only file here that knows MLflow."""
 
+import json
+import tempfile
+import time
 import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
+import mlflow
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from wergate.decide import Decision
+from wergate.errors import RegistryError
+from wergate.shelf import FoundReport, Snapshot, Version
+from wertune.config import parse
+from wertune.eval_report import EvalReport
+from wertune.tracking import tracking_uri
+
+REPORT_ARTIFACT = "eval_report.json"
+REPORT_FOR_TAG = "wergate.report_for"
+TEST_DIGEST_TAG = "wergate.test_digest"
+REPORT_DIGEST_TAG = "wergate.report_digest"
+REGISTRAR_TAG = "wergate.registrar"
+# SQLite's "database is locked" and a server's 503: both pass.
+RETRIES_S = (0.1, 0.3, 1.0, 3.0)
+
+Answer = TypeVar("Answer")
 
 
-def record(tracking_uri: str, name: str, version: str, decision: Decision) -> str:
-    """Tags the version with the verdict and its reasons, moves it to Staging if it passed, returns its stage."""
-    client = MlflowClient(tracking_uri)
-    client.set_model_version_tag(name, version, "wergate.staging", "passed" if decision.passed else "refused")
-    for gate in decision.gates:
-        client.set_model_version_tag(name, version, f"wergate.staging.{gate.name}", str(gate))
-    if not decision.passed:
-        return "None"
-    with warnings.catch_warnings():
-        # Stages are deprecated, and they are what this project's users asked for.
-        warnings.simplefilter("ignore", FutureWarning)
-        client.transition_model_version_stage(name, version, "Staging")
-    return "Staging"
+class Stages(Protocol):
+    """Where a version stands: the one seam that knows of MLflow's deprecated stages."""
+
+    def read(self, version: Any, aliases: Mapping[str, str]) -> str: ...
+
+    def write(self, name: str, version: str, stage: str, aliases: Callable[[], Mapping[str, str]]) -> None: ...
+
+
+class MlflowStages:
+    """Stages as MLflow keeps them; its archiving of the others is one transaction with the move."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        self._client = client
+
+    def read(self, version: Any, aliases: Mapping[str, str]) -> str:
+        return str(version.current_stage)
+
+    def write(self, name: str, version: str, stage: str, aliases: Callable[[], Mapping[str, str]]) -> None:
+        alone = stage in ("Staging", "Production")
+        with warnings.catch_warnings():
+            # Stages are deprecated, and they are what this project's users asked for.
+            warnings.simplefilter("ignore", FutureWarning)
+            _answer(self._client.transition_model_version_stage, name, version, stage, archive_existing_versions=alone)
+
+
+class AliasStages:
+    """Stages read off the aliases, for an MLflow that has dropped its own."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        self._client = client
+
+    def read(self, version: Any, aliases: Mapping[str, str]) -> str:
+        number = str(version.version)
+        return next((stage for stage in ("Production", "Staging") if aliases.get(stage.lower()) == number), "None")
+
+    def write(self, name: str, version: str, stage: str, aliases: Callable[[], Mapping[str, str]]) -> None:
+        if stage in ("Staging", "Production"):
+            _answer(self._client.set_registered_model_alias, name, stage.lower(), version)
+        for alias, holder in aliases().items():
+            if holder == version and alias in ("staging", "production") and alias != stage.lower():
+                _answer(self._client.delete_registered_model_alias, name, alias)
+
+
+class MlflowShelf:
+    """A registered model behind `wergate.shelf.Shelf`."""
+
+    def __init__(self, name: str, uri: str, registry_uri: str, stages: Stages | None = None) -> None:
+        self.name = name
+        self._client = MlflowClient(uri, registry_uri)
+        has_stages = hasattr(self._client, "transition_model_version_stage")
+        self._stages = stages or (MlflowStages if has_stages else AliasStages)(self._client)
+
+    def tags(self) -> Mapping[str, str]:
+        return dict(self._model().tags)
+
+    def look(self) -> Snapshot:
+        """Versions first: an alias that is read later may be newer than its stage, never older."""
+        found = list(self._versions())
+        model = self._model()
+        aliases = {alias: str(version) for alias, version in model.aliases.items()}
+        versions = {str(v.version): self._version(v, aliases) for v in found}
+        return Snapshot(self.name, versions, aliases, dict(model.tags))
+
+    def _model(self) -> Any:
+        return _answer(self._client.get_registered_model, self.name)
+
+    def _versions(self) -> Iterator[Any]:
+        token = None
+        while True:
+            page = _answer(self._client.search_model_versions, f"name='{self.name}'", 1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _version(self, version: Any, aliases: Mapping[str, str]) -> Version:
+        stage = self._stages.read(version, aliases)
+        return Version(
+            str(version.version), stage, version.creation_timestamp, version.run_id or "", dict(version.tags)
+        )
+
+    def registrar(self, version: Version) -> str:
+        """Who ran the run that registered the version, or its tag `wergate.registrar`; empty when neither is known."""
+        if version.run_id:
+            try:
+                user = self._client.get_run(version.run_id).data.tags.get("mlflow.user", "")
+            except MlflowException:
+                user = ""
+            if user:
+                return str(user)
+        return version.tags.get(REGISTRAR_TAG, "")
+
+    def set_tag(self, key: str, value: str) -> None:
+        _answer(self._client.set_registered_model_tag, self.name, key, value)
+
+    def delete_tag(self, key: str) -> None:
+        _answer(self._client.delete_registered_model_tag, self.name, key)
+
+    def set_version_tag(self, version: str, key: str, value: str) -> None:
+        _answer(self._client.set_model_version_tag, self.name, version, key, value)
+
+    def set_stage(self, version: str, stage: str) -> None:
+        self._stages.write(self.name, version, stage, lambda: self.look().aliases)
+
+    def set_alias(self, alias: str, version: str) -> None:
+        _answer(self._client.set_registered_model_alias, self.name, alias, version)
+
+    def delete_alias(self, alias: str) -> None:
+        _answer(self._client.delete_registered_model_alias, self.name, alias)
+
+    def find_report(self, version: Version, test_digest: str) -> FoundReport | None:
+        """The newest finished report of exactly this version on this test set, or on any where the digest is empty.
+
+        One older than the version is of another that had its number, before the model was deleted and made again.
+        """
+        query = (
+            f"tags.`{REPORT_FOR_TAG}` = '{self.name}/{version.number}'"
+            f" and attributes.status = 'FINISHED' and attributes.start_time >= {version.created_ms}"
+        )
+        if test_digest:
+            query += f" and tags.`{TEST_DIGEST_TAG}` = '{test_digest}'"
+        experiments = [found.experiment_id for found in _answer(self._client.search_experiments)]
+        newest = ["attributes.start_time DESC"]
+        runs = _answer(self._client.search_runs, experiments, query, max_results=1, order_by=newest)
+        return self._load(runs[0], version.number) if runs else None
+
+    def _load(self, run: Any, version: str) -> FoundReport:
+        run_id = run.info.run_id
+        with tempfile.TemporaryDirectory() as folder:
+            path = _answer(self._client.download_artifacts, run_id, REPORT_ARTIFACT, folder)
+            report = parse_report(Path(path).read_text(encoding="utf-8"), f"run {run_id}: {REPORT_ARTIFACT}")
+        promised = run.data.tags.get(REPORT_DIGEST_TAG)
+        if (report.model, report.version, report.digest) != (self.name, version, promised):
+            raise RegistryError(
+                f"run {run_id}: {REPORT_ARTIFACT} is of {report.model}/{report.version} with digest {report.digest}, "
+                f"but its tags promise {self.name}/{version} with {promised}; delete the run and evaluate again"
+            )
+        return FoundReport(run_id, report)
+
+    def write_artifact(self, run_id: str, path: str, text: str) -> None:
+        _answer(self._client.log_text, run_id, text, path)
+
+
+def parse_report(text: str, place: str) -> EvalReport:
+    """The report, or a ConfigError with every fault of its JSON."""
+    try:
+        return parse(EvalReport, json.loads(text), place)
+    except ValueError as error:
+        raise RegistryError(f"{place} is not JSON: {error}; evaluate again") from None
+
+
+def store_uris() -> tuple[str, str]:
+    """Where the runs are, and where the registry is: the same unless MLFLOW_REGISTRY_URI says otherwise."""
+    tracking, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    uri = tracking_uri()
+    return uri, uri if registry == tracking else registry
+
+
+def open_shelf(name: str) -> MlflowShelf:
+    """The registered model in the store that MLflow's settings name."""
+    try:
+        return MlflowShelf(name, *store_uris())
+    except ModuleNotFoundError as error:
+        raise RegistryError(f"the store's driver {error.name} is not installed; install wertune[postgres]") from None
+
+
+def _answer(call: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:
+    """The call's answer, asked again while the store is only busy; every other failure is a RegistryError."""
+    for pause_s in (*RETRIES_S, None):
+        try:
+            return call(*arguments, **options)
+        except MlflowException as error:
+            if pause_s is None or error.error_code != "TEMPORARILY_UNAVAILABLE":
+                text = " ".join(str(error.message).split())[:500]
+                raise RegistryError(f"the registry refused {call.__name__}: {text}") from None
+            time.sleep(pause_s)
+    raise AssertionError("the last try returns or raises")

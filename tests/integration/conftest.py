@@ -85,7 +85,8 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         (workspace.project / "project.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
         policies = workspace.folder / "registry" / "policies"
         policies.mkdir(parents=True)
-        (policies / f"{name}.yaml").write_text("max_test_wer: 1.0\n", encoding="utf-8")
+        gate = {"kind": "wer", "limit": 1.0}
+        (policies / f"{name}.yaml").write_text(yaml.safe_dump({"staging": [gate], "production": [gate]}))
         return workspace
 
     return make

@@ -12,10 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import pytest
 from tests.integration.conftest import DEMO, Workspace
 
 from wertune.audio import load_audio
+from wertune.eval_report import EvalReport
 
 SEARCH = {
     "trials": 2,
@@ -89,9 +91,30 @@ def test_the_output_ends_with_the_table_and_the_command_that_opens_the_ui(search
 
 def test_the_first_version_is_1_and_carries_the_reasons_of_its_stage(searched: SimpleNamespace) -> None:
     version = searched.client.get_model_version("searched", "1")
-    verdict = version.tags["wergate.staging"]
-    assert version.current_stage == ("Staging" if verdict == "passed" else "None")
-    assert "must be <" in version.tags["wergate.staging.test_wer_limit"]
+    decision = json.loads(version.tags["wergate.decision.staging"])
+    assert version.current_stage == ("Staging" if decision["passed"] else "None")
+    stored = mlflow.artifacts.load_dict(f"runs:/{decision['run_id']}/{decision['artifact']}")
+    assert [gate["kind"] for gate in stored["gates"]] == ["wer"]
+    assert stored["report_digest"] == decision["report_digest"]
+
+
+def test_the_report_of_the_version_is_complete(searched: SimpleNamespace) -> None:
+    """What a gate may ask for was measured on what was registered, in a process of its own."""
+    run_id = json.loads(searched.client.get_model_version("searched", "1").tags["wergate.decision.staging"])["run_id"]
+    report = EvalReport.model_validate(mlflow.artifacts.load_dict(f"runs:/{run_id}/eval_report.json"))
+    assert (report.model, report.version) == ("searched", "1")
+    assert set(report.sets) == {"test", "retention_test", "silence", "noise", "short"}
+    assert set(report.baseline) == {"test", "retention_test"}
+    assert report.baseline["test"].digest == report.sets["test"].digest
+    assert report.sets["test"].wer == pytest.approx(searched.client.get_run(run_id).data.metrics["test_wer"])
+    assert sum(report.training_terms.values()) > 0
+    assert report.leakage == ()
+    assert 0 < report.cost.trainable_percent < 2
+    assert min(report.cost.real_time_factor, report.cost.peak_memory_mb, report.cost.adapter_mb) > 0
+    known = report.provenance
+    assert known.seed == 0
+    assert all((known.base_model_digest, known.adapter_digest, known.normaliser, known.decode, known.context))
+    assert set(known.data_digests) >= {"train", "test"}
 
 
 CLEAN_PROCESS = """
@@ -161,10 +184,10 @@ def test_it_serves_over_http(searched: SimpleNamespace, clip: dict[str, Any], py
         start_new_session=True,
     )
 
-    def ask(row: dict[str, str]) -> Any:
+    def ask(row: dict[str, str], **params: bool) -> Any:
         request = urllib.request.Request(
             f"http://127.0.0.1:{free_port}/invocations",
-            json.dumps({"dataframe_records": [row]}).encode(),
+            json.dumps({"dataframe_records": [row], "params": params}).encode(),
             {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request) as reply:
@@ -174,8 +197,14 @@ def test_it_serves_over_http(searched: SimpleNamespace, clip: dict[str, Any], py
         _wait_for(lambda: _answers(f"http://127.0.0.1:{free_port}/ping"), process)
         audio = base64.b64encode(Path(clip["audio_filepath"]).read_bytes()).decode()
         assert ask({"audio": audio})["predictions"] == [{"text": pyfunc_text}]
-        with pytest.raises(urllib.error.HTTPError):
-            ask({"path": clip["audio_filepath"]})  # over HTTP no file of the server may be named
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask({"path": clip["audio_filepath"]})
+        assert refused.value.code == 400
+        assert "path is not read over HTTP" in json.load(refused.value)["message"]
+        (detailed,) = ask({"audio": audio}, details=True)["predictions"]
+        assert detailed["text"] == pyfunc_text
+        assert -3 < detailed["avg_logprob"] < 0
+        assert detailed["duration_s"] == pytest.approx(clip["duration"], abs=0.05)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)

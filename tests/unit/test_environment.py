@@ -31,13 +31,22 @@ def test_conda_pins_are_those_of_the_lock() -> None:
     assert {name: locked[name] for name in _conda_pins()} == _conda_pins()
 
 
-def test_every_entry_point_is_a_command() -> None:
-    from wertune.__main__ import cli
+def _package(command: str) -> str:
+    """`wertune` or `wergate`."""
+    return re.search(r"python -m (\w+) ", command)[1]  # type: ignore[index]
 
+
+def test_every_entry_point_is_a_command() -> None:
+    from wergate.__main__ import cli as wergate
+    from wertune.__main__ import cli as wertune
+
+    commands = {("wertune", name): command for name, command in wertune.commands.items()}
+    commands |= {("wergate", name): command for name, command in wergate.commands.items()}
     project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
-    assert set(project["entry_points"]) == set(cli.commands)
-    for name, entry in project["entry_points"].items():
-        options = {option.lstrip("-") for parameter in cli.commands[name].params for option in parameter.opts}
+    entry_points = {(_package(entry["command"]), name): entry for name, entry in project["entry_points"].items()}
+    assert set(entry_points) == set(commands)
+    for name, entry in entry_points.items():
+        options = {option.lstrip("-") for parameter in commands[name].params for option in parameter.opts}
         assert {key.replace("_", "-") for key in entry.get("parameters", {})} <= options
 
 

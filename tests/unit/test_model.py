@@ -28,6 +28,7 @@ DiskFullAfter = Callable[[int], AbstractContextManager[None]]
 LINEAR_LAYERS = 2 * 6 + 2 * 10  # q, k, v, out, fc1, fc2 of two encoder layers; the decoder's also attend to the encoder
 EVERY_MODULE = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 START, NO_TIMESTAMPS, END = 50257, 50362, 50256
+MULTIPLIES_BFLOAT16 = wertune.model._multiplies_bfloat16  # as it is, before conftest replaces it
 
 
 @pytest.fixture
@@ -531,3 +532,24 @@ def test_a_saved_strength_is_what_a_reload_writes(load_tiny: Callable[..., Whisp
     torch.testing.assert_close(whisper.loss(_features(), labels), full)
     reloaded = load_adapter(load_tiny(), tmp_path / "adapter")
     torch.testing.assert_close(reloaded.loss(_features(), labels), half)
+
+
+def test_bfloat16_is_for_hardware_that_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capabilities, expected in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
+        assert MULTIPLIES_BFLOAT16(torch.device("cpu")) is expected
+    assert MULTIPLIES_BFLOAT16(torch.device("cuda"))
+
+
+@pytest.mark.parametrize("quantization", ["int8", "none"])
+def test_gradients_in_bfloat16_point_where_those_in_float32_do(
+    load_tiny: LoadTiny, quantization: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients = []
+    for bfloat16 in (False, True):
+        monkeypatch.setattr(wertune.model, "_multiplies_bfloat16", lambda _, on=bfloat16: on)
+        whisper = _shaken(add_lora(load_tiny(quantization), LoraConfig(r=4, dropout=0.0), seed=0))
+        whisper.backward(whisper.loss(_features(clips=2), whisper.pad_labels([whisper.label_ids("my CPF")] * 2)))
+        found = [p.grad.flatten() for p in whisper.model.parameters() if p.grad is not None]
+        gradients.append(torch.cat(found).float())
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99

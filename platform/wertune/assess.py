@@ -1,0 +1,173 @@
+"""A registered version, measured as it will serve: every set that a gate may ask for, beside the untouched base."""
+
+import hashlib
+import time
+import zlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from wertune.audio import SAMPLE_RATE_HZ, Samples
+from wertune.baseline import baseline_scores
+from wertune.config import ContextConfig, DecodeConfig
+from wertune.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
+from wertune.evaluate import score_set, transcribe_samples
+from wertune.hallucination import hallucination_sets
+from wertune.manifest import Recording
+from wertune.metrics import Clip, Scores, Utterance, score
+from wertune.model import Whisper, adapter_digest
+from wertune.prepare import Prepared
+from wertune.report import Comparison
+from wertune.text import normaliser_version
+from wertune.tracking import RegisteredVersion
+from wertune.trial import peak_memory_mb
+
+SCORED_SPLITS = ("test", "retention_test")
+TIMED_CLIPS = 12
+FULL_CONTEXT = ContextConfig(short=False)
+
+
+def counts_of(utterance: Utterance, hypothesis_words: int) -> UtteranceCounts:
+    """An utterance as a gate reads it."""
+    words, text = utterance.words, utterance.hypothesis.encode()
+    return UtteranceCounts(
+        id=utterance.id,
+        speaker=utterance.speaker,
+        channel=utterance.channel,
+        duration_s=utterance.duration_s,
+        reference=utterance.reference,
+        hypothesis=utterance.hypothesis,
+        words=words.length,
+        substitutions=words.substitutions,
+        deletions=words.deletions,
+        insertions=words.insertions,
+        characters=utterance.characters.length,
+        character_errors=utterance.characters.errors,
+        lexicon_words=utterance.lexicon_words.length,
+        lexicon_errors=utterance.lexicon_words.errors,
+        terms={term: (c.hits, c.misses, c.false_alarms) for term, c in utterance.terms.items()},
+        hypothesis_words=hypothesis_words,
+        compression_ratio=len(text) / len(zlib.compress(text)),
+    )
+
+
+def set_report(prepared: Prepared, scores: Scores, digest: str) -> SetReport:
+    """A scored set, its clips named by manifest line or by number, never by a folder of this machine."""
+    rows = []
+    for utterance in scores.utterances:
+        row = counts_of(utterance, len(prepared.normalise(utterance.hypothesis).split()))
+        rows.append(row.model_copy(update={"id": Path(row.id).name}))
+    return SetReport(digest=digest, utterances=tuple(rows))
+
+
+def leakage(prepared: Prepared, trained_on: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Clips of the test set whose audio or normalised text stood among the `(audio digest, text)` of training."""
+    audio = {digest for digest, _ in trained_on}
+    texts = {prepared.normalise(text) for _, text in trained_on}
+    found = []
+    for recording in prepared.dataset["test"]:
+        name = Path(recording.place).name
+        if recording.digest in audio:
+            found.append(f"{name}: the same audio as a clip of training")
+        elif prepared.normalise(recording.row.text) in texts:
+            found.append(f"{name}: the same sentence as a clip of training")
+    return tuple(found)
+
+
+def training_terms(prepared: Prepared, texts: Sequence[str]) -> dict[str, int]:
+    """How often each term of the lexicon stands in `texts`; 0 for those that do not."""
+    counts = dict.fromkeys(prepared.lexicon.written, 0)
+    for text in texts:
+        for term, times in prepared.finder.find(text).items():
+            counts[term] += times
+    return counts
+
+
+def made_up_words(
+    whisper: Whisper, prepared: Prepared, context: ContextConfig, decode: DecodeConfig
+) -> dict[str, SetReport]:
+    """What the model writes where nothing is said."""
+    speech = [recording.samples() for recording in prepared.dataset["test"]]
+    reports = {}
+    for name, clips in hallucination_sets(speech).items():
+        texts = transcribe_samples(whisper, clips, context, decode)
+        silent = [Clip(f"{name}:{i}", "", duration_s=clip.size / SAMPLE_RATE_HZ) for i, clip in enumerate(clips, 1)]
+        digest = hashlib.sha256(b"".join(clip.tobytes() for clip in clips)).hexdigest()
+        reports[name] = set_report(prepared, score(silent, texts, prepared.normalise, prepared.finder), digest)
+    return reports
+
+
+def real_time_factor(whisper: Whisper, clips: Sequence[Samples], context: ContextConfig, decode: DecodeConfig) -> float:
+    """Seconds of work for a second of speech, clip by clip as a service gets them."""
+    started = time.perf_counter()
+    for clip in clips:
+        transcribe_samples(whisper, [clip], context, decode)
+    return (time.perf_counter() - started) * SAMPLE_RATE_HZ / sum(clip.size for clip in clips)
+
+
+def timed_clips(recordings: Sequence[Recording]) -> list[Samples]:
+    """Every so manyth clip, so that all speakers have their turn."""
+    step = max(1, len(recordings) // TIMED_CLIPS)
+    return [recording.samples() for recording in recordings[::step]][:TIMED_CLIPS]
+
+
+def assess(
+    prepared: Prepared, served: tuple[Whisper, ContextConfig, DecodeConfig], version: RegisteredVersion
+) -> tuple[EvalReport, dict[str, Comparison]]:
+    """The whole report of a `served` version, and its scores on test and retention beside the untouched base's.
+
+    What it was trained on is what its own run says of that.
+    """
+    whisper, context, decode = served
+    clips = timed_clips(prepared.dataset["test"])
+    real_time_factor(whisper, clips[:1], context, decode)  # the first call is slower than those that follow
+    speed = real_time_factor(whisper, clips, context, decode)
+    sets = made_up_words(whisper, prepared, context, decode)
+    comparisons = {}
+    for split, before in baseline_scores(prepared, SCORED_SPLITS).items():
+        features = prepared.evaluation_set(split, context, whisper.mel_bins)
+        after = score_set(whisper, features, decode, prepared.normalise, prepared.finder)
+        comparisons[split] = Comparison(before, after)
+        sets[split] = set_report(prepared, after, prepared.dataset.digest(split))
+    peak_mb = peak_memory_mb(whisper)
+    base = prepared.whisper(prepared.project.trial.quantization)
+    base_speed = real_time_factor(base, clips, FULL_CONTEXT, decode)
+    report = EvalReport(
+        model=version.name,
+        version=version.version,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        sets=sets,
+        baseline={
+            split: set_report(prepared, both.before, prepared.dataset.digest(split))
+            for split, both in comparisons.items()
+        },
+        training_terms=training_terms(prepared, [text for _, text in version.training_rows]),
+        leakage=leakage(prepared, version.training_rows),
+        cost=Cost(
+            trainable_parameters=int(version.metrics.get("trainable_parameters", 0)),
+            trainable_percent=version.metrics.get("trainable_percent", 0.0),
+            adapter_mb=version.metrics.get("adapter_mb", 0.0),
+            peak_memory_mb=peak_mb,
+            real_time_factor=speed,
+            baseline_real_time_factor=base_speed,
+        ),
+        provenance=_provenance(prepared, whisper, context, decode, version),
+    )
+    return report, comparisons
+
+
+def _provenance(
+    prepared: Prepared, whisper: Whisper, context: ContextConfig, decode: DecodeConfig, version: RegisteredVersion
+) -> Provenance:
+    seed = version.params.get("best_seed", "")
+    return Provenance(
+        git_commit=version.tags.get("mlflow.source.git.commit", ""),
+        data_digests=dict(version.dataset_digests),
+        base_model=version.tags.get("wertune.base_model", ""),
+        base_model_digest=version.tags.get("wertune.base_model_digest", ""),
+        adapter_digest=adapter_digest(whisper),
+        seed=int(seed) if seed.lstrip("-").isdigit() else None,
+        normaliser=normaliser_version(prepared.project.language),
+        decode=decode.model_dump(),
+        context=context.model_dump(),
+    )

@@ -1,0 +1,100 @@
+"""What an evaluation found, as counts: JSON that a gate reads without knowing how the model was made."""
+
+import hashlib
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from wertune.config import Frozen
+
+SCHEMA_VERSION = 1
+
+
+class UtteranceCounts(Frozen):
+    """One clip's edits; `lexicon_…` are those on words of the lexicon (B-WER), the rest is U-WER."""
+
+    id: str
+    speaker: str = ""
+    channel: str = ""
+    duration_s: float = Field(ge=0)
+    reference: str
+    hypothesis: str
+    words: int = Field(ge=0, description="words of the normalised reference")
+    substitutions: int = Field(ge=0)
+    deletions: int = Field(ge=0)
+    insertions: int = Field(ge=0)
+    characters: int = Field(ge=0)
+    character_errors: int = Field(ge=0)
+    lexicon_words: int = Field(ge=0)
+    lexicon_errors: int = Field(ge=0)
+    terms: dict[str, tuple[int, int, int]] = Field(description="hits, misses and false alarms of each written term")
+    hypothesis_words: int = Field(ge=0)
+    compression_ratio: float = Field(ge=0, description="bytes of the text over its bytes compressed by zlib")
+
+    @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    @model_validator(mode="after")
+    def _parts_within_the_whole(self) -> Self:
+        if self.lexicon_words > self.words or self.lexicon_errors > self.errors:
+            raise ValueError(f"utterance {self.id}: lexicon words and errors must be a part of all words and errors")
+        return self
+
+
+class SetReport(Frozen):
+    """One evaluation set; `digest` is that of its audio and texts."""
+
+    digest: str
+    utterances: tuple[UtteranceCounts, ...]
+
+    @property
+    def wer(self) -> float:
+        """Corpus WER; where nothing is said, 1 as soon as a word is written."""
+        errors, words = sum(u.errors for u in self.utterances), sum(u.words for u in self.utterances)
+        return errors / words if words else float(errors > 0)
+
+
+class Cost(Frozen):
+    """What serving takes; the real-time factors are of one run on one machine."""
+
+    trainable_parameters: int = Field(ge=0)
+    trainable_percent: float = Field(ge=0)
+    adapter_mb: float = Field(ge=0)
+    peak_memory_mb: float = Field(ge=0)
+    real_time_factor: float = Field(ge=0, description="seconds of work for a second of speech")
+    baseline_real_time_factor: float = Field(ge=0)
+
+
+class Provenance(Frozen):
+    """Where the adapter and its numbers come from; an empty value is an unknown one, which a gate may refuse."""
+
+    git_commit: str = ""
+    data_digests: dict[str, str] = Field(default_factory=dict)
+    base_model: str = ""
+    base_model_digest: str = ""
+    adapter_digest: str = ""
+    seed: int | None = None
+    normaliser: str = ""
+    decode: dict[str, float | int | str] = Field(default_factory=dict)
+    context: dict[str, float | int | str | bool] = Field(default_factory=dict)
+
+
+class EvalReport(Frozen):
+    """A registered version measured in a clean process, beside the untouched base on the same clips."""
+
+    schema_version: int = SCHEMA_VERSION
+    model: str
+    version: str
+    created: str = Field(description="UTC, ISO 8601")
+    sets: dict[str, SetReport] = Field(description="test, retention_test, silence, noise, short, …")
+    baseline: dict[str, SetReport]
+    training_terms: dict[str, int] = Field(description="how often each term of the lexicon was said in training")
+    leakage: tuple[str, ...] = Field((), description="clips of the test set that training had, or their texts")
+    cost: Cost
+    provenance: Provenance
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the report's canonical JSON: what a decision and an approval are bound to."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

@@ -1,0 +1,46 @@
+"""Clips in which nobody says a word: a transcriber should write (nearly) nothing for them. Made, not recorded."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from wertune.audio import SAMPLE_RATE_HZ, Samples
+from wertune.augment import add_coloured_noise
+
+CLIPS_PER_SET = 20
+SECONDS = (1.0, 12.0)
+SHORT_SECONDS = (0.1, 0.45)
+SILENCE_DBFS = (-90.0, -60.0)
+NOISE_DBFS = (-45.0, -20.0)
+
+
+def hallucination_sets(speech: Sequence[Samples], seed: int = 0) -> Mapping[str, list[Samples]]:
+    """`silence` (a faint hiss), `noise` (white, pink or hum) and `short`: beginnings of `speech` under half a second.
+
+    Equal arguments give equal samples, float32 at 16 kHz.
+    """
+    generator = np.random.default_rng(seed)
+    sets = {
+        "silence": [_hiss(_length(SECONDS, generator), SILENCE_DBFS, generator) for _ in range(CLIPS_PER_SET)],
+        "noise": [_noise(_length(SECONDS, generator), generator) for _ in range(CLIPS_PER_SET)],
+    }
+    if speech:
+        chosen = generator.choice(len(speech), size=min(CLIPS_PER_SET, len(speech)), replace=False)
+        sets["short"] = [speech[int(i)][: _length(SHORT_SECONDS, generator)] for i in chosen]
+    return sets
+
+
+def _length(seconds: tuple[float, float], generator: np.random.Generator) -> int:
+    return round(float(generator.uniform(*seconds)) * SAMPLE_RATE_HZ)
+
+
+def _hiss(samples: int, dbfs: tuple[float, float], generator: np.random.Generator) -> Samples:
+    amplitude = 10 ** (generator.uniform(*dbfs) / 20)
+    return (amplitude * generator.standard_normal(samples)).astype(np.float32)
+
+
+def _noise(samples: int, generator: np.random.Generator) -> Samples:
+    quiet = torch.from_numpy(_hiss(samples, NOISE_DBFS, generator))
+    noisy = add_coloured_noise(quiet, float(generator.uniform(-20.0, 0.0)), generator)
+    return noisy.clamp(-1.0, 1.0).numpy()

@@ -1,0 +1,188 @@
+"""The registry's command line. Exit status: 0 done, 1 refused or a mistake in what was asked for, 2 usage."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from wergate.desk import Desk
+    from wergate.policy import Policy
+
+EXIT_REFUSED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+@click.group(context_settings={"show_default": True})
+def cli() -> None:
+    """Moves versions through the registry: only what clears every gate and a person's approval is served.
+
+    Exit status: 0 done, 1 refused or a mistake in what was asked for, 2 usage.
+    """
+
+
+def main() -> None:
+    """Runs a command; a refusal ends it with a message, and the run that `mlflow run` made with FAILED."""
+    from wertune.errors import WertuneError
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        cli.main(standalone_mode=False, prog_name="wergate")
+    except click.ClickException as error:
+        _refuse(error.format_message(), EXIT_USAGE)
+    except WertuneError as error:
+        _refuse(str(error), EXIT_REFUSED)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _refuse(reason: str, status: int) -> None:
+    click.echo(f"wergate: {reason}", err=True)
+    if "MLFLOW_RUN_ID" in os.environ:
+        from wertune.tracking import fail_project_run
+
+        fail_project_run(reason)
+    sys.exit(status)
+
+
+def _note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which model, and whether the answer is for a program."""
+    project = click.Path(path_type=Path)
+    options = [
+        click.option("--project", type=project, default=Path("projects/sg_gov"), help="its folder"),
+        click.option("--model", default="", help="the registered model; empty: the project's name"),
+        click.option("--json", "as_json", is_flag=True, help="prints JSON instead of a table"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+policy_option = click.option("--policy", default="", help="a YAML file; empty: registry/policies/<model>.yaml")
+version_option = click.option("--version", default="", help="the registered version's number, such as 3")
+
+
+def _model(project: Path, model: str) -> str:
+    from wertune.config import ProjectConfig, load_yaml
+
+    return model or load_yaml(project / "project.yaml", ProjectConfig).name
+
+
+def _policy(path: str, model: str) -> "Policy":
+    from wergate.policy import load_policy
+
+    return load_policy(Path(path or f"registry/policies/{model}.yaml"))
+
+
+def _desk(model: str) -> "Desk":
+    from wergate.open import open_desk
+
+    return open_desk(model, _note)
+
+
+def _required(value: str, option: str) -> str:
+    if not value.strip():
+        raise click.UsageError(f"{option} is empty, but must be given")
+    return value.strip()
+
+
+@cli.command()
+@model_options
+@version_option
+@click.option("--to", type=click.Choice(["Staging", "Production"], case_sensitive=False), required=True)
+@click.option("--reason", default="", help="kept in the audit trail")
+@policy_option
+def promote(project: Path, model: str, as_json: bool, version: str, to: Any, reason: str, policy: str) -> None:
+    """Evaluates where needed, decides by the policy, and moves the version where every gate passed."""
+    version, model = _required(version, "--version"), _model(project, model)
+    rules = _policy(policy, model)
+    from wergate.errors import Refused
+    from wergate.open import evaluate_in_a_clean_process
+    from wergate.page import text_table
+    from wergate.promote import promote as run
+
+    try:
+        outcome = run(_desk(model), version, to, rules, evaluate_in_a_clean_process(project), reason)
+    except Refused as refused:
+        decision = json.loads(refused.decision_json or "null")
+        _answer(as_json, {"moved": False, "refused": str(refused), "decision": decision}, refused.table)
+        raise
+    decision = outcome.decision
+    values = {"moved": outcome.moved, "text": outcome.text}
+    values["decision"] = decision.model_dump(mode="json") if decision else None
+    _answer(as_json, values, (text_table(decision) + "\n\n" if decision else "") + outcome.text)
+
+
+def _answer(as_json: bool, values: Any, text: str) -> None:
+    if as_json or text:
+        click.echo(json.dumps(values, ensure_ascii=False, indent=1) if as_json else text)
+
+
+@cli.command()
+@model_options
+@version_option
+@click.option("--approver", default="", help="who has looked at the decision and wants the version served")
+@click.option("--comment", default="", help="kept with the approval")
+@policy_option
+def approve(project: Path, model: str, as_json: bool, version: str, approver: str, comment: str, policy: str) -> None:
+    """Records a person's approval, without which nothing goes to Production."""
+    version, approver = _required(version, "--version"), _required(approver, "--approver")
+    model = _model(project, model)
+    rules = _policy(policy, model)
+    from wergate.approve import approve as run
+
+    approval = run(_desk(model), version, approver, comment, rules)
+    text = f"{model}/{version} is approved by {approval.approver} under policy {approval.policy_digest[:8]}"
+    _answer(as_json, approval.model_dump(mode="json"), text)
+
+
+@cli.command()
+@model_options
+@click.option("--reason", default="", help="kept in the audit trail; must be given")
+def rollback(project: Path, model: str, as_json: bool, reason: str) -> None:
+    """Puts the version back into Production that was there before."""
+    reason, model = _required(reason, "--reason"), _model(project, model)
+    from wergate.rollback import rollback as run
+
+    outcome = run(_desk(model), reason)
+    _answer(as_json, {"moved": outcome.moved, "text": outcome.text}, outcome.text)
+
+
+@cli.command()
+@model_options
+def history(project: Path, model: str, as_json: bool) -> None:
+    """Prints every move and approval of the model."""
+    from wergate.history import history as entries_of
+    from wergate.history import history_table
+
+    entries = entries_of(_desk(_model(project, model)).shelf.look())
+    _answer(as_json, [entry.model_dump(mode="json") for entry in entries], history_table(entries))
+
+
+@cli.command()
+@model_options
+@click.option("--repair", type=click.BOOL, default=False, help="true: brings stages and aliases back to the trail")
+def check(project: Path, model: str, as_json: bool, repair: bool) -> None:
+    """Compares stages and aliases with the audit trail; status 1 where something remains wrong."""
+    model = _model(project, model)
+    from wergate.errors import RegistryError
+    from wergate.rollback import check as run
+
+    done, left = run(_desk(model), repair)
+    lines = [f"repaired: {text}" for text in done] + [f"wrong: {text}" for text in left]
+    _answer(as_json, {"repaired": done, "wrong": left}, "\n".join(lines) or f"{model} is as its audit trail says")
+    if left:
+        raise RegistryError(f"{model}: {'; '.join(left)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Where a decision is kept: JSON and a page beside the report, its short form and place as tags of the version."""
+
+from wergate.decide import Decision, summary
+from wergate.errors import Refused
+from wergate.page import html_page
+from wergate.policy import Policy
+from wergate.records import DecisionRef, new_token, parse_tag, utc_now
+from wergate.shelf import FoundReport, Shelf, Version
+
+
+def record_decision(shelf: Shelf, run_id: str, decision: Decision) -> DecisionRef:
+    """Writes it under a name of its own, so that a later decision on the same report does not replace it."""
+    stem = f"decisions/{utc_now():%Y%m%dT%H%M%S}-{new_token()}-{decision.transition}"
+    shelf.write_artifact(run_id, f"{stem}.json", decision.model_dump_json(indent=1))
+    shelf.write_artifact(run_id, f"{stem}.html", html_page(decision))
+    reference = DecisionRef(
+        run_id=run_id,
+        artifact=f"{stem}.json",
+        passed=decision.passed,
+        policy_digest=decision.policy_digest,
+        report_digest=decision.report_digest,
+        test_digest=decision.test_digest,
+        champion_version=decision.champion_version or "",
+    )
+    shelf.set_version_tag(decision.version, f"wergate.{decision.transition}", summary(decision))
+    shelf.set_version_tag(decision.version, _tag(decision.transition), reference.model_dump_json())
+    return reference
+
+
+def _tag(transition: str) -> str:
+    return f"wergate.decision.{transition}"
+
+
+def require_staging(version: Version, policy: Policy, found: FoundReport) -> None:
+    """Refused unless the version passed the gates of Staging with this report and policy.
+
+    Where it stands now does not matter: a newer candidate may have taken its place in Staging meanwhile.
+    """
+    key = _tag("staging")
+    text = version.tags.get(key)
+    decision = parse_tag(DecisionRef, key, text) if text else None
+    bound = (policy.digest, found.report.digest)
+    if decision is None or not decision.passed or (decision.policy_digest, decision.report_digest) != bound:
+        raise Refused(
+            f"version {version.number} has not passed the gates of Staging with the present policy and report; "
+            "promote it to Staging first"
+        )

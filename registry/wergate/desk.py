@@ -1,0 +1,80 @@
+"""What the commands share: the registry, its lock, and a move that is looked at again afterwards."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from wergate.decide import Decision, decide
+from wergate.errors import LockError, Overtaken, RegistryError
+from wergate.moves import Guard, carry_out, drifts, repair, require_no_drift, settle
+from wergate.policy import Policy
+from wergate.records import Move, trail, utc_now
+from wergate.shelf import Shelf, Snapshot
+from wertune.eval_report import EvalReport
+
+Judge = Callable[[EvalReport, EvalReport | None, Policy, str], Decision]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """All that a command works with; tests put fakes in."""
+
+    shelf: Shelf
+    lock: Callable[[], AbstractContextManager[Guard]]
+    who: str
+    judge: Judge = decide
+    now: Callable[[], datetime] = utc_now
+    say: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did; `decision` is none for a rollback and for what was there already."""
+
+    moved: bool
+    text: str
+    decision: Decision | None = None
+
+
+@contextmanager
+def settled(desk: Desk) -> Iterator[tuple[Guard, Snapshot]]:
+    """The lock, and the model with every interrupted move finished or undone."""
+    with desk.lock() as guard:
+        text, snapshot = settle(desk.shelf, guard)
+        if text:
+            desk.say(text)
+        require_no_drift(snapshot)
+        yield guard, snapshot
+
+
+def move_and_look(desk: Desk, snapshot: Snapshot, move: Move, guard: Guard, outcome: Outcome) -> Outcome:
+    """The move; then the model is read again and, where another's late write got in between, mended.
+
+    Raises Overtaken when the lock was lost on the way.
+    """
+    try:
+        carry_out(desk.shelf, snapshot, move, guard)
+        if _mendable(desk):
+            repair(desk.shelf, guard, desk.who)
+            if left := _mendable(desk):
+                raise RegistryError(f"moved, but {'; '.join(left)}; run check with repair=true")
+    except LockError as error:
+        raise Overtaken(str(error), move.token, outcome) from None
+    return outcome
+
+
+def _mendable(desk: Desk) -> list[str]:
+    return [drift.text for drift in drifts(desk.shelf.look()) if drift.repairable]
+
+
+def surviving(desk: Desk, act: Callable[[], Outcome]) -> Outcome:
+    """`act`; when it lost its lock, a new lock tells what came of the move: whoever had the old one settled it."""
+    try:
+        return act()
+    except Overtaken as lost:
+        with desk.lock() as guard:
+            repair(desk.shelf, guard, desk.who)
+            if lost.token not in {record.move.token for record in trail(desk.shelf.tags())}:
+                raise
+        return lost.outcome

@@ -1,0 +1,41 @@
+"""What a command of the registry may end with; each message gives the value, the rule, the place and the remedy.
+
+WertuneError
+ └─ RegistryError      the registry does not hold what was asked for, or does not answer
+     ├─ Refused        a gate, a missing approval or a rule says no; nothing was moved
+     └─ LockError      the model's lock was not got, or was lost
+         └─ Overtaken  it was lost after the move had begun
+"""
+
+from typing import TYPE_CHECKING
+
+from wertune.errors import WertuneError
+
+if TYPE_CHECKING:
+    from wergate.desk import Outcome
+
+
+class RegistryError(WertuneError):
+    """The registry lacks a version, report or record, or has drifted from its audit trail."""
+
+
+class Refused(RegistryError):
+    """A move that the rules forbid; `table` is the decision's table where gates were asked."""
+
+    def __init__(self, reason: str, table: str = "", decision_json: str = "") -> None:
+        super().__init__(reason)
+        self.table = table
+        self.decision_json = decision_json
+
+
+class LockError(RegistryError):
+    """Another promoter holds the model, or took it over because this one was silent for too long."""
+
+
+class Overtaken(LockError):
+    """The lock was lost during the move that `token` names; `outcome` is what it would have come to."""
+
+    def __init__(self, reason: str, token: str, outcome: "Outcome") -> None:
+        super().__init__(reason)
+        self.token = token
+        self.outcome = outcome

@@ -1,0 +1,39 @@
+"""Pure evaluators, one a kind of gate: a gate and the evidence in, a result out."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from wergate.decision import GateResult
+from wergate.evidence import Evidence, NoEvidence
+from wergate.gate_kinds import GateSpec
+from wergate.gates import accuracy, delivery, robustness, terms
+from wergate.gates.verdict import unjudged
+
+EVALUATORS: Mapping[str, Callable[[Any, Evidence], GateResult]] = {
+    "wer": accuracy.wer,
+    "cer": accuracy.cer,
+    "b_wer": accuracy.lexicon_wer,
+    "u_wer": accuracy.other_wer,
+    "base": accuracy.better_than_base,
+    "champion": accuracy.better_than_champion,
+    "forgetting": accuracy.forgetting,
+    "term": terms.term,
+    "worst_term": terms.worst_term,
+    "hallucination": robustness.hallucination,
+    "loops": robustness.loops,
+    "slice": robustness.worst_slice,
+    "trainable_percent": delivery.trainable_percent,
+    "adapter_mb": delivery.adapter_mb,
+    "peak_memory_mb": delivery.peak_memory_mb,
+    "real_time_factor": delivery.real_time_factor,
+    "provenance": delivery.provenance,
+    "leakage": delivery.leakage,
+}
+
+
+def evaluate(gate: GateSpec, evidence: Evidence) -> GateResult:
+    """The gate's result; where it cannot be judged it has not passed, and the result says what is missing."""
+    try:
+        return EVALUATORS[gate.kind](gate, evidence)
+    except NoEvidence as missing:
+        return unjudged(gate, missing)

@@ -1,0 +1,83 @@
+"""From a figure to a result: the one place where a limit is applied."""
+
+from wergate.bootstrap import Interval
+from wergate.decision import GateResult
+from wergate.evidence import NoEvidence
+from wergate.gate_kinds import GateSpec
+from wergate.units import show
+
+
+def judged(gate: GateSpec, value: float, detail: str, remedy: str) -> GateResult:
+    """The plain value against the limit."""
+    return _result(gate, value, value, "", None, detail, remedy)
+
+
+def judged_end(gate: GateSpec, interval: Interval, detail: str, remedy: str) -> GateResult:
+    """The less favourable confidence end against the limit."""
+    end, name = (interval.low, "lower end") if gate.at_least else (interval.high, "upper end")
+    detail = f"{detail}; {interval.note}"
+    return _result(gate, interval.point, end, name, (interval.low, interval.high), detail, remedy)
+
+
+def unjudged(gate: GateSpec, missing: NoEvidence) -> GateResult:
+    """Not passed for want of evidence."""
+    return _without_value(gate, False, missing.detail, missing.remedy)
+
+
+def waived(gate: GateSpec, detail: str) -> GateResult:
+    """Passed, for there is nothing to compare with."""
+    return _without_value(gate, True, detail, "")
+
+
+def _without_value(gate: GateSpec, passed: bool, detail: str, remedy: str) -> GateResult:
+    return GateResult(
+        name=gate.title,
+        kind=gate.kind,
+        value=None,
+        rule=_rule(gate),
+        limit=gate.limit,
+        unit=gate.unit,
+        blocks=gate.blocks,
+        passed=passed,
+        detail=detail,
+        remedy=remedy,
+    )
+
+
+def _result(
+    gate: GateSpec,
+    value: float,
+    held: float,
+    name: str,
+    ends: tuple[float, float] | None,
+    detail: str,
+    remedy: str,
+) -> GateResult:
+    passed = _within(gate, held)
+    rule = f"{name} {_rule(gate)}".strip()
+    if not passed:
+        what = f"{name} {show(held, gate.unit)}" if name else show(held, gate.unit)
+        detail = f"{what}, but must be {_rule(gate)} {show(gate.limit, gate.unit)}: {detail}"
+    return GateResult(
+        name=gate.title,
+        kind=gate.kind,
+        value=value,
+        interval=ends,
+        rule=rule,
+        limit=gate.limit,
+        unit=gate.unit,
+        blocks=gate.blocks,
+        passed=passed,
+        detail=detail,
+        remedy="" if passed else remedy,
+    )
+
+
+def _rule(gate: GateSpec) -> str:
+    return ">=" if gate.at_least else "<" if gate.strict else "<="
+
+
+def _within(gate: GateSpec, held: float) -> bool:
+    if gate.at_least:
+        return held >= gate.limit
+    return held < gate.limit if gate.strict else held <= gate.limit

@@ -1,0 +1,160 @@
+"""One promoter at a time for a model: a database lock where the database is reached, and a ticket for everybody.
+
+The ticket is Lamport's bakery (1974, doi:10.1145/361082.361093) on tags of the registered model. Each promoter writes
+only its own tag, so that no write is ever lost to another; who has the lowest number goes first, in order of arrival.
+It needs nothing but a registry whose reads see every finished write (not a read replica), and so it also holds
+between those who reach the database and those who come over HTTP. A ticket that nobody has renewed for `lease_s`,
+by the watch of who waits, belongs to the dead and is thrown away; its owner, should it live, finds that out by its
+own watch before it moves anything. No two clocks are compared. What is left over HTTP: a single request that hangs
+on its way for longer than `lease_s`; the check after each move mends that.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from wergate.errors import LockError
+from wergate.records import new_token
+from wergate.shelf import TagBoard
+
+TICKET_PREFIX = "wergate.ticket."
+LEASE_S = 60.0
+WAIT_S = 600.0
+POLL_S = 0.1
+
+DatabaseLock = Callable[[float], AbstractContextManager[Callable[[], bool]]]
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """`number` 0 is being drawn; `beat` changes with every renewal; `direct` owners hold the database's lock too."""
+
+    token: str
+    lease_s: float
+    direct: bool
+    number: int = 0
+    beat: int = 0
+    owner: str = ""
+
+    @property
+    def key(self) -> str:
+        return TICKET_PREFIX + self.token
+
+    def before(self, other: "Ticket") -> bool:
+        """Whether `other` must wait for this one."""
+        return self.number == 0 or (self.number, self.token) < (other.number, other.token)
+
+
+class Lease:
+    """This process's ticket."""
+
+    def __init__(self, board: TagBoard, ticket: Ticket, still_locked: Callable[[], bool]) -> None:
+        self._board = board
+        self._ticket = ticket
+        self._still_locked = still_locked
+        self._renewed = time.monotonic()
+
+    def check(self) -> None:
+        """LockError unless both the database's lock and the ticket are still this process's."""
+        if not self._still_locked():
+            raise LockError(f"the database lock on {self._board.name} is gone; was the connection cut? start again")
+        if time.monotonic() - self._renewed > self._ticket.lease_s / 4:
+            self._write(replace(self._ticket, beat=self._ticket.beat + 1))
+
+    def take(self, deadline: float) -> None:
+        """Draws a number and waits for all lower ones."""
+        self._write(self._ticket)
+        others = self._others()
+        self._write(replace(self._ticket, number=1 + max((ticket.number for ticket in others), default=0)))
+        watch = _Watch(self._ticket.direct)
+        while ahead := [ticket for ticket in self._others() if ticket.before(self._ticket)]:
+            for dead in watch.dead(ahead):
+                self._board.delete_tag(dead.key)
+            if time.monotonic() > deadline:
+                raise LockError(f"{self._board.name} is still held by {ahead[0].owner}; wait for it and start again")
+            self.check()
+            time.sleep(POLL_S * len(ahead) * random.uniform(0.5, 1.5))
+
+    def drop(self) -> None:
+        self._board.delete_tag(self._ticket.key)
+
+    def _others(self) -> list[Ticket]:
+        tickets = _tickets(self._board)
+        if self._ticket.key not in {ticket.key for ticket in tickets}:
+            raise LockError(f"the lock on {self._board.name} was taken over: this process was silent for too long")
+        return [ticket for ticket in tickets if ticket.key != self._ticket.key]
+
+    def _write(self, ticket: Ticket) -> None:
+        """A write that comes back too late may have brought a dead ticket back to life: it is void."""
+        started = time.monotonic()
+        self._board.set_tag(ticket.key, json.dumps(ticket.__dict__))
+        if time.monotonic() - self._renewed >= ticket.lease_s:
+            raise LockError(f"the lock on {self._board.name} ran out: the registry did not answer within its lease")
+        self._ticket, self._renewed = ticket, started
+
+
+class _Watch:
+    """Tells the dead from the living by what it has seen itself."""
+
+    def __init__(self, direct: bool) -> None:
+        self._direct = direct
+        self._seen: dict[str, tuple[Ticket, float]] = {}
+
+    def dead(self, tickets: list[Ticket]) -> list[Ticket]:
+        """Those unchanged for their lease; and, under the database's lock, all whose owner would have to hold it."""
+        now = time.monotonic()
+        for ticket in tickets:
+            if self._seen.get(ticket.key, (None, 0.0))[0] != ticket:
+                self._seen[ticket.key] = (ticket, now)
+        return [t for t in tickets if (self._direct and t.direct) or now - self._seen[t.key][1] > t.lease_s]
+
+
+def _tickets(board: TagBoard) -> list[Ticket]:
+    return [_ticket(key, value) for key, value in board.tags().items() if key.startswith(TICKET_PREFIX)]
+
+
+def _ticket(key: str, value: str) -> Ticket:
+    """A ticket that cannot be read counts as one being drawn: it is waited for, and then thrown away."""
+    try:
+        fields: dict[str, Any] = json.loads(value)
+        return Ticket(**fields)
+    except (ValueError, TypeError):
+        return Ticket(key.removeprefix(TICKET_PREFIX), LEASE_S, False, owner="an unreadable ticket")
+
+
+@contextmanager
+def hold(
+    board: TagBoard,
+    database_lock: DatabaseLock | None,
+    owner: str,
+    wait_s: float = WAIT_S,
+    lease_s: float = LEASE_S,
+) -> Iterator[Lease]:
+    """The model's lock; `database_lock` is None where the registry is reached over HTTP only.
+
+    Raises LockError when it is not got within `wait_s`.
+    """
+    deadline = time.monotonic() + wait_s
+    if database_lock is None:
+        with _leased(board, Ticket(new_token(), lease_s, False, owner=owner), lambda: True, deadline) as lease:
+            yield lease
+        return
+    with (
+        database_lock(wait_s) as still_locked,
+        _leased(board, Ticket(new_token(), lease_s, True, owner=owner), still_locked, deadline) as lease,
+    ):
+        yield lease
+
+
+@contextmanager
+def _leased(board: TagBoard, ticket: Ticket, still_locked: Callable[[], bool], deadline: float) -> Iterator[Lease]:
+    lease = Lease(board, ticket, still_locked)
+    try:
+        lease.take(deadline)
+        yield lease
+    finally:
+        lease.drop()

@@ -1,0 +1,160 @@
+"""A move in steps that survive kill -9 between any two: journal, stage, aliases, audit record, journal cleared.
+
+The stage is the point of no return. A journal entry whose version has not reached its stage is undone (nothing but
+the entry was written); one whose version has reached it is finished. Every step may be done twice.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from wergate.errors import RegistryError
+from wergate.records import (
+    INTENT_TAG,
+    Expected,
+    Move,
+    broken_links,
+    expected,
+    new_token,
+    next_record,
+    parse_tag,
+    trail,
+    utc_now,
+)
+from wergate.shelf import Shelf, Snapshot
+
+
+class Guard(Protocol):
+    """A lock that is held."""
+
+    def check(self) -> None:
+        """Raises LockError when the lock was lost."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One difference between the registry and its audit trail."""
+
+    text: str
+    repairable: bool = True
+
+
+def carry_out(shelf: Shelf, snapshot: Snapshot, move: Move, guard: Guard) -> None:
+    """The whole move from where `snapshot` stands; the lock is checked before the journal and around the stage."""
+    guard.check()
+    shelf.set_tag(INTENT_TAG, move.model_dump_json())
+    guard.check()
+    shelf.set_stage(move.version, move.to_stage)
+    guard.check()
+    _finish(shelf, snapshot, move)
+
+
+def _finish(shelf: Shelf, snapshot: Snapshot, move: Move) -> None:
+    """All that follows the stage. The record comes before the aliases, which are then played from the trail."""
+    records = trail(snapshot.tags)
+    if move.token not in {record.move.token for record in records}:
+        record = next_record(records, move, utc_now())
+        shelf.set_tag(record.key, record.model_dump_json())
+        records.append(record)
+    _set_aliases(shelf, snapshot, expected(records))
+    shelf.delete_tag(INTENT_TAG)
+
+
+def _set_aliases(shelf: Shelf, snapshot: Snapshot, wanted: Expected) -> None:
+    for alias, version in wanted.aliases.items():
+        present = snapshot.aliases.get(alias, "")
+        if version in snapshot.versions and version != present:
+            shelf.set_alias(alias, version)
+        elif present and not version and alias != "production":
+            shelf.delete_alias(alias)
+
+
+def settle(shelf: Shelf, guard: Guard) -> tuple[str, Snapshot]:
+    """Finishes or undoes what a killed command left; says what it did, or nothing, and how the model stands now."""
+    snapshot = shelf.look()
+    text = snapshot.tags.get(INTENT_TAG)
+    if text is None:
+        return "", snapshot
+    move = parse_tag(Move, INTENT_TAG, text)
+    guard.check()
+    place = f"version {move.version} to {move.to_stage}"
+    if move.version in snapshot.holders(move.to_stage):
+        _finish(shelf, snapshot, move)
+        return f"finished an interrupted {move.kind} of {place}", shelf.look()
+    shelf.delete_tag(INTENT_TAG)
+    return f"undid an interrupted {move.kind} of {place}; its stage had not been set", shelf.look()
+
+
+def drifts(snapshot: Snapshot) -> list[Drift]:
+    """Every difference between stages, aliases and the audit trail, and every fault of the trail itself."""
+    records = trail(snapshot.tags)
+    wanted = expected(records)
+    found = [Drift(f"{fault}; compare with a backup of the registry", False) for fault in broken_links(records)]
+    if INTENT_TAG in snapshot.tags:
+        found.append(Drift("a move was interrupted, or is under way"))
+    found += _stage_drifts(snapshot, "Production", wanted.production)
+    found += _stage_drifts(snapshot, "Staging", wanted.staging)
+    for alias, version in wanted.aliases.items():
+        present = snapshot.aliases.get(alias, "")
+        if present != version and (version in snapshot.versions or (not version and alias != "production")):
+            found.append(Drift(f"alias {alias} names {present or 'nothing'}, the audit trail {version or 'nothing'}"))
+    return found
+
+
+def _stage_drifts(snapshot: Snapshot, stage: str, wanted: str) -> list[Drift]:
+    present = snapshot.holders(stage)
+    if present == ([wanted] if wanted else []):
+        return []
+    held = ", ".join(present) or "nothing"
+    if wanted and wanted not in snapshot.versions:
+        return [Drift(f"{stage} should hold version {wanted}, which was deleted; promote another", False)]
+    if not wanted and stage == "Production":
+        text = f"Production holds {held} without a decision and an approval; promote a version through the gates"
+        return [Drift(text, False)]
+    return [Drift(f"{stage} holds {held}, the audit trail {wanted or 'nothing'}")]
+
+
+def repair(shelf: Shelf, guard: Guard, who: str) -> list[str]:
+    """Brings stages and aliases back to the audit trail, records that it did, and returns what was wrong.
+
+    A Production that the trail does not know is never taken away by this: a service may hang on it.
+    """
+    text, snapshot = settle(shelf, guard)
+    done = [text] if text else []
+    found = [drift for drift in drifts(snapshot) if drift.repairable]
+    if not found:
+        return done
+    wanted = expected(trail(snapshot.tags))
+    guard.check()
+    _restore_stages(shelf, snapshot, wanted)
+    _set_aliases(shelf, shelf.look(), wanted)
+    faults = [drift.text for drift in found]
+    move = Move(
+        token=new_token(),
+        kind="repair",
+        version=wanted.production or wanted.staging,
+        from_stage="",
+        to_stage="",
+        who=who,
+        reason="; ".join(faults)[:500],
+    )
+    record = next_record(trail(shelf.tags()), move, utc_now())
+    shelf.set_tag(record.key, record.model_dump_json())
+    return done + faults
+
+
+def _restore_stages(shelf: Shelf, snapshot: Snapshot, wanted: Expected) -> None:
+    for stage, version in (("Production", wanted.production), ("Staging", wanted.staging)):
+        if version in snapshot.versions and snapshot.holders(stage) != [version]:
+            shelf.set_stage(version, stage)
+    if not wanted.staging:
+        for version in snapshot.holders("Staging"):
+            if version != wanted.production:
+                shelf.set_stage(version, "None")
+
+
+def require_no_drift(snapshot: Snapshot) -> None:
+    """RegistryError with every drift: nothing is promoted over what nobody can explain."""
+    found = [drift for drift in drifts(snapshot) if drift.repairable]
+    if found:
+        text = "; ".join(drift.text for drift in found)
+        raise RegistryError(f"{snapshot.name} has drifted from its audit trail: {text}; run check with repair=true")

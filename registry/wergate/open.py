@@ -1,0 +1,50 @@
+"""A desk on the real registry, and the process that evaluates."""
+
+import getpass
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from wergate.database_locks import database_lock
+from wergate.desk import Desk
+from wergate.errors import RegistryError
+from wergate.locks import LEASE_S, WAIT_S, hold
+from wergate.reports import Evaluate
+from wergate.store import open_shelf, store_uris
+
+
+def open_desk(name: str, say: Callable[[str], None], wait_s: float = WAIT_S, lease_s: float = LEASE_S) -> Desk:
+    """The model in the registry that MLflow's settings name, with the strongest lock that it offers."""
+    shelf, who = open_shelf(name), _user()
+    owner = f"{who}@{os.uname().nodename}:{os.getpid()}"
+    lock = partial(hold, shelf, database_lock(store_uris()[1], name), owner, wait_s, lease_s)
+    return Desk(shelf, lock, who, say=say)
+
+
+def _user() -> str:
+    """Whom the audit trail names; a container's user may have a number only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def evaluate_in_a_clean_process(project: Path) -> Evaluate:
+    """Scores a version as it serves, in a process that has loaded nothing else, and stores its report as a run."""
+
+    def evaluate(name: str, version: str) -> None:
+        command = [sys.executable, "-m", "wertune", "evaluate", "--project", str(project)]
+        command += ["--model-uri", f"models:/{name}/{version}"]
+        # Without the run of this command, which the evaluation would otherwise take for its own.
+        environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
+        environment["MLFLOW_TRACKING_URI"], environment["MLFLOW_REGISTRY_URI"] = store_uris()
+        done = subprocess.run(command, env=environment, stdout=sys.stderr, check=False)
+        if done.returncode != 0:
+            raise RegistryError(
+                f"evaluating {name}/{version} ended with status {done.returncode}; see its message above"
+            )
+
+    return evaluate

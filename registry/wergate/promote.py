@@ -1,0 +1,107 @@
+"""The command `promote`: a report, a decision, an approval for Production, and only then the move."""
+
+from dataclasses import dataclass
+
+from wergate.approvals import valid_approval
+from wergate.decide import Decision, summary
+from wergate.decisions import record_decision, require_staging
+from wergate.desk import Desk, Outcome, move_and_look, settled, surviving
+from wergate.errors import Refused
+from wergate.moves import Guard
+from wergate.page import text_table
+from wergate.policy import Policy
+from wergate.records import Approval, DecisionRef, Move, Stage, clean_note, new_token, trail
+from wergate.reports import Evaluate, find_report, require_report
+from wergate.shelf import FoundReport, Snapshot, Version
+
+
+def promote(desk: Desk, version: str, to: Stage, policy: Policy, evaluate: Evaluate, reason: str = "") -> Outcome:
+    """Evaluates where no report fits, decides, records the decision, and only then moves.
+
+    Raises Refused when a gate refuses or Production lacks an approval; then nothing but the decision was written.
+    """
+    reason = clean_note(reason, "reason")
+    candidate = require_report(desk.shelf, desk.shelf.look().version(version), policy, evaluate)
+    promotion = _Promotion(desk, to, policy, candidate, reason)
+    return surviving(desk, lambda: promotion.run(evaluate))
+
+
+@dataclass(frozen=True)
+class _Promotion:
+    desk: Desk
+    to: Stage
+    policy: Policy
+    candidate: FoundReport
+    reason: str
+
+    def run(self, evaluate: Evaluate) -> Outcome:
+        """Decides and moves under one lock, which is left while the champion's report is made: that takes minutes."""
+        made: dict[str, FoundReport] = {}
+        shelf = self.desk.shelf
+        while True:
+            with settled(self.desk) as (guard, snapshot):
+                champion = _champion(snapshot, self.candidate.report.version)
+                if champion is None:
+                    return self._decide_and_move(guard, snapshot, None)
+                found = made.get(champion.number) or find_report(shelf, champion, self.policy)
+                if found:
+                    return self._decide_and_move(guard, snapshot, found)
+            made[champion.number] = require_report(shelf, champion, self.policy, evaluate)
+
+    def _decide_and_move(self, guard: Guard, snapshot: Snapshot, champion: FoundReport | None) -> Outcome:
+        version = snapshot.version(self.candidate.report.version)
+        place = f"{snapshot.name}/{version.number}"
+        if version.stage == "Production":
+            return self._in_production_already(place)
+        against = champion.report if champion else None
+        decision = self.desk.judge(self.candidate.report, against, self.policy, self.to.lower())
+        reference = record_decision(self.desk.shelf, self.candidate.run_id, decision)
+        if not decision.passed:
+            text = f"{place} may not go to {self.to}: {summary(decision)}"
+            raise Refused(text, text_table(decision), decision.model_dump_json())
+        if version.stage == self.to:
+            return Outcome(False, f"{place} is in {self.to} already; the new decision is recorded", decision)
+        approval = self._approval(snapshot, version) if self.to == "Production" else None
+        return self._move(guard, snapshot, version, decision, reference, approval)
+
+    def _in_production_already(self, place: str) -> Outcome:
+        if self.to == "Staging":
+            raise Refused(f"{place} is in Production; promote or roll back to another version first")
+        return Outcome(False, f"{place} is in Production already: nothing to do")
+
+    def _approval(self, snapshot: Snapshot, version: Version) -> Approval:
+        require_staging(version, self.policy, self.candidate)
+        registrar = self.desk.shelf.registrar(version)
+        records = trail(snapshot.tags)
+        return valid_approval(version, registrar, self.candidate.report, self.policy, records, self.desk.now())
+
+    def _move(
+        self,
+        guard: Guard,
+        snapshot: Snapshot,
+        version: Version,
+        decision: Decision,
+        reference: DecisionRef,
+        approval: Approval | None,
+    ) -> Outcome:
+        replaced = next(iter(snapshot.holders(self.to)), "")
+        move = Move(
+            token=new_token(),
+            kind="promote",
+            version=version.number,
+            from_stage=version.stage,
+            to_stage=self.to,
+            replaced=replaced,
+            who=self.desk.who,
+            reason=self.reason,
+            decision=reference,
+            approval=approval,
+        )
+        text = f"{snapshot.name}/{version.number} is in {self.to}" + (f", {replaced} is archived" if replaced else "")
+        return move_and_look(self.desk, snapshot, move, guard, Outcome(True, text, decision))
+
+
+def _champion(snapshot: Snapshot, candidate: str) -> Version | None:
+    """What is in Production, unless that is the candidate: the version that the candidate is compared with."""
+    number = next((number for number in snapshot.holders("Production") if number != candidate), None)
+    return snapshot.version(number) if number else None

@@ -1,0 +1,142 @@
+"""What the registry's tests run in processes of their own: promoters, onlookers, and one that is killed."""
+
+import os
+import signal
+import time
+from functools import partial
+from multiprocessing.synchronize import Event
+from typing import Any
+
+from wergate.approve import approve
+from wergate.bootstrap import BootstrapSettings
+from wergate.database_locks import database_lock
+from wergate.desk import Desk
+from wergate.gate_kinds import WerGate
+from wergate.locks import hold
+from wergate.policy import ApprovalSettings, Policy
+from wergate.promote import promote
+from wergate.shelf import FoundReport, Version
+from wergate.store import MlflowShelf
+from wertune.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
+
+GATES = (WerGate(limit=0.5),)
+POLICY = Policy(
+    bootstrap=BootstrapSettings(resamples=200),
+    approval=ApprovalSettings(forbid_self=True, expires_after_days=1),
+    staging=GATES,
+    production=GATES,
+)
+WAIT_S = 300.0
+
+
+def make_report(model: str, version: str, errors: int = 1) -> EvalReport:
+    """Four clips of ten words with so many errors each."""
+    clips = tuple(
+        UtteranceCounts(
+            id=f"clip {position}",
+            speaker=f"speaker {position}",
+            duration_s=3,
+            reference="",
+            hypothesis="",
+            words=10,
+            substitutions=errors,
+            deletions=0,
+            insertions=0,
+            characters=50,
+            character_errors=errors,
+            lexicon_words=0,
+            lexicon_errors=0,
+            terms={},
+            hypothesis_words=10,
+            compression_ratio=1,
+        )
+        for position in range(4)
+    )
+    cost = Cost(
+        trainable_parameters=1,
+        trainable_percent=1,
+        adapter_mb=1,
+        peak_memory_mb=1,
+        real_time_factor=1,
+        baseline_real_time_factor=1,
+    )
+    return EvalReport(
+        model=model,
+        version=version,
+        created="2026-01-01T00:00:00Z",
+        sets={"test": SetReport(digest="sha256:test", utterances=clips)},
+        baseline={},
+        training_terms={},
+        cost=cost,
+        provenance=Provenance(),
+    )
+
+
+class QuickShelf(MlflowShelf):
+    """MLflow's registry with reports out of thin air and no artifacts: 200 promotions are about the moves."""
+
+    def find_report(self, version: Version, test_digest: str) -> FoundReport | None:
+        return FoundReport("no run", make_report(self.name, version.number))
+
+    def write_artifact(self, run_id: str, path: str, text: str) -> None: ...
+
+
+class MortalShelf(QuickShelf):
+    """The process is killed before its write number `dies_at`."""
+
+    dies_at = -1
+    writes = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name.startswith(("set_", "delete_", "write_")):
+            if self.writes == self.dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.writes += 1
+        return found
+
+
+def desk_of(shelf: MlflowShelf, uri: str, lease_s: float = 60.0) -> Desk:
+    """As the command line makes it, on a store that is named."""
+    lock = partial(hold, shelf, database_lock(uri, shelf.name), f"process {os.getpid()}", WAIT_S, lease_s)
+    return Desk(shelf, lock, "promoter")
+
+
+def never(name: str, version: str) -> None:
+    raise AssertionError(f"{name}/{version} has a report")
+
+
+def prepare(desk: Desk, version: str) -> None:
+    """In Staging, approved."""
+    promote(desk, version, "Staging", POLICY, never)
+    approve(desk, version, "approver", "", POLICY)
+
+
+def climb(uri: str, name: str, versions: list[str], rounds: int) -> int:
+    """Brings the versions to Staging and then to Production, in turns; returns how many moves it was told of."""
+    desk = desk_of(QuickShelf(name, uri, uri), uri)
+    moved = 0
+    for version in versions * rounds:
+        moved += promote(desk, version, "Staging", POLICY, never).moved
+        approve(desk, version, "approver", "", POLICY)
+        moved += promote(desk, version, "Production", POLICY, never).moved
+    return moved
+
+
+def look_on(uri: str, name: str, done: Event) -> tuple[int, list[list[str]]]:
+    """Looks until it is done: how often, and every look that did not show exactly one Production."""
+    shelf, looks, faults = MlflowShelf(name, uri, uri), 0, []
+    while not done.is_set():
+        present = shelf.look().holders("Production")
+        looks += 1
+        if len(present) != 1:
+            faults.append(present)
+        time.sleep(0.02)
+    return looks, faults
+
+
+def die_promoting(uri: str, name: str, version: str, dies_at: int, lease_s: float) -> None:
+    """A promotion to Production that is killed on its way."""
+    shelf = MortalShelf(name, uri, uri)
+    shelf.dies_at = dies_at
+    promote(desk_of(shelf, uri, lease_s), version, "Production", POLICY, never)

@@ -1,0 +1,198 @@
+"""The registry on real MLflow: SQLite, PostgreSQL, and a PostgreSQL-backed server; concurrent, killed, rolled back."""
+
+import multiprocessing
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+
+import pytest
+from mlflow.tracking import MlflowClient
+from tests.integration import registry_worker as worker
+from tests.integration.postgres import postgres_cluster
+from tests.integration.processes import free_port, running
+
+from wergate.locks import TICKET_PREFIX
+from wergate.moves import drifts
+from wergate.promote import promote
+from wergate.records import broken_links, trail
+from wergate.rollback import check, rollback
+from wergate.store import AliasStages, MlflowShelf
+
+VERSIONS = 5
+LEASE_S = 1.0
+# What MLflow imports only when it opens a database.
+PRELOAD = ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"]
+BACKENDS = ("sqlite", "postgresql", "server")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One store and models in it."""
+
+    uri: str
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri, self.uri)
+
+    def register(self, name: str, count: int) -> list[str]:
+        """So many versions of a new model, without any weights."""
+        self.client.create_registered_model(name)
+        tags = {"wergate.registrar": "trainer"}
+        made = (self.client.create_model_version(name, "s3://nowhere/model", tags=tags) for _ in range(count))
+        return [str(version.version) for version in made]
+
+    def shelf(self, name: str) -> MlflowShelf:
+        return worker.QuickShelf(name, self.uri, self.uri)
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
+    """Processes that start from one which has imported MLflow and opened nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOAD, "tests.integration.registry_worker"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with postgres_cluster() as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    return Backend(f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="module")
+def postgresql(postgres: str) -> Backend:
+    return Backend(postgres)
+
+
+@pytest.fixture(scope="module")
+def server(postgres: str, postgresql: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """A server on the same database, reached over HTTP only."""
+    postgresql.client.search_registered_models()  # makes the tables, which two workers at once must not
+    port, folder = free_port(), tmp_path_factory.mktemp("server")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", postgres, "--port", str(port)]
+    command += ["--artifacts-destination", str(folder), "--workers", "2"]
+    with running(command, port):
+        yield Backend(f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    found: Backend = request.getfixturevalue(request.param)
+    return found
+
+
+def _ship(backend: Backend, name: str, version: str) -> None:
+    desk = worker.desk_of(backend.shelf(name), backend.uri)
+    worker.prepare(desk, version)
+    promote(desk, version, "Production", worker.POLICY, worker.never)
+
+
+def _promote_at_once(uris: list[str], backend: Backend, name: str, rounds: int, context: object) -> None:
+    """One process for each URI promotes its versions in turns while another looks on; then everything is counted."""
+    first, *versions = backend.register(name, VERSIONS * len(uris) + 1)
+    _ship(backend, name, first)
+    with multiprocessing.Manager() as manager, ProcessPoolExecutor(len(uris) + 1, mp_context=context) as pool:  # type: ignore[arg-type]
+        done = manager.Event()
+        onlooker = pool.submit(worker.look_on, backend.uri, name, done)
+        shares = [versions[position :: len(uris)] for position in range(len(uris))]
+        climbing = [
+            pool.submit(worker.climb, uri, name, share, rounds) for uri, share in zip(uris, shares, strict=True)
+        ]
+        try:
+            moved = sum(future.result() for future in climbing)
+        finally:
+            done.set()
+        looks, faults = onlooker.result()
+    assert faults == []
+    assert looks > 10
+    assert moved == 2 * rounds * len(versions)
+    snapshot = backend.shelf(name).look()
+    assert drifts(snapshot) == []
+    assert not [key for key in snapshot.tags if key.startswith(TICKET_PREFIX)]
+    records = trail(snapshot.tags)
+    assert broken_links(records) == []
+    wanted = dict.fromkeys(product(versions, ("Staging", "Production")), rounds)
+    wanted |= {(first, "Staging"): 1, (first, "Production"): 1}
+    assert Counter((record.move.version, record.move.to_stage) for record in records) == wanted
+    shipped = [record.move for record in records if record.move.to_stage == "Production"]
+    assert [move.replaced for move in shipped] == ["", *(move.version for move in shipped[:-1])]
+    assert snapshot.aliases["production"] == shipped[-1].version == snapshot.holders("Production")[0]
+    assert snapshot.aliases["previous"] == shipped[-2].version
+
+
+def test_200_concurrent_promotions_leave_one_production_and_lose_nothing(backend: Backend, processes: object) -> None:
+    _promote_at_once([backend.uri] * 4, backend, "concurrent" + backend.uri[:4], 5, processes)
+
+
+def test_promoters_on_the_database_and_over_http_exclude_each_other(
+    postgresql: Backend, server: Backend, processes: object
+) -> None:
+    _promote_at_once([postgresql.uri, server.uri] * 2, server, "mixed", 1, processes)
+
+
+def test_kill_9_before_every_write_is_mended_by_the_next_command(
+    backend: Backend, processes: multiprocessing.context.ForkServerContext
+) -> None:
+    name = "killed" + backend.uri[:4]
+    versions = backend.register(name, 30)
+    _ship(backend, name, versions[0])
+    for dies_at, version in enumerate(versions[1:]):
+        desk = worker.desk_of(backend.shelf(name), backend.uri, LEASE_S)
+        worker.prepare(desk, version)
+        dying = processes.Process(target=worker.die_promoting, args=(backend.uri, name, version, dies_at, LEASE_S))
+        dying.start()
+        dying.join()
+        before = desk.shelf.look()
+        assert len(before.holders("Production")) == 1
+        if dying.exitcode == 0:
+            assert dies_at > 10
+            break
+        assert dying.exitcode == -signal.SIGKILL
+        if dies_at % 2:
+            check(desk, mend=True)
+        else:
+            promote(desk, version, "Production", worker.POLICY, worker.never)
+        snapshot = desk.shelf.look()
+        assert drifts(snapshot) == []
+        assert len(snapshot.holders("Production")) == 1
+        shipped = [record.move for record in trail(snapshot.tags) if record.move.to_stage == "Production"]
+        assert snapshot.holders("Production") == [shipped[-1].version]
+        assert all(move.approval and move.decision and move.decision.passed for move in shipped)
+    else:
+        pytest.fail("a promotion makes more writes than there are versions")
+    assert not [key for key in desk.shelf.tags() if key.startswith(TICKET_PREFIX)]
+
+
+def test_alias_and_stage_name_the_same_model_and_rollback_takes_both_back(backend: Backend) -> None:
+    name = "rolled" + backend.uri[:4]
+    versions = backend.register(name, 2)
+    for version in versions:
+        _ship(backend, name, version)
+    rollback(worker.desk_of(backend.shelf(name), backend.uri), "loops")
+    by_stage = backend.client.get_latest_versions(name, ["Production"])
+    assert [str(found.version) for found in by_stage] == ["1"]
+    assert str(backend.client.get_model_version_by_alias(name, "production").version) == "1"
+    assert backend.client.get_model_version(name, "2").current_stage == "Archived"
+
+
+def test_aliases_and_tags_carry_on_without_stages(sqlite: Backend) -> None:
+    versions = sqlite.register("without_stages", 3)
+    shelf = worker.QuickShelf("without_stages", sqlite.uri, sqlite.uri, AliasStages(sqlite.client))
+    desk = worker.desk_of(shelf, sqlite.uri)
+    for version in versions:
+        worker.prepare(desk, version)
+        promote(desk, version, "Production", worker.POLICY, worker.never)
+    rollback(desk, "loops")
+    assert drifts(shelf.look()) == []
+    assert shelf.look().aliases == {"production": "2", "previous": "1"}
+    assert {found.current_stage for found in sqlite.client.search_model_versions("name='without_stages'")} == {"None"}

@@ -1,0 +1,158 @@
+"""One at a time: over tags alone, beside an SQLite file, and with owners that die or fall asleep."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from wergate import locks
+from wergate.database_locks import database_lock
+from wergate.errors import LockError
+from wergate.locks import TICKET_PREFIX, DatabaseLock, hold
+
+DEAD = '{"token": "dead", "lease_s": 0.2, "direct": %s, "number": 1, "beat": 0, "owner": "dead@there:1"}'
+
+
+class Board:
+    """Tags in memory; every call is whole, as a registry's are."""
+
+    name = "demo"
+
+    def __init__(self) -> None:
+        self._tags: dict[str, str] = {}
+
+    def tags(self) -> Mapping[str, str]:
+        return dict(self._tags)
+
+    def set_tag(self, key: str, value: str) -> None:
+        time.sleep(0)  # lets another thread in between
+        self._tags[key] = value
+
+    def delete_tag(self, key: str) -> None:
+        self._tags.pop(key, None)
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "POLL_S", 0.001)
+
+
+def _file_lock(tmp_path: Path) -> DatabaseLock:
+    lock = database_lock(f"sqlite:///{tmp_path / 'mlflow.db'}", "demo")
+    assert lock is not None
+    return lock
+
+
+@pytest.mark.parametrize("kinds", ["http", "sqlite", "mixed"])
+def test_of_many_threads_one_is_inside(tmp_path: Path, kinds: str) -> None:
+    board, inside, seen = Board(), [0], []
+
+    def work(position: int) -> None:
+        direct = kinds == "sqlite" or (kinds == "mixed" and position % 2 == 0)
+        for _ in range(10):
+            with hold(board, _file_lock(tmp_path) if direct else None, f"thread {position}") as lease:
+                inside[0] += 1
+                time.sleep(0.0005)
+                lease.check()
+                seen.append(inside[0])
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=work, args=(position,)) for position in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [1] * 60
+    assert board.tags() == {}
+
+
+def test_the_ticket_of_the_dead_is_thrown_away_after_its_lease() -> None:
+    board = Board()
+    board.set_tag(TICKET_PREFIX + "dead", DEAD % "false")
+    with hold(board, None, "me"):
+        assert TICKET_PREFIX + "dead" not in board.tags()
+    assert board.tags() == {}
+
+
+def test_who_holds_the_database_lock_need_not_wait_for_a_dead_ticket_of_such(tmp_path: Path) -> None:
+    board = Board()
+    board.set_tag(TICKET_PREFIX + "dead", (DEAD % "true").replace("0.2", "1e9"))
+    with hold(board, _file_lock(tmp_path), "me"):
+        assert TICKET_PREFIX + "dead" not in board.tags()
+
+
+def test_a_ticket_that_is_renewed_is_waited_for() -> None:
+    board = Board()
+    board.set_tag(TICKET_PREFIX + "dead", (DEAD % "false").replace("0.2", "1e9"))
+    with pytest.raises(LockError, match="demo is still held by dead@there:1"), hold(board, None, "me", wait_s=0.05):
+        pass
+    assert list(board.tags()) == [TICKET_PREFIX + "dead"]
+
+
+def test_a_ticket_that_nobody_can_read_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "LEASE_S", 0.1)
+    board = Board()
+    board.set_tag(TICKET_PREFIX + "odd", "nonsense")
+    with hold(board, None, "me"):
+        assert TICKET_PREFIX + "odd" not in board.tags()
+
+
+def test_who_slept_longer_than_the_lease_may_not_move() -> None:
+    with hold(Board(), None, "me", lease_s=0.05) as lease:
+        time.sleep(0.1)
+        with pytest.raises(LockError, match="ran out"):
+            lease.check()
+
+
+def test_who_was_taken_over_while_waiting_notices() -> None:
+    class Sweeping(Board):
+        def tags(self) -> Mapping[str, str]:
+            return {}
+
+    with pytest.raises(LockError, match="was taken over"), hold(Sweeping(), None, "me"):
+        pass
+
+
+def test_a_cut_connection_is_noticed() -> None:
+    @contextmanager
+    def cut(wait_s: float) -> Iterator[object]:
+        yield lambda: False
+
+    board = Board()
+    with hold(board, cut, "me") as lease, pytest.raises(LockError, match="the database lock on demo is gone"):  # type: ignore[arg-type]
+        lease.check()
+
+
+def test_the_file_lock_is_given_back_by_kill_9(tmp_path: Path) -> None:
+    program = (
+        "import os, signal; from pathlib import Path; from wergate.database_locks import database_lock\n"
+        f"with database_lock('sqlite:///{tmp_path / 'mlflow.db'}', 'demo')(1.0):\n"
+        "    print('held', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGSTOP)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(LockError, match="demo is still held by another process"), _file_lock(tmp_path)(0.05):
+            pass
+        process.kill()
+        process.wait()
+        with _file_lock(tmp_path)(1.0) as still_locked:
+            assert still_locked()
+
+
+def test_each_model_has_a_file_lock_of_its_own(tmp_path: Path) -> None:
+    other = database_lock(f"sqlite:///{tmp_path / 'mlflow.db'}", "other")
+    assert other is not None
+    with _file_lock(tmp_path)(0.0), other(0.0) as still_locked:
+        assert still_locked()
+
+
+@pytest.mark.parametrize("uri", ["http://localhost:5000", "https://mlflow.example", "mysql://host/db"])
+def test_elsewhere_there_are_tickets_only(uri: str) -> None:
+    assert database_lock(uri, "demo") is None
