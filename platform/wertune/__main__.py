@@ -265,10 +265,12 @@ def evaluate(project: Path, model_uri: str, base: str, manifest: str, json_path:
 @cli.command()
 @project_option
 def bench(project: Path) -> None:
-    """Times a training step and a transcription at 30 s and at short context, in one run."""
+    """Times a training step and a transcription at 30 s and at short context, and the gates' bootstrap."""
+    from wergate.bench import bench_bootstrap
     from wertune.bench import bench as run
 
     _say(run(project))
+    _say(bench_bootstrap())
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from wertune.prepare import Prepared
 from wertune.weights import cache_root
 
 EVALUATION_SPLITS = ("validation", "test", "retention_validation", "retention_test")
-# Clips of 30 s at once; encoding 24 on a CPU took twice as long as encoding them in threes of 8.
-LARGEST_FULL_BATCH = 8
+# Hypotheses over 30 s at once: more took twice as long to encode on a CPU, and gigabytes for the beams.
+LARGEST_FULL_BATCH = 16
 
 Transcribe = Callable[[Prepared, Sequence[str]], dict[str, list[str]]]
 
@@ -42,7 +42,9 @@ def transcribe_with_base(prepared: Prepared, splits: Sequence[str]) -> dict[str,
     """What the untouched base writes for each clip of each split, at 30 s."""
     whisper = prepared.whisper(prepared.project.trial.quantization)
     decode = prepared.project.trial.decode
-    decode = decode.model_copy(update={"batch_size": min(decode.batch_size, LARGEST_FULL_BATCH)})
+    decode = decode.model_copy(
+        update={"batch_size": min(decode.batch_size, max(1, LARGEST_FULL_BATCH // decode.num_beams))}
+    )
     texts = {}
     for split in splits:
         clips = prepared.evaluation_set(split, ContextConfig(short=False), whisper.mel_bins)

@@ -26,6 +26,8 @@ REGISTRAR_TAG = "wergate.registrar"
 # SQLite's "database is locked" and a server's 503: both pass.
 RETRIES_S = (0.1, 0.3, 1.0, 3.0)
 
+POSTGRES_REMEDY = "install wertune[postgres] and write the store's URI as postgresql+psycopg2://…"
+
 Answer = TypeVar("Answer")
 
 
@@ -192,7 +194,7 @@ def open_shelf(name: str) -> MlflowShelf:
     try:
         return MlflowShelf(name, *store_uris())
     except ModuleNotFoundError as error:
-        raise RegistryError(f"the store's driver {error.name} is not installed; install wertune[postgres]") from None
+        raise RegistryError(f"the store's driver {error.name} is not installed; {POSTGRES_REMEDY}") from None
 
 
 def _answer(call: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:
@@ -203,6 +205,8 @@ def _answer(call: Callable[..., Answer], *arguments: Any, **options: Any) -> Ans
         except MlflowException as error:
             if pause_s is None or error.error_code != "TEMPORARILY_UNAVAILABLE":
                 text = " ".join(str(error.message).split())[:500]
+                if "psycopg.errors.UndefinedFunction" in text:
+                    text = f"MLflow compares numbers with text, which psycopg 3 forbids; {POSTGRES_REMEDY}"
                 raise RegistryError(f"the registry refused {call.__name__}: {text}") from None
             time.sleep(pause_s)
     raise AssertionError("the last try returns or raises")

@@ -33,11 +33,11 @@ def _user() -> str | None:
 
 
 def _answers(uri: str) -> bool:
-    import psycopg
+    import psycopg2
 
     try:
-        psycopg.connect(uri).close()
-    except psycopg.OperationalError:
+        psycopg2.connect(uri).close()
+    except psycopg2.OperationalError:
         return False
     return True
 
@@ -45,7 +45,7 @@ def _answers(uri: str) -> bool:
 @contextmanager
 def postgres_cluster() -> Iterator[str]:
     """The URI of an empty database in a fresh cluster, which is gone afterwards."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed; install wertune[postgres]")
+    pytest.importorskip("psycopg2", reason="psycopg2 is not installed; install wertune[postgres]")
     programs, user, port = _programs(), _user(), free_port()
     folder = Path(tempfile.mkdtemp(prefix="wergate-postgres-"))
     if user:
@@ -57,11 +57,11 @@ def postgres_cluster() -> Iterator[str]:
         settings = ["fsync=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}"]
         options = [part for setting in settings for part in ("-c", setting)]
         command = [str(programs / "postgres"), "-D", str(data), "-p", str(port), *options]
-        uri = f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+        address = f"mlflow@127.0.0.1:{port}/postgres"
         with subprocess.Popen(command, user=user, cwd=folder, stderr=subprocess.DEVNULL) as process:
             try:
-                wait_for(lambda: _answers(uri), process)
-                yield uri
+                wait_for(lambda: _answers(f"postgresql://{address}"), process)
+                yield f"postgresql+psycopg2://{address}"
             finally:
                 process.send_signal(signal.SIGINT)  # its fast shutdown: open connections are cut
     finally:

@@ -8,19 +8,23 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 from tests.integration import registry_worker as worker
 from tests.integration.postgres import postgres_cluster
 from tests.integration.processes import free_port, running
 
+from wergate.__main__ import cli
+from wergate.errors import Refused, RegistryError
 from wergate.locks import TICKET_PREFIX
 from wergate.moves import drifts
 from wergate.promote import promote
 from wergate.records import broken_links, trail
 from wergate.rollback import check, rollback
-from wergate.store import AliasStages, MlflowShelf
+from wergate.store import AliasStages, MlflowShelf, open_shelf
 
 VERSIONS = 5
 LEASE_S = 1.0
@@ -81,7 +85,7 @@ def server(postgres: str, postgresql: Backend, tmp_path_factory: pytest.TempPath
     port, folder = free_port(), tmp_path_factory.mktemp("server")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", postgres, "--port", str(port)]
     command += ["--artifacts-destination", str(folder), "--workers", "2"]
-    with running(command, port):
+    with running(command, port, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
         yield Backend(f"http://127.0.0.1:{port}")
 
 
@@ -196,3 +200,79 @@ def test_aliases_and_tags_carry_on_without_stages(sqlite: Backend) -> None:
     assert drifts(shelf.look()) == []
     assert shelf.look().aliases == {"production": "2", "previous": "1"}
     assert {found.current_stage for found in sqlite.client.search_model_versions("name='without_stages'")} == {"None"}
+
+
+def _evaluated(backend: Backend, name: str, version: str, errors: int = 1, finish: bool = True) -> str:
+    """A run that carries a report, as `wertune evaluate` leaves it."""
+    client = backend.client
+    report = worker.make_report(name, version, errors)
+    tags = {
+        "wergate.report_for": f"{name}/{version}",
+        "wergate.test_digest": report.sets["test"].digest,
+        "wergate.report_digest": report.digest,
+    }
+    experiment = client.get_experiment_by_name(str(Path.cwd()))
+    run_id = client.create_run(experiment.experiment_id, tags=tags).info.run_id
+    client.log_text(run_id, report.model_dump_json(), "eval_report.json")
+    if finish:
+        client.set_terminated(run_id)
+    return str(run_id)
+
+
+@pytest.fixture
+def in_sqlite(sqlite: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """The SQLite store as the one that MLflow's settings name; artifacts go to the test's folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite.uri)
+    mlflow.set_tracking_uri(sqlite.uri)
+    sqlite.client.create_experiment(str(tmp_path), artifact_location=(tmp_path / "artifacts").as_uri())
+    return sqlite
+
+
+def test_the_report_is_the_newest_finished_one_of_exactly_this_version(in_sqlite: Backend) -> None:
+    stale = _evaluated(in_sqlite, "reports", "1")
+    in_sqlite.register("reports", 2)
+    shelf = open_shelf("reports")
+    versions = shelf.look().versions
+    assert stale
+    assert shelf.find_report(versions["1"], "") is None
+    _evaluated(in_sqlite, "reports", "1", errors=1)
+    newest = _evaluated(in_sqlite, "reports", "1", errors=2)
+    _evaluated(in_sqlite, "reports", "1", errors=3, finish=False)
+    found = shelf.find_report(versions["1"], "sha256:test")
+    assert found is not None
+    assert found.run_id == newest
+    assert found.report == worker.make_report("reports", "1", errors=2)
+    assert shelf.find_report(versions["1"], "sha256:other") is None
+    assert shelf.find_report(versions["2"], "") is None
+    in_sqlite.client.log_text(
+        newest, worker.make_report("reports", "1", errors=0).model_dump_json(), "eval_report.json"
+    )
+    with pytest.raises(RegistryError, match="its tags promise reports/1 with"):
+        shelf.find_report(versions["1"], "")
+
+
+def test_the_command_line_on_a_real_store(in_sqlite: Backend, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("policy.yaml").write_text("staging: [{kind: wer, limit: 0.5}]\nproduction: [{kind: wer, limit: 0.5}]\n")
+    in_sqlite.register("typed", 2)
+    run_id = _evaluated(in_sqlite, "typed", "1")
+    _evaluated(in_sqlite, "typed", "2", errors=9)
+    policy = ["--policy", "policy.yaml", "--model", "typed"]
+    cli.main(["promote", *policy, "--version", "1", "--to", "Staging"], standalone_mode=False)
+    cli.main(["approve", *policy, "--version", "1", "--approver", "bob"], standalone_mode=False)
+    cli.main(["promote", *policy, "--version", "1", "--to", "Production"], standalone_mode=False)
+    with pytest.raises(Refused, match="typed/2 may not go to Staging"):
+        cli.main(["promote", *policy, "--version", "2", "--to", "Staging"], standalone_mode=False)
+    cli.main(["history", "--model", "typed"], standalone_mode=False)
+    cli.main(["check", "--model", "typed"], standalone_mode=False)
+    assert "typed is as its audit trail says" in capsys.readouterr().out
+    paths = sorted(file.path for file in in_sqlite.client.list_artifacts(run_id, "decisions"))
+    assert [path.rsplit("-", 1)[1] for path in paths] == [
+        "staging.html",
+        "staging.json",
+        "production.html",
+        "production.json",
+    ]
+    assert in_sqlite.client.get_model_version("typed", "2").tags["wergate.staging"].startswith("refused by")
+    with pytest.raises(RegistryError, match="Registered Model with name=absent not found"):
+        cli.main(["history", "--model", "absent"], standalone_mode=False)

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import mlflow
 import pytest
 from tests.integration.conftest import DEMO, Workspace
 
@@ -42,7 +41,7 @@ def searched(make_workspace: Callable[[str], Workspace]) -> SimpleNamespace:
     client = workspace.client
     experiment = client.get_experiment_by_name("searched")
     runs = client.search_runs([experiment.experiment_id])
-    parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    parent = next(run for run in runs if run.info.run_name == "tune searched")
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     return SimpleNamespace(workspace=workspace, output=output, client=client, parent=parent, children=children)
 
@@ -89,11 +88,15 @@ def test_the_output_ends_with_the_table_and_the_command_that_opens_the_ui(search
     assert "mlflow ui --backend-store-uri sqlite:///" in searched.output.splitlines()[-1]
 
 
+def _json_artifact(searched: SimpleNamespace, run_id: str, path: str) -> Any:
+    return json.loads(Path(searched.client.download_artifacts(run_id, path)).read_text(encoding="utf-8"))
+
+
 def test_the_first_version_is_1_and_carries_the_reasons_of_its_stage(searched: SimpleNamespace) -> None:
     version = searched.client.get_model_version("searched", "1")
     decision = json.loads(version.tags["wergate.decision.staging"])
     assert version.current_stage == ("Staging" if decision["passed"] else "None")
-    stored = mlflow.artifacts.load_dict(f"runs:/{decision['run_id']}/{decision['artifact']}")
+    stored = _json_artifact(searched, decision["run_id"], decision["artifact"])
     assert [gate["kind"] for gate in stored["gates"]] == ["wer"]
     assert stored["report_digest"] == decision["report_digest"]
 
@@ -101,7 +104,7 @@ def test_the_first_version_is_1_and_carries_the_reasons_of_its_stage(searched: S
 def test_the_report_of_the_version_is_complete(searched: SimpleNamespace) -> None:
     """What a gate may ask for was measured on what was registered, in a process of its own."""
     run_id = json.loads(searched.client.get_model_version("searched", "1").tags["wergate.decision.staging"])["run_id"]
-    report = EvalReport.model_validate(mlflow.artifacts.load_dict(f"runs:/{run_id}/eval_report.json"))
+    report = EvalReport.model_validate(_json_artifact(searched, run_id, "eval_report.json"))
     assert (report.model, report.version) == ("searched", "1")
     assert set(report.sets) == {"test", "retention_test", "silence", "noise", "short"}
     assert set(report.baseline) == {"test", "retention_test"}

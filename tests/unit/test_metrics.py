@@ -13,6 +13,7 @@ from wertune.metrics import (
     Scores,
     TermCounts,
     count_character_edits,
+    count_lexicon_edits,
     count_word_edits,
     score,
     score_utterance,
@@ -196,3 +197,26 @@ def test_an_empty_set_has_no_errors() -> None:
 def test_a_clip_without_a_hypothesis_is_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
         score([Clip("0", "a"), Clip("1", "b")], ["a"], ENGLISH, FINDER)
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "expected"),
+    [
+        ("check my cpf today", "check my cpf today", EditCounts(0, 0, 0, 1)),
+        ("check my cpf today", "check my copy today", EditCounts(1, 0, 0, 1)),
+        ("check my cpf today", "check my today", EditCounts(0, 1, 0, 1)),
+        ("check my form today", "check my form today cpf", EditCounts(0, 0, 1, 0)),
+        ("check my form today", "check my cpf today", EditCounts(0, 0, 0, 0)),  # by the reference's word
+        ("", "cpf voucher please", EditCounts(0, 0, 2, 0)),
+    ],
+)
+def test_lexicon_edits_of_worked_examples(reference: str, hypothesis: str, expected: EditCounts) -> None:
+    assert count_lexicon_edits(reference, hypothesis, FINDER.words) == expected
+
+
+@given(sentences, sentences, st.sets(st.sampled_from(["a", "b", "ab", "ba", "c"])))
+def test_lexicon_edits_and_all_others_are_all_edits(reference: str, hypothesis: str, lexicon: set[str]) -> None:
+    whole = count_word_edits(reference, hypothesis)
+    others = {"a", "b", "ab", "ba", "c"} - lexicon
+    parts = count_lexicon_edits(reference, hypothesis, lexicon) + count_lexicon_edits(reference, hypothesis, others)
+    assert parts == whole

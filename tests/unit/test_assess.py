@@ -1,0 +1,117 @@
+"""What an evaluation report says of a model: counts, made-up words, leaks, terms of training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wertune.assess import leakage, made_up_words, set_report, timed_clips, training_terms
+from wertune.audio import SAMPLE_RATE_HZ
+from wertune.config import ContextConfig, DecodeConfig, LoraConfig
+from wertune.eval_report import SetReport, UtteranceCounts
+from wertune.hallucination import CLIPS_PER_SET, hallucination_sets
+from wertune.manifest import Dataset, Recording
+from wertune.metrics import Clip, score
+from wertune.model import Whisper, adapter_digest, add_lora, at_strength
+from wertune.text import Lexicon, Term, TermFinder, normaliser
+
+ENGLISH = normaliser("en")
+LEXICON = Lexicon(terms=(Term(term="CPF", spoken="see pee eff"), Term(term="Baby Bonus", spoken="baby bonus")))
+
+
+@pytest.fixture
+def prepared(make_recordings: Callable[..., list[Recording]]) -> Any:
+    recordings = make_recordings(["Is my CPF safe?", "Good morning.", "Ask for the Baby Bonus."])
+    return SimpleNamespace(
+        dataset=Dataset({"test": tuple(recordings)}),
+        lexicon=LEXICON,
+        normalise=ENGLISH,
+        finder=TermFinder(LEXICON.written, ENGLISH),
+    )
+
+
+def test_nobody_speaks_in_made_up_clips_and_they_are_the_same_every_time() -> None:
+    speech = [np.full(SAMPLE_RATE_HZ, level, np.float32) for level in np.linspace(0.1, 0.9, 30)]
+    first, again = hallucination_sets(speech), hallucination_sets(speech)
+    assert {name: len(clips) for name, clips in first.items()} == dict.fromkeys(
+        ("silence", "noise", "short"), CLIPS_PER_SET
+    )
+    for name, clips in first.items():
+        assert all(np.array_equal(a, b) for a, b in zip(clips, again[name], strict=True))
+        assert all(clip.dtype == np.float32 and np.abs(clip).max() <= 1 for clip in clips)
+    assert max(np.abs(clip).max() for clip in first["silence"]) < 0.01
+    assert max(clip.size for clip in first["short"]) < 0.5 * SAMPLE_RATE_HZ
+    assert min(np.sqrt(np.mean(clip**2)) for clip in first["noise"]) > 0.001
+
+
+def test_without_speech_there_are_no_short_clips() -> None:
+    assert set(hallucination_sets([])) == {"silence", "noise"}
+
+
+def test_counts_are_those_of_the_scores(prepared: Any) -> None:
+    texts = ["Is my see PF safe?", "Good morning.", "Ask for the Baby Bonus, CPF."]
+    scores = score((r.clip for r in prepared.dataset["test"]), texts, ENGLISH, prepared.finder)
+    report = set_report(prepared, scores, "digest")
+    assert report.wer == pytest.approx(scores.wer)
+    assert [u.errors for u in report.utterances] == [2, 0, 1]
+    assert [u.lexicon_errors for u in report.utterances] == [1, 0, 1]
+    assert [u.lexicon_words for u in report.utterances] == [1, 0, 2]
+    assert report.utterances[0].terms == {"CPF": (0, 1, 0)}
+    assert report.utterances[2].terms == {"Baby Bonus": (1, 0, 0), "CPF": (0, 0, 1)}
+    assert report.utterances[2].hypothesis_words == 6
+    assert not any("/" in u.id for u in report.utterances)
+    assert SetReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_a_loop_has_a_high_compression_ratio(prepared: Any) -> None:
+    texts = ["thank you " * 40, "A plain sentence about nothing in particular."]
+    scores = score([Clip("a", ""), Clip("b", "")], texts, ENGLISH, prepared.finder)
+    loop, plain = set_report(prepared, scores, "digest").utterances
+    assert loop.compression_ratio > 2.4 > plain.compression_ratio
+
+
+def test_parts_beyond_the_whole_are_refused(make_clip: Callable[..., UtteranceCounts]) -> None:
+    with pytest.raises(ValueError, match="must be a part"):
+        make_clip(0, 1, lexicon_errors=2)
+
+
+def test_a_leak_is_the_same_audio_or_the_same_sentence(prepared: Any) -> None:
+    first, second, _ = prepared.dataset["test"]
+    assert leakage(prepared, []) == ()
+    assert leakage(prepared, [("another", "Something else.")]) == ()
+    found = leakage(prepared, [(first.digest, "x"), ("another", "good MORNING")])
+    assert [text.rpartition(": ")[2] for text in found] == [
+        "the same audio as a clip of training",
+        "the same sentence as a clip of training",
+    ]
+    assert found[1].startswith(Path(second.place).name)
+
+
+def test_terms_of_training_are_counted_and_unseen_ones_are_zero(prepared: Any) -> None:
+    assert training_terms(prepared, ["My CPF, your CPF.", "Hello."]) == {"CPF": 2, "Baby Bonus": 0}
+
+
+def test_timed_clips_come_from_all_over_the_set(make_recordings: Callable[..., list[Recording]]) -> None:
+    recordings = make_recordings([f"Sentence {i}." for i in range(30)])
+    clips = timed_clips(recordings)
+    assert len(clips) == 12
+    assert np.array_equal(clips[1], recordings[2].samples())
+
+
+def test_made_up_words_are_counted_against_nothing(prepared: Any, load_tiny: Callable[..., Whisper]) -> None:
+    reports = made_up_words(load_tiny("none"), prepared, ContextConfig(), DecodeConfig(max_new_tokens=4))
+    assert set(reports) == {"silence", "noise", "short"}
+    for report in reports.values():
+        assert all(u.words == 0 and u.errors == u.insertions == u.hypothesis_words for u in report.utterances)
+
+
+def test_the_digest_of_an_adapter_follows_its_weights_and_its_strength(load_tiny: Callable[..., Whisper]) -> None:
+    assert adapter_digest(load_tiny("none")) == ""
+    one, same = (add_lora(load_tiny("none"), LoraConfig(r=4), seed=0) for _ in range(2))
+    other = add_lora(load_tiny("none"), LoraConfig(r=4), seed=1)
+    assert adapter_digest(one) == adapter_digest(same) != adapter_digest(other)
+    with at_strength(one, 0.5):
+        assert adapter_digest(one) != adapter_digest(same)
