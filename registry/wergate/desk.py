@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from wergate.decide import Decision, decide
-from wergate.errors import LockError, Overtaken, RegistryError
+from wergate.errors import LockLost, Overtaken, RegistryError
 from wergate.moves import Guard, carry_out, drifts, repair, require_no_drift, settle
 from wergate.policy import Policy
 from wergate.records import Move, trail, utc_now
@@ -59,7 +59,7 @@ def move_and_look(desk: Desk, snapshot: Snapshot, move: Move, guard: Guard, outc
             repair(desk.shelf, guard, desk.who)
             if left := _mendable(desk):
                 raise RegistryError(f"moved, but {'; '.join(left)}; run check with repair=true")
-    except LockError as error:
+    except LockLost as error:
         raise Overtaken(str(error), move.token, outcome) from None
     return outcome
 
@@ -69,12 +69,24 @@ def _mendable(desk: Desk) -> list[str]:
 
 
 def surviving(desk: Desk, act: Callable[[], Outcome]) -> Outcome:
-    """`act`; when it lost its lock, a new lock tells what came of the move: whoever had the old one settled it."""
-    try:
-        return act()
-    except Overtaken as lost:
-        with desk.lock() as guard:
-            repair(desk.shelf, guard, desk.who)
-            if lost.token not in {record.move.token for record in trail(desk.shelf.tags())}:
+    """`act`; where it lost its lock, a new one tells what came of the move, and whether to begin again.
+
+    Whoever got the old lock has finished the move or undone it.
+    """
+    for last in (False, False, True):
+        try:
+            return act()
+        except LockLost as lost:
+            if isinstance(lost, Overtaken) and _landed(desk, lost.token):
+                return lost.outcome
+            if last:
                 raise
-        return lost.outcome
+            desk.say(f"beginning again: {lost}")
+    raise AssertionError("the last try returns or raises")
+
+
+def _landed(desk: Desk, token: str) -> bool:
+    """Whether the move stands in the audit trail, after all that was left open is settled."""
+    with desk.lock() as guard:
+        repair(desk.shelf, guard, desk.who)
+        return token in {record.move.token for record in trail(desk.shelf.tags())}

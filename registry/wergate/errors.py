@@ -3,8 +3,9 @@
 WertuneError
  └─ RegistryError      the registry does not hold what was asked for, or does not answer
      ├─ Refused        a gate, a missing approval or a rule says no; nothing was moved
-     └─ LockError      the model's lock was not got, or was lost
-         └─ Overtaken  it was lost after the move had begun
+     └─ LockError      another promoter has the model's lock
+         └─ LockLost   this one had it, or waited for it, and was silent for too long
+             └─ Overtaken  the same, after the move had begun
 """
 
 from typing import TYPE_CHECKING
@@ -29,10 +30,14 @@ class Refused(RegistryError):
 
 
 class LockError(RegistryError):
-    """Another promoter holds the model, or took it over because this one was silent for too long."""
+    """Another promoter holds the model."""
 
 
-class Overtaken(LockError):
+class LockLost(LockError):
+    """The lock, or the place in the line for it, is no longer this process's; nothing may be moved any more."""
+
+
+class Overtaken(LockLost):
     """The lock was lost during the move that `token` names; `outcome` is what it would have come to."""
 
     def __init__(self, reason: str, token: str, outcome: "Outcome") -> None:

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from wergate.errors import LockError
+from wergate.errors import LockError, LockLost
 from wergate.records import new_token
 from wergate.shelf import TagBoard
 
@@ -59,9 +59,9 @@ class Lease:
         self._renewed = time.monotonic()
 
     def check(self) -> None:
-        """LockError unless both the database's lock and the ticket are still this process's."""
+        """LockLost unless both the database's lock and the ticket are still this process's."""
         if not self._still_locked():
-            raise LockError(f"the database lock on {self._board.name} is gone; was the connection cut? start again")
+            raise LockLost(f"the database lock on {self._board.name} is gone; was the connection cut? start again")
         if time.monotonic() - self._renewed > self._ticket.lease_s / 4:
             self._write(replace(self._ticket, beat=self._ticket.beat + 1))
 
@@ -70,14 +70,15 @@ class Lease:
         self._write(self._ticket)
         others = self._others()
         self._write(replace(self._ticket, number=1 + max((ticket.number for ticket in others), default=0)))
-        watch = _Watch(self._ticket.direct)
+        watch, pause_s = _Watch(self._ticket.direct), POLL_S
         while ahead := [ticket for ticket in self._others() if ticket.before(self._ticket)]:
             for dead in watch.dead(ahead):
                 self._board.delete_tag(dead.key)
             if time.monotonic() > deadline:
                 raise LockError(f"{self._board.name} is still held by {ahead[0].owner}; wait for it and start again")
             self.check()
-            time.sleep(POLL_S * len(ahead) * random.uniform(0.5, 1.5))
+            time.sleep(pause_s * random.uniform(0.5, 1.5))
+            pause_s = min(1.3 * pause_s, 10 * POLL_S)
 
     def drop(self) -> None:
         self._board.delete_tag(self._ticket.key)
@@ -85,7 +86,7 @@ class Lease:
     def _others(self) -> list[Ticket]:
         tickets = _tickets(self._board)
         if self._ticket.key not in {ticket.key for ticket in tickets}:
-            raise LockError(f"the lock on {self._board.name} was taken over: this process was silent for too long")
+            raise LockLost(f"the lock on {self._board.name} was taken over: this process was silent for too long")
         return [ticket for ticket in tickets if ticket.key != self._ticket.key]
 
     def _write(self, ticket: Ticket) -> None:
@@ -93,7 +94,7 @@ class Lease:
         started = time.monotonic()
         self._board.set_tag(ticket.key, json.dumps(ticket.__dict__))
         if time.monotonic() - self._renewed >= ticket.lease_s:
-            raise LockError(f"the lock on {self._board.name} ran out: the registry did not answer within its lease")
+            raise LockLost(f"the lock on {self._board.name} ran out: the registry did not answer within its lease")
         self._ticket, self._renewed = ticket, started
 
 
@@ -140,21 +141,37 @@ def hold(
     """
     deadline = time.monotonic() + wait_s
     if database_lock is None:
-        with _leased(board, Ticket(new_token(), lease_s, False, owner=owner), lambda: True, deadline) as lease:
+        with _leased(board, Ticket("", lease_s, False, owner=owner), lambda: True, deadline) as lease:
             yield lease
         return
     with (
         database_lock(wait_s) as still_locked,
-        _leased(board, Ticket(new_token(), lease_s, True, owner=owner), still_locked, deadline) as lease,
+        _leased(board, Ticket("", lease_s, True, owner=owner), still_locked, deadline) as lease,
     ):
         yield lease
 
 
 @contextmanager
-def _leased(board: TagBoard, ticket: Ticket, still_locked: Callable[[], bool], deadline: float) -> Iterator[Lease]:
-    lease = Lease(board, ticket, still_locked)
+def _leased(board: TagBoard, blank: Ticket, still_locked: Callable[[], bool], deadline: float) -> Iterator[Lease]:
+    lease = _first_in_line(board, blank, still_locked, deadline)
     try:
-        lease.take(deadline)
         yield lease
     finally:
         lease.drop()
+
+
+def _first_in_line(board: TagBoard, blank: Ticket, still_locked: Callable[[], bool], deadline: float) -> Lease:
+    """A lease that has come to its turn; who slept in the line goes to its end with a new ticket."""
+    while True:
+        lease = Lease(board, replace(blank, token=new_token()), still_locked)
+        try:
+            lease.take(deadline)
+        except LockLost:
+            lease.drop()
+            if time.monotonic() > deadline or not still_locked():
+                raise
+        except BaseException:
+            lease.drop()
+            raise
+        else:
+            return lease

@@ -27,7 +27,7 @@ class Guard(Protocol):
     """A lock that is held."""
 
     def check(self) -> None:
-        """Raises LockError when the lock was lost."""
+        """Raises LockLost when the lock is no longer held."""
 
 
 @dataclass(frozen=True)

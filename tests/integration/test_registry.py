@@ -27,7 +27,6 @@ from wergate.rollback import check, rollback
 from wergate.store import AliasStages, MlflowShelf, open_shelf
 
 VERSIONS = 5
-LEASE_S = 1.0
 # What MLflow imports only when it opens a database.
 PRELOAD = ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"]
 BACKENDS = ("sqlite", "postgresql", "server")
@@ -151,11 +150,12 @@ def test_kill_9_before_every_write_is_mended_by_the_next_command(
     versions = backend.register(name, 30)
     _ship(backend, name, versions[0])
     for dies_at, version in enumerate(versions[1:]):
-        desk = worker.desk_of(backend.shelf(name), backend.uri, LEASE_S)
+        desk = worker.desk_of(backend.shelf(name), backend.uri)
         worker.prepare(desk, version)
-        dying = processes.Process(target=worker.die_promoting, args=(backend.uri, name, version, dies_at, LEASE_S))
+        dying = processes.Process(target=worker.die_promoting, args=(backend.uri, name, version, dies_at))
         dying.start()
         dying.join()
+        worker.let_time_pass(backend.shelf(name))
         before = desk.shelf.look()
         assert len(before.holders("Production")) == 1
         if dying.exitcode == 0:

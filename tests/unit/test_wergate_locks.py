@@ -109,12 +109,22 @@ def test_who_slept_longer_than_the_lease_may_not_move() -> None:
             lease.check()
 
 
-def test_who_was_taken_over_while_waiting_notices() -> None:
+def test_who_is_thrown_out_of_the_line_goes_to_its_end() -> None:
     class Sweeping(Board):
-        def tags(self) -> Mapping[str, str]:
-            return {}
+        swept = 0
 
-    with pytest.raises(LockError, match="was taken over"), hold(Sweeping(), None, "me"):
+        def tags(self) -> Mapping[str, str]:
+            if self.swept < 3:
+                self.swept += 1
+                self._tags.clear()
+            return super().tags()
+
+    board = Sweeping()
+    with hold(board, None, "me") as lease:
+        lease.check()
+        assert len(board.tags()) == 1
+    board.swept = 0
+    with pytest.raises(LockError, match="was taken over"), hold(board, None, "me", wait_s=-1):
         pass
 
 

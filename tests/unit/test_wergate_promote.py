@@ -1,9 +1,10 @@
 """What may move, what a move leaves behind, and what the next command makes of one that was killed."""
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.unit.fake_shelf import FakeShelf, Killed, World, free_lock
 from wergate.approve import approve
 from wergate.bootstrap import BootstrapSettings
 from wergate.desk import Desk, Outcome
-from wergate.errors import Refused, RegistryError
+from wergate.errors import LockLost, Refused, RegistryError
 from wergate.gate_kinds import ProvenanceGate, WerGate
 from wergate.history import history, history_table
 from wergate.moves import drifts
@@ -465,3 +466,64 @@ def test_the_history_tells_moves_and_approvals_in_order(office: Office) -> None:
     assert lines[-1].endswith("loops")
     assert sum(" approve " in line for line in lines) == 2
     assert history_table([]) == "nothing was moved or approved yet"
+
+
+class Losing:
+    """A lock whose holder is told at check number `lost_at` that it was taken over."""
+
+    def __init__(self, world: World, lost_at: int, meanwhile: Callable[[], None]) -> None:
+        self.world, self.lost_at, self.meanwhile, self.checks = world, lost_at, meanwhile, 0
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.checks == self.lost_at:
+            self.meanwhile()
+            raise LockLost("taken over")
+
+    @contextmanager
+    def lock(self) -> Iterator["Losing"]:
+        yield self
+
+
+@pytest.mark.parametrize("lost_at", [1, 2, 3])
+def test_a_lock_lost_on_the_way_moves_once_whoever_settles_it(ready: Callable[[], Office], lost_at: int) -> None:
+    for settled_by_another in (False, True):
+        office = ready()
+        other = partial(check, office.desk(), True) if settled_by_another else lambda: None
+        losing = Losing(office.world, lost_at, other)
+        desk = Desk(FakeShelf(office.world), losing.lock, "carol", now=lambda: office.now)
+        assert promote(desk, "2", "Production", POLICY, office.evaluate).moved
+        assert office.world.holders("Production") == ["2"]
+        assert office.drift == []
+        moves = [record.move for record in office.records if record.move.version == "2"]
+        assert [move.to_stage for move in moves] == ["Staging", "Production"]
+
+
+def test_a_late_write_of_another_is_mended_after_the_move(ready: Callable[[], Office]) -> None:
+    """Over HTTP a request may hang on its way for longer than its sender's lease."""
+    office = ready()
+    desk = office.desk()
+    set_alias = desk.shelf.set_alias
+
+    def late(alias: str, version: str) -> None:
+        set_alias(alias, version)
+        FakeShelf(office.world).set_stage("3", "Production")
+
+    desk.shelf.set_alias = late  # type: ignore[method-assign]
+    assert promote(desk, "2", "Production", POLICY, office.evaluate).moved
+    assert office.world.holders("Production") == ["2"]
+    assert office.records[-1].move.kind == "repair"
+
+
+def test_who_loses_every_lock_is_told_so(ready: Callable[[], Office]) -> None:
+    office = ready()
+
+    def lock() -> Any:
+        losing = Losing(office.world, 1, lambda: None)
+        return losing.lock()
+
+    desk = Desk(FakeShelf(office.world), lock, "carol", now=lambda: office.now)
+    with pytest.raises(LockLost, match="taken over"):
+        promote(desk, "2", "Production", POLICY, office.evaluate)
+    assert office.world.holders("Production") == ["1"]
+    assert office.drift == []
