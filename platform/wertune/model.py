@@ -17,7 +17,13 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
-from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
+from transformers import (
+    BitsAndBytesConfig,
+    LogitsProcessorList,
+    SuppressTokensLogitsProcessor,
+    WhisperForConditionalGeneration,
+    WhisperTokenizerFast,
+)
 from transformers import logging as transformers_logging
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -71,6 +77,11 @@ class Whisper:
         if multilingual:
             tokenizer.set_prefix_tokens(language=language, task="transcribe")
         self._special = frozenset(tokenizer.all_special_ids)
+        # transformers takes a timestamp for the start of a next segment, looks for it in features that it was never
+        # given, and fails; a damaged adapter was seen to write them though the prompt says none.
+        first = tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
+        timestamps = SuppressTokensLogitsProcessor(list(range(first, self.bare.config.vocab_size)), str(self.device))
+        self._no_timestamps = LogitsProcessorList([timestamps])
         self.generate_options = {"language": language, "task": "transcribe"} if multilingual else {}
 
     @property
@@ -161,6 +172,7 @@ class Whisper:
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             max_new_tokens=longest,
             num_beams=num_beams,
+            logits_processor=self._no_timestamps,
             **self.generate_options,
         )
         return [self._cut(row, most, longest) for row, most in zip(ids.tolist(), token_limits, strict=True)]

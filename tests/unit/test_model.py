@@ -553,3 +553,23 @@ def test_gradients_in_bfloat16_point_where_those_in_float32_do(
         found = [p.grad.flatten() for p in whisper.model.parameters() if p.grad is not None]
         gradients.append(torch.cat(found).float())
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+class _OnlyTimestamps(torch.nn.Module):
+    """An output layer that wants the timestamp of 0.2 s more than anything, and of the rest one word."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(*states.shape[:-1], NO_TIMESTAMPS + 1502)
+        logits[..., NO_TIMESTAMPS + 11], logits[..., 5303] = 9.0, 1.0
+        return logits
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_model_that_would_write_timestamps_writes_none(
+    load_tiny: LoadTiny, num_beams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a damaged adapter did: transformers took them for the end of a segment and failed."""
+    whisper = load_tiny("none")
+    monkeypatch.setattr(whisper.bare, "proj_out", _OnlyTimestamps())
+    texts = whisper.generate(_features(clips=3), [4, 6, 5], num_beams)
+    assert texts == [whisper.tokenizer.decode([5303] * count).strip() for count in (4, 6, 5)]

@@ -486,17 +486,19 @@ class Losing:
 
 
 @pytest.mark.parametrize("lost_at", [1, 2, 3])
-def test_a_lock_lost_on_the_way_moves_once_whoever_settles_it(ready: Callable[[], Office], lost_at: int) -> None:
-    for settled_by_another in (False, True):
-        office = ready()
-        other = partial(check, office.desk(), True) if settled_by_another else lambda: None
-        losing = Losing(office.world, lost_at, other)
-        desk = Desk(FakeShelf(office.world), losing.lock, "carol", now=lambda: office.now)
-        assert promote(desk, "2", "Production", POLICY, office.evaluate).moved
-        assert office.world.holders("Production") == ["2"]
-        assert office.drift == []
-        moves = [record.move for record in office.records if record.move.version == "2"]
-        assert [move.to_stage for move in moves] == ["Staging", "Production"]
+@pytest.mark.parametrize("settled_by_another", [False, True])
+def test_a_lock_lost_on_the_way_moves_once_whoever_settles_it(
+    ready: Callable[[], Office], lost_at: int, settled_by_another: bool
+) -> None:
+    office = ready()
+    other = partial(check, office.desk(), True) if settled_by_another else lambda: None
+    losing = Losing(office.world, lost_at, other)
+    desk = Desk(FakeShelf(office.world), losing.lock, "carol", now=lambda: office.now)
+    assert promote(desk, "2", "Production", POLICY, office.evaluate).moved
+    assert office.world.holders("Production") == ["2"]
+    assert office.drift == []
+    moves = [record.move for record in office.records if record.move.version == "2"]
+    assert [move.to_stage for move in moves] == ["Staging", "Production"]
 
 
 def test_a_late_write_of_another_is_mended_after_the_move(ready: Callable[[], Office]) -> None:
