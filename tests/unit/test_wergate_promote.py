@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +19,7 @@ from wergate.history import history, history_table
 from wergate.moves import drifts
 from wergate.policy import ApprovalSettings, Policy
 from wergate.promote import promote
-from wergate.records import Record, Stage, broken_links, trail
+from wergate.records import INTENT_TAG, Record, Stage, broken_links, trail
 from wergate.rollback import check, rollback
 from wertune.eval_report import EvalReport
 
@@ -239,6 +238,11 @@ def test_nothing_is_approved_that_nobody_could_have_looked_at(office: Office) ->
     office.evaluate("demo", "1")
     with pytest.raises(Refused, match="has not passed the gates of Staging"):
         office.approve("1")
+    office.errors["2"] = 9
+    with pytest.raises(Refused):
+        office.promote("2", "Staging")
+    with pytest.raises(Refused, match="has not passed the gates of Staging"):
+        office.approve("2")
 
 
 def test_a_comment_must_fit_into_a_tag(office: Office) -> None:
@@ -490,15 +494,21 @@ class Losing:
 def test_a_lock_lost_on_the_way_moves_once_whoever_settles_it(
     ready: Callable[[], Office], lost_at: int, settled_by_another: bool
 ) -> None:
-    office = ready()
-    other = partial(check, office.desk(), True) if settled_by_another else lambda: None
-    losing = Losing(office.world, lost_at, other)
+    office, seen = ready(), []
+
+    def meanwhile() -> None:
+        seen.append((INTENT_TAG in office.world.tags, *office.world.holders("Production")))
+        if settled_by_another:
+            check(office.desk(), True)
+
+    losing = Losing(office.world, lost_at, meanwhile)
     desk = Desk(FakeShelf(office.world), losing.lock, "carol", now=lambda: office.now)
     assert promote(desk, "2", "Production", POLICY, office.evaluate).moved
     assert office.world.holders("Production") == ["2"]
     assert office.drift == []
     moves = [record.move for record in office.records if record.move.version == "2"]
     assert [move.to_stage for move in moves] == ["Staging", "Production"]
+    assert seen == [{1: (False, "1"), 2: (True, "1"), 3: (True, "2")}[lost_at]]
 
 
 def test_a_late_write_of_another_is_mended_after_the_move(ready: Callable[[], Office]) -> None:
