@@ -82,7 +82,7 @@ def test_the_ticket_of_the_dead_is_thrown_away_after_its_lease() -> None:
 def test_who_holds_the_database_lock_need_not_wait_for_a_dead_ticket_of_such(tmp_path: Path) -> None:
     board = Board()
     board.set_tag(TICKET_PREFIX + "dead", (DEAD % "true").replace("0.2", "1e9"))
-    with hold(board, _file_lock(tmp_path), "me"):
+    with hold(board, _file_lock(tmp_path), "me", wait_s=30):
         assert TICKET_PREFIX + "dead" not in board.tags()
 
 
