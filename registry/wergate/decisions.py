@@ -10,7 +10,7 @@ from wergate.shelf import FoundReport, Shelf, Version
 
 def record_decision(shelf: Shelf, run_id: str, decision: Decision) -> DecisionRef:
     """Writes it under a name of its own, so that a later decision on the same report does not replace it."""
-    stem = f"decisions/{utc_now():%Y%m%dT%H%M%S}-{new_token()}-{decision.transition}"
+    stem = f"decisions/{utc_now():%Y%m%dT%H%M%S.%f}-{new_token()}-{decision.transition}"
     shelf.write_artifact(run_id, f"{stem}.json", decision.model_dump_json(indent=1))
     shelf.write_artifact(run_id, f"{stem}.html", html_page(decision))
     reference = DecisionRef(

@@ -70,15 +70,15 @@ class Lease:
         self._write(self._ticket)
         others = self._others()
         self._write(replace(self._ticket, number=1 + max((ticket.number for ticket in others), default=0)))
-        watch, pause_s = _Watch(self._ticket.direct), POLL_S
+        watch = _Watch(self._ticket.direct)
         while ahead := [ticket for ticket in self._others() if ticket.before(self._ticket)]:
             for dead in watch.dead(ahead):
                 self._board.delete_tag(dead.key)
             if time.monotonic() > deadline:
                 raise LockError(f"{self._board.name} is still held by {ahead[0].owner}; wait for it and start again")
             self.check()
-            time.sleep(pause_s * random.uniform(0.5, 1.5))
-            pause_s = min(1.3 * pause_s, 10 * POLL_S)
+            # Who is next looks often, the others seldom: each look costs the server an answer.
+            time.sleep(POLL_S * len(ahead) ** 2 * random.uniform(0.5, 1.5))
 
     def drop(self) -> None:
         self._board.delete_tag(self._ticket.key)

@@ -8,6 +8,8 @@ from functools import partial
 from multiprocessing.synchronize import Event
 from typing import Any
 
+from mlflow.tracking import MlflowClient
+
 from wergate.approve import approve
 from wergate.bootstrap import BootstrapSettings
 from wergate.database_locks import database_lock
@@ -125,15 +127,16 @@ def climb(uri: str, name: str, versions: list[str], rounds: int) -> int:
     return moved
 
 
-def look_on(uri: str, name: str, done: Event) -> tuple[int, list[list[str]]]:
+def look_on(uri: str, name: str, done: Event) -> tuple[int, list[list[int]]]:
     """Looks until it is done: how often, and every look that did not show exactly one Production."""
-    shelf, looks, faults = MlflowShelf(name, uri, uri), 0, []
+    client, looks, faults = MlflowClient(uri, uri), 0, []
     while not done.is_set():
-        present = shelf.look().holders("Production")
+        versions = client.search_model_versions(f"name='{name}'")
+        present = [int(version.version) for version in versions if version.current_stage == "Production"]
         looks += 1
         if len(present) != 1:
             faults.append(present)
-        time.sleep(0.05)
+        time.sleep(0.1)
     return looks, faults
 
 
