@@ -152,7 +152,7 @@ def load_tiny(tiny_whisper_folder: Path) -> Callable[..., "Whisper"]:
         if quantization not in loaded:
             loaded[quantization] = load_whisper(tiny_whisper_folder, "en", quantization)
         pristine = loaded[quantization]
-        return Whisper(copy.deepcopy(pristine.model), pristine.tokenizer, pristine.language)
+        return pristine.with_model(copy.deepcopy(pristine.model))
 
     return load
 

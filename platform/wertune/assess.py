@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
-from wertune.baseline import baseline_scores
+from wertune.baseline import baseline_decode, baseline_scores
 from wertune.config import ContextConfig, DecodeConfig
 from wertune.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
 from wertune.evaluate import score_set, transcribe_samples
@@ -131,7 +131,7 @@ def assess(
         sets[split] = set_report(prepared, after, prepared.dataset.digest(split))
     peak_mb = peak_memory_mb(whisper)
     base = prepared.whisper(prepared.project.trial.quantization)
-    base_speed = real_time_factor(base, clips, FULL_CONTEXT, decode)
+    base_speed = real_time_factor(base, clips, FULL_CONTEXT, baseline_decode(decode))
     report = EvalReport(
         model=version.name,
         version=version.version,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import transformers
 
-from wertune.config import ContextConfig
+from wertune.config import ContextConfig, DecodeConfig
 from wertune.evaluate import transcribe_features
 from wertune.files import write_atomically
 from wertune.manifest import Recording
@@ -41,16 +41,19 @@ def baseline_scores(
 def transcribe_with_base(prepared: Prepared, splits: Sequence[str]) -> dict[str, list[str]]:
     """What the untouched base writes for each clip of each split, at 30 s."""
     whisper = prepared.whisper(prepared.project.trial.quantization)
-    decode = prepared.project.trial.decode
-    decode = decode.model_copy(
-        update={"batch_size": min(decode.batch_size, max(1, LARGEST_FULL_BATCH // decode.num_beams))}
-    )
+    decode = baseline_decode(prepared.project.trial.decode)
     texts = {}
     for split in splits:
         clips = prepared.evaluation_set(split, ContextConfig(short=False), whisper.mel_bins)
         durations_s = [recording.duration_s for recording in clips.recordings]
         texts[split] = transcribe_features(whisper, clips.features, durations_s, decode)
     return texts
+
+
+def baseline_decode(decode: DecodeConfig) -> DecodeConfig:
+    """The trial's settings, without the boost of terms that an untouched base knows nothing of."""
+    batch_size = min(decode.batch_size, max(1, LARGEST_FULL_BATCH // decode.num_beams))
+    return decode.model_copy(update={"batch_size": batch_size, "term_boost": 0.0})
 
 
 def _score(prepared: Prepared, recordings: Sequence[Recording], texts: Sequence[str]) -> Scores:
@@ -62,7 +65,7 @@ def _path(prepared: Prepared, split: str) -> Path:
     depends_on = [
         prepared.base.digest,
         trial.quantization,
-        trial.decode.model_dump(),
+        baseline_decode(trial.decode).model_dump(),
         prepared.project.language,
         [recording.digest for recording in prepared.dataset[split]],
         transformers.__version__,

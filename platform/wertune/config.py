@@ -76,6 +76,9 @@ class DecodeConfig(Frozen):
     """Greedy or beam search, the same in validation, test and serving."""
 
     num_beams: int = Field(1, ge=1, le=16)
+    term_boost: float = Field(
+        0.0, ge=0, le=10, description="added to the log-probability of each token of a lexicon's term; 0: off"
+    )
     max_new_tokens: int = Field(224, ge=1, le=440)
     tokens_per_second: float = Field(
         10.0, gt=0, description="caps a clip's tokens at 8 + this x duration_s: what loops ends"
@@ -111,6 +114,9 @@ class TrainConfig(Frozen):
         description="of the adapter's moving average over steps, which is scored and kept; 0: off",
     )
     clips_per_epoch: int | None = Field(None, ge=1, description="domain clips of an epoch; all where it is not given")
+    nonspeech_ratio: float = Field(
+        0.05, ge=0, le=1, description="clips without a word, to be transcribed as nothing, for each domain clip"
+    )
     replay_ratio: float = Field(0.3, ge=0, le=4, description="replay clips for each domain clip of an epoch")
 
 

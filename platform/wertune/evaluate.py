@@ -55,7 +55,7 @@ def transcribe_features(
 
 
 def _in_batches(
-    write: Callable[[torch.Tensor, list[int], int], list[Written]],
+    write: Callable[[torch.Tensor, list[int], int, float], list[Written]],
     features: Sequence[torch.Tensor],
     durations_s: Sequence[float],
     decode: DecodeConfig,
@@ -65,7 +65,7 @@ def _in_batches(
     for start in range(0, len(order), decode.batch_size):
         batch = order[start : start + decode.batch_size]
         limits = [token_limit(durations_s[i], decode) for i in batch]
-        batch_written = write(pad_features([features[i] for i in batch]), limits, decode.num_beams)
+        batch_written = write(pad_features([features[i] for i in batch]), limits, decode.num_beams, decode.term_boost)
         written.update(zip(batch, batch_written, strict=True))
     return [written[i] for i in range(len(features))]
 

@@ -62,6 +62,10 @@ class Recording:
         return load_audio(self.path, self.row.offset, self.row.duration)
 
     @property
+    def text(self) -> str:
+        return self.row.text
+
+    @property
     def clip(self) -> Clip:
         return Clip(self.place, self.row.text, self.row.speaker, self.row.channel, self.duration_s)
 

@@ -27,6 +27,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 from transformers.modeling_outputs import BaseModelOutput
 
+from wertune.boost import TermBoost
 from wertune.config import LoraConfig
 from wertune.errors import AdapterError, BaseModelError, ConfigError
 from wertune.files import share_mode, storing
@@ -62,14 +63,19 @@ class Written:
 
 
 class Whisper:
-    """A Whisper model, its tokenizer, and the prompt that says language and task."""
+    """A Whisper model, its tokenizer, the prompt that says language and task, and terms that may be boosted."""
 
     def __init__(
-        self, model: WhisperForConditionalGeneration | PeftModel, tokenizer: WhisperTokenizerFast, language: str
+        self,
+        model: WhisperForConditionalGeneration | PeftModel,
+        tokenizer: WhisperTokenizerFast,
+        language: str,
+        terms: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.language = language
+        self.terms = tuple(terms)
         multilingual = bool(getattr(model.generation_config, "is_multilingual", False))
         if not multilingual and language != "en":
             remedy = "take a multilingual base, such as packaged:whisper-base or openai/whisper-base"
@@ -81,8 +87,13 @@ class Whisper:
         # given, and fails; a damaged adapter was seen to write them though the prompt says none.
         first = tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
         timestamps = SuppressTokensLogitsProcessor(list(range(first, self.bare.config.vocab_size)), str(self.device))
-        self._no_timestamps = LogitsProcessorList([timestamps])
+        self._no_timestamps = timestamps
+        self._boosts: dict[float, TermBoost] = {}
         self.generate_options = {"language": language, "task": "transcribe"} if multilingual else {}
+
+    def with_model(self, model: WhisperForConditionalGeneration | PeftModel) -> "Whisper":
+        """The same in all else."""
+        return Whisper(model, self.tokenizer, self.language, self.terms)
 
     @property
     def bare(self) -> WhisperForConditionalGeneration:
@@ -150,32 +161,47 @@ class Whisper:
             loss.backward()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def generate(self, features: torch.Tensor, token_limits: Sequence[int], num_beams: int) -> list[str]:
+    def generate(
+        self, features: torch.Tensor, token_limits: Sequence[int], num_beams: int, term_boost: float = 0.0
+    ) -> list[str]:
         """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
         with self.autocast():
-            rows = self._write(self.encode(features), token_limits, num_beams)
+            rows = self._write(self.encode(features), token_limits, num_beams, term_boost)
         return [self._text(row) for row in rows]
 
     @torch.no_grad()
-    def generate_scored(self, features: torch.Tensor, token_limits: Sequence[int], num_beams: int) -> list[Written]:
+    def generate_scored(
+        self, features: torch.Tensor, token_limits: Sequence[int], num_beams: int, term_boost: float = 0.0
+    ) -> list[Written]:
         """What generate writes, with the log-probabilities of its tokens; one more pass of the decoder."""
         with self.autocast():
             states = self.encode(features)
-            rows = self._write(states, token_limits, num_beams)
+            rows = self._write(states, token_limits, num_beams, term_boost)
             scores = self._log_probabilities(states, rows)
         return [Written(self._text(row), score) for row, score in zip(rows, scores, strict=True)]
 
-    def _write(self, states: torch.Tensor, token_limits: Sequence[int], num_beams: int) -> list[list[int]]:
+    def _write(
+        self, states: torch.Tensor, token_limits: Sequence[int], num_beams: int, term_boost: float
+    ) -> list[list[int]]:
         """The tokens of each clip up to its limit, which special ones do not count to, or with its end."""
         longest = max(token_limits)
         ids = self.bare.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             max_new_tokens=longest,
             num_beams=num_beams,
-            logits_processor=self._no_timestamps,
+            logits_processor=self._processors(term_boost),
             **self.generate_options,
         )
         return [self._cut(row, most, longest) for row, most in zip(ids.tolist(), token_limits, strict=True)]
+
+    def _processors(self, term_boost: float) -> LogitsProcessorList:
+        if not term_boost or not self.terms:
+            return LogitsProcessorList([self._no_timestamps])
+        if term_boost not in self._boosts:
+            # Whisper's words begin with their space, the first of a text too.
+            written = [self.tokenizer(f" {term}", add_special_tokens=False).input_ids for term in self.terms]
+            self._boosts[term_boost] = TermBoost(written, term_boost)
+        return LogitsProcessorList([self._no_timestamps, self._boosts[term_boost]])
 
     def _cut(self, row: Sequence[int], most: int, longest: int) -> list[int]:
         end, padding = self.tokenizer.eos_token_id, self.bare.generation_config.pad_token_id
@@ -241,7 +267,9 @@ def _elements(parameter: torch.nn.Parameter) -> int:
     return parameter.numel() * 2 if packed else parameter.numel()
 
 
-def load_whisper(path: Path, language: str, quantization: str, device: str | None = None) -> Whisper:
+def load_whisper(
+    path: Path, language: str, quantization: str, device: str | None = None, terms: Sequence[str] = ()
+) -> Whisper:
     """The frozen base from a local Hugging Face folder, its linear layers quantised on load.
 
     `quantization`: `int8` is LLM.int8 (Dettmers et al. 2022, arXiv:2208.07339), `nf4` is QLoRA's (arXiv:2305.14314).
@@ -268,7 +296,7 @@ def load_whisper(path: Path, language: str, quantization: str, device: str | Non
     _check_weights(path, model, found)
     model.requires_grad_(False)
     model.eval()
-    return Whisper(model, tokenizer, language)
+    return Whisper(model, tokenizer, language, terms)
 
 
 def _check_weights(path: Path, model: WhisperForConditionalGeneration, found: Mapping[str, Any]) -> None:
@@ -333,7 +361,7 @@ def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
         use_rslora=config.rslora,
         use_dora=config.dora,
     )
-    return Whisper(get_peft_model(whisper.model, peft_config), whisper.tokenizer, whisper.language)
+    return whisper.with_model(get_peft_model(whisper.model, peft_config))
 
 
 def _is_linear(module: torch.nn.Module) -> bool:
@@ -418,7 +446,7 @@ def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
         rule = "must hold exactly the tensors that adapter_config.json asks for on this base model"
         many = f"{len(strange)} tensor{'s are' if len(strange) > 1 else ' is'} missing or in excess"
         raise AdapterError(f"{folder}: {many}, such as {strange[0]}, but {rule}")
-    return Whisper(model.eval(), whisper.tokenizer, whisper.language)
+    return whisper.with_model(model.eval())
 
 
 def adapter_digest(whisper: Whisper) -> str:

@@ -36,7 +36,7 @@ class Prepared:
         """The untouched base; on another node its weights are fetched once into that node's cache."""
         source = self.project.base_model
         base = resolve_base_model(source.source, revision=source.revision, expected_digest=self.base.digest)
-        return load_whisper(base.path, self.project.language, quantization)
+        return load_whisper(base.path, self.project.language, quantization, terms=self.lexicon.written)
 
     def evaluation_set(self, split: str, context: ContextConfig, mel_bins: int) -> EvaluationSet:
         """The split's recordings and features, from this node's cache."""

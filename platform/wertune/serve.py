@@ -129,7 +129,9 @@ def load_served(settings: dict[str, Any], adapter: Path) -> Whisper:
     """The 8-bit base by reference and digest, with the adapter."""
     base = settings["base_model"]
     resolved = resolve_base_model(base["source"], revision=base["revision"], expected_digest=base["digest"])
-    return load_adapter(load_whisper(resolved.path, settings["language"], settings["quantization"]), adapter)
+    terms = settings.get("terms", ())
+    whisper = load_whisper(resolved.path, settings["language"], settings["quantization"], terms=terms)
+    return load_adapter(whisper, adapter)
 
 
 def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Prepared) -> str:
@@ -141,6 +143,7 @@ def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Pre
         "quantization": trial.quantization,
         "context": trial.context.model_dump(),
         "decode": trial.decode.model_dump(),
+        "terms": list(prepared.lexicon.written),
         "serving": prepared.project.serving.model_dump(mode="json"),
     }
     package = Path(__file__).parent

@@ -20,6 +20,7 @@ from wertune.config import AugmentConfig, ContextConfig, TrainConfig, TrialConfi
 from wertune.errors import WertuneError
 from wertune.evaluate import EvaluationSet, score_set
 from wertune.features import context_positions, log_mel, pad_features
+from wertune.hallucination import Nonspeech, nonspeech
 from wertune.manifest import Recording
 from wertune.metrics import Scores
 from wertune.model import Whisper, at_strength
@@ -292,10 +293,11 @@ def _batches_per_epoch(config: TrialConfig, data: TrainingData) -> int:
     return math.ceil(sum(_clips_per_epoch(config, data)) / config.train.batch_size)
 
 
-def _clips_per_epoch(config: TrialConfig, data: TrainingData) -> tuple[int, int]:
-    """Domain and replay clips of one epoch: what is asked for, or all there are."""
+def _clips_per_epoch(config: TrialConfig, data: TrainingData) -> tuple[int, int, int]:
+    """Domain, replay and nonspeech clips of one epoch: what is asked for, or all there are."""
     domain = min(len(data.train), config.train.clips_per_epoch or len(data.train))
-    return domain, min(len(data.replay), round(config.train.replay_ratio * domain))
+    replay = min(len(data.replay), round(config.train.replay_ratio * domain))
+    return domain, replay, round(config.train.nonspeech_ratio * domain)
 
 
 def _draw(clips: Sequence[Recording], count: int, seed: int, epoch: int) -> list[Recording]:
@@ -310,12 +312,13 @@ def _draw(clips: Sequence[Recording], count: int, seed: int, epoch: int) -> list
 
 
 def training_batches(config: TrialConfig, whisper: Whisper, data: TrainingData, epoch: int) -> Iterator[Batch]:
-    """The epoch's batches: its domain and replay clips, batched with clips of like length, shuffled."""
+    """The epoch's batches: its clips with and without words, batched with clips of like length, shuffled."""
     generator = np.random.default_rng([config.seed, epoch])
-    domain, replay = _clips_per_epoch(config, data)
-    clips = _draw(data.train, domain, config.seed, epoch) + _draw(data.replay, replay, config.seed, epoch)
+    domain, replay, speechless = _clips_per_epoch(config, data)
+    spoken = _draw(data.train, domain, config.seed, epoch) + _draw(data.replay, replay, config.seed, epoch)
+    clips: list[Recording | Nonspeech] = [*spoken, *nonspeech(speechless, spoken, generator)]
     dataset = _AugmentedClips(clips, whisper.mel_bins, config.context, config.augment, (config.seed, epoch))
-    labels = [whisper.label_ids(clip.row.text) for clip in clips]
+    labels = [whisper.label_ids(clip.text) for clip in clips]
 
     def collate(items: list[tuple[int, torch.Tensor]]) -> Batch:
         return Batch(pad_features([f for _, f in items]), whisper.pad_labels([labels[i] for i, _ in items]))
@@ -345,7 +348,7 @@ class _AugmentedClips(Dataset[tuple[int, torch.Tensor]]):
 
     def __init__(
         self,
-        clips: Sequence[Recording],
+        clips: Sequence[Recording | Nonspeech],
         mel_bins: int,
         context: ContextConfig,
         augmentation: AugmentConfig,

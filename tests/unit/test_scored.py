@@ -100,10 +100,12 @@ class FakeWhisper:
 
     mel_bins = 80
 
-    def generate(self, features: torch.Tensor, token_limits: list[int], num_beams: int) -> list[str]:
-        return [written.text for written in self.generate_scored(features, token_limits, num_beams)]
+    def generate(self, features: torch.Tensor, token_limits: list[int], num_beams: int, term_boost: float) -> list[str]:
+        return [written.text for written in self.generate_scored(features, token_limits, num_beams, term_boost)]
 
-    def generate_scored(self, features: torch.Tensor, token_limits: list[int], num_beams: int) -> list[Written]:
+    def generate_scored(
+        self, features: torch.Tensor, token_limits: list[int], num_beams: int, term_boost: float
+    ) -> list[Written]:
         seconds = features.shape[2] // 100
         return [Written(" ".join(["word"] * seconds), (-0.01 * seconds,) * seconds) for _ in features]
 

@@ -47,6 +47,7 @@ PLAIN = with_overrides(
         "train.learning_rate": 0.01,
         "train.epochs": 2,
         "train.batch_size": 4,
+        "train.nonspeech_ratio": 0.0,
         "decode.max_new_tokens": 5,
     },
     "test",
@@ -470,3 +471,18 @@ def test_the_validation_loss_is_the_mean_over_batches(load_tiny: LoadTiny, clips
         for recording, features in zip(clips, clips_with_features.features, strict=True)
     ]
     assert validation_loss(whisper, clips_with_features, batch_size=1) == pytest.approx(sum(alone) / len(alone))
+
+
+def test_an_epoch_holds_its_share_of_clips_without_a_word(make_recordings: MakeRecordings) -> None:
+    data = _data(_numbered(make_recordings, 8))
+
+    class Marking(Numbering):
+        def label_ids(self, text: str) -> list[int]:
+            return [int(text or "-1")]
+
+    def labels(epoch: int) -> list[int]:
+        batches = training_batches(configured({"train.nonspeech_ratio": 0.5}), Marking(), data, epoch)  # type: ignore[arg-type]
+        return _flat([batch.labels.flatten().tolist() for batch in batches])
+
+    for epoch in (1, 2):
+        assert sorted(labels(epoch)) == [-1, -1, -1, -1, *range(8)]

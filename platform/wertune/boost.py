@@ -1,0 +1,94 @@
+"""Boosting the lexicon's terms while a text is written: shallow fusion with a prefix tree of their tokens.
+
+Every token that goes on with a term gets a bonus; what turns out not to be a term gives its bonus back, so that the
+bonus decides only between what the model itself takes for likely (Zhao et al. 2019, "Shallow-Fusion End-to-End
+Contextual Biasing", Interspeech).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import LogitsProcessor
+
+
+@dataclass
+class _Node:
+    """A beginning of terms: `depth` tokens, the last `open` of them not yet part of a whole term."""
+
+    depth: int = 0
+    open: int = 0
+    is_term: bool = False
+    fallback: "_Node | None" = None  # the longest proper end of this beginning that begins a term too
+    children: dict[int, "_Node"] = field(default_factory=dict)
+    bonuses: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def lent(self) -> int:
+        """Tokens whose bonus is given back if the term is not finished."""
+        return 0 if self.is_term else self.open
+
+
+class TermBoost(LogitsProcessor):  # type: ignore[misc]
+    """Adds `bonus` (natural log) to each token with which a hypothesis goes on with one of the token `sequences`."""
+
+    def __init__(self, sequences: Iterable[Sequence[int]], bonus: float) -> None:
+        self._bonus = bonus
+        self._root = _Node()
+        for sequence in sequences:
+            self._add(sequence)
+        nodes = self._link()
+        self._longest = max(node.depth for node in nodes)
+        for node in nodes:
+            after = self._after(node)
+            gained = [bonus * (child.open - node.lent) for child in after.values()]
+            node.bonuses = torch.tensor(list(after), dtype=torch.long), torch.tensor(gained)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (hypotheses, vocabulary) of the next token after `input_ids` (hypotheses, tokens)."""
+        boosted = scores.clone()
+        for row, written in enumerate(input_ids[:, -self._longest :].tolist()):
+            node = self._reached(written)
+            assert node.bonuses is not None
+            tokens, gained = (tensor.to(scores.device) for tensor in node.bonuses)
+            boosted[row] -= self._bonus * node.lent
+            boosted[row, tokens] = scores[row, tokens] + gained.to(scores.dtype)
+        return boosted
+
+    def _add(self, sequence: Sequence[int]) -> None:
+        node = self._root
+        for token in sequence:
+            node = node.children.setdefault(token, _Node(node.depth + 1))
+        node.is_term = True
+
+    def _link(self) -> list[_Node]:
+        """All nodes, shorter ones first, each with its fallback (Aho and Corasick 1975)."""
+        nodes = [self._root]
+        for node in nodes:
+            for token, child in node.children.items():
+                child.open = node.lent + 1
+                child.fallback = self._root if node is self._root else self._next(node.fallback, token)
+                nodes.append(child)
+        return nodes
+
+    def _next(self, node: _Node | None, token: int) -> _Node:
+        while node is not None:
+            if token in node.children:
+                return node.children[token]
+            node = node.fallback
+        return self._root
+
+    def _after(self, node: _Node) -> dict[int, _Node]:
+        """Every token that goes on with a term, or begins one, and where it leads."""
+        after: dict[int, _Node] = {}
+        start: _Node | None = node
+        while start is not None:
+            after = start.children | after
+            start = start.fallback
+        return after
+
+    def _reached(self, written: Sequence[int]) -> _Node:
+        node = self._root
+        for token in written:
+            node = self._next(node, token)
+        return node

@@ -1,0 +1,84 @@
+"""A term's tokens get their bonus, once; what turns out to be no term gives it back."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wertune.boost import TermBoost
+from wertune.model import Whisper
+
+VOCABULARY = 12
+BONUS = 1.5
+END = VOCABULARY - 1
+
+LoadTiny = Callable[..., Whisper]
+tokens = st.integers(0, VOCABULARY - 2)
+
+
+def _gain(boost: TermBoost, text: Sequence[int]) -> float:
+    """What a text's score gains, its end included."""
+    total, written = 0.0, torch.zeros((1, 0), dtype=torch.long)
+    for token in [*text, END]:
+        total += float(boost(written, torch.zeros(1, VOCABULARY))[0, token])
+        written = torch.cat([written, torch.tensor([[token]])], dim=1)
+    return total
+
+
+@given(st.lists(tokens, max_size=20), st.integers(0, 3))
+def test_of_terms_without_a_common_token_the_whole_ones_count_by_their_tokens(text: list[int], split: int) -> None:
+    terms = [[0], [1, 2], [3, 4, 5], [6, 7, 8, 9]][: split + 1]
+    found = sum(len(term) for term in terms for i in range(len(text)) if text[i : i + len(term)] == term)
+    assert _gain(TermBoost(terms, BONUS), text) == pytest.approx(BONUS * found)
+
+
+@given(st.lists(st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=5), st.lists(tokens, max_size=12))
+def test_no_text_gains_more_than_the_bonus_of_each_token_and_none_loses(
+    terms: list[list[int]], text: list[int]
+) -> None:
+    gain = _gain(TermBoost(terms, BONUS), text)
+    assert -1e-4 <= gain <= BONUS * len(text) + 1e-4
+    if not any(text[i : i + len(term)] == term for term in terms for i in range(len(text))):
+        assert gain == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("terms", "text", "counted"),
+    [
+        ([[1, 2], [1, 2, 3]], [1, 2, 3], 3),  # the longer of two
+        ([[1, 2], [1, 2, 3]], [1, 2, 4], 2),  # the shorter stays when the longer fails
+        ([[1, 2, 3], [2, 4]], [1, 2, 4], 2),  # one fails and the other has begun inside it
+        ([[1, 2]], [1, 1, 2], 2),
+        ([[1, 2]], [1, 2, 1, 2], 4),
+        ([[1, 2]], [1], 0),
+    ],
+)
+def test_terms_that_share_tokens(terms: list[list[int]], text: list[int], counted: int) -> None:
+    assert _gain(TermBoost(terms, BONUS), text) == pytest.approx(BONUS * counted)
+
+
+def test_each_hypothesis_has_its_own_place_in_the_terms() -> None:
+    boost = TermBoost([[1, 2]], BONUS)
+    scores = boost(torch.tensor([[0, 1], [1, 0]]), torch.zeros(2, VOCABULARY))
+    assert scores[0].tolist() == [-BONUS if t not in (1, 2) else {1: 0.0, 2: BONUS}[t] for t in range(VOCABULARY)]
+    assert scores[1].tolist() == [BONUS if t == 1 else 0.0 for t in range(VOCABULARY)]
+
+
+def test_the_scores_it_is_given_stay_as_they_are() -> None:
+    scores = torch.zeros(1, VOCABULARY)
+    TermBoost([[1, 2]], BONUS)(torch.tensor([[1]]), scores)
+    assert not scores.any()
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_model_writes_the_terms_that_it_is_told_to(load_tiny: LoadTiny, num_beams: int) -> None:
+    whisper = load_tiny()
+    whisper.terms = ("CorpPass", "MediShield Life")
+    features = torch.randn(2, 80, 64, generator=torch.Generator().manual_seed(0))
+    plain, boosted = (whisper.generate(features, [12, 12], num_beams, term_boost=b) for b in (0.0, 100.0))
+    assert not any(term in text for text in plain for term in whisper.terms)
+    assert all(any(term in text for term in whisper.terms) for text in boosted)
+    whisper.terms = ()
+    assert whisper.generate(features, [12, 12], num_beams, term_boost=100.0) == plain
