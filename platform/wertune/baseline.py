@@ -16,8 +16,6 @@ from wertune.prepare import Prepared
 from wertune.weights import cache_root
 
 EVALUATION_SPLITS = ("validation", "test", "retention_validation", "retention_test")
-# Hypotheses over 30 s at once: more took twice as long to encode on a CPU, and gigabytes for the beams.
-LARGEST_FULL_BATCH = 16
 
 Transcribe = Callable[[Prepared, Sequence[str]], dict[str, list[str]]]
 
@@ -52,8 +50,7 @@ def transcribe_with_base(prepared: Prepared, splits: Sequence[str]) -> dict[str,
 
 def baseline_decode(decode: DecodeConfig) -> DecodeConfig:
     """The trial's settings, without the boost of terms that an untouched base knows nothing of."""
-    batch_size = min(decode.batch_size, max(1, LARGEST_FULL_BATCH // decode.num_beams))
-    return decode.model_copy(update={"batch_size": batch_size, "term_boost": 0.0})
+    return decode.model_copy(update={"term_boost": 0.0})
 
 
 def _score(prepared: Prepared, recordings: Sequence[Recording], texts: Sequence[str]) -> Scores:

@@ -83,7 +83,8 @@ class DecodeConfig(Frozen):
     tokens_per_second: float = Field(
         10.0, gt=0, description="caps a clip's tokens at 8 + this x duration_s: what loops ends"
     )
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(16, ge=1, description="clips that are transcribed at once, at most")
+    batch_seconds: float = Field(120.0, gt=0, description="of audio at once, padding included; memory grows with it")
 
 
 class ServingConfig(Frozen):

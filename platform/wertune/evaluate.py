@@ -1,6 +1,6 @@
 """Transcribing clips in batches of like length, and scoring what was written."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ import torch
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.config import ContextConfig, DecodeConfig
-from wertune.features import context_positions, log_mel, pad_features
+from wertune.features import FRAMES_PER_SECOND, context_positions, log_mel, pad_features
 from wertune.manifest import Recording
 from wertune.metrics import Scores, score
 from wertune.model import Whisper
@@ -61,13 +61,23 @@ def _in_batches(
     decode: DecodeConfig,
 ) -> list[Written]:
     written: dict[int, Written] = {}
-    order = sorted(range(len(features)), key=lambda i: durations_s[i])
-    for start in range(0, len(order), decode.batch_size):
-        batch = order[start : start + decode.batch_size]
+    for batch in _batches([f.shape[1] / FRAMES_PER_SECOND for f in features], durations_s, decode):
         limits = [token_limit(durations_s[i], decode) for i in batch]
         batch_written = write(pad_features([features[i] for i in batch]), limits, decode.num_beams, decode.term_boost)
         written.update(zip(batch, batch_written, strict=True))
     return [written[i] for i in range(len(features))]
+
+
+def _batches(padded_s: Sequence[float], durations_s: Sequence[float], decode: DecodeConfig) -> Iterator[list[int]]:
+    """Indices, shortest first, in batches that hold neither more clips nor more seconds than `decode` allows."""
+    batch: list[int] = []
+    for i in sorted(range(len(durations_s)), key=lambda i: durations_s[i]):
+        if batch and (len(batch) == decode.batch_size or (len(batch) + 1) * padded_s[i] > decode.batch_seconds):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 def token_limit(duration_s: float, decode: DecodeConfig) -> int:

@@ -102,10 +102,23 @@ def test_texts_come_back_in_the_order_of_their_clips(durations_s: list[float], b
 
 @given(durations, st.integers(1, 8))
 def test_batches_are_of_like_length_and_no_larger_than_asked(durations_s: list[float], batch_size: int) -> None:
-    _, calls = _transcribe_numbered(durations_s, batch_size=batch_size)
+    _, calls = _transcribe_numbered(durations_s, batch_size=batch_size, batch_seconds=1000)
     ordered = sorted(durations_s)
     batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
     assert [call["shape"] for call in calls] == [(len(b), 80, max(1, round(100 * b[-1]))) for b in batches]
+
+
+@given(durations, st.floats(1, 100))
+def test_no_batch_holds_more_seconds_than_asked_unless_one_clip_does(durations_s: list[float], most_s: float) -> None:
+    texts, calls = _transcribe_numbered(durations_s, batch_seconds=most_s)
+    assert len(texts) == len(durations_s)
+    for clips, _, frames in (call["shape"] for call in calls):
+        assert clips == 1 or clips * frames / 100 <= most_s
+
+
+def test_seconds_fill_a_batch_as_far_as_they_reach() -> None:
+    _, calls = _transcribe_numbered([4.0, 1.0, 2.0, 3.0], batch_seconds=6)
+    assert [call["shape"][0] for call in calls] == [2, 1, 1]
 
 
 @pytest.mark.parametrize(
