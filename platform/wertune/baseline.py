@@ -49,8 +49,8 @@ def transcribe_with_base(prepared: Prepared, splits: Sequence[str]) -> dict[str,
 
 
 def baseline_decode(decode: DecodeConfig) -> DecodeConfig:
-    """The trial's settings, without the boost of terms that an untouched base knows nothing of."""
-    return decode.model_copy(update={"term_boost": 0.0})
+    """The trial's settings, but no boost of terms and Whisper's own rule that a text is never empty."""
+    return decode.model_copy(update={"term_boost": 0.0, "may_be_empty": False})
 
 
 def _score(prepared: Prepared, recordings: Sequence[Recording], texts: Sequence[str]) -> Scores:

@@ -2,7 +2,7 @@
 
 Every token that goes on with a term gets a bonus; what turns out not to be a term gives its bonus back, so that the
 bonus decides only between what the model itself takes for likely (Zhao et al. 2019, "Shallow-Fusion End-to-End
-Contextual Biasing", Interspeech).
+Contextual Biasing", Interspeech). A text that has said a term twice gets none from there on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,9 +14,8 @@ from transformers import LogitsProcessor
 
 @dataclass
 class _Node:
-    """A beginning of terms: `depth` tokens, the last `open` of them not yet part of a whole term."""
+    """A beginning of terms; the last `open` of its tokens are not yet part of a whole term."""
 
-    depth: int = 0
     open: int = 0
     is_term: bool = False
     fallback: "_Node | None" = None  # the longest proper end of this beginning that begins a term too
@@ -37,9 +36,7 @@ class TermBoost(LogitsProcessor):  # type: ignore[misc]
         self._root = _Node()
         for sequence in sequences:
             self._add(sequence)
-        nodes = self._link()
-        self._longest = max(node.depth for node in nodes)
-        for node in nodes:
+        for node in self._link():
             after = self._after(node)
             gained = [bonus * (child.open - node.lent) for child in after.values()]
             node.bonuses = torch.tensor(list(after), dtype=torch.long), torch.tensor(gained)
@@ -47,8 +44,10 @@ class TermBoost(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (hypotheses, vocabulary) of the next token after `input_ids` (hypotheses, tokens)."""
         boosted = scores.clone()
-        for row, written in enumerate(input_ids[:, -self._longest :].tolist()):
+        for row, written in enumerate(input_ids.tolist()):
             node = self._reached(written)
+            if node is None:
+                continue
             assert node.bonuses is not None
             tokens, gained = (tensor.to(scores.device) for tensor in node.bonuses)
             boosted[row] -= self._bonus * node.lent
@@ -58,7 +57,7 @@ class TermBoost(LogitsProcessor):  # type: ignore[misc]
     def _add(self, sequence: Sequence[int]) -> None:
         node = self._root
         for token in sequence:
-            node = node.children.setdefault(token, _Node(node.depth + 1))
+            node = node.children.setdefault(token, _Node())
         node.is_term = True
 
     def _link(self) -> list[_Node]:
@@ -87,8 +86,13 @@ class TermBoost(LogitsProcessor):  # type: ignore[misc]
             start = start.fallback
         return after
 
-    def _reached(self, written: Sequence[int]) -> _Node:
-        node = self._root
+    def _reached(self, written: Sequence[int]) -> _Node | None:
+        """The beginning that `written` ends with; None once it has said a term twice, so that no loop is fed."""
+        node, said = self._root, set()
         for token in written:
             node = self._next(node, token)
+            if node.is_term:
+                if id(node) in said:
+                    return None
+                said.add(id(node))
         return node

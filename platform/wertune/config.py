@@ -77,11 +77,14 @@ class DecodeConfig(Frozen):
 
     num_beams: int = Field(1, ge=1, le=16)
     term_boost: float = Field(
-        0.0, ge=0, le=10, description="added to the log-probability of each token of a lexicon's term; 0: off"
+        0.0, ge=0, description="added to the log-probability of each token of a lexicon's term; 0: off"
     )
     max_new_tokens: int = Field(224, ge=1, le=440)
     tokens_per_second: float = Field(
         10.0, gt=0, description="caps a clip's tokens at 8 + this x duration_s: what loops ends"
+    )
+    may_be_empty: bool = Field(
+        True, description="no text for a clip without words; Whisper's own decoding always writes some"
     )
     batch_size: int = Field(16, ge=1, description="clips that are transcribed at once, at most")
     batch_seconds: float = Field(120.0, gt=0, description="of audio at once, padding included; memory grows with it")
@@ -116,7 +119,7 @@ class TrainConfig(Frozen):
     )
     clips_per_epoch: int | None = Field(None, ge=1, description="domain clips of an epoch; all where it is not given")
     nonspeech_ratio: float = Field(
-        0.05, ge=0, le=1, description="clips without a word, to be transcribed as nothing, for each domain clip"
+        0.1, ge=0, le=1, description="clips without a word, to be transcribed as nothing, for each domain clip"
     )
     replay_ratio: float = Field(0.3, ge=0, le=4, description="replay clips for each domain clip of an epoch")
 

@@ -55,7 +55,7 @@ def transcribe_features(
 
 
 def _in_batches(
-    write: Callable[[torch.Tensor, list[int], int, float], list[Written]],
+    write: Callable[[torch.Tensor, list[int], DecodeConfig], list[Written]],
     features: Sequence[torch.Tensor],
     durations_s: Sequence[float],
     decode: DecodeConfig,
@@ -63,7 +63,7 @@ def _in_batches(
     written: dict[int, Written] = {}
     for batch in _batches([f.shape[1] / FRAMES_PER_SECOND for f in features], durations_s, decode):
         limits = [token_limit(durations_s[i], decode) for i in batch]
-        batch_written = write(pad_features([features[i] for i in batch]), limits, decode.num_beams, decode.term_boost)
+        batch_written = write(pad_features([features[i] for i in batch]), limits, decode)
         written.update(zip(batch, batch_written, strict=True))
     return [written[i] for i in range(len(features))]
 

@@ -50,10 +50,8 @@ class Nonspeech:
         length, generator = round(self.duration_s * SAMPLE_RATE_HZ), np.random.default_rng(self.seed)
         if self.speech:
             return self.speech.samples()[:length]
-        hiss = _hiss(length, TRAINING_DBFS, generator)
-        if generator.random() < 0.5:
-            return hiss
-        noisy = add_coloured_noise(torch.from_numpy(hiss), float(generator.uniform(-30.0, 10.0)), generator)
+        hiss = torch.from_numpy(_hiss(length, TRAINING_DBFS, generator))
+        noisy = add_coloured_noise(hiss, float(generator.uniform(-30.0, 20.0)), generator)
         return noisy.clamp(-1.0, 1.0).numpy()
 
 

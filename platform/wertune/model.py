@@ -28,7 +28,7 @@ from transformers import logging as transformers_logging
 from transformers.modeling_outputs import BaseModelOutput
 
 from wertune.boost import TermBoost
-from wertune.config import LoraConfig
+from wertune.config import DecodeConfig, LoraConfig
 from wertune.errors import AdapterError, BaseModelError, ConfigError
 from wertune.files import share_mode, storing
 
@@ -161,38 +161,40 @@ class Whisper:
             loss.backward()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def generate(
-        self, features: torch.Tensor, token_limits: Sequence[int], num_beams: int, term_boost: float = 0.0
-    ) -> list[str]:
+    def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[str]:
         """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
         with self.autocast():
-            rows = self._write(self.encode(features), token_limits, num_beams, term_boost)
+            rows = self._write(self.encode(features), token_limits, decode)
         return [self._text(row) for row in rows]
 
     @torch.no_grad()
     def generate_scored(
-        self, features: torch.Tensor, token_limits: Sequence[int], num_beams: int, term_boost: float = 0.0
+        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig
     ) -> list[Written]:
         """What generate writes, with the log-probabilities of its tokens; one more pass of the decoder."""
         with self.autocast():
             states = self.encode(features)
-            rows = self._write(states, token_limits, num_beams, term_boost)
+            rows = self._write(states, token_limits, decode)
             scores = self._log_probabilities(states, rows)
         return [Written(self._text(row), score) for row, score in zip(rows, scores, strict=True)]
 
-    def _write(
-        self, states: torch.Tensor, token_limits: Sequence[int], num_beams: int, term_boost: float
-    ) -> list[list[int]]:
+    def _write(self, states: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[list[int]]:
         """The tokens of each clip up to its limit, which special ones do not count to, or with its end."""
         longest = max(token_limits)
         ids = self.bare.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             max_new_tokens=longest,
-            num_beams=num_beams,
-            logits_processor=self._processors(term_boost),
+            num_beams=decode.num_beams,
+            logits_processor=self._processors(decode.term_boost),
+            begin_suppress_tokens=self._never_first(decode.may_be_empty),
             **self.generate_options,
         )
         return [self._cut(row, most, longest) for row, most in zip(ids.tolist(), token_limits, strict=True)]
+
+    def _never_first(self, may_be_empty: bool) -> list[int]:
+        """What no text begins with: a lone blank, and its end unless it may be empty."""
+        tokens = self.bare.generation_config.begin_suppress_tokens or []
+        return [token for token in tokens if not (may_be_empty and token == self.tokenizer.eos_token_id)]
 
     def _processors(self, term_boost: float) -> LogitsProcessorList:
         if not term_boost or not self.terms:

@@ -27,15 +27,15 @@ class FakeWhisper:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 
-    def generate(self, features: torch.Tensor, token_limits: list[int], num_beams: int, term_boost: float) -> list[str]:
-        self.calls.append({"shape": tuple(features.shape), "limits": token_limits, "beams": num_beams})
+    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[str]:
+        self.calls.append({"shape": tuple(features.shape), "limits": token_limits, "beams": decode.num_beams})
         return [f"{clip[0, 0]:g}" for clip in features]
 
 
 class SpellingWhisper(FakeWhisper):
     """Writes how many frames it heard, and nothing for silence."""
 
-    def generate(self, features: torch.Tensor, token_limits: list[int], num_beams: int, term_boost: float) -> list[str]:
+    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[str]:
         self.calls.append({"shape": tuple(features.shape)})
         return ["" if clip.max() == clip.min() else f"{clip.shape[1]} frames" for clip in features]
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers.modeling_outputs import BaseModelOutput
 
 import wertune.model
-from wertune.config import LoraConfig
+from wertune.config import DecodeConfig, LoraConfig
 from wertune.errors import AdapterError, BaseModelError, ConfigError, StorageError
 from wertune.model import ADAPTER_FILES, Whisper, add_lora, at_strength, load_adapter, load_whisper, save_adapter
 
@@ -307,7 +307,7 @@ def test_padded_labels_do_not_count_in_the_loss(base: Whisper) -> None:
 
 def test_generation_writes_one_text_a_clip_and_no_more_tokens_than_allowed(base: Whisper) -> None:
     features = _features(64, clips=3)
-    texts, longer = (base.generate(features, limits, num_beams=1) for limits in ([4, 1, 1], [4, 4, 4]))
+    texts, longer = (base.generate(features, limits, DecodeConfig()) for limits in ([4, 1, 1], [4, 4, 4]))
     assert texts[0] == longer[0]
     for cut, whole in zip(texts[1:], longer[1:], strict=True):
         # Half a character is the replacement character.
@@ -571,5 +571,18 @@ def test_a_model_that_would_write_timestamps_writes_none(
     """As a damaged adapter did: transformers took them for the end of a segment and failed."""
     whisper = load_tiny("none")
     monkeypatch.setattr(whisper.bare, "proj_out", _OnlyTimestamps())
-    texts = whisper.generate(_features(clips=3), [4, 6, 5], num_beams)
+    texts = whisper.generate(_features(clips=3), [4, 6, 5], DecodeConfig(num_beams=num_beams))
     assert texts == [whisper.tokenizer.decode([5303] * count).strip() for count in (4, 6, 5)]
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_text_is_empty_only_where_it_may_be(load_tiny: LoadTiny, num_beams: int) -> None:
+    whisper = load_tiny()
+    with torch.no_grad():  # sure of its end at once
+        whisper.bare.proj_out.weight[whisper.tokenizer.eos_token_id] *= 50
+        states = whisper.bare.model.decoder.layer_norm
+        states.bias.copy_(whisper.bare.proj_out.weight[whisper.tokenizer.eos_token_id])
+    may, may_not = (DecodeConfig(num_beams=num_beams, may_be_empty=empty) for empty in (True, False))
+    assert whisper.generate(_features(clips=2), [4, 4], may) == ["", ""]
+    assert [written.text for written in whisper.generate_scored(_features(clips=2), [4, 4], may)] == ["", ""]
+    assert all(whisper.generate(_features(clips=2), [4, 4], may_not))

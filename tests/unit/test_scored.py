@@ -41,15 +41,15 @@ def test_greedy_log_probabilities_are_those_that_transformers_chose_by(whisper: 
     )
     chosen = out.sequences[:, -len(out.logits) :]
     steps = [torch.log_softmax(step, dim=-1) for step in out.logits]
-    for clip, written in enumerate(whisper.generate_scored(_features(), [6, 6, 6], num_beams=1)):
+    for clip, written in enumerate(whisper.generate_scored(_features(), [6, 6, 6], DecodeConfig())):
         expected = [float(step[clip, token]) for step, token in zip(steps, chosen[clip], strict=True)]
         assert written.log_probabilities == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_scoring_changes_no_text(whisper: Whisper, num_beams: int) -> None:
-    written = whisper.generate_scored(_features(), LIMITS, num_beams)
-    assert [w.text for w in written] == whisper.generate(_features(), LIMITS, num_beams)
+    written = whisper.generate_scored(_features(), LIMITS, DecodeConfig(num_beams=num_beams))
+    assert [w.text for w in written] == whisper.generate(_features(), LIMITS, DecodeConfig(num_beams=num_beams))
     assert all(value < 0 for w in written for value in w.log_probabilities)
 
 
@@ -79,7 +79,7 @@ def test_the_sum_is_the_models_loss_on_what_was_written(whisper: Whisper, monkey
     rows = [[5303, END], [5303, 318, 257, 12, 99, 7], [END]]
     monkeypatch.setattr(whisper, "_write", lambda *_: rows)
     prompt = whisper.label_ids("")[:-1]
-    for clip, written in enumerate(whisper.generate_scored(_features(), LIMITS, num_beams=1)):
+    for clip, written in enumerate(whisper.generate_scored(_features(), LIMITS, DecodeConfig())):
         whole, start = (torch.tensor([label]) for label in (prompt + rows[clip], prompt))
         features = _features()[clip : clip + 1]
         loss = whisper.loss(features, whole) * whole.numel() - whisper.loss(features, start) * start.numel()
@@ -88,9 +88,9 @@ def test_the_sum_is_the_models_loss_on_what_was_written(whisper: Whisper, monkey
 
 
 def test_a_clips_score_does_not_depend_on_its_batch(whisper: Whisper) -> None:
-    together = whisper.generate_scored(_features(), [6, 6, 6], num_beams=1)
+    together = whisper.generate_scored(_features(), [6, 6, 6], DecodeConfig())
     for clip, expected in enumerate(together):
-        (alone,) = whisper.generate_scored(_features()[clip : clip + 1], [6], num_beams=1)
+        (alone,) = whisper.generate_scored(_features()[clip : clip + 1], [6], DecodeConfig())
         assert alone.text == expected.text
         assert alone.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-4)
 
@@ -100,12 +100,10 @@ class FakeWhisper:
 
     mel_bins = 80
 
-    def generate(self, features: torch.Tensor, token_limits: list[int], num_beams: int, term_boost: float) -> list[str]:
-        return [written.text for written in self.generate_scored(features, token_limits, num_beams, term_boost)]
+    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[str]:
+        return [written.text for written in self.generate_scored(features, token_limits, decode)]
 
-    def generate_scored(
-        self, features: torch.Tensor, token_limits: list[int], num_beams: int, term_boost: float
-    ) -> list[Written]:
+    def generate_scored(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[Written]:
         seconds = features.shape[2] // 100
         return [Written(" ".join(["word"] * seconds), (-0.01 * seconds,) * seconds) for _ in features]
 
