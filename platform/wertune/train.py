@@ -267,7 +267,7 @@ def _evaluate_epoch(
         epoch=trained.epoch,
         objective=objective(validation.wer, retention.wer if retention else None),
         train_loss=trained.loss,
-        validation_loss=validation_loss(whisper, data.validation, config.train.batch_size),
+        validation_loss=validation_loss(whisper, data.validation, config.decode.batch_size),
         validation=validation,
         retention=retention,
         learning_rate=trained.learning_rate,
