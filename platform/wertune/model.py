@@ -277,7 +277,8 @@ def load_whisper(
 ) -> Whisper:
     """The frozen base from a local Hugging Face folder, its linear layers quantised on load.
 
-    `quantization`: `int8` is LLM.int8's vector-wise 8 bits (Dettmers et al. 2022, arXiv:2208.07339), `nf4` is QLoRA's (arXiv:2305.14314).
+    `quantization`: `int8` is LLM.int8's, vector by vector (Dettmers et al. 2022, arXiv:2208.07339), `nf4` is QLoRA's
+    (arXiv:2305.14314).
     """
     _quiet_libraries()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,10 @@ RAY_SETTINGS = {
     # Its own table and boxes; ours has one line an epoch.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # glibc gives every large activation back to the system and takes it again: a third of a CPU trial's time.
+}
+# For the workers alone, which inherit it: glibc gives every large activation back to the system and takes it again,
+# a third of a CPU trial's time. What evaluates a version as it serves is to be as small as a service.
+WORKER_SETTINGS = {
     "MALLOC_TRIM_THRESHOLD_": "4000000000",
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
 }
@@ -99,12 +102,26 @@ def _start_ray(address: str | None) -> None:
     package = Path(wertune.__file__).parent
     try:
         if address is None:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            with _environment(WORKER_SETTINGS):
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": [str(package)]})
+            runtime_env = {"py_modules": [str(package)], "env_vars": WORKER_SETTINGS}
+            ray.init(address=address, log_to_driver=False, runtime_env=runtime_env)
     except (ConnectionError, RuntimeError, ValueError) as error:
         remedy = "start one with `ray start --head`, or leave ray_address empty for a local Ray"
         raise ConfigError(f"ray_address is {address}, but no Ray cluster answers there ({error}); {remedy}") from None
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """The settings that are not given from outside stand in the environment inside the block."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def transcribe_across(config: SearchConfig) -> Transcribe:
