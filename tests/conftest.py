@@ -182,6 +182,7 @@ def served_folder(
         "quantization": "none",
         "context": ContextConfig().model_dump(),
         "decode": DecodeConfig(max_new_tokens=6).model_dump(),
+        "terms": ["SkillsFuture"],
         "serving": {"max_batch": 4},
     }
     mlflow.pyfunc.save_model(

@@ -343,6 +343,17 @@ def test_a_long_recording_is_written_whole(model: Any) -> None:
     assert len(text.split()) > (pieces - 1) * len(short.split()) > 0
 
 
+def test_the_terms_of_the_version_are_boosted(load: Callable[..., Any]) -> None:
+    terms = ["CorpPass", "MediShield Life"]
+    settings = {"num_beams": 2, "max_new_tokens": 12}
+    plain, boosted = (
+        load(terms=terms, decode={**settings, "term_boost": boost}).predict([{"audio": WAV}])["text"][0]
+        for boost in (0.0, 100.0)
+    )
+    assert not any(term in plain for term in terms)
+    assert any(term in boosted for term in terms)
+
+
 def test_limits_are_those_of_the_version_or_of_who_loads_it(model: Any, load: Callable[..., Any]) -> None:
     from mlflow.exceptions import MlflowException
 
