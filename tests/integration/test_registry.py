@@ -134,6 +134,8 @@ def _promote_at_once(uris: list[str], backend: Backend, name: str, rounds: int, 
     assert snapshot.aliases["previous"] == shipped[-2].version
 
 
+# Promoters straight on PostgreSQL are in the test after this one, beside others over HTTP.
+@pytest.mark.parametrize("backend", ["sqlite", "server"], indirect=True)
 def test_200_concurrent_promotions_leave_one_production_and_lose_nothing(backend: Backend, processes: object) -> None:
     _promote_at_once([backend.uri] * 4, backend, "concurrent" + backend.uri[:4], 5, processes)
 
