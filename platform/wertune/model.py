@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ from wertune.files import share_mode, storing
 # 0: no columns of outliers are kept in 16 bits beside the 8-bit product. They matter from 6.7 billion parameters on
 # (Dettmers et al. 2022, section 4); tiny.en and base write as well without (README), and a third faster on a CPU.
 OUTLIER_THRESHOLD = 0.0
+# oneDNN keeps code for the last 1024 shapes of a product; beams grow by one at each token, and the cache to a gigabyte.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
