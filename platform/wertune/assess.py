@@ -90,7 +90,7 @@ def made_up_words(
     speech = [recording.samples() for recording in prepared.dataset["test"]]
     reports = {}
     for name, clips in hallucination_sets(speech).items():
-        texts = transcribe_samples(whisper, clips, context, decode)
+        texts = [transcript.text for transcript in transcribe_samples(whisper, clips, context, decode)]
         silent = [Clip(f"{name}:{i}", "", duration_s=clip.size / SAMPLE_RATE_HZ) for i, clip in enumerate(clips, 1)]
         digest = hashlib.sha256(b"".join(clip.tobytes() for clip in clips)).hexdigest()
         reports[name] = set_report(prepared, score(silent, texts, prepared.normalise, prepared.finder), digest)

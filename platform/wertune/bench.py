@@ -54,7 +54,7 @@ def _interleaved(prepared: Prepared, whisper: Whisper, work: Work) -> tuple[list
 def _step(whisper: Whisper, features: Sequence[torch.Tensor], texts: Sequence[str], _: Sequence[float]) -> None:
     whisper.model.train()
     labels = whisper.pad_labels([whisper.label_ids(text) for text in texts])
-    whisper.backward(whisper.loss(pad_features(features), labels))
+    whisper.loss(pad_features(features), labels).backward()  # type: ignore[no-untyped-call]
     whisper.model.zero_grad(set_to_none=True)
 
 

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import LogitsProcessor
 
 
-@dataclass
+@dataclass(eq=False)
 class _Node:
     """A beginning of terms; the last `open` of its tokens are not yet part of a whole term."""
 
@@ -28,8 +27,16 @@ class _Node:
         return 0 if self.is_term else self.open
 
 
-class TermBoost(LogitsProcessor):  # type: ignore[misc]
-    """Adds `bonus` (natural log) to each token with which a hypothesis goes on with one of the token `sequences`."""
+@dataclass(frozen=True)
+class Place:
+    """Where a text stands in the terms: the beginning that it ends with, if it may still gain, and what it has said."""
+
+    node: _Node | None
+    said: frozenset[_Node] = frozenset()
+
+
+class TermBoost:
+    """Adds `bonus` (natural log) to each token with which a text goes on with one of the token `sequences`."""
 
     def __init__(self, sequences: Iterable[Sequence[int]], bonus: float) -> None:
         self._bonus = bonus
@@ -41,18 +48,38 @@ class TermBoost(LogitsProcessor):  # type: ignore[misc]
             gained = [bonus * (child.open - node.lent) for child in after.values()]
             node.bonuses = torch.tensor(list(after), dtype=torch.long), torch.tensor(gained)
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (hypotheses, vocabulary) of the next token after `input_ids` (hypotheses, tokens)."""
-        boosted = scores.clone()
-        for row, written in enumerate(input_ids.tolist()):
-            node = self._reached(written)
-            if node is None:
+    @property
+    def start(self) -> Place:
+        """The place of an empty text."""
+        return Place(self._root)
+
+    def after(self, place: Place, token: int) -> Place:
+        """The place of a text one token longer."""
+        if place.node is None:
+            return place
+        node = self._next(place.node, token)
+        if not node.is_term:
+            return Place(node, place.said)
+        # Once a term is said twice nothing is gained any more, so that no loop is fed.
+        return Place(None) if node in place.said else Place(node, place.said | {node})
+
+    def add_to(self, scores: torch.Tensor, places: Sequence[Place]) -> None:
+        """Changes the scores (texts, vocabulary) of the next token of texts that stand at `places`, in place."""
+        rows, tokens, gains = [], [], []
+        for row, place in enumerate(places):
+            if place.node is None:
                 continue
-            assert node.bonuses is not None
-            tokens, gained = (tensor.to(scores.device) for tensor in node.bonuses)
-            boosted[row] -= self._bonus * node.lent
-            boosted[row, tokens] = scores[row, tokens] + gained.to(scores.dtype)
-        return boosted
+            assert place.node.bonuses is not None
+            lent = self._bonus * place.node.lent
+            if lent:
+                scores[row] -= lent
+            after, gained = place.node.bonuses
+            rows.append(torch.full_like(after, row))
+            tokens.append(after)
+            gains.append(gained + lent)
+        if rows:
+            where = torch.cat(rows).to(scores.device), torch.cat(tokens).to(scores.device)
+            scores.index_put_(where, torch.cat(gains).to(scores), accumulate=True)
 
     def _add(self, sequence: Sequence[int]) -> None:
         node = self._root
@@ -85,14 +112,3 @@ class TermBoost(LogitsProcessor):  # type: ignore[misc]
             after = start.children | after
             start = start.fallback
         return after
-
-    def _reached(self, written: Sequence[int]) -> _Node | None:
-        """The beginning that `written` ends with; None once it has said a term twice, so that no loop is fed."""
-        node, said = self._root, set()
-        for token in written:
-            node = self._next(node, token)
-            if node.is_term:
-                if id(node) in said:
-                    return None
-                said.add(id(node))
-        return node

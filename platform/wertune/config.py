@@ -32,6 +32,9 @@ class Draw(Frozen):
 class AugmentConfig(Frozen):
     """Augmentation of the training split; waveform first, then SpecAugment on the log-mel features."""
 
+    variants: int = Field(
+        4, ge=1, description="ways in which a clip's waveform is augmented; kept on disk, and taken in turn"
+    )
     speed_factor: Draw = Draw(probability=0.3, low=0.9, high=1.1)
     pitch_semitones: Draw = Draw(probability=0.0, low=-2.0, high=2.0)
     noise_snr_db: Draw = Draw(probability=0.3, low=10.0, high=30.0)
@@ -51,6 +54,7 @@ class LoraConfig(Frozen):
     dropout: float = Field(0.05, ge=0, lt=1)
     target_modules: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
     scope: Literal["encoder", "decoder", "both"] = "both"
+    first_encoder_layer: int = Field(0, ge=0, description="layers of the encoder below it carry no adapters")
     strength: float = Field(
         1.0, gt=0, le=1, description="what is scored, kept and served is the base and this much of the adapter"
     )

@@ -1,8 +1,7 @@
 """Transcribing clips in batches of like length, and scoring what was written."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,15 +11,13 @@ from wertune.config import ContextConfig, DecodeConfig
 from wertune.features import FRAMES_PER_SECOND, context_positions, log_mel, pad_features
 from wertune.manifest import Recording
 from wertune.metrics import Scores, score
-from wertune.model import Whisper
+from wertune.model import Whisper, Written
 from wertune.text import Normalise, TermFinder
 
 MAX_SEGMENT_S = 28.0
 QUIET_SEARCH_S = 8.0
 MIN_REST_S = 1.0
 QUIET_WINDOW_S = 0.1
-
-Written = TypeVar("Written")
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class Transcript:
-    """A clip's text and the mean log-probability of the tokens that were written for it."""
+    """A clip's text and the mean log-probability of the tokens that were written for it, those of all its pieces."""
 
     text: str
     avg_logprob: float
@@ -51,20 +48,17 @@ def transcribe_features(
     whisper: Whisper, features: Sequence[torch.Tensor], durations_s: Sequence[float], decode: DecodeConfig
 ) -> list[str]:
     """The text of each (mel_bins, frames_i), in the order given; batches are of like length."""
-    return _in_batches(whisper.generate, features, durations_s, decode)
+    return [written.text for written in _in_batches(whisper, features, durations_s, decode)]
 
 
 def _in_batches(
-    write: Callable[[torch.Tensor, list[int], DecodeConfig], list[Written]],
-    features: Sequence[torch.Tensor],
-    durations_s: Sequence[float],
-    decode: DecodeConfig,
+    whisper: Whisper, features: Sequence[torch.Tensor], durations_s: Sequence[float], decode: DecodeConfig
 ) -> list[Written]:
     written: dict[int, Written] = {}
     for batch in _batches([f.shape[1] / FRAMES_PER_SECOND for f in features], durations_s, decode):
         limits = [token_limit(durations_s[i], decode) for i in batch]
-        batch_written = write(pad_features([features[i] for i in batch]), limits, decode)
-        written.update(zip(batch, batch_written, strict=True))
+        heard = pad_features([features[i] for i in batch])
+        written.update(zip(batch, whisper.generate(heard, limits, decode), strict=True))
     return [written[i] for i in range(len(features))]
 
 
@@ -90,24 +84,16 @@ def token_limit(duration_s: float, decode: DecodeConfig) -> int:
 
 def transcribe_samples(
     whisper: Whisper, clips: Sequence[Samples], context: ContextConfig, decode: DecodeConfig
-) -> list[str]:
-    """The text of each clip of 16 kHz samples; what is longer than 30 s is cut at pauses and joined again."""
-    pieces = [split_at_pauses(clip) for clip in clips]
-    texts = iter(_in_batches(whisper.generate, *_heard(whisper, pieces, context), decode))
-    return [_join(next(texts) for _ in clip) for clip in pieces]
-
-
-def transcribe_scored(
-    whisper: Whisper, clips: Sequence[Samples], context: ContextConfig, decode: DecodeConfig
 ) -> list[Transcript]:
-    """What transcribe_samples writes, with its log-probability; that of a clip cut in pieces is over all its tokens."""
+    """What each clip of 16 kHz samples says; what is longer than 30 s is cut at pauses and joined again."""
     pieces = [split_at_pauses(clip) for clip in clips]
-    written = iter(_in_batches(whisper.generate_scored, *_heard(whisper, pieces, context), decode))
+    written = iter(_in_batches(whisper, *_heard(whisper, pieces, context), decode))
     transcripts = []
     for clip in pieces:
         parts = [next(written) for _ in clip]
         scores = [score for part in parts for score in part.log_probabilities]
-        transcripts.append(Transcript(_join(part.text for part in parts), sum(scores) / len(scores)))
+        text = " ".join(part.text for part in parts if part.text)
+        transcripts.append(Transcript(text, sum(scores) / len(scores)))
     return transcripts
 
 
@@ -119,10 +105,6 @@ def _heard(
     positions = [context_positions(duration_s, context) for duration_s in durations_s]
     flat = [piece for clip in pieces for piece in clip]
     return [log_mel(piece, n, whisper.mel_bins) for piece, n in zip(flat, positions, strict=True)], durations_s
-
-
-def _join(texts: Iterable[str]) -> str:
-    return " ".join(filter(None, texts))
 
 
 def split_at_pauses(samples: Samples) -> list[Samples]:

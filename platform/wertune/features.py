@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ FRAMES_PER_POSITION = 2
 FRAMES_PER_SECOND = FRAMES_PER_POSITION * POSITIONS_PER_SECOND
 SAMPLES_PER_POSITION = SAMPLE_RATE_HZ // POSITIONS_PER_SECOND
 FULL_CONTEXT_POSITIONS = 1500
+CACHE_REMEDY = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
 
 
 def context_positions(duration_s: float, context: ContextConfig) -> int:
@@ -92,10 +94,28 @@ class FeatureCache:
             for r, count in zip(recordings, frames, strict=True)
         ]
         flat = np.concatenate(clips)
-        remedy = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
-        with storing("the features", self._folder, remedy):
+        with storing("the features", self._folder, CACHE_REMEDY):
             write_atomically(path, lambda file: np.save(file, flat))
         return flat
+
+
+class ClipCache:
+    """Features of single clips, as they are trained on: each is worked out once for all epochs, trials and searches."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, depends_on: Sequence[Any], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Features (mel_bins, frames) in float16, from the file that is named by all that they depend on."""
+        name = hashlib.sha256(json.dumps([transformers.__version__, *depends_on]).encode()).hexdigest()[:32]
+        path = self._folder / name[:2] / f"{name}.npy"
+        try:
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        except Exception:  # missing, cut short, or a damaged header, which ends in errors of many kinds
+            features = compute()
+        with storing("the features", self._folder, CACHE_REMEDY):
+            write_atomically(path, lambda file: np.save(file, features.numpy()))
+        return features
 
 
 def _read(path: Path, expected_values: int) -> npt.NDArray[np.float32] | None:

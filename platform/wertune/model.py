@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,17 @@ from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from transformers import (
     BitsAndBytesConfig,
-    LogitsProcessorList,
-    SuppressTokensLogitsProcessor,
     WhisperForConditionalGeneration,
     WhisperTokenizerFast,
 )
 from transformers import logging as transformers_logging
-from transformers.modeling_outputs import BaseModelOutput
 
 from wertune.boost import TermBoost
 from wertune.config import DecodeConfig, LoraConfig
+from wertune.decoding import Hypothesis, Rules, beam_search
 from wertune.errors import AdapterError, BaseModelError, ConfigError
 from wertune.files import share_mode, storing
+from wertune.lean import LeanWhisper
 
 # 0: no columns of outliers are kept in 16 bits beside the 8-bit product. They matter from 6.7 billion parameters on
 # (Dettmers et al. 2022, section 4); tiny.en and base write as well without (README), and a third faster on a CPU.
@@ -89,13 +88,8 @@ class Whisper:
         if multilingual:
             tokenizer.set_prefix_tokens(language=language, task="transcribe")
         self._special = frozenset(tokenizer.all_special_ids)
-        # transformers takes a timestamp for the start of a next segment, looks for it in features that it was never
-        # given, and fails; a damaged adapter was seen to write them though the prompt says none.
-        first = tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
-        timestamps = SuppressTokensLogitsProcessor(list(range(first, self.bare.config.vocab_size)), str(self.device))
-        self._no_timestamps = timestamps
+        self._lean = LeanWhisper(self.bare, _dtype(self.device))
         self._boosts: dict[float, TermBoost] = {}
-        self.generate_options = {"language": language, "task": "transcribe"} if multilingual else {}
 
     def with_model(self, model: WhisperForConditionalGeneration | PeftModel) -> "Whisper":
         """The same in all else."""
@@ -132,118 +126,55 @@ class Whisper:
         start = self.bare.config.decoder_start_token_id
         return ids[1:] if ids[0] == start else ids
 
-    def autocast(self) -> torch.autocast:
-        """bfloat16 products where the hardware has them: on GPUs, and on CPUs with AVX-512 BF16 or AMX.
-
-        Measured on tiny.en: training twice as fast on such a CPU, but three times slower on one without.
-        """
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=_multiplies_bfloat16(self.device))
-
     def encode(self, features: torch.Tensor) -> torch.Tensor:
-        """Encoder states (batch, positions, d_model) of log-mel features (batch, mel_bins, 2 x positions).
-
-        Whisper's own encoder takes 30 s and nothing else; its layers take any length, with the first positions'
-        embeddings. That is all there is to a short context.
-        """
-        encoder = self.bare.get_encoder()
-        hidden = torch.nn.functional.gelu(encoder.conv1(features.to(self.device)))
-        hidden = torch.nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
-        hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
-        hidden = torch.nn.functional.dropout(hidden, p=encoder.dropout, training=encoder.training)
-        for layer in encoder.layers:
-            hidden = layer(hidden, None)
-        return torch.as_tensor(encoder.layer_norm(hidden))
+        """Encoder states (batch, positions, d_model) of log-mel features (batch, mel_bins, 2 x positions)."""
+        return self._lean.encode(features.to(self.device))
 
     def loss(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over the labels (batch, tokens) that are not -100."""
-        with self.autocast():
-            encoded = BaseModelOutput(last_hidden_state=self.encode(features))
-            return torch.as_tensor(self.bare(encoder_outputs=encoded, labels=labels.to(self.device)).loss)
+        labels = labels.to(self.device)
+        written = self._lean.decode(self.encode(features), self._before(labels))
+        said = labels != -100
+        return torch.nn.functional.cross_entropy(self._lean.logits(written[said]), labels[said])
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Adds the gradients of `loss`, in the precision of the forward pass."""
-        # On a CPU bitsandbytes goes back through its 8-bit layers in float32, unless told otherwise here.
-        with self.autocast() if self.device.type == "cpu" else nullcontext():
-            loss.backward()  # type: ignore[no-untyped-call]
+    def _before(self, labels: torch.Tensor) -> torch.Tensor:
+        """What the decoder reads to write each label: the start token, and all labels but the last."""
+        settings = self.bare.config
+        read = labels.new_full(labels.shape, settings.decoder_start_token_id)
+        read[:, 1:] = labels[:, :-1]
+        return read.masked_fill(read == -100, settings.pad_token_id)
 
     @torch.no_grad()
-    def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[str]:
+    def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
         """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
-        with self.autocast():
-            rows = self._write(self.encode(features), token_limits, decode)
-        return [self._text(row) for row in rows]
+        rules, boost = self._rules(decode.may_be_empty), self._boost(decode.term_boost)
+        found = beam_search(self._lean, self.encode(features), token_limits, rules, decode.num_beams, boost)
+        return [Written(self._text(hypothesis), hypothesis.log_probabilities) for hypothesis in found]
 
-    @torch.no_grad()
-    def generate_scored(
-        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig
-    ) -> list[Written]:
-        """What generate writes, with the log-probabilities of its tokens; one more pass of the decoder."""
-        with self.autocast():
-            states = self.encode(features)
-            rows = self._write(states, token_limits, decode)
-            scores = self._log_probabilities(states, rows)
-        return [Written(self._text(row), score) for row, score in zip(rows, scores, strict=True)]
-
-    def _write(self, states: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[list[int]]:
-        """The tokens of each clip up to its limit, which special ones do not count to, or with its end."""
-        longest = max(token_limits)
-        ids = self.bare.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            max_new_tokens=longest,
-            num_beams=decode.num_beams,
-            logits_processor=self._processors(decode.term_boost),
-            begin_suppress_tokens=self._never_first(decode.may_be_empty),
-            **self.generate_options,
+    def _rules(self, may_be_empty: bool) -> Rules:
+        """Whisper's own, and no timestamps: a damaged adapter was seen to write them though the prompt says none."""
+        settings, end = self.bare.generation_config, self.tokenizer.eos_token_id
+        timestamps = range(self.tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1, self.bare.config.vocab_size)
+        # No text begins with a lone blank, nor with its end unless it may be empty.
+        first = [token for token in settings.begin_suppress_tokens or () if not (may_be_empty and token == end)]
+        return Rules(
+            prompt=tuple(self.tokenizer("").input_ids[:-1]),
+            end=end,
+            never=(*(settings.suppress_tokens or ()), *timestamps),
+            never_first=tuple(first),
         )
-        return [self._cut(row, most, longest) for row, most in zip(ids.tolist(), token_limits, strict=True)]
 
-    def _never_first(self, may_be_empty: bool) -> list[int]:
-        """What no text begins with: a lone blank, and its end unless it may be empty."""
-        tokens = self.bare.generation_config.begin_suppress_tokens or []
-        return [token for token in tokens if not (may_be_empty and token == self.tokenizer.eos_token_id)]
-
-    def _processors(self, term_boost: float) -> LogitsProcessorList:
+    def _boost(self, term_boost: float) -> TermBoost | None:
         if not term_boost or not self.terms:
-            return LogitsProcessorList([self._no_timestamps])
+            return None
         if term_boost not in self._boosts:
             # Whisper's words begin with their space, the first of a text too.
             written = [self.tokenizer(f" {term}", add_special_tokens=False).input_ids for term in self.terms]
             self._boosts[term_boost] = TermBoost(written, term_boost)
-        return LogitsProcessorList([self._no_timestamps, self._boosts[term_boost]])
+        return self._boosts[term_boost]
 
-    def _cut(self, row: Sequence[int], most: int, longest: int) -> list[int]:
-        end, padding = self.tokenizer.eos_token_id, self.bare.generation_config.pad_token_id
-        kept: list[int] = []
-        left = most
-        for token in row:
-            if token in (end, padding):
-                break
-            kept.append(token)
-            left -= token not in self._special
-            if left == 0:
-                return kept
-        # transformers takes the end away and pads: who wrote less than it might have ended by itself.
-        return [*kept, end] if len(kept) < longest else kept
-
-    def _text(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode([token for token in ids if token not in self._special])).strip()
-
-    def _log_probabilities(self, states: torch.Tensor, rows: Sequence[list[int]]) -> list[tuple[float, ...]]:
-        """Of each row's tokens, given the clip and the tokens before; of the model itself, with nothing suppressed."""
-        prompt = self.tokenizer("").input_ids[:-1]
-        before = [torch.tensor(prompt + row[:-1]) for row in rows]
-        padded = torch.nn.utils.rnn.pad_sequence(before, batch_first=True, padding_value=self.tokenizer.eos_token_id)
-        encoded = BaseModelOutput(last_hidden_state=states)
-        hidden = self.bare.model(encoder_outputs=encoded, decoder_input_ids=padded.to(self.device)).last_hidden_state
-        scores = []
-        for row, state in zip(rows, hidden, strict=True):
-            # Row by row: the logits of a whole batch, 51,865 for each token, would take most of a gigabyte.
-            logits = self.bare.proj_out(state[len(prompt) - 1 :][: len(row)])
-            chosen = torch.log_softmax(logits.float(), dim=-1).gather(
-                1, torch.tensor(row, device=logits.device)[:, None]
-            )
-            scores.append(tuple(chosen[:, 0].tolist()))
-        return scores
+    def _text(self, hypothesis: Hypothesis) -> str:
+        return str(self.tokenizer.decode([t for t in hypothesis.tokens if t not in self._special])).strip()
 
     def pad_labels(self, labels: Sequence[list[int]]) -> torch.Tensor:
         """Labels as one (batch, longest), padded with -100, which the loss leaves out."""
@@ -262,16 +193,19 @@ class Whisper:
         )
 
 
+def _dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it: on GPUs, and on CPUs with AVX-512 BF16 or AMX.
+
+    Four times as fast there as float32, and a third of its speed on a CPU without.
+    """
+    return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+
+
 def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return device.type == "cuda"
-
-
-def _attention(device: torch.device) -> str:
-    """PyTorch's fused attention, but on CPUs that multiply bfloat16 plain products: a fifth more clips a second."""
-    return "eager" if device.type == "cpu" and _multiplies_bfloat16(device) else "sdpa"
 
 
 def _elements(parameter: torch.nn.Parameter) -> int:
@@ -293,9 +227,8 @@ def load_whisper(
     try:
         model, found = WhisperForConditionalGeneration.from_pretrained(
             path,
-            dtype=torch.float32,
-            attn_implementation=_attention(torch.device(device)),
-            quantization_config=_quantization_config(quantization),
+            dtype=_dtype(torch.device(device)),
+            quantization_config=_quantization_config(quantization, _dtype(torch.device(device))),
             device_map={"": device},
             local_files_only=True,
             ignore_mismatched_sizes=True,  # told by name below
@@ -346,11 +279,11 @@ def _quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _quantization_config(quantization: str) -> BitsAndBytesConfig | None:
+def _quantization_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=OUTLIER_THRESHOLD)
     if quantization == "nf4":
-        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
     return None
 
 
@@ -364,14 +297,22 @@ def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
     if config.dora and whisper.device.type == "cpu" and whisper.is_quantised:
         rule = "PEFT's DoRA cannot train an int8 or nf4 base on the CPU"
         raise ConfigError(f"lora.dora is true, but {rule}; set quantization: none, or use a GPU")
-    parts = "encoder|decoder" if config.scope == "both" else config.scope
+    layers = len(whisper.bare.model.encoder.layers)
+    if config.scope != "decoder" and config.first_encoder_layer >= layers:
+        problem = (
+            f"lora.first_encoder_layer is {config.first_encoder_layer}, but the encoder has layers 0 to {layers - 1}"
+        )
+        raise ConfigError(f"{problem}; lower it, or set lora.scope: decoder")
+    numbers = "|".join(str(n) for n in range(config.first_encoder_layer, layers))
+    parts = {"encoder": rf"encoder\.layers\.({numbers})", "decoder": r"decoder\.layers\.\d+"}
+    chosen = "|".join(parts.values()) if config.scope == "both" else parts[config.scope]
     torch.manual_seed(seed)
     # task_type stays unset: PEFT's SEQ_2_SEQ_LM wrapper passes input_ids, which Whisper does not take.
     peft_config = PeftLoraConfig(
         r=config.r,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=rf"model\.({parts})\.layers\..*\.({'|'.join(config.target_modules)})",
+        target_modules=rf"model\.({chosen})\.(.*\.)?({'|'.join(config.target_modules)})",
         use_rslora=config.rslora,
         use_dora=config.dora,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wertune.config import ContextConfig, ProjectConfig, load_yaml
 from wertune.evaluate import EvaluationSet
-from wertune.features import FeatureCache
+from wertune.features import ClipCache, FeatureCache
 from wertune.manifest import Dataset, load_dataset, manifests_of
 from wertune.model import Whisper, load_whisper
 from wertune.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
@@ -53,6 +53,7 @@ class Prepared:
             retention=self.evaluation_set("retention_validation", context, mel_bins),
             normalise=self.normalise,
             finder=self.finder,
+            cache=ClipCache(cache_root() / "features"),
         )
 
 

@@ -22,7 +22,7 @@ from mlflow.types.schema import AnyType
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.config import ContextConfig, DecodeConfig, ServingConfig, TrialConfig
 from wertune.errors import WertuneError
-from wertune.evaluate import transcribe_samples, transcribe_scored
+from wertune.evaluate import transcribe_samples
 from wertune.model import Whisper, load_adapter, load_whisper
 from wertune.prepare import Prepared
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
@@ -97,12 +97,13 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
             raise ServingError(reason, INTERNAL_ERROR) from error
 
     def _transcribe(self, clips: list[Samples], details: bool) -> pd.DataFrame:
+        transcripts = transcribe_samples(self._whisper, clips, self._context, self._decode)
+        texts = [transcript.text for transcript in transcripts]
         if not details:
-            return pd.DataFrame({"text": transcribe_samples(self._whisper, clips, self._context, self._decode)})
-        transcripts = transcribe_scored(self._whisper, clips, self._context, self._decode)
+            return pd.DataFrame({"text": texts})
         return pd.DataFrame(
             {
-                "text": [transcript.text for transcript in transcripts],
+                "text": texts,
                 "avg_logprob": [transcript.avg_logprob for transcript in transcripts],
                 "duration_s": [clip.size / SAMPLE_RATE_HZ for clip in clips],
             }

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from transformers import get_cosine_schedule_with_warmup
 
 from wertune.audio import SAMPLE_RATE_HZ
 from wertune.augment import augment, mask_features
-from wertune.config import AugmentConfig, ContextConfig, TrainConfig, TrialConfig
+from wertune.config import TrainConfig, TrialConfig
 from wertune.errors import WertuneError
 from wertune.evaluate import EvaluationSet, score_set
-from wertune.features import context_positions, log_mel, pad_features
+from wertune.features import ClipCache, context_positions, log_mel, pad_features
 from wertune.hallucination import Nonspeech, nonspeech
 from wertune.manifest import Recording
 from wertune.metrics import Scores
@@ -35,7 +36,7 @@ class TrainingDiverged(WertuneError):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What one trial reads; `replay` and `retention` may be empty."""
+    """What one trial reads; `replay` and `retention` may be empty. Features are worked out anew without a cache."""
 
     train: Sequence[Recording]
     replay: Sequence[Recording]
@@ -43,6 +44,7 @@ class TrainingData:
     retention: EvaluationSet
     normalise: Normalise
     finder: TermFinder
+    cache: ClipCache | None = None
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,8 @@ def _train_epoch(
             if not torch.isfinite(loss):
                 remedy = "lower train.learning_rate or train.max_grad_norm"
                 raise TrainingDiverged(f"epoch {epoch}, batch {step}: loss is {loss.item()}, must be finite; {remedy}")
-            whisper.backward(loss / _group_size(step, total, config.train.accumulation_steps))
+            share = loss / _group_size(step, total, config.train.accumulation_steps)
+            share.backward()  # type: ignore[no-untyped-call]
             if step % config.train.accumulation_steps == 0 or step == total:
                 updater.step()
             losses.append(loss.item())
@@ -300,14 +303,22 @@ def _clips_per_epoch(config: TrialConfig, data: TrainingData) -> tuple[int, int,
     return domain, replay, round(config.train.nonspeech_ratio * domain)
 
 
-def _draw(clips: Sequence[Recording], count: int, seed: int, epoch: int) -> list[Recording]:
+@dataclass(frozen=True)
+class Drawn:
+    """A clip of an epoch, and how often it was dealt out before."""
+
+    clip: Recording | Nonspeech
+    lap: int = 0
+
+
+def _draw(clips: Sequence[Recording], count: int, seed: int, epoch: int) -> list[Drawn]:
     """The epoch's `count` clips: shuffled passes over all clips, dealt out from epoch to epoch."""
-    dealt: list[Recording] = []
+    dealt: list[Drawn] = []
     position = (epoch - 1) * count
     while len(dealt) < count:
         lap, start = divmod(position + len(dealt), len(clips))
         order = np.random.default_rng([seed, lap]).permutation(len(clips))
-        dealt += [clips[int(i)] for i in order[start : start + count - len(dealt)]]
+        dealt += [Drawn(clips[int(i)], lap) for i in order[start : start + count - len(dealt)]]
     return dealt
 
 
@@ -316,8 +327,10 @@ def training_batches(config: TrialConfig, whisper: Whisper, data: TrainingData, 
     generator = np.random.default_rng([config.seed, epoch])
     domain, replay, speechless = _clips_per_epoch(config, data)
     spoken = _draw(data.train, domain, config.seed, epoch) + _draw(data.replay, replay, config.seed, epoch)
-    clips: list[Recording | Nonspeech] = [*spoken, *nonspeech(speechless, spoken, generator)]
-    dataset = _AugmentedClips(clips, whisper.mel_bins, config.context, config.augment, (config.seed, epoch))
+    recordings = [drawn.clip for drawn in spoken if isinstance(drawn.clip, Recording)]
+    drawn = [*spoken, *map(Drawn, nonspeech(speechless, recordings, generator))]
+    clips = [each.clip for each in drawn]
+    dataset = _AugmentedClips(drawn, whisper.mel_bins, config, epoch, data.cache)
     labels = [whisper.label_ids(clip.text) for clip in clips]
 
     def collate(items: list[tuple[int, torch.Tensor]]) -> Batch:
@@ -344,25 +357,32 @@ def _batches_of_like_length(
 
 
 class _AugmentedClips(Dataset[tuple[int, torch.Tensor]]):
-    """Features of a clip, augmented by a generator that depends on seed, epoch and clip alone."""
+    """Features of a clip: its waveform augmented by seed, clip and variant alone, then masked anew in every epoch."""
 
     def __init__(
-        self,
-        clips: Sequence[Recording | Nonspeech],
-        mel_bins: int,
-        context: ContextConfig,
-        augmentation: AugmentConfig,
-        seed: tuple[int, int],
+        self, drawn: Sequence[Drawn], mel_bins: int, config: TrialConfig, epoch: int, cache: ClipCache | None
     ) -> None:
-        self._clips, self._mel_bins = clips, mel_bins
-        self._context, self._augmentation, self._seed = context, augmentation, seed
+        self._drawn, self._mel_bins, self._config, self._epoch, self._cache = drawn, mel_bins, config, epoch, cache
+        masks = ("time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bins", "variants")
+        self._effects = config.augment.model_dump(mode="json", exclude=set(masks))
 
     def __len__(self) -> int:
-        return len(self._clips)
+        return len(self._drawn)
 
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
-        generator = np.random.default_rng([*self._seed, index])
-        waveform = augment(torch.from_numpy(self._clips[index].samples()), self._augmentation, generator)
-        positions = context_positions(len(waveform) / SAMPLE_RATE_HZ, self._context)
-        features = log_mel(waveform.numpy(), positions, self._mel_bins)
-        return index, mask_features(features, self._augmentation, generator)
+        clip, seed = self._drawn[index].clip, self._config.seed
+        if isinstance(clip, Nonspeech):
+            features = self._features(clip, np.random.default_rng([seed, self._epoch, index]))
+        else:
+            variant = self._drawn[index].lap % self._config.augment.variants
+            generator = np.random.default_rng([seed, variant, int(clip.digest[:16], 16)])
+            made_by = [clip.digest, seed, variant, self._effects, self._config.context.model_dump(), self._mel_bins]
+            compute = partial(self._features, clip, generator)
+            features = self._cache.get(made_by, compute) if self._cache else compute()
+        generator = np.random.default_rng([seed, self._epoch, index, 1])
+        return index, mask_features(features.float(), self._config.augment, generator)
+
+    def _features(self, clip: Recording | Nonspeech, generator: np.random.Generator) -> torch.Tensor:
+        waveform = augment(torch.from_numpy(clip.samples()), self._config.augment, generator)
+        positions = context_positions(len(waveform) / SAMPLE_RATE_HZ, self._config.context)
+        return log_mel(waveform.numpy(), positions, self._mel_bins).half()

@@ -264,7 +264,7 @@ def test_both_contexts_write_nearly_the_same(searched: SimpleNamespace) -> None:
     for margin_positions in (32, 256):
         contexts = (ContextConfig(short=False), ContextConfig(margin_positions=margin_positions))
         full, short = (transcribe_samples(whisper, clips, context, DecodeConfig()) for context in contexts)
-        edits = [count_word_edits(normalise(a), normalise(b)) for a, b in zip(full, short, strict=True)]
+        edits = [count_word_edits(normalise(a.text), normalise(b.text)) for a, b in zip(full, short, strict=True)]
         assert sum(edit.errors for edit in edits) <= 0.15 * sum(edit.length for edit in edits), (full, short)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from wertune.audio import SAMPLE_RATE_HZ
 from wertune.config import ContextConfig, DecodeConfig
 from wertune.evaluate import MAX_SEGMENT_S, split_at_pauses, token_limit, transcribe_features, transcribe_samples
+from wertune.model import Written
 
 Array = npt.NDArray[np.float32]
 
@@ -27,17 +28,18 @@ class FakeWhisper:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 
-    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[str]:
+    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[Written]:
         self.calls.append({"shape": tuple(features.shape), "limits": token_limits, "beams": decode.num_beams})
-        return [f"{clip[0, 0]:g}" for clip in features]
+        return [Written(f"{clip[0, 0]:g}", (-0.1,)) for clip in features]
 
 
 class SpellingWhisper(FakeWhisper):
     """Writes how many frames it heard, and nothing for silence."""
 
-    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[str]:
+    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[Written]:
         self.calls.append({"shape": tuple(features.shape)})
-        return ["" if clip.max() == clip.min() else f"{clip.shape[1]} frames" for clip in features]
+        texts = ["" if clip.max() == clip.min() else f"{clip.shape[1]} frames" for clip in features]
+        return [Written(text, (-0.1,)) for text in texts]
 
 
 def _transcribe_numbered(durations_s: list[float], **options: Any) -> tuple[list[str], list[dict[str, Any]]]:
@@ -160,7 +162,8 @@ def test_beams_are_those_of_the_config() -> None:
 
 def _transcribe(clips: list[Array]) -> tuple[list[str], FakeWhisper]:
     whisper = SpellingWhisper()
-    return transcribe_samples(whisper, clips, ContextConfig(), DecodeConfig(batch_size=1)), whisper  # type: ignore[arg-type]
+    transcripts = transcribe_samples(whisper, clips, ContextConfig(), DecodeConfig(batch_size=1))  # type: ignore[arg-type]
+    return [transcript.text for transcript in transcripts], whisper
 
 
 def test_a_long_recording_is_written_as_one_text_in_its_order() -> None:
@@ -189,4 +192,4 @@ def test_a_clip_of_the_model_itself_is_written_alone_as_in_a_batch(load_tiny: Ca
     clips = [_noise(1.0, seed) for seed in range(3)]
     together = transcribe_samples(whisper, clips, ContextConfig(), decode)
     alone = [transcribe_samples(whisper, [clip], ContextConfig(), decode)[0] for clip in clips]
-    assert together == alone
+    assert [transcript.text for transcript in together] == [transcript.text for transcript in alone]

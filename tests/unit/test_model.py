@@ -307,7 +307,10 @@ def test_padded_labels_do_not_count_in_the_loss(base: Whisper) -> None:
 
 def test_generation_writes_one_text_a_clip_and_no_more_tokens_than_allowed(base: Whisper) -> None:
     features = _features(64, clips=3)
-    texts, longer = (base.generate(features, limits, DecodeConfig()) for limits in ([4, 1, 1], [4, 4, 4]))
+    texts, longer = (
+        [written.text for written in base.generate(features, limits, DecodeConfig())]
+        for limits in ([4, 1, 1], [4, 4, 4])
+    )
     assert texts[0] == longer[0]
     for cut, whole in zip(texts[1:], longer[1:], strict=True):
         # Half a character is the replacement character.
@@ -549,19 +552,10 @@ def test_gradients_in_bfloat16_point_where_those_in_float32_do(
     for bfloat16 in (False, True):
         monkeypatch.setattr(wertune.model, "_multiplies_bfloat16", lambda _, on=bfloat16: on)
         whisper = _shaken(add_lora(load_tiny(quantization), LoraConfig(r=4, dropout=0.0), seed=0))
-        whisper.backward(whisper.loss(_features(clips=2), whisper.pad_labels([whisper.label_ids("my CPF")] * 2)))
+        whisper.loss(_features(clips=2), whisper.pad_labels([whisper.label_ids("my CPF")] * 2)).backward()
         found = [p.grad.flatten() for p in whisper.model.parameters() if p.grad is not None]
         gradients.append(torch.cat(found).float())
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
-
-
-class _OnlyTimestamps(torch.nn.Module):
-    """An output layer that wants the timestamp of 0.2 s more than anything, and of the rest one word."""
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        logits = torch.zeros(*states.shape[:-1], NO_TIMESTAMPS + 1502)
-        logits[..., NO_TIMESTAMPS + 11], logits[..., 5303] = 9.0, 1.0
-        return logits
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
@@ -570,9 +564,18 @@ def test_a_model_that_would_write_timestamps_writes_none(
 ) -> None:
     """As a damaged adapter did: transformers took them for the end of a segment and failed."""
     whisper = load_tiny("none")
-    monkeypatch.setattr(whisper.bare, "proj_out", _OnlyTimestamps())
-    texts = whisper.generate(_features(clips=3), [4, 6, 5], DecodeConfig(num_beams=num_beams))
-    assert texts == [whisper.tokenizer.decode([5303] * count).strip() for count in (4, 6, 5)]
+
+    def logits(states: torch.Tensor) -> torch.Tensor:
+        """Wants the timestamp of 0.2 s more than anything, and of the rest one word."""
+        wanted = torch.zeros(*states.shape[:-1], NO_TIMESTAMPS + 1502)
+        wanted[..., NO_TIMESTAMPS + 11], wanted[..., 5303] = 9.0, 1.0
+        return wanted
+
+    monkeypatch.setattr(whisper._lean, "logits", logits)
+    found = whisper.generate(_features(clips=3), [4, 6, 5], DecodeConfig(num_beams=num_beams))
+    assert [written.text for written in found] == [
+        whisper.tokenizer.decode([5303] * count).strip() for count in (4, 6, 5)
+    ]
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
@@ -583,6 +586,5 @@ def test_a_text_is_empty_only_where_it_may_be(load_tiny: LoadTiny, num_beams: in
         states = whisper.bare.model.decoder.layer_norm
         states.bias.copy_(whisper.bare.proj_out.weight[whisper.tokenizer.eos_token_id])
     may, may_not = (DecodeConfig(num_beams=num_beams, may_be_empty=empty) for empty in (True, False))
-    assert whisper.generate(_features(clips=2), [4, 4], may) == ["", ""]
-    assert [written.text for written in whisper.generate_scored(_features(clips=2), [4, 4], may)] == ["", ""]
-    assert all(whisper.generate(_features(clips=2), [4, 4], may_not))
+    assert [written.text for written in whisper.generate(_features(clips=2), [4, 4], may)] == ["", ""]
+    assert all(written.text for written in whisper.generate(_features(clips=2), [4, 4], may_not))

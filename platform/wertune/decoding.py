@@ -1,0 +1,230 @@
+"""Writing the texts of encoded clips: greedy or beam search over Whisper's decoder, in plain sight.
+
+Beams of a clip share what they hear: one copy of its keys and values, and one product for all of its beams, where
+transformers' generate repeats both for every beam. A clip that is done leaves the batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wertune.boost import Place, TermBoost
+from wertune.lean import Layer, LeanWhisper, Linear, Multiply
+
+IMPOSSIBLE = -1e9
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Tokens as they were written, with the end of text unless the limit cut it off, and the model's log-probabilities.
+
+    Those are of the model itself: neither a boost nor what may not be written changes them.
+    """
+
+    tokens: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What may be written: the `prompt` before each text, its `end`, and tokens that never stand in it or begin it."""
+
+    prompt: tuple[int, ...]
+    end: int
+    never: tuple[int, ...]
+    never_first: tuple[int, ...]
+
+
+class _Step:
+    """The decoder for one more token of each text, with what it has heard and written so far.
+
+    Its weights are unpacked once, adapters and all: every token is a product with a few rows only.
+    """
+
+    def __init__(self, model: LeanWhisper, states: Tensor, beams: int) -> None:
+        self._model, self._beams, self._length = model, beams, 0
+        self._layers = [_Unpacked(layer) for layer in model.decoder_layers]
+        self._heard = [layer.hear(states) for layer in self._layers]
+        self._written: list[tuple[Tensor, Tensor] | None] = [None] * len(self._layers)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Logits (clips x beams, vocabulary), float32, after the next `tokens` (clips x beams)."""
+        hidden = self._model.embed(tokens[:, None], slice(self._length, self._length + 1))
+        for index, layer in enumerate(self._layers):
+            normed = layer.first_norm(hidden)
+            written = self._append(index, layer.split(layer.k(normed)), layer.split(layer.v(normed)))
+            hidden = hidden + layer.out(layer.join(layer.split(layer.q(normed)), *written))
+            # All beams of a clip are rows of one product with what is heard of it.
+            normed = layer.heard_norm(hidden).view(-1, self._beams, hidden.shape[-1])
+            heard = layer.heard_out(layer.join(layer.split(layer.heard_q(normed)), *self._heard[index]))
+            hidden = hidden + heard.view_as(hidden)
+            hidden = hidden + layer.fc2(layer.activation(layer.fc1(layer.last_norm(hidden))))
+        self._length += 1
+        return self._model.logits(self._model.last_norm(hidden[:, 0]))
+
+    def _append(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        before = self._written[index]
+        after = (
+            (keys, values) if before is None else (torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2))
+        )
+        self._written[index] = after
+        return after
+
+    def go_on(self, clips: list[int], parents: list[int]) -> None:
+        """Only these clips stay, and each text goes on from the one in the row of its parent."""
+        rows = torch.tensor(parents)
+        self._written = [both and (both[0][rows], both[1][rows]) for both in self._written]
+        if len(clips) < len(self._heard[0][0]):
+            kept = torch.tensor(clips)
+            self._heard = [(keys[kept], values[kept]) for keys, values in self._heard]
+
+
+class _Unpacked:
+    """A layer of the decoder whose products are plain ones."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.first_norm, self.heard_norm, self.last_norm = layer.first_norm, layer.heard_norm, layer.last_norm
+        self.split, self.join, self.activation = layer.attention.split, layer.attention.join, layer.activation
+        written, self._hears = layer.attention, layer.hears
+        self.q, self.k, self.v, self.out = map(_plain, (written.q, written.k, written.v, written.out))
+        self.heard_q, self.heard_out = _plain(self._hears.q), _plain(self._hears.out)
+        self.fc1, self.fc2 = _plain(layer.fc1), _plain(layer.fc2)
+
+    def hear(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (clips, heads, positions, head_dim) of a clip's states, as they are multiplied."""
+        keys, values = self.split(self._hears.k(states)), self.split(self._hears.v(states))
+        return keys.contiguous(), values.contiguous()
+
+
+def _plain(linear: Linear) -> Multiply:
+    if not linear.is_plain:
+        return linear
+    weight, bias = linear.merged()
+    return lambda x: functional.linear(x, weight, bias)
+
+
+class _Done:
+    """The finished texts of one clip, best first, at most as many as there are beams."""
+
+    def __init__(self, beams: int) -> None:
+        self._beams = beams
+        self._ranked: list[tuple[float, Hypothesis]] = []
+
+    def add(self, score: float, hypothesis: Hypothesis) -> None:
+        self._ranked.append((score, hypothesis))
+        self._ranked.sort(key=lambda ranked: -ranked[0])
+        del self._ranked[self._beams :]
+
+    def beats(self, best_possible: float) -> bool:
+        """Whether nothing of a score like this could still come among them."""
+        return len(self._ranked) == self._beams and self._ranked[-1][0] >= best_possible
+
+    @property
+    def best(self) -> Hypothesis:
+        return self._ranked[0][1]
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A text that is not finished: its row in the batch, what it holds, and the sum of its scores."""
+
+    row: int
+    text: Hypothesis
+    score: float
+
+
+@torch.no_grad()
+def beam_search(
+    model: LeanWhisper,
+    states: Tensor,
+    token_limits: Sequence[int],
+    rules: Rules,
+    beams: int = 1,
+    boost: TermBoost | None = None,
+) -> list[Hypothesis]:
+    """The likeliest text of each clip's encoder states (clips, positions, d_model), of at most its own tokens.
+
+    A text's score is its mean log-probability a token, boost included, as in transformers at length_penalty 1; with one
+    beam it is the greedy text.
+    """
+    step = _Step(model, states, beams)
+    never, first = _forbidden(rules, model.vocabulary, states.device)
+    done = [_Done(beams) for _ in token_limits]
+    clips = list(range(len(token_limits)))
+    # All beams of a clip are the same at first: one of them counts.
+    texts = [_Running(row, Hypothesis((), ()), IMPOSSIBLE if row % beams else 0.0) for row in range(len(clips) * beams)]
+    places = [boost.start] * len(texts) if boost else []
+    for token in rules.prompt[:-1]:
+        step(torch.full((len(texts),), token, device=states.device))
+    tokens = [rules.prompt[-1]] * len(texts)
+    for length in range(1, max(token_limits) + 1):
+        logits = step(torch.tensor(tokens, device=states.device))
+        ranked = _ranked(logits, first if length == 1 else never, texts, beams, boost, places)
+        slots, running = [], []
+        for slot, clip in enumerate(clips):
+            at_limit = length == token_limits[clip]
+            going = _finish(ranked[slot], done[clip], beams, rules.end, at_limit)
+            if going and not done[clip].beats(going[0].score / length):
+                slots.append(slot)
+                running += going
+        if not running:
+            break
+        clips = [clips[slot] for slot in slots]
+        step.go_on(slots, [text.row for text in running])
+        tokens = [text.text.tokens[-1] for text in running]
+        if boost:
+            places = [boost.after(places[text.row], token) for text, token in zip(running, tokens, strict=True)]
+        texts = [_Running(row, text.text, text.score) for row, text in enumerate(running)]
+    return [clip.best for clip in done]
+
+
+def _forbidden(rules: Rules, vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What is added to the scores (vocabulary,) of any token, and to those of a text's first."""
+    never = torch.zeros(vocabulary, device=device)
+    never[list(rules.never)] = -torch.inf
+    first = never.clone()
+    first[list(rules.never_first)] = -torch.inf
+    return never, first
+
+
+def _ranked(
+    logits: Tensor,
+    forbidden: Tensor,
+    texts: Sequence[_Running],
+    beams: int,
+    boost: TermBoost | None,
+    places: Sequence[Place],
+) -> list[list[_Running]]:
+    """For each clip twice as many longer texts as there are beams, best first: half of them may have ended."""
+    normaliser = logits.logsumexp(dim=-1, keepdim=True)
+    scores = logits + forbidden
+    if boost:
+        boost.add_to(scores, places)
+    # The best of each beam hold the best of all.
+    best, tokens = scores.topk(2 * beams, dim=-1)
+    log_probabilities = logits.gather(1, tokens) - normaliser
+    sums = best - normaliser + torch.tensor([[text.score] for text in texts], device=logits.device)
+    ranked = []
+    rows = zip(sums.tolist(), tokens.tolist(), log_probabilities.tolist(), texts, strict=True)
+    longer = [[(score, text, token, lp) for score, token, lp in zip(*row, strict=True)] for *row, text in rows]
+    for start in range(0, len(texts), beams):
+        candidates = sorted(chain(*longer[start : start + beams]), key=lambda candidate: -candidate[0])
+        ranked.append(
+            [
+                _Running(text.row, Hypothesis((*text.text.tokens, token), (*text.text.log_probabilities, lp)), score)
+                for score, text, token, lp in candidates[: 2 * beams]
+            ]
+        )
+    return ranked
+
+
+def _finish(ranked: Sequence[_Running], done: _Done, beams: int, end: int, at_limit: bool) -> list[_Running]:
+    """Puts what has ended among the `done`, and returns as many others as there are beams; none at the limit."""
+    for longer in ranked[:beams]:
+        if at_limit or longer.text.tokens[-1] == end:
+            done.add(longer.score / len(longer.text.tokens), longer.text)
+    return [] if at_limit else [longer for longer in ranked if longer.text.tokens[-1] != end][:beams]

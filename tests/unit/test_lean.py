@@ -1,0 +1,109 @@
+"""The lean forward pass is transformers' and PEFT's own: the same states, losses, gradients and texts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers.modeling_outputs import BaseModelOutput
+
+from wertune.config import DecodeConfig, LoraConfig
+from wertune.model import Whisper, add_lora
+
+LoadTiny = Callable[..., Whisper]
+LABELS = torch.tensor([[50362, 5303, 318, 50256], [50362, 12, 50256, -100]])
+
+
+def _features(clips: int = 2, frames: int = 128) -> torch.Tensor:
+    return torch.randn(clips, 80, frames, generator=torch.Generator().manual_seed(3))
+
+
+def _adapted(load_tiny: LoadTiny, quantization: str, **options: Any) -> Whisper:
+    """With adapters that do something: B starts at zero."""
+    whisper = add_lora(load_tiny(quantization), LoraConfig(r=4, **{"dropout": 0.0, **options}), seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in whisper.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return whisper
+
+
+def _by_modules(whisper: Whisper, states: torch.Tensor) -> torch.Tensor:
+    """The loss as transformers and PEFT work it out, given the encoder's states."""
+    encoded = BaseModelOutput(last_hidden_state=states)
+    return torch.as_tensor(whisper.bare(encoder_outputs=encoded, labels=LABELS).loss)
+
+
+def _states_by_modules(whisper: Whisper, features: torch.Tensor) -> torch.Tensor:
+    encoder = whisper.bare.get_encoder()
+    hidden = torch.nn.functional.gelu(encoder.conv1(features))
+    hidden = torch.nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
+    hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+    for layer in encoder.layers:
+        hidden = layer(hidden, None)
+    return torch.as_tensor(encoder.layer_norm(hidden))
+
+
+ADAPTERS = [
+    {},
+    {"target_modules": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")},
+    {"scope": "decoder"},
+    {"first_encoder_layer": 1},
+    {"rslora": True},
+]
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8", "nf4"])
+@pytest.mark.parametrize("options", ADAPTERS, ids=str)
+def test_loss_and_gradients_are_those_of_the_modules(
+    load_tiny: LoadTiny, quantization: str, options: dict[str, Any]
+) -> None:
+    whisper = _adapted(load_tiny, quantization, **options)
+    trained = [parameter for parameter in whisper.model.parameters() if parameter.requires_grad]
+    whisper.model.train()
+    lean = whisper.loss(_features(), LABELS)
+    plain = _by_modules(whisper, _states_by_modules(whisper, _features()))
+    torch.testing.assert_close(lean, plain, rtol=1e-3, atol=1e-4)
+    for mine, theirs in zip(torch.autograd.grad(lean, trained), torch.autograd.grad(plain, trained), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2e-2, atol=2e-4)
+
+
+def test_dora_goes_through_the_modules(load_tiny: LoadTiny) -> None:
+    whisper = _adapted(load_tiny, "none", dora=True)
+    trained = [parameter for parameter in whisper.model.parameters() if parameter.requires_grad]
+    lean, plain = whisper.loss(_features(), LABELS), _by_modules(whisper, _states_by_modules(whisper, _features()))
+    for mine, theirs in zip(torch.autograd.grad(lean, trained), torch.autograd.grad(plain, trained), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_dropout_is_of_what_the_adapter_hears_and_of_training_alone(load_tiny: LoadTiny) -> None:
+    whisper = _adapted(load_tiny, "int8", dropout=0.5)
+    trained = [parameter for parameter in whisper.model.parameters() if parameter.requires_grad]
+    whisper.model.train()
+    torch.manual_seed(0)
+    lean = whisper.loss(_features(), LABELS)
+    torch.manual_seed(0)
+    plain = _by_modules(whisper, _states_by_modules(whisper, _features()))
+    torch.testing.assert_close(lean, plain, rtol=1e-3, atol=1e-4)
+    for mine, theirs in zip(torch.autograd.grad(lean, trained), torch.autograd.grad(plain, trained), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2e-2, atol=2e-4)
+    whisper.model.eval()
+    torch.testing.assert_close(whisper.loss(_features(), LABELS), whisper.loss(_features(), LABELS))
+
+
+@pytest.mark.parametrize("num_beams", [1, 2, 4])
+@pytest.mark.parametrize("seed", range(4))
+def test_texts_are_those_of_transformers(load_tiny: LoadTiny, num_beams: int, seed: int) -> None:
+    whisper = _adapted(load_tiny, "none")
+    whisper.model.eval()
+    features = torch.randn(3, 80, 96, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        ids = whisper.bare.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=whisper.encode(features)),
+            num_beams=num_beams,
+            max_new_tokens=12,
+        )
+    expected = [whisper.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids]
+    found = whisper.generate(features, [12, 12, 12], DecodeConfig(num_beams=num_beams, may_be_empty=False))
+    assert [written.text for written in found] == expected
