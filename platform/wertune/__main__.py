@@ -264,12 +264,15 @@ def evaluate(project: Path, model_uri: str, base: str, manifest: str, json_path:
 
 @cli.command()
 @project_option
-def bench(project: Path) -> None:
-    """Times a training step and a transcription at 30 s and at short context, and the gates' bootstrap."""
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("docs"), show_default=True, help="folder of results"
+)
+def bench(project: Path, out: Path) -> None:
+    """Ours beside the field's recipe in one run, as ratios, and the time of the gates' bootstrap."""
     from wergate.bench import bench_bootstrap
     from wertune.bench import bench as run
 
-    _say(run(project))
+    _say(run(project, out))
     _say(bench_bootstrap())
 
 

@@ -87,6 +87,9 @@ class DecodeConfig(Frozen):
     tokens_per_second: float = Field(
         10.0, gt=0, description="caps a clip's tokens at 8 + this x duration_s: what loops ends"
     )
+    no_repeat_ngram: int = Field(
+        6, ge=0, description="so many tokens in a row stand in a text but once, or a loop may win; 0: off"
+    )
     may_be_empty: bool = Field(
         True, description="no text for a clip without words; Whisper's own decoding always writes some"
     )

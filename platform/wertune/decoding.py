@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wertune.boost import Place, TermBoost
+from wertune.boost import TermBoost
 from wertune.lean import Layer, LeanWhisper, Linear, Multiply
 
 IMPOSSIBLE = -1e9
@@ -124,6 +124,10 @@ class _Done:
         return len(self._ranked) == self._beams and self._ranked[-1][0] >= best_possible
 
     @property
+    def is_empty(self) -> bool:
+        return not self._ranked
+
+    @property
     def best(self) -> Hypothesis:
         return self._ranked[0][1]
 
@@ -145,11 +149,12 @@ def beam_search(
     rules: Rules,
     beams: int = 1,
     boost: TermBoost | None = None,
+    no_repeat_ngram: int = 0,
 ) -> list[Hypothesis]:
     """The likeliest text of each clip's encoder states (clips, positions, d_model), of at most its own tokens.
 
     A text's score is its mean log-probability a token, boost included, as in transformers at length_penalty 1; with one
-    beam it is the greedy text.
+    beam it is the greedy text. Unlike there, a text that ended by itself goes before one that its limit cut off.
     """
     step = _Step(model, states, beams)
     never, first = _forbidden(rules, model.vocabulary, states.device)
@@ -163,7 +168,11 @@ def beam_search(
     tokens = [rules.prompt[-1]] * len(texts)
     for length in range(1, max(token_limits) + 1):
         logits = step(torch.tensor(tokens, device=states.device))
-        ranked = _ranked(logits, first if length == 1 else never, texts, beams, boost, places)
+        scores = logits + (first if length == 1 else never)
+        if boost:
+            boost.add_to(scores, places)
+        _forbid_repeats(scores, texts, no_repeat_ngram)
+        ranked = _ranked(logits, scores, texts, beams)
         slots, running = [], []
         for slot, clip in enumerate(clips):
             at_limit = length == token_limits[clip]
@@ -191,19 +200,19 @@ def _forbidden(rules: Rules, vocabulary: int, device: torch.device) -> tuple[Ten
     return never, first
 
 
-def _ranked(
-    logits: Tensor,
-    forbidden: Tensor,
-    texts: Sequence[_Running],
-    beams: int,
-    boost: TermBoost | None,
-    places: Sequence[Place],
-) -> list[list[_Running]]:
+def _forbid_repeats(scores: Tensor, texts: Sequence[_Running], size: int) -> None:
+    """Takes away tokens that would say `size` in a row a second time, as transformers and CTranslate2 can."""
+    for row, text in enumerate(texts):
+        tokens = text.text.tokens
+        if size and len(tokens) >= size:
+            last = tokens[len(tokens) - size + 1 :]
+            starts = range(len(tokens) - size + 1)
+            scores[row, [tokens[i + size - 1] for i in starts if tokens[i : i + size - 1] == last]] = -torch.inf
+
+
+def _ranked(logits: Tensor, scores: Tensor, texts: Sequence[_Running], beams: int) -> list[list[_Running]]:
     """For each clip twice as many longer texts as there are beams, best first: half of them may have ended."""
     normaliser = logits.logsumexp(dim=-1, keepdim=True)
-    scores = logits + forbidden
-    if boost:
-        boost.add_to(scores, places)
     # The best of each beam hold the best of all.
     best, tokens = scores.topk(2 * beams, dim=-1)
     log_probabilities = logits.gather(1, tokens) - normaliser
@@ -223,8 +232,15 @@ def _ranked(
 
 
 def _finish(ranked: Sequence[_Running], done: _Done, beams: int, end: int, at_limit: bool) -> list[_Running]:
-    """Puts what has ended among the `done`, and returns as many others as there are beams; none at the limit."""
+    """Puts what has ended among the `done`, and returns as many others as there are beams; none at the limit.
+
+    What the limit cuts off is a loop nearly always, and likely word by word: it counts only where no text has ended.
+    """
     for longer in ranked[:beams]:
-        if at_limit or longer.text.tokens[-1] == end:
+        if longer.text.tokens[-1] == end:
             done.add(longer.score / len(longer.text.tokens), longer.text)
-    return [] if at_limit else [longer for longer in ranked if longer.text.tokens[-1] != end][:beams]
+    if not at_limit:
+        return [longer for longer in ranked if longer.text.tokens[-1] != end][:beams]
+    if done.is_empty:
+        done.add(ranked[0].score, ranked[0].text)
+    return []

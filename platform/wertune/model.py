@@ -88,7 +88,7 @@ class Whisper:
         if multilingual:
             tokenizer.set_prefix_tokens(language=language, task="transcribe")
         self._special = frozenset(tokenizer.all_special_ids)
-        self._lean = LeanWhisper(self.bare, _dtype(self.device))
+        self._lean = LeanWhisper(self.bare, product_dtype(self.device))
         self._boosts: dict[float, TermBoost] = {}
 
     def with_model(self, model: WhisperForConditionalGeneration | PeftModel) -> "Whisper":
@@ -148,7 +148,8 @@ class Whisper:
     def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
         """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
         rules, boost = self._rules(decode.may_be_empty), self._boost(decode.term_boost)
-        found = beam_search(self._lean, self.encode(features), token_limits, rules, decode.num_beams, boost)
+        states, size = self.encode(features), decode.no_repeat_ngram
+        found = beam_search(self._lean, states, token_limits, rules, decode.num_beams, boost, size)
         return [Written(self._text(hypothesis), hypothesis.log_probabilities) for hypothesis in found]
 
     def _rules(self, may_be_empty: bool) -> Rules:
@@ -193,7 +194,7 @@ class Whisper:
         )
 
 
-def _dtype(device: torch.device) -> torch.dtype:
+def product_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it: on GPUs, and on CPUs with AVX-512 BF16 or AMX.
 
     Four times as fast there as float32, and a third of its speed on a CPU without.
@@ -227,8 +228,8 @@ def load_whisper(
     try:
         model, found = WhisperForConditionalGeneration.from_pretrained(
             path,
-            dtype=_dtype(torch.device(device)),
-            quantization_config=_quantization_config(quantization, _dtype(torch.device(device))),
+            dtype=product_dtype(torch.device(device)),
+            quantization_config=_quantization_config(quantization, product_dtype(torch.device(device))),
             device_map={"": device},
             local_files_only=True,
             ignore_mismatched_sizes=True,  # told by name below
@@ -317,6 +318,14 @@ def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
         use_dora=config.dora,
     )
     return whisper.with_model(get_peft_model(whisper.model, peft_config))
+
+
+def remove_lora(base: Whisper) -> None:
+    """Takes off in place whatever adapters `add_lora` has put on this model: PEFT puts them between its own layers."""
+    for name, module in list(base.bare.named_modules()):
+        if isinstance(module, LoraLayer):
+            base.bare.set_submodule(name, module.get_base_layer())
+    vars(base.bare).pop("peft_config", None)  # or PEFT warns of a second adapter
 
 
 def _is_linear(module: torch.nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """Everything that a command needs of a project before it trains or scores: checked data, base weights, features."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from wertune.config import ContextConfig, ProjectConfig, load_yaml
 from wertune.evaluate import EvaluationSet
 from wertune.features import ClipCache, FeatureCache
 from wertune.manifest import Dataset, load_dataset, manifests_of
-from wertune.model import Whisper, load_whisper
+from wertune.model import Whisper, load_whisper, remove_lora
 from wertune.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
 from wertune.train import TrainingData
 from wertune.weights import BaseModel, cache_root, resolve_base_model
@@ -38,6 +39,18 @@ class Prepared:
         base = resolve_base_model(source.source, revision=source.revision, expected_digest=self.base.digest)
         return load_whisper(base.path, self.project.language, quantization, terms=self.lexicon.written)
 
+    @contextmanager
+    def resident_whisper(self, quantization: str) -> Iterator[Whisper]:
+        """The untouched base, loaded once in this process for all of its trials; adapters go when the block ends."""
+        source = self.project.base_model
+        whisper = _resident(
+            source.source, source.revision, self.base.digest, self.project.language, quantization, self.lexicon.written
+        )
+        try:
+            yield whisper
+        finally:
+            remove_lora(whisper)
+
     def evaluation_set(self, split: str, context: ContextConfig, mel_bins: int) -> EvaluationSet:
         """The split's recordings and features, from this node's cache."""
         recordings = self.dataset[split]
@@ -55,6 +68,14 @@ class Prepared:
             finder=self.finder,
             cache=ClipCache(cache_root() / "features"),
         )
+
+
+@lru_cache(maxsize=1)
+def _resident(
+    source: str, revision: str | None, digest: str, language: str, quantization: str, terms: tuple[str, ...]
+) -> Whisper:
+    base = resolve_base_model(source, revision=revision, expected_digest=digest)
+    return load_whisper(base.path, language, quantization, terms=terms)
 
 
 def load_project(folder: Path) -> ProjectConfig:

@@ -35,7 +35,18 @@ def run_trial(
     """
     start_memory_peak()
     log.params(short_names(flatten(config.model_dump(mode="json"))))
-    whisper = add_lora(prepared.whisper(config.quantization), config.lora, config.seed)
+    with prepared.resident_whisper(config.quantization) as base:
+        return _train(config, prepared, add_lora(base, config.lora, config.seed), objective, log, after_epoch)
+
+
+def _train(
+    config: TrialConfig,
+    prepared: Prepared,
+    whisper: Whisper,
+    objective: Objective,
+    log: RunLog,
+    after_epoch: AfterEpoch | None,
+) -> EpochResult:
     data = prepared.training_data(config.context, whisper.mel_bins)
     log.metrics(size_metrics(whisper.size()))
 

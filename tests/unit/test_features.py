@@ -21,6 +21,7 @@ from wertune.features import (
     FRAMES_PER_POSITION,
     FULL_CONTEXT_POSITIONS,
     POSITIONS_PER_SECOND,
+    ClipCache,
     FeatureCache,
     context_positions,
     log_mel,
@@ -222,3 +223,25 @@ def test_an_interrupted_write_leaves_nothing_behind(
     with pytest.raises(KeyboardInterrupt):
         FeatureCache(tmp_path / "cache").load(make_recordings(["a"]), SHORT, 80)
     assert _files(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:100], lambda whole: b"no" + whole[2:]])
+def test_a_clip_is_worked_out_once_and_again_where_its_file_is_damaged(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    cache, calls = ClipCache(tmp_path), []
+
+    def compute() -> torch.Tensor:
+        calls.append(1)
+        return torch.arange(6.0).reshape(2, 3).half()
+
+    for _ in range(2):
+        torch.testing.assert_close(cache.get(["clip", 1], compute), torch.arange(6.0).reshape(2, 3).half())
+    assert len(calls) == 1
+    (path,) = tmp_path.rglob("*.npy")
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert torch.equal(cache.get(["clip", 1], compute), torch.arange(6.0).reshape(2, 3).half())
+    assert path.read_bytes() == whole
+    cache.get(["clip", 2], compute)
+    assert len(calls) == 3

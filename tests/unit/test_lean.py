@@ -1,6 +1,7 @@
 """The lean forward pass is transformers' and PEFT's own: the same states, losses, gradients and texts."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from wertune.config import DecodeConfig, LoraConfig
+from wertune.decoding import beam_search
 from wertune.model import Whisper, add_lora
 
 LoadTiny = Callable[..., Whisper]
@@ -92,9 +94,10 @@ def test_dropout_is_of_what_the_adapter_hears_and_of_training_alone(load_tiny: L
     torch.testing.assert_close(whisper.loss(_features(), LABELS), whisper.loss(_features(), LABELS))
 
 
+@pytest.mark.parametrize("no_repeat", [0, 2, 3])
 @pytest.mark.parametrize("num_beams", [1, 2, 4])
-@pytest.mark.parametrize("seed", range(4))
-def test_texts_are_those_of_transformers(load_tiny: LoadTiny, num_beams: int, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_texts_are_those_of_transformers(load_tiny: LoadTiny, num_beams: int, seed: int, no_repeat: int) -> None:
     whisper = _adapted(load_tiny, "none")
     whisper.model.eval()
     features = torch.randn(3, 80, 96, generator=torch.Generator().manual_seed(seed))
@@ -103,7 +106,21 @@ def test_texts_are_those_of_transformers(load_tiny: LoadTiny, num_beams: int, se
             encoder_outputs=BaseModelOutput(last_hidden_state=whisper.encode(features)),
             num_beams=num_beams,
             max_new_tokens=12,
+            no_repeat_ngram_size=no_repeat,
         )
     expected = [whisper.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids]
-    found = whisper.generate(features, [12, 12, 12], DecodeConfig(num_beams=num_beams, may_be_empty=False))
+    decode = DecodeConfig(num_beams=num_beams, may_be_empty=False, no_repeat_ngram=no_repeat)
+    found = whisper.generate(features, [12, 12, 12], decode)
     assert [written.text for written in found] == expected
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_no_loop_is_written(load_tiny: LoadTiny, num_beams: int) -> None:
+    whisper = _adapted(load_tiny, "none")
+    states = whisper.encode(_features())
+    (plain, *_), (kept, *_) = (
+        beam_search(whisper._lean, states, [40, 40], whisper._rules(True), num_beams, None, size) for size in (0, 2)
+    )
+    pairs, kept_pairs = (list(pairwise(found.tokens)) for found in (plain, kept))
+    assert len(set(pairs)) < len(pairs)
+    assert len(set(kept_pairs)) == len(kept_pairs)

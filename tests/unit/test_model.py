@@ -20,7 +20,16 @@ from transformers.modeling_outputs import BaseModelOutput
 import wertune.model
 from wertune.config import DecodeConfig, LoraConfig
 from wertune.errors import AdapterError, BaseModelError, ConfigError, StorageError
-from wertune.model import ADAPTER_FILES, Whisper, add_lora, at_strength, load_adapter, load_whisper, save_adapter
+from wertune.model import (
+    ADAPTER_FILES,
+    Whisper,
+    add_lora,
+    at_strength,
+    load_adapter,
+    load_whisper,
+    remove_lora,
+    save_adapter,
+)
 
 LoadTiny = Callable[..., Whisper]
 DiskFullAfter = Callable[[int], AbstractContextManager[None]]
@@ -198,6 +207,37 @@ def test_adapters_stand_in_the_stacks_that_the_scope_names(base: Whisper, scope:
     layers = _adapted_layers(add_lora(base, LoraConfig(scope=scope, target_modules=EVERY_MODULE), seed=0))
     assert {layer.split(".")[0] for layer in layers} == stacks
     assert len(layers) == ("encoder" in stacks) * 12 + ("decoder" in stacks) * 20
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_what_adapters_were_put_on_and_taken_off_is_the_base_again(load_tiny: LoadTiny, quantization: str) -> None:
+    """And the next trial's adapters on it are those that they would be on a base just loaded."""
+    base, label = load_tiny(quantization), torch.tensor([[NO_TIMESTAMPS, 5303, END]])
+    names, loss = [name for name, _ in base.bare.named_modules()], base.loss(_features(), label)
+    for _ in range(2):
+        adapted = _shaken(add_lora(base, LoraConfig(r=4), seed=0), seed=1)
+        assert not torch.isclose(adapted.loss(_features(), label), loss)
+        remove_lora(base)
+        assert [name for name, _ in base.bare.named_modules()] == names
+        assert not any(parameter.requires_grad for parameter in base.bare.parameters())
+        torch.testing.assert_close(Whisper(base.bare, base.tokenizer, "en").loss(_features(), label), loss)
+    again = add_lora(base, LoraConfig(r=8, target_modules=("k_proj",)), seed=2)
+    fresh = add_lora(load_tiny(quantization), LoraConfig(r=8, target_modules=("k_proj",)), seed=2)
+    assert again.size() == fresh.size()
+    torch.testing.assert_close(_shaken(again, 3).loss(_features(), label), _shaken(fresh, 3).loss(_features(), label))
+
+
+@pytest.mark.parametrize("scope", ["encoder", "both"])
+def test_adapters_may_begin_above_the_lower_layers_of_the_encoder(base: Whisper, scope: Any) -> None:
+    options = {"scope": scope, "target_modules": EVERY_MODULE, "first_encoder_layer": 1}
+    layers = _adapted_layers(add_lora(base, LoraConfig(**options), seed=0))
+    assert {layer.split(".")[2] for layer in layers if layer.startswith("encoder")} == {"1"}
+    assert len(layers) == 6 + (scope == "both") * 20
+
+
+def test_a_first_layer_that_the_encoder_lacks_is_refused(base: Whisper) -> None:
+    with pytest.raises(ConfigError, match=r"first_encoder_layer is 2, but the encoder has layers 0 to 1; lower it"):
+        add_lora(base, LoraConfig(first_encoder_layer=2), seed=0)
 
 
 def test_adapters_stand_on_the_modules_that_are_named(base: Whisper) -> None:

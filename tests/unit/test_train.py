@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from wertune.config import AugmentConfig, ContextConfig, Draw, TrialConfig, with_overrides
 from wertune.evaluate import EvaluationSet
-from wertune.features import context_positions, log_mel
+from wertune.features import ClipCache, context_positions, log_mel
 from wertune.manifest import Recording
 from wertune.model import Whisper, add_lora
 from wertune.text import TermFinder, normaliser
@@ -160,6 +162,32 @@ def test_seed_and_epoch_decide_the_batches(make_recordings: MakeRecordings) -> N
     orders = [[labels for labels, _ in batches(seed, epoch)] for seed, epoch in ((0, 1), (1, 1), (0, 2))]
     assert orders[0] != orders[1]
     assert orders[0] != orders[2]
+
+
+def test_kept_features_are_those_worked_out_and_only_other_variants_are_new(
+    make_recordings: MakeRecordings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two clips an epoch and two variants: epochs 1 and 3 hear the same, under other masks."""
+    plain = _data(_numbered(make_recordings, 2))
+    kept = replace(plain, cache=ClipCache(tmp_path))
+    config = configured({"augment.noise_snr_db.probability": 1.0, "augment.variants": 2})
+
+    def batches(data: TrainingData, epoch: int, **changes: Any) -> list[tuple[list[list[int]], float]]:
+        chosen = with_overrides(config, changes, "test")
+        return _as_text(training_batches(chosen, Numbering(), data, epoch))  # type: ignore[arg-type]
+
+    def files() -> int:
+        return len(list(tmp_path.rglob("*.npy")))
+
+    assert [batches(kept, epoch) for epoch in (1, 2, 3)] == [batches(plain, epoch) for epoch in (1, 2, 3)]
+    assert files() == 4
+    heard = [batches(kept, epoch, **{"augment.time_masks": 2}) for epoch in (1, 2, 3)]
+    assert files() == 4
+    assert heard != [batches(kept, epoch) for epoch in (1, 2, 3)]
+    batches(kept, 1, seed=1)
+    assert files() == 6
+    monkeypatch.setattr(Recording, "samples", lambda _: 1 / 0)
+    batches(kept, 1)
 
 
 def test_a_clip_is_augmented_anew_in_every_epoch(make_recordings: MakeRecordings) -> None:

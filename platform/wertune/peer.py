@@ -1,0 +1,110 @@
+"""The recipe that the field tunes Whisper by, written from its description to be measured beside ours.
+
+It is the one of PEFT's int8 Whisper notebook and its copies: every clip padded to 30 s, LoRA on q_proj and v_proj of an
+8-bit base made ready by `prepare_model_for_kbit_training` (gradient checkpointing, inputs that ask for gradients),
+Hugging Face's Seq2SeqTrainer, and greedy generation at 30 s in batches of eight. LLM.int8 keeps its outliers. Features
+are worked out beforehand, and bfloat16 is used where the hardware multiplies it, as in ours.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import get_peft_model, prepare_model_for_kbit_training
+from transformers import (
+    BitsAndBytesConfig,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+    WhisperForConditionalGeneration,
+)
+
+from wertune.config import LoraConfig
+from wertune.model import Whisper, product_dtype
+
+EVALUATION_BATCH = 8
+LONGEST_TEXT_TOKENS = 128
+
+
+class PeerRecipe:
+    """The recipe on one base, with features (mel_bins, 3000) and texts at hand."""
+
+    def __init__(self, base: Path, ours: Whisper, lora: LoraConfig) -> None:
+        self._ours = ours  # for its tokenizer and labels alone
+        model = WhisperForConditionalGeneration.from_pretrained(
+            base,
+            quantization_config=BitsAndBytesConfig(load_in_8bit=True),
+            device_map={"": str(ours.device)},
+            dtype=torch.float32,
+            local_files_only=True,
+        )
+        model = prepare_model_for_kbit_training(model)
+        config = PeftLoraConfig(
+            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target_modules)
+        )
+        self.model = get_peft_model(model, config)
+
+    def train(self, features: Sequence[torch.Tensor], texts: Sequence[str], batch_size: int, scratch: Path) -> float:
+        """Seconds of one pass, from the first step's beginning to the last one's end."""
+        labels = [self._ours.label_ids(text) for text in texts]
+        rows = [{"input_features": f, "labels": label} for f, label in zip(features, labels, strict=True)]
+        arguments = Seq2SeqTrainingArguments(
+            output_dir=str(scratch),
+            per_device_train_batch_size=batch_size,
+            learning_rate=1e-3,
+            num_train_epochs=1,
+            bf16=product_dtype(self._ours.device) == torch.bfloat16,
+            remove_unused_columns=False,
+            label_names=["labels"],
+            logging_strategy="no",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        clock = _Clock()
+        self.model.train()
+        self.model.config.use_cache = False
+        Seq2SeqTrainer(
+            model=self.model, args=arguments, train_dataset=rows, data_collator=self._collate, callbacks=[clock]
+        ).train()
+        return clock.seconds
+
+    @torch.no_grad()
+    def transcribe(self, features: Sequence[torch.Tensor]) -> list[str]:
+        """Greedy, at 30 s."""
+        self.model.eval()
+        self.model.config.use_cache = True
+        dtype = product_dtype(self._ours.device)
+        texts: list[str] = []
+        for start in range(0, len(features), EVALUATION_BATCH):
+            batch = torch.stack(list(features[start : start + EVALUATION_BATCH])).to(self._ours.device)
+            with torch.autocast(self._ours.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+                ids = self.model.generate(input_features=batch, max_new_tokens=LONGEST_TEXT_TOKENS)
+            texts += self._ours.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return texts
+
+    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return {
+            "input_features": torch.stack([row["input_features"] for row in rows]),
+            "labels": self._ours.pad_labels([row["labels"] for row in rows]),
+        }
+
+
+class _Clock(TrainerCallback):  # type: ignore[misc]
+    """What stands before the first step and after the last is the trainer's, not the recipe's."""
+
+    def __init__(self) -> None:
+        self._started = self._ended = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self._ended - self._started
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._started = self._started or time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._ended = time.perf_counter()
