@@ -5,7 +5,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from wertune.prepare import Prepared
 from wertune.search_space import SearchConfig
 from wertune.tracking import OUTCOME_TAG, RunRef, create_child, find_child
 from wertune.train import EpochResult, Objective
-from wertune.trial import run_trial, short_names
+from wertune.trial import keep_freed_memory, run_trial, short_names
 
 METRIC = "best_objective"
 NAMED_VALUES = 4
@@ -40,12 +40,6 @@ RAY_SETTINGS = {
     # Its own table and boxes; ours has one line an epoch.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-}
-# For the workers alone, which inherit it: glibc gives every large activation back to the system and takes it again,
-# a third of a CPU trial's time. What evaluates a version as it serves is to be as small as a service.
-WORKER_SETTINGS = {
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "MALLOC_MMAP_THRESHOLD_": "4000000000",
 }
 
 
@@ -102,26 +96,12 @@ def _start_ray(address: str | None) -> None:
     package = Path(wertune.__file__).parent
     try:
         if address is None:
-            with _environment(WORKER_SETTINGS):
-                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            runtime_env = {"py_modules": [str(package)], "env_vars": WORKER_SETTINGS}
-            ray.init(address=address, log_to_driver=False, runtime_env=runtime_env)
+            ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": [str(package)]})
     except (ConnectionError, RuntimeError, ValueError) as error:
         remedy = "start one with `ray start --head`, or leave ray_address empty for a local Ray"
         raise ConfigError(f"ray_address is {address}, but no Ray cluster answers there ({error}); {remedy}") from None
-
-
-@contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """The settings that are not given from outside stand in the environment inside the block."""
-    added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
 
 
 def transcribe_across(config: SearchConfig) -> Transcribe:
@@ -129,13 +109,18 @@ def transcribe_across(config: SearchConfig) -> Transcribe:
 
     def transcribe(prepared: Prepared, splits: Sequence[str]) -> dict[str, list[str]]:
         resources = {"num_cpus": config.cpus_per_trial, "num_gpus": _gpus_per_trial(config)}
-        task = ray.remote(**resources)(transcribe_with_base)
+        task = ray.remote(**resources)(_transcribe)
         shared = ray.put(prepared)
         by_size = sorted(splits, key=lambda split: len(prepared.dataset[split]), reverse=True)
         parts = ray.get([task.remote(shared, [split]) for split in by_size])
         return {split: texts for part in parts for split, texts in part.items()}
 
     return transcribe
+
+
+def _transcribe(prepared: Prepared, splits: Sequence[str]) -> dict[str, list[str]]:
+    keep_freed_memory()
+    return transcribe_with_base(prepared, splits)
 
 
 def _trainable(prepared: Prepared, config: SearchConfig, objective: Objective, parent: RunRef) -> Any:
