@@ -63,6 +63,7 @@ class PeerRecipe:
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
+            dataloader_pin_memory=self._ours.device.type == "cuda",
         )
         clock = _Clock()
         self.model.train()
