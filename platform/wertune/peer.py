@@ -16,6 +16,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model, prepare_model_for_kbit_training
 from transformers import (
     BitsAndBytesConfig,
+    PrinterCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
@@ -56,6 +57,7 @@ class PeerRecipe:
             per_device_train_batch_size=batch_size,
             learning_rate=1e-3,
             num_train_epochs=1,
+            use_cpu=self._ours.device.type == "cpu",
             bf16=product_dtype(self._ours.device) == torch.bfloat16,
             remove_unused_columns=False,
             label_names=["labels"],
@@ -68,9 +70,11 @@ class PeerRecipe:
         clock = _Clock()
         self.model.train()
         self.model.config.use_cache = False
-        Seq2SeqTrainer(
+        trainer = Seq2SeqTrainer(
             model=self.model, args=arguments, train_dataset=rows, data_collator=self._collate, callbacks=[clock]
-        ).train()
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
         return clock.seconds
 
     @torch.no_grad()
