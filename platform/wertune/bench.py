@@ -26,7 +26,8 @@ from wertune.model import Whisper, add_lora, load_whisper, product_dtype
 from wertune.peer import PeerRecipe
 from wertune.prepare import Prepared, load_project, prepare
 from wertune.report import markdown_table
-from wertune.trial import peak_memory_mb, start_memory_peak
+from wertune.train import Updater, training_batches
+from wertune.trial import peak_memory_mb, process_peak_mb, start_memory_peak
 from wertune.weights import resolve_base_model
 
 ROUNDS = 3
@@ -67,9 +68,7 @@ class Row:
 
 def bench(folder: Path, out: Path) -> str:
     """Runs everything, and writes `benchmarks.json`, `.md` and `.png` into `out`; returns the tables."""
-    project = load_project(folder)
-    splits = {name: folder.resolve() / getattr(project.data, name) for name in ("train", "test")}
-    prepared = prepare(folder, project, splits)
+    prepared = prepare(folder, load_project(folder))
     rows, limit = training_and_evaluation(prepared)
     rows.append(start_up(prepared))
     found = {
@@ -151,8 +150,6 @@ def _clips(prepared: Prepared, context: ContextConfig, mel_bins: int) -> Evaluat
 
 
 def _train(whisper: Whisper, clips: EvaluationSet) -> None:
-    from wertune.train import Updater
-
     whisper.model.train()
     parameters = [p for p in whisper.model.parameters() if p.requires_grad]
     updater = Updater(TrainConfig(), parameters, steps=len(clips.features) // BATCH)
@@ -208,8 +205,6 @@ def start_up(prepared: Prepared) -> Row:
 
 def first_batch(prepared: Prepared) -> int:
     """What a trial does before its first step: base, adapters, data, first batch; returns the size of the batch."""
-    from wertune.train import training_batches
-
     config = prepared.project.trial
     with prepared.resident_whisper(config.quantization) as base:
         whisper = add_lora(base, config.lora, config.seed)
@@ -232,7 +227,7 @@ def _peak_mb(base: str, recipe: str) -> float:
     path = resolve_base_model(base).path
     is_int8, is_short = "int8" in recipe, "short" in recipe
     start_memory_peak()
-    before = peak_memory_mb_of_process()
+    before = process_peak_mb()
     whisper = load_whisper(path, "en", "int8" if is_int8 else "none")
     if recipe.startswith("full"):
         whisper.model.requires_grad_(True)
@@ -250,12 +245,6 @@ def _peak_mb(base: str, recipe: str) -> float:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return peak_memory_mb(whisper) - (0.0 if whisper.device.type == "cuda" else before)
-
-
-def peak_memory_mb_of_process() -> float:
-    """This process's largest resident size since its peak was last begun."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    return int(fields["VmHWM"].split()[0]) / 1024
 
 
 def _lean_step(whisper: Whisper, features: torch.Tensor, labels: torch.Tensor) -> None:

@@ -29,9 +29,8 @@ class Linear:
         )
         self._adapter = adapters[0] if adapters else None
         # What PEFT has beyond plain LoRA, and 4-bit weights, go through the modules themselves.
-        self.is_plain = len(adapters) <= 1 and not isinstance(self._base, Linear4bit)
-        if isinstance(layer, LoraLayer) and any(layer.use_dora.get(name) for name in adapters):
-            self.is_plain = False
+        has_dora = any(layer.use_dora.get(name) for name in adapters)
+        self.is_plain = len(adapters) <= 1 and not has_dora and not isinstance(self._base, Linear4bit)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, inputs) → (…, outputs)."""

@@ -35,21 +35,20 @@ class Prepared:
 
     def whisper(self, quantization: str) -> Whisper:
         """The untouched base; on another node its weights are fetched once into that node's cache."""
-        source = self.project.base_model
-        base = resolve_base_model(source.source, revision=source.revision, expected_digest=self.base.digest)
-        return load_whisper(base.path, self.project.language, quantization, terms=self.lexicon.written)
+        return _load(*self._base(quantization))
 
     @contextmanager
     def resident_whisper(self, quantization: str) -> Iterator[Whisper]:
         """The untouched base, loaded once in this process for all of its trials; adapters go when the block ends."""
-        source = self.project.base_model
-        whisper = _resident(
-            source.source, source.revision, self.base.digest, self.project.language, quantization, self.lexicon.written
-        )
+        whisper = _resident(*self._base(quantization))
         try:
             yield whisper
         finally:
             remove_lora(whisper)
+
+    def _base(self, quantization: str) -> tuple[str, str | None, str, str, str, tuple[str, ...]]:
+        source, language, terms = self.project.base_model, self.project.language, self.lexicon.written
+        return source.source, source.revision, self.base.digest, language, quantization, terms
 
     def evaluation_set(self, split: str, context: ContextConfig, mel_bins: int) -> EvaluationSet:
         """The split's recordings and features, from this node's cache."""
@@ -70,12 +69,14 @@ class Prepared:
         )
 
 
-@lru_cache(maxsize=1)
-def _resident(
+def _load(
     source: str, revision: str | None, digest: str, language: str, quantization: str, terms: tuple[str, ...]
 ) -> Whisper:
     base = resolve_base_model(source, revision=revision, expected_digest=digest)
     return load_whisper(base.path, language, quantization, terms=terms)
+
+
+_resident = lru_cache(maxsize=1)(_load)
 
 
 def load_project(folder: Path) -> ProjectConfig:

@@ -127,6 +127,11 @@ def peak_memory_mb(whisper: Whisper) -> float:
     """What CUDA's allocator gave out at most, or this process's largest resident size on a CPU."""
     if whisper.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
+    return process_peak_mb()
+
+
+def process_peak_mb() -> float:
+    """This process's largest resident size since its peak was last begun, or ever where no peak can be begun."""
     if STATUS.exists():
         fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
         return int(fields["VmHWM"].split()[0]) / 1024
