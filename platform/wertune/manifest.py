@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,19 +147,25 @@ def _read_split(
         raise ManifestError(
             f"{path} cannot be read as UTF-8 text ({error}); mend data.{split} in project.yaml"
         ) from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            row = Row.model_validate(_parse_line(line))
-            recording = _read_recording(row, place, path.parent)
-        except (ValueError, OSError, AudioError) as error:
-            faults.append(Fault(split, place, _problem(error)))
-            continue
-        found = list(_row_faults(recording, data, normalise, count_tokens))
-        faults += [Fault(split, place, problem) for problem in found]
-        yield recording
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding audio leaves Python's lock
+        read = list(pool.map(partial(_read_line, path), numbered))
+    for found in read:
+        if isinstance(found, Recording):
+            faults += [Fault(split, found.place, fault) for fault in _row_faults(found, data, normalise, count_tokens)]
+            yield found
+        else:
+            faults.append(Fault(split, *found))
+
+
+def _read_line(manifest: Path, numbered: tuple[int, str]) -> Recording | tuple[str, str]:
+    """The recording of a line, or the line's place and what is wrong with it."""
+    number, line = numbered
+    place = f"{manifest}:{number}"
+    try:
+        return _read_recording(Row.model_validate(_parse_line(line)), place, manifest.parent)
+    except (ValueError, OSError, AudioError) as error:
+        return place, _problem(error)
 
 
 def _parse_line(line: str) -> Any:
