@@ -151,8 +151,7 @@ def _clips(prepared: Prepared, context: ContextConfig, mel_bins: int) -> Evaluat
 
 def _train(whisper: Whisper, clips: EvaluationSet) -> None:
     whisper.model.train()
-    parameters = [p for p in whisper.model.parameters() if p.requires_grad]
-    updater = Updater(TrainConfig(), parameters, steps=len(clips.features) // BATCH)
+    updater = Updater(TrainConfig(), whisper, steps=len(clips.features) // BATCH)
     for features, labels in _batches(whisper, clips):
         whisper.loss(features, labels).backward()  # type: ignore[no-untyped-call]
         updater.step()

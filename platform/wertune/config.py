@@ -115,6 +115,9 @@ class TrainConfig(Frozen):
     batch_size: int = Field(16, ge=1)
     accumulation_steps: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0, lt=1)
+    learning_rate_ratio: float = Field(
+        1.0, ge=1, le=64, description="the rate of an adapter's B over that of its A (LoRA+, arXiv:2402.12354)"
+    )
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of all steps with a rising rate")
     max_grad_norm: float = Field(1.0, gt=0)
@@ -129,6 +132,9 @@ class TrainConfig(Frozen):
         0.1, ge=0, le=1, description="clips without a word, to be transcribed as nothing, for each domain clip"
     )
     replay_ratio: float = Field(0.3, ge=0, le=4, description="replay clips for each domain clip of an epoch")
+    evaluation_beams: int | None = Field(
+        None, ge=1, le=16, description="of the evaluation after each epoch; those of `decode` where it is not given"
+    )
 
 
 class TrialConfig(Frozen):

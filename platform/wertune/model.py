@@ -16,6 +16,7 @@ import bitsandbytes
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.optimizers import create_loraplus_optimizer
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from transformers import (
@@ -26,7 +27,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from wertune.boost import TermBoost
-from wertune.config import DecodeConfig, LoraConfig
+from wertune.config import DecodeConfig, LoraConfig, TrainConfig
 from wertune.decoding import Hypothesis, Rules, beam_search
 from wertune.errors import AdapterError, BaseModelError, ConfigError
 from wertune.files import share_mode, storing
@@ -318,6 +319,19 @@ def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
         use_dora=config.dora,
     )
     return whisper.with_model(get_peft_model(whisper.model, peft_config))
+
+
+def adamw(whisper: Whisper, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW on the adapters alone, their B at a rate of its own (LoRA+, Hayou et al. 2024, arXiv:2402.12354)."""
+    optimizer: torch.optim.Optimizer = create_loraplus_optimizer(
+        whisper.model,
+        torch.optim.AdamW,
+        lr=config.learning_rate,
+        loraplus_lr_ratio=config.learning_rate_ratio,
+        loraplus_weight_decay=config.weight_decay,
+        fused=True,
+    )
+    return optimizer
 
 
 def remove_lora(base: Whisper) -> None:

@@ -24,7 +24,7 @@ from wertune.features import ClipCache, context_positions, log_mel, pad_features
 from wertune.hallucination import Nonspeech, nonspeech
 from wertune.manifest import Recording
 from wertune.metrics import Scores
-from wertune.model import Whisper, at_strength
+from wertune.model import Whisper, adamw, at_strength
 from wertune.text import Normalise, TermFinder
 
 LOADER_WORKERS_ON_GPU = 4
@@ -162,13 +162,12 @@ class MovingAverage:
 
 
 class Updater:
-    """AdamW on the adapters alone, linear warm-up and cosine decay, clipped gradients, and the moving average."""
+    """AdamW, linear warm-up and cosine decay, clipped gradients, and the moving average."""
 
-    def __init__(self, config: TrainConfig, parameters: Sequence[torch.nn.Parameter], steps: int) -> None:
+    def __init__(self, config: TrainConfig, whisper: Whisper, steps: int) -> None:
+        parameters = [p for p in whisper.model.parameters() if p.requires_grad]
         self._parameters, self._max_grad_norm = parameters, config.max_grad_norm
-        self._optimizer = torch.optim.AdamW(
-            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self._optimizer = adamw(whisper, config)
         self._schedule = get_cosine_schedule_with_warmup(self._optimizer, round(config.warmup_share * steps), steps)
         self.average = MovingAverage(parameters, config.ema_decay)
 
@@ -198,9 +197,8 @@ def train(
     Raises TrainingDiverged when the loss is NaN or infinite.
     """
     torch.manual_seed(config.seed)
-    parameters = [p for p in whisper.model.parameters() if p.requires_grad]
     steps = config.train.epochs * math.ceil(_batches_per_epoch(config, data) / config.train.accumulation_steps)
-    updater = Updater(config.train, parameters, steps)
+    updater = Updater(config.train, whisper, steps)
     best: EpochResult | None = None
     for epoch in range(1, config.train.epochs + 1):
         started = time.perf_counter()
@@ -262,10 +260,11 @@ def _evaluate_epoch(
 ) -> EpochResult:
     started = time.perf_counter()
     whisper.model.eval()
-    validation = score_set(whisper, data.validation, config.decode, data.normalise, data.finder)
+    decode = config.decode.model_copy(update={"num_beams": config.train.evaluation_beams or config.decode.num_beams})
+    validation = score_set(whisper, data.validation, decode, data.normalise, data.finder)
     retention = None
     if data.retention.recordings:
-        retention = score_set(whisper, data.retention, config.decode, data.normalise, data.finder)
+        retention = score_set(whisper, data.retention, decode, data.normalise, data.finder)
     return EpochResult(
         epoch=trained.epoch,
         objective=objective(validation.wer, retention.wer if retention else None),

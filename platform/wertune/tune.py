@@ -68,6 +68,8 @@ def search(
     Raises SearchInterrupted after Ctrl-C, with the running trials closed as KILLED.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # With a searcher Ray starts one worker after another, and each imports for a quarter of a minute.
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(_trials_at_once(config)))
     trainable = _trainable(prepared, config, objective, parent)
     tuner = _restored(trainable, place) if resume else _tuner(trainable, prepared, config, parent, place)
     results = tuner.fit()
@@ -136,6 +138,14 @@ def _gpus_per_trial(config: SearchConfig) -> float:
     if share > gpus:
         raise ConfigError(f"gpus_per_trial is {share:g}, but Ray has {gpus:g} GPUs; lower it or set it to auto")
     return share
+
+
+def _trials_at_once(config: SearchConfig) -> int:
+    """How many trials fit the cluster as it is now."""
+    cpus, gpus = ray.cluster_resources().get("CPU", 1.0), _gpus_per_trial(config)
+    fitting = [cpus / config.cpus_per_trial] if config.cpus_per_trial else []
+    fitting += [ray.cluster_resources()["GPU"] / gpus] if gpus else []
+    return max(1, int(min(fitting, default=1)))
 
 
 def _run(point: dict[str, Any], prepared: Prepared, objective: Objective, parent: RunRef) -> None:

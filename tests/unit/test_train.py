@@ -13,11 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wertune.config import AugmentConfig, ContextConfig, Draw, TrialConfig, with_overrides
-from wertune.evaluate import EvaluationSet
+from wertune.config import AugmentConfig, ContextConfig, DecodeConfig, Draw, TrialConfig, with_overrides
+from wertune.evaluate import EvaluationSet, score_set
 from wertune.features import ClipCache, context_positions, log_mel
 from wertune.manifest import Recording
-from wertune.model import Whisper, add_lora
+from wertune.model import Whisper, adamw, add_lora
 from wertune.text import TermFinder, normaliser
 from wertune.train import (
     Batch,
@@ -490,6 +490,30 @@ def test_the_rate_rises_and_then_falls_to_nothing(load_tiny: LoadTiny, clips: li
     assert first == pytest.approx(0.005)
     assert peak == pytest.approx(0.01)
     assert peak > falling > last == pytest.approx(0)
+
+
+def test_the_second_matrix_of_an_adapter_has_its_own_rate(load_tiny: LoadTiny) -> None:
+    config = configured({"train.learning_rate": 0.001, "train.learning_rate_ratio": 4.0})
+    whisper = add_lora(load_tiny("none"), config.lora, seed=0)
+    names = {parameter: name for name, parameter in whisper.model.named_parameters()}
+    rates = {names[p]: group["lr"] for group in adamw(whisper, config.train).param_groups for p in group["params"]}
+    assert rates == {n: 0.004 if "lora_B" in n else 0.001 for p, n in names.items() if p.requires_grad}
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 3), (1, 1)])
+def test_an_epoch_is_scored_with_its_own_beams_or_those_of_the_decoding(
+    load_tiny: LoadTiny, clips: list[Recording], monkeypatch: pytest.MonkeyPatch, asked: int | None, used: int
+) -> None:
+    beams = []
+
+    def scored(whisper: Whisper, clips: EvaluationSet, decode: DecodeConfig, *others: Any) -> Any:
+        beams.append(decode.num_beams)
+        return score_set(whisper, clips, decode, *others)
+
+    monkeypatch.setattr("wertune.train.score_set", scored)
+    config = configured({"train.epochs": 1, "decode.num_beams": 3, "train.evaluation_beams": asked})
+    _train(load_tiny, config, _data(clips, retention=_set(clips[:2])))
+    assert beams == [used, used]
 
 
 def test_the_validation_loss_is_the_mean_over_batches(load_tiny: LoadTiny, clips: list[Recording]) -> None:
