@@ -201,6 +201,7 @@ def train(
     parameters = [p for p in whisper.model.parameters() if p.requires_grad]
     steps = config.train.epochs * math.ceil(_batches_per_epoch(config, data) / config.train.accumulation_steps)
     updater = Updater(config.train, parameters, steps)
+    whisper.checkpoint_layers(config.train.gradient_checkpointing)
     best: EpochResult | None = None
     for epoch in range(1, config.train.epochs + 1):
         started = time.perf_counter()
