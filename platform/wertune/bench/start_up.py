@@ -4,12 +4,11 @@ import logging
 from importlib import import_module
 from typing import Any
 
+from wertune.bench.clips import ROUNDS
 from wertune.bench.rows import Row, Section, timed
 from wertune.model import add_lora
 from wertune.prepare import Prepared
 from wertune.train import training_batches
-
-ROUNDS = 3
 
 
 def section(prepared: Prepared) -> Section:
