@@ -12,7 +12,7 @@ from transformers import WhisperForConditionalGeneration
 
 from wertune.bench import levers, memory, page
 from wertune.bench.clips import batches
-from wertune.bench.counted import OURS, OURS_CHECKPOINTED, OURS_ON_BFLOAT16, RECIPES, SHAPES, Count, LiveBytes, Shape
+from wertune.bench.counted import OURS, RECIPES, SHAPES, Count, LiveBytes, Shape
 from wertune.bench.counted import count as count_bytes
 from wertune.bench.peer import PeerRecipe, at_context
 from wertune.bench.rows import Row, Section
@@ -58,8 +58,7 @@ def test_a_lever_is_compared_with_the_line_above_and_with_the_first() -> None:
 
 
 def test_the_page_sets_the_count_beside_what_was_measured_and_full_fine_tuning() -> None:
-    recipes = [*RECIPES, OURS_CHECKPOINTED, OURS_ON_BFLOAT16]
-    peaks = {recipe.name: 1000.0 / (1 + place) for place, recipe in enumerate(recipes)}
+    peaks = {recipe.name: 1000.0 / (1 + place) for place, recipe in enumerate(memory.COUNTED)}
     counts = {base: {name: Count(10.0, 20.0, peak) for name, peak in peaks.items()} for base in SHAPES}
     measured = {base: {recipe.name: 2 * peaks[recipe.name] for recipe in RECIPES} for base in memory.MEASURED}
     text = " ".join(memory.as_markdown(measured, counts).split())
@@ -119,7 +118,7 @@ def test_live_bytes_are_of_storages_and_end_with_them() -> None:
 
 
 def test_the_count_has_weights_gradients_and_states() -> None:
-    counts = {recipe.name: count_bytes(SMALL, recipe) for recipe in (*RECIPES, OURS_CHECKPOINTED, OURS_ON_BFLOAT16)}
+    counts = {recipe.name: count_bytes(SMALL, recipe) for recipe in memory.COUNTED}
     full, on_float, on_int8, on_int8_checkpointed, ours, ours_checkpointed, on_bfloat16 = counts.values()
     with torch.device("meta"):
         parameters = sum(p.numel() for p in WhisperForConditionalGeneration(SMALL.config()).parameters())

@@ -76,16 +76,13 @@ class Recipe:
         return FRAMES_AT_4_S if self.is_ours else FRAMES_AT_30_S
 
 
+FULL = Recipe("full fine-tuning, 30 s", is_full=True)
+PEER = Recipe("LoRA on int8, 30 s", is_int8=True)
+PEER_CHECKPOINTED = Recipe("LoRA on int8, 30 s, gradient checkpointing", is_int8=True, is_checkpointed=True)
 OURS = Recipe("ours: LoRA on int8, short context", is_int8=True, is_ours=True)
-RECIPES = (
-    Recipe("full fine-tuning, 30 s", is_full=True),
-    Recipe("LoRA on float, 30 s"),
-    Recipe("LoRA on int8, 30 s", is_int8=True),
-    Recipe("LoRA on int8, 30 s, gradient checkpointing", is_int8=True, is_checkpointed=True),
-    OURS,
-)
-OURS_ON_BFLOAT16 = Recipe("ours, on bfloat16 weights", is_ours=True)
 OURS_CHECKPOINTED = Recipe("ours, gradient checkpointing", is_int8=True, is_checkpointed=True, is_ours=True)
+OURS_ON_BFLOAT16 = Recipe("ours, on bfloat16 weights", is_ours=True)
+RECIPES = (FULL, Recipe("LoRA on float, 30 s"), PEER, PEER_CHECKPOINTED, OURS, OURS_CHECKPOINTED)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,13 @@ import torch
 
 from wertune.bench.clips import BATCH, PLAIN_LORA
 from wertune.bench.counted import (
+    FULL,
     MEL_BINS,
     OURS,
     OURS_CHECKPOINTED,
     OURS_ON_BFLOAT16,
+    PEER,
+    PEER_CHECKPOINTED,
     RECIPES,
     SHAPES,
     STEPS,
@@ -31,6 +34,7 @@ from wertune.trial import process_peak_mb, start_memory_peak
 from wertune.weights import resolve_base_model
 
 MEASURED = ("tiny.en", "base")
+COUNTED = (*RECIPES, OURS_ON_BFLOAT16)
 
 Peaks = dict[str, dict[str, float]]
 Counts = dict[str, dict[str, Count]]
@@ -40,15 +44,12 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def section(prepared: Prepared) -> Section:
     """MB at most in two steps at batch 8 of 4 s, by base and recipe."""
     measured = {base: {recipe.name: _in_a_process(_peak_mb, base, recipe) for recipe in RECIPES} for base in MEASURED}
-    counts = {base: {recipe.name: count(shape, recipe) for recipe in _COUNTED} for base, shape in SHAPES.items()}
+    counts = {base: {recipe.name: count(shape, recipe) for recipe in COUNTED} for base, shape in SHAPES.items()}
     found = {
         "measured_mb": measured,
         "counted_mb": {base: {name: asdict(each) for name, each in row.items()} for base, row in counts.items()},
     }
     return Section("memory", found, as_markdown(measured, counts))
-
-
-_COUNTED = (*RECIPES, OURS_CHECKPOINTED, OURS_ON_BFLOAT16)
 
 
 def _in_a_process(work: Callable[[str, Recipe], float], base: str, recipe: Recipe) -> float:
@@ -77,6 +78,7 @@ def _model_and_loss(path: Path, recipe: Recipe) -> tuple[torch.nn.Module, Loss]:
     """What the count takes apart, with real weights: of peers in float32, and products in bfloat16 where there are."""
     if recipe.is_ours:
         whisper = add_lora(load_whisper(path, "en", "int8"), PLAIN_LORA, seed=0)
+        whisper.checkpoint_layers(recipe.is_checkpointed)
         return whisper.model, whisper.loss
     if recipe.is_int8:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -102,9 +104,9 @@ def as_markdown(measured: Peaks, counts: Counts) -> str:
             _measured_table(measured, counts),
             "The same by counted bytes, for sizes that are not measured here too: the real modules run on tensors that "
             "have a shape and no contents, and every storage that lives is counted: weights, gradients, AdamW's "
-            "states, activations, intermediate values (`platform/wertune/bench/counted.py`). What a process takes "
-            "beyond the count is the allocator's and the kernels' own: oneDNN's packed copies of weights, freed "
-            "blocks that are not given back. In MB, in brackets how many times less than full fine-tuning:",
+            "states, activations, intermediate values (`platform/wertune/bench/counted.py`). Real tensors give the "
+            "same count, so what a process takes beyond it is no tensor: what kernels take for themselves and the "
+            "allocator leaves lying about. In MB, in brackets how many times less than full fine-tuning:",
             _counted_table(counts),
             _large(counts),
             "8-bit or not, by the same count: weights, and the peak of our training step, with the linear layers in "
@@ -120,20 +122,16 @@ def _measured_table(measured: Peaks, counts: Counts) -> str:
     for recipe in RECIPES:
         pairs = [(measured[base][recipe.name], counts[base][recipe.name].peak) for base in measured]
         rows.append([recipe.name, *(f"{peak:.0f} ({counted / peak:.2f})" for peak, counted in pairs)])
-    least = [
-        f"{row['LoRA on int8, 30 s'] / row[OURS.name]:.1f}, {row[CHECKPOINTED] / row[OURS.name]:.1f} with checkpointing"
-        for row in measured.values()
-    ]
-    return markdown_table([*rows, ["ours is less than LoRA on int8 at 30 s by", *least]])
-
-
-CHECKPOINTED = "LoRA on int8, 30 s, gradient checkpointing"
+    for theirs, ours in ((PEER, OURS), (PEER_CHECKPOINTED, OURS_CHECKPOINTED)):
+        times = [f"{row[theirs.name] / row[ours.name]:.1f}" for row in measured.values()]
+        rows.append([f"times less: {ours.name}, than {theirs.name}", *times])
+    return markdown_table(rows)
 
 
 def _counted_table(counts: Counts) -> str:
     rows = [["", *counts]]
-    full = {base: row[RECIPES[0].name].peak for base, row in counts.items()}
-    for recipe in (*RECIPES, OURS_CHECKPOINTED):
+    full = {base: row[FULL.name].peak for base, row in counts.items()}
+    for recipe in RECIPES:
         peaks = {base: row[recipe.name].peak for base, row in counts.items()}
         rows.append([recipe.name, *(f"{peak:.0f} ({full[base] / peak:.1f})" for base, peak in peaks.items())])
     return markdown_table(rows)
