@@ -135,6 +135,7 @@ def train(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> 
     from wertune.trial import run_trial
 
     with start_experiment(project, config, f"train {config.name}") as (run, prepared):
+        _advise(prepared)
         _say("scoring the untouched base …")
         baseline = score_baseline(run, prepared)
         run_trial(config.trial, prepared, objective_of(prepared, baseline), run, lambda result: _say(result.line()))
@@ -171,6 +172,7 @@ def tune(
     root.mkdir(exist_ok=True)
     storage = study_storage or f"sqlite:///{root / 'optuna.db'}"
     with start_experiment(project, config, f"tune {config.name}", resume) as (run, prepared):
+        _advise(prepared)
         with cluster(ray_address or None, search_config):
             _say("scoring the untouched base on validation, test and retention …")
             baseline = score_baseline(run, prepared, transcribe_across(search_config))
@@ -183,6 +185,19 @@ def tune(
                 raise
         log_search(run, study)
         _finish(project, run, prepared, baseline, best_trial(run, prepared), policy)
+
+
+def _advise(prepared: Any) -> None:
+    """A word where 8 bits save next to nothing on this base; the search goes on as it was asked for."""
+    import torch
+
+    from wertune.footprint import quantization_advice
+    from wertune.model import product_dtype
+
+    dtype = product_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    advice = quantization_advice(prepared.base.path, prepared.project.trial.quantization, dtype)
+    if advice:
+        _say(advice)
 
 
 def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_trial: str) -> Any:

@@ -121,6 +121,9 @@ class TrainConfig(Frozen):
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of all steps with a rising rate")
     max_grad_norm: float = Field(1.0, gt=0)
+    gradient_checkpointing: bool = Field(
+        False, description="less than half of the memory for a third more products: for the largest bases"
+    )
     ema_decay: float = Field(
         0.99,
         ge=0,

@@ -84,7 +84,7 @@ class FeatureCache:
         if flat is None:
             flat = self._write(path, recordings, frames, mel_bins)
         parts = np.split(flat, np.cumsum([mel_bins * count for count in frames])[:-1])
-        return [torch.from_numpy(part.reshape(mel_bins, -1).copy()) for part in parts]
+        return [torch.from_numpy(part.reshape(mel_bins, -1)) for part in parts]
 
     def _write(
         self, path: Path, recordings: Sequence[Recording], frames: Sequence[int], mel_bins: int
@@ -121,7 +121,8 @@ class ClipCache:
 def _read(path: Path, expected_values: int) -> npt.NDArray[np.float32] | None:
     """The stored values, or None where there is no whole file of them."""
     try:
-        flat = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Copied where it is written to: a clip costs nothing until it is read, and nobody can change the file.
+        flat = np.load(path, mmap_mode="c", allow_pickle=False)
     except Exception:  # missing, cut short, or a damaged header, which ends in errors of many kinds
         return None
     whole = flat.dtype == np.float32 and flat.shape == (expected_values,)

@@ -12,6 +12,7 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import WhisperForConditionalGeneration
 
 Multiply = Callable[[Tensor], Tensor]
@@ -183,6 +184,7 @@ class LeanWhisper:
 
     def __init__(self, model: WhisperForConditionalGeneration, dtype: torch.dtype) -> None:
         self.dtype = dtype
+        self.checkpointed = False
         self._encoder, self._decoder, self._projection = model.model.encoder, model.model.decoder, model.proj_out
         self.encoder_layers = [Layer(layer, dtype) for layer in self._encoder.layers]
         self.decoder_layers = [Layer(layer, dtype) for layer in self._decoder.layers]
@@ -203,7 +205,7 @@ class LeanWhisper:
         hidden = functional.gelu(self._convolve(self._encoder.conv2, hidden)).transpose(1, 2).contiguous()
         hidden = hidden + self._encoder.embed_positions.weight[: hidden.shape[1]].to(self.dtype)
         for layer in self.encoder_layers:
-            hidden = layer(hidden)
+            hidden = self._through(layer, hidden)
         return self._encoder_norm(hidden)
 
     def _convolve(self, layer: torch.nn.Conv1d, x: Tensor) -> Tensor:
@@ -216,8 +218,15 @@ class LeanWhisper:
         hidden = self.embed(tokens, slice(0, length))
         mask = torch.full((length, length), -torch.inf, dtype=self.dtype, device=states.device).triu(1)
         for layer in self.decoder_layers:
-            hidden = layer(hidden, states, mask)
+            hidden = self._through(layer, hidden, states, mask)
         return self._decoder_norm(hidden)
+
+    def _through(self, layer: Layer, *inputs: Tensor) -> Tensor:
+        """Its output. Checkpointed, its inputs alone are kept, and it is gone through again on the way back.
+
+        A third more products for less than half of the memory (Chen et al. 2016, arXiv:1604.06174).
+        """
+        return torch.as_tensor(checkpoint(layer, *inputs, use_reentrant=False) if self.checkpointed else layer(*inputs))
 
     def embed(self, tokens: Tensor, positions: slice) -> Tensor:
         """(…, length) tokens at these positions of their texts → (…, length, d_model)."""

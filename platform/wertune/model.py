@@ -77,6 +77,7 @@ class Whisper:
         tokenizer: WhisperTokenizerFast,
         language: str,
         terms: Sequence[str] = (),
+        products: torch.dtype | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -89,7 +90,7 @@ class Whisper:
         if multilingual:
             tokenizer.set_prefix_tokens(language=language, task="transcribe")
         self._special = frozenset(tokenizer.all_special_ids)
-        self._lean = LeanWhisper(self.bare, product_dtype(self.device))
+        self._lean = LeanWhisper(self.bare, products or product_dtype(self.device))
         self._boosts: dict[float, TermBoost] = {}
 
     def with_model(self, model: WhisperForConditionalGeneration | PeftModel) -> "Whisper":
@@ -126,6 +127,10 @@ class Whisper:
         ids: list[int] = self.tokenizer(text).input_ids
         start = self.bare.config.decoder_start_token_id
         return ids[1:] if ids[0] == start else ids
+
+    def checkpoint_layers(self, checkpointed: bool) -> None:
+        """Whether `loss` keeps no more of each layer than its input: less memory, a third more products."""
+        self._lean.checkpointed = checkpointed
 
     def encode(self, features: torch.Tensor) -> torch.Tensor:
         """Encoder states (batch, positions, d_model) of log-mel features (batch, mel_bins, 2 x positions)."""

@@ -31,7 +31,7 @@ class Prepared:
 
     @property
     def finder(self) -> TermFinder:
-        return TermFinder(self.lexicon.written, self.normalise)
+        return _finder(self.lexicon.written, self.project.language)
 
     def whisper(self, quantization: str) -> Whisper:
         """The untouched base; on another node its weights are fetched once into that node's cache."""
@@ -77,6 +77,11 @@ def _load(
 
 
 _resident = lru_cache(maxsize=1)(_load)
+
+
+@lru_cache(maxsize=1)
+def _finder(terms: tuple[str, ...], language: str) -> TermFinder:
+    return TermFinder(terms, normaliser(language))
 
 
 def load_project(folder: Path) -> ProjectConfig:

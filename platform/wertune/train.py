@@ -199,6 +199,7 @@ def train(
     torch.manual_seed(config.seed)
     steps = config.train.epochs * math.ceil(_batches_per_epoch(config, data) / config.train.accumulation_steps)
     updater = Updater(config.train, whisper, steps)
+    whisper.checkpoint_layers(config.train.gradient_checkpointing)
     best: EpochResult | None = None
     for epoch in range(1, config.train.epochs + 1):
         started = time.perf_counter()
@@ -330,10 +331,10 @@ def training_batches(config: TrialConfig, whisper: Whisper, data: TrainingData, 
     drawn = [*spoken, *map(Drawn, nonspeech(speechless, recordings, generator))]
     clips = [each.clip for each in drawn]
     dataset = _AugmentedClips(drawn, whisper.mel_bins, config, epoch, data.cache)
-    labels = [whisper.label_ids(clip.text) for clip in clips]
 
     def collate(items: list[tuple[int, torch.Tensor]]) -> Batch:
-        return Batch(pad_features([f for _, f in items]), whisper.pad_labels([labels[i] for i, _ in items]))
+        labels = [whisper.label_ids(clips[i].text) for i, _ in items]
+        return Batch(pad_features([f for _, f in items]), whisper.pad_labels(labels))
 
     return iter(
         DataLoader(

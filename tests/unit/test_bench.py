@@ -1,15 +1,29 @@
-"""The benchmark's arithmetic, and that the recipe it measures against really trains."""
+"""The benchmark's arithmetic, that the recipe it measures against really trains, and its count of bytes."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import WhisperForConditionalGeneration
 
-from wertune.bench import MEMORY_RECIPES, Row, as_markdown, draw
+from wertune.bench import levers, memory, page
+from wertune.bench.clips import batches
+from wertune.bench.counted import OURS, RECIPES, SHAPES, Count, LiveBytes, Shape
+from wertune.bench.counted import count as count_bytes
+from wertune.bench.peer import PeerRecipe, at_context
+from wertune.bench.rows import Row, Section
 from wertune.config import LoraConfig
+from wertune.evaluate import EvaluationSet
+from wertune.manifest import Recording
 from wertune.model import Whisper
-from wertune.peer import PeerRecipe
+
+LoadTiny = Callable[..., Whisper]
+SMALL = Shape(d_model=64, layers=2, heads=2)
+MB = 2**20
 
 
 @pytest.mark.parametrize(
@@ -20,24 +34,41 @@ def test_a_ratio_says_how_many_times_ours_is_better(
     theirs: tuple[float, ...], ours: tuple[float, ...], less_is_better: bool, ratios: list[float]
 ) -> None:
     row = Row("training", "s", theirs, ours, less_is_better)
+    assert row == Row.of_pairs("training", "s", list(zip(theirs, ours, strict=True)), less_is_better)
     assert row.ratios == ratios
     assert row.cells()[-1] == "4.5 (4.0 to 5.0)"
 
 
-def test_the_page_and_the_picture_are_made_of_the_figures(tmp_path: Path) -> None:
-    rows = [Row("training", "clips/s", (1.0, 1.1, 1.2), (12.0, 12.1, 12.0), less_is_better=False)]
-    limit = dict.fromkeys(("gflop_per_clip", "achieved_gflop_per_s", "matmul_gflop_per_s", "share_of_limit"), 0.5)
-    memory = {"packaged:whisper-base": dict.fromkeys(MEMORY_RECIPES, 1234.0)}
-    found = {"machine": "a CPU", "limit": limit, "memory_mb": memory, "clips": {"base": "tiny.en", "count": 32}}
-    page = as_markdown(rows, found)
-    assert "| training | 1.1 clips/s | 12 clips/s | 11.0 (10.0 to 12.0) |" in " ".join(page.split())
-    assert page.count("1234 MB") == len(MEMORY_RECIPES)
-    draw(rows, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").stat().st_size > 5_000
+def test_page_figures_and_picture_are_made_of_the_sections(tmp_path: Path) -> None:
+    row = Row("training", "clips/s", (1.0, 1.1, 1.2), (12.0, 12.1, 12.0), less_is_better=False)
+    sections = [Section("limit", {"share": 0.5}, "Half of it.", (row,)), Section("levers", [1], "One of them.")]
+    written = page.write(tmp_path, {"machine": "a CPU", "clips": {"base": "tiny.en", "count": 32}}, sections)
+    assert "| training | 1.1 clips/s | 12 clips/s | 11.0 (10.0 to 12.0) |" in " ".join(written.split())
+    assert written.index("Half of it.") < written.index("One of them.")
+    assert (tmp_path / "benchmarks.md").read_text() == written
+    found = json.loads((tmp_path / "benchmarks.json").read_text())
+    assert (found["limit"], found["levers"], found["machine"]) == ({"share": 0.5}, [1], "a CPU")
+    assert found["rows"][0]["ratios"] == pytest.approx([12.0, 11.0, 10.0])
+    assert (tmp_path / "benchmarks.png").stat().st_size > 5_000
+
+
+def test_a_lever_is_compared_with_the_line_above_and_with_the_first() -> None:
+    text = levers.as_markdown({"theirs": [1.0, 2.0, 2.0], "shorter": [8.0, 8.0, 1.0], "ours": [16.0]}, {"theirs": [3]})
+    assert "| ours | 16 | 2.00 | 8.00 |" in " ".join(text.split())
+
+
+def test_the_page_sets_the_count_beside_what_was_measured_and_full_fine_tuning() -> None:
+    peaks = {recipe.name: 1000.0 / (1 + place) for place, recipe in enumerate(memory.COUNTED)}
+    counts = {base: {name: Count(10.0, 20.0, peak) for name, peak in peaks.items()} for base in SHAPES}
+    measured = {base: {recipe.name: 2 * peaks[recipe.name] for recipe in RECIPES} for base in memory.MEASURED}
+    text = " ".join(memory.as_markdown(measured, counts).split())
+    assert text.count("2000 (0.50)") == len(memory.MEASURED)
+    assert "| full fine-tuning, 30 s | 1000 (1.0) |" in text
+    assert f"| {OURS.name} | 200 (5.0) |" in text
 
 
 def test_the_fields_recipe_trains_its_adapters_alone(
-    load_tiny: Callable[..., Whisper], tiny_whisper_folder: Path, tmp_path: Path
+    load_tiny: LoadTiny, tiny_whisper_folder: Path, tmp_path: Path
 ) -> None:
     recipe = PeerRecipe(tiny_whisper_folder, load_tiny(), LoraConfig(r=2))
     before = {name: p.detach().clone() for name, p in recipe.model.named_parameters()}
@@ -47,3 +78,59 @@ def test_the_fields_recipe_trains_its_adapters_alone(
     assert changed
     assert all("lora_" in name for name in changed)
     assert len(recipe.transcribe(features)) == 2
+
+
+def test_its_modules_take_a_short_context_and_then_30_s_again(load_tiny: LoadTiny, tiny_whisper_folder: Path) -> None:
+    ours = load_tiny()
+    recipe = PeerRecipe(tiny_whisper_folder, ours, LoraConfig(r=2), checkpointing=False)
+    short = torch.randn(1, 80, 128, generator=torch.Generator().manual_seed(0))
+    encoder = recipe.model.eval().base_model.model.get_encoder()
+    with at_context(recipe.model, 64), torch.no_grad():
+        heard = encoder(short).last_hidden_state
+        torch.testing.assert_close(heard, ours.encode(short), rtol=0.05, atol=0.05)
+        assert len(recipe.transcribe(list(short))) == 1
+    with pytest.raises(ValueError, match="3000"):
+        encoder(short)
+
+
+def test_batches_hold_every_clip_once_in_either_order(
+    load_tiny: LoadTiny, make_recordings: Callable[..., list[Recording]]
+) -> None:
+    recordings = make_recordings(["one", "two", "three"])
+    clips = EvaluationSet(recordings, [torch.full((80, frames), float(frames)) for frames in (96, 64, 128)])
+    for alike, lengths in ((True, [64, 96, 128]), (False, [96, 64, 128])):
+        ((features, labels),) = batches(load_tiny(), clips, of_like_length=alike)
+        assert features[:, 0, 0].tolist() == lengths
+        assert len(labels) == 3
+
+
+def test_live_bytes_are_of_storages_and_end_with_them() -> None:
+    with FakeTensorMode(), LiveBytes() as live:
+        kept = torch.empty(1000)
+        view = kept[10:].view(-1)
+        assert live.now == 4000
+        other = torch.empty(500, dtype=torch.bfloat16)
+        assert live.now == 5000
+        del other, view
+        assert (live.now, live.most) == (4000, 5000)
+        del kept
+        assert live.now == 0
+
+
+def test_the_count_has_weights_gradients_and_states() -> None:
+    counts = {recipe.name: count_bytes(SMALL, recipe) for recipe in memory.COUNTED}
+    full, on_float, on_int8, on_int8_checkpointed, ours, ours_checkpointed, on_bfloat16 = counts.values()
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in WhisperForConditionalGeneration(SMALL.config()).parameters())
+    assert full.weights == pytest.approx(4 * parameters / MB)
+    assert full.between_steps == pytest.approx(3 * full.weights, abs=10)  # and AdamW's two means of every weight
+    assert full.peak > 4 * full.weights
+    assert on_int8.weights < on_float.weights
+    assert on_int8_checkpointed.peak < on_int8.peak
+    assert ours_checkpointed.peak < ours.peak < on_int8.peak
+    linear = 64 * 64 * (2 * 4 + 2 * 8) + 2 * 64 * 256 * 4  # attention's, and two products of 64 x 256 in 4 layers
+    assert (on_bfloat16.weights - ours.weights) * MB == pytest.approx(linear, rel=0.05)
+
+
+def test_more_layers_are_more_bytes() -> None:
+    assert count_bytes(replace(SMALL, layers=4), OURS).peak > count_bytes(SMALL, OURS).peak

@@ -71,6 +71,30 @@ def test_loss_and_gradients_are_those_of_the_modules(
         torch.testing.assert_close(mine, theirs, rtol=2e-2, atol=2e-4)
 
 
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.5}], ids=str)
+def test_checkpointed_layers_give_the_same_and_keep_less(load_tiny: LoadTiny, options: dict[str, Any]) -> None:
+    whisper = _adapted(load_tiny, "int8", **options)
+    trained = [parameter for parameter in whisper.model.parameters() if parameter.requires_grad]
+    whisper.model.train()
+    found, kept = [], []
+    for checkpointed in (False, True):
+        whisper.checkpoint_layers(checkpointed)
+        torch.manual_seed(0)
+        held: list[torch.Size] = []
+
+        def pack(tensor: torch.Tensor, held: list[torch.Size] = held) -> torch.Tensor:
+            held.append(tensor.shape)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = whisper.loss(_features(), LABELS)
+        found.append([loss, *torch.autograd.grad(loss, trained)])
+        kept.append(len(held))
+    for plain, again in zip(*found, strict=True):
+        torch.testing.assert_close(again, plain)
+    assert kept[1] < 0.5 * kept[0]
+
+
 def test_dora_goes_through_the_modules(load_tiny: LoadTiny) -> None:
     whisper = _adapted(load_tiny, "none", dora=True)
     trained = [parameter for parameter in whisper.model.parameters() if parameter.requires_grad]

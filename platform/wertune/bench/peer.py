@@ -7,13 +7,14 @@ are worked out beforehand, and bfloat16 is used where the hardware multiplies it
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from peft import get_peft_model, prepare_model_for_kbit_training
+from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import (
     BitsAndBytesConfig,
     PrinterCallback,
@@ -33,20 +34,9 @@ LONGEST_TEXT_TOKENS = 128
 class PeerRecipe:
     """The recipe on one base, with features (mel_bins, 3000) and texts at hand."""
 
-    def __init__(self, base: Path, ours: Whisper, lora: LoraConfig) -> None:
+    def __init__(self, base: Path, ours: Whisper, lora: LoraConfig, checkpointing: bool = True) -> None:
         self._ours = ours  # for its tokenizer and labels alone
-        model = WhisperForConditionalGeneration.from_pretrained(
-            base,
-            quantization_config=BitsAndBytesConfig(load_in_8bit=True),
-            device_map={"": str(ours.device)},
-            dtype=torch.float32,
-            local_files_only=True,
-        )
-        model = prepare_model_for_kbit_training(model)
-        config = PeftLoraConfig(
-            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target_modules)
-        )
-        self.model = get_peft_model(model, config)
+        self.model = peer_model(base, ours.device, lora, checkpointing)
 
     def train(self, features: Sequence[torch.Tensor], texts: Sequence[str], batch_size: int, scratch: Path) -> float:
         """Seconds of one pass, from the first step's beginning to the last one's end."""
@@ -96,6 +86,40 @@ class PeerRecipe:
             "input_features": torch.stack([row["input_features"] for row in rows]),
             "labels": self._ours.pad_labels([row["labels"] for row in rows]),
         }
+
+
+def peer_model(base: Path, device: torch.device, lora: LoraConfig, checkpointing: bool = True) -> PeftModel:
+    """The 8-bit base of a local Hugging Face folder with adapters, as the notebook makes it ready."""
+    model = WhisperForConditionalGeneration.from_pretrained(
+        base,
+        quantization_config=BitsAndBytesConfig(load_in_8bit=True),
+        device_map={"": str(device)},
+        dtype=torch.float32,
+        local_files_only=True,
+    )
+    return with_adapters(prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing), lora)
+
+
+def with_adapters(model: WhisperForConditionalGeneration, lora: LoraConfig) -> PeftModel:
+    """PEFT's adapters on the modules of these names, wherever they stand."""
+    config = PeftLoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target_modules)
+    )
+    return get_peft_model(model, config)
+
+
+@contextmanager
+def at_context(model: PeftModel, positions: int) -> Iterator[None]:
+    """transformers' encoder with the first of its positions alone: it takes as many as its table has, no other."""
+    config, encoder = model.config, model.base_model.model.get_encoder()
+    whole, whole_positions = encoder.embed_positions, config.max_source_positions
+    try:
+        table = torch.nn.Embedding.from_pretrained(whole.weight[:positions])  # type: ignore[no-untyped-call]
+        encoder.embed_positions = table
+        config.max_source_positions = positions
+        yield
+    finally:
+        encoder.embed_positions, config.max_source_positions = whole, whole_positions
 
 
 class _Clock(TrainerCallback):  # type: ignore[misc]

@@ -1,0 +1,18 @@
+"""Ratios of one run on one machine: the field's recipe and ours in turn, round by round, on the same clips and base.
+
+Nothing here is asserted anywhere: machines differ, and a busy one differs from itself. What is kept is the raw JSON,
+from which tables and picture are made.
+"""
+
+from pathlib import Path
+
+
+def bench(folder: Path, out: Path) -> str:
+    """Runs everything, and writes `benchmarks.json`, `.md` and `.png` into `out`; returns the page."""
+    # Here, because a cold worker imports this package too, and is to pay for no more than a trial's own modules.
+    from wertune.bench import levers, memory, page, start_up, training
+    from wertune.prepare import load_project, prepare
+
+    prepared = prepare(folder, load_project(folder))
+    sections = [part.section(prepared) for part in (training, levers, start_up, memory)]
+    return page.write(out, page.setting(prepared), sections)

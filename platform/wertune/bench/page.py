@@ -1,0 +1,93 @@
+"""The page of results, its picture and its raw figures, out of the sections that the parts hand in."""
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wertune.bench.clips import BATCH, CLIPS, ROUNDS, SECONDS
+from wertune.bench.rows import Row, Section
+from wertune.model import product_dtype
+from wertune.prepare import Prepared
+from wertune.report import markdown_table
+
+
+def setting(prepared: Prepared) -> dict[str, Any]:
+    """What was measured, and on what."""
+    clips = {"count": CLIPS, "seconds": SECONDS, "batch": BATCH, "rounds": ROUNDS, "base": prepared.base.spec}
+    return {"machine": machine(), "clips": clips}
+
+
+def machine() -> str:
+    """In words: the device, its threads, and what it multiplies."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    names = [line.split(":", 1)[1].strip() for line in _cpu_lines() if line.startswith("model name")]
+    dtype = str(product_dtype(torch.device("cpu"))).removeprefix("torch.")
+    name = names[0] if names else platform.processor()
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, {dtype} products, torch {torch.__version__}"
+
+
+def _cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def write(out: Path, found: dict[str, Any], sections: Sequence[Section]) -> str:
+    """`benchmarks.json`, `.md` and `.png` in `out`; returns the page."""
+    rows = _rows(sections)
+    text = as_markdown(found, sections)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "benchmarks.json").write_text(json.dumps(as_json(found, sections), indent=1) + "\n", encoding="utf-8")
+    (out / "benchmarks.md").write_text(text, encoding="utf-8")
+    draw(rows, out / "benchmarks.png")
+    return text
+
+
+def _rows(sections: Sequence[Section]) -> list[Row]:
+    return [row for section in sections for row in section.rows]
+
+
+def as_json(found: dict[str, Any], sections: Sequence[Section]) -> dict[str, Any]:
+    """Every raw figure, a section's under its name."""
+    rows = [asdict(row) | {"ratios": row.ratios} for row in _rows(sections)]
+    return {**found, "rows": rows, **{section.name: section.found for section in sections}}
+
+
+def as_markdown(found: dict[str, Any], sections: Sequence[Section]) -> str:
+    """The table of ratios, and below it what each section has to say."""
+    rows = [["", "the field's recipe", "ours", "times better (least to most)"], *(r.cells() for r in _rows(sections))]
+    clips = found["clips"]
+    heading = (
+        f"Made by `make bench`; raw figures in `benchmarks.json`. {found['machine']}; {clips['base']}, "
+        f"{clips['count']} clips of {SECONDS[0]:g} to {SECONDS[1]:g} s in batches of {BATCH}, LoRA r=16 on q_proj and "
+        f"v_proj, the median of {ROUNDS} rounds in turn."
+    )
+    parts = ["# Benchmarks", heading, markdown_table(rows), "![times better](benchmarks.png)"]
+    return "\n\n".join([*parts, *(section.markdown for section in sections)]) + "\n"
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """How many times ours is better, each quantity a bar, on a logarithmic scale."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 0.7 * len(rows) + 1.2))
+    medians = [statistics.median(row.ratios) for row in rows]
+    bars = axes.barh([row.name for row in rows], medians, color="#3b6ea5")
+    axes.bar_label(bars, [f"{median:.1f} x" for median in medians], padding=4)
+    axes.set_xscale("log")
+    axes.set_xlim(left=1, right=max(medians) * 2)
+    axes.invert_yaxis()
+    axes.set_xlabel("times better than the field's recipe, median of the rounds")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
