@@ -326,10 +326,10 @@ def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
     return whisper.with_model(get_peft_model(whisper.model, peft_config))
 
 
-def adamw(whisper: Whisper, config: TrainConfig) -> torch.optim.Optimizer:
+def adamw(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW on the adapters alone, their B at a rate of its own (LoRA+, Hayou et al. 2024, arXiv:2402.12354)."""
     optimizer: torch.optim.Optimizer = create_loraplus_optimizer(
-        whisper.model,
+        model,
         torch.optim.AdamW,
         lr=config.learning_rate,
         loraplus_lr_ratio=config.learning_rate_ratio,

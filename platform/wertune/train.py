@@ -164,10 +164,10 @@ class MovingAverage:
 class Updater:
     """AdamW, linear warm-up and cosine decay, clipped gradients, and the moving average."""
 
-    def __init__(self, config: TrainConfig, whisper: Whisper, steps: int) -> None:
-        parameters = [p for p in whisper.model.parameters() if p.requires_grad]
+    def __init__(self, config: TrainConfig, model: torch.nn.Module, steps: int) -> None:
+        parameters = [p for p in model.parameters() if p.requires_grad]
         self._parameters, self._max_grad_norm = parameters, config.max_grad_norm
-        self._optimizer = adamw(whisper, config)
+        self._optimizer = adamw(model, config)
         self._schedule = get_cosine_schedule_with_warmup(self._optimizer, round(config.warmup_share * steps), steps)
         self.average = MovingAverage(parameters, config.ema_decay)
 
@@ -198,7 +198,7 @@ def train(
     """
     torch.manual_seed(config.seed)
     steps = config.train.epochs * math.ceil(_batches_per_epoch(config, data) / config.train.accumulation_steps)
-    updater = Updater(config.train, whisper, steps)
+    updater = Updater(config.train, whisper.model, steps)
     whisper.checkpoint_layers(config.train.gradient_checkpointing)
     best: EpochResult | None = None
     for epoch in range(1, config.train.epochs + 1):

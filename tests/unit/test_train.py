@@ -496,7 +496,9 @@ def test_the_second_matrix_of_an_adapter_has_its_own_rate(load_tiny: LoadTiny) -
     config = configured({"train.learning_rate": 0.001, "train.learning_rate_ratio": 4.0})
     whisper = add_lora(load_tiny("none"), config.lora, seed=0)
     names = {parameter: name for name, parameter in whisper.model.named_parameters()}
-    rates = {names[p]: group["lr"] for group in adamw(whisper, config.train).param_groups for p in group["params"]}
+    rates = {
+        names[p]: group["lr"] for group in adamw(whisper.model, config.train).param_groups for p in group["params"]
+    }
     assert rates == {n: 0.004 if "lora_B" in n else 0.001 for p, n in names.items() if p.requires_grad}
 
 

@@ -58,8 +58,7 @@ def _training_passes(
 def _module_pass(recipe: PeerRecipe, clips: Batches) -> None:
     """One pass through transformers' and PEFT's modules, without the Trainer around them."""
     model, device = recipe.model.train(), recipe.model.device
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    updater = Updater(TrainConfig(), parameters, steps=len(clips))
+    updater = Updater(TrainConfig(), model, steps=len(clips))
     is_bfloat16 = product_dtype(device) == torch.bfloat16
     for features, labels in clips:
         positions = features.shape[-1] // FRAMES_PER_POSITION

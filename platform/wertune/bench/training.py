@@ -48,7 +48,7 @@ def section(prepared: Prepared) -> Section:
 def train_pass(whisper: Whisper, clips: Batches) -> None:
     """One pass over the clips, as a trial makes it."""
     whisper.model.train()
-    updater = Updater(TrainConfig(), whisper, steps=len(clips))
+    updater = Updater(TrainConfig(), whisper.model, steps=len(clips))
     for features, labels in clips:
         whisper.loss(features, labels).backward()  # type: ignore[no-untyped-call]
         updater.step()
