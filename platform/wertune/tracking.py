@@ -169,6 +169,13 @@ def fail_project_run(reason: str) -> None:
         RunRef(tracking_uri(), run_id).fail(reason)
 
 
+def create_run(uri: str, experiment: str, artifacts: Path) -> RunRef:
+    """A run in a new experiment of any store, whatever store and run are in use otherwise."""
+    client = MlflowClient(uri)
+    made = client.create_run(client.create_experiment(experiment, artifacts.as_uri()))
+    return RunRef(uri, made.info.run_id)
+
+
 def create_child(parent: RunRef, trial_id: str, name: str, point: Mapping[str, Any]) -> RunRef:
     """A RUNNING child of the search's run, found again by the trial's id."""
     experiment_id = parent.client.get_run(parent.run_id).info.experiment_id

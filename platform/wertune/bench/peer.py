@@ -7,7 +7,7 @@ are worked out beforehand, and bfloat16 is used where the hardware multiplies it
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,24 @@ class PeerRecipe:
         self._ours = ours  # for its tokenizer and labels alone
         self.model = peer_model(base, ours.device, lora, checkpointing)
 
-    def train(self, features: Sequence[torch.Tensor], texts: Sequence[str], batch_size: int, scratch: Path) -> float:
-        """Seconds of one pass, from the first step's beginning to the last one's end."""
+    def train(
+        self,
+        features: Sequence[torch.Tensor],
+        texts: Sequence[str],
+        batch_size: int,
+        scratch: Path,
+        learning_rate: float = 1e-3,
+        epochs: int = 1,
+        after_epoch: Callable[[], None] | None = None,
+    ) -> float:
+        """Seconds from the first step's beginning to the last one's end."""
         labels = [self._ours.label_ids(text) for text in texts]
         rows = [{"input_features": f, "labels": label} for f, label in zip(features, labels, strict=True)]
         arguments = Seq2SeqTrainingArguments(
             output_dir=str(scratch),
             per_device_train_batch_size=batch_size,
-            learning_rate=1e-3,
-            num_train_epochs=1,
+            learning_rate=learning_rate,
+            num_train_epochs=epochs,
             use_cpu=self._ours.device.type == "cpu",
             bf16=product_dtype(self._ours.device) == torch.bfloat16,
             remove_unused_columns=False,
@@ -57,7 +66,7 @@ class PeerRecipe:
             disable_tqdm=True,
             dataloader_pin_memory=self._ours.device.type == "cuda",
         )
-        clock = _Clock()
+        clock = _Clock(after_epoch)
         self.model.train()
         self.model.config.use_cache = False
         trainer = Seq2SeqTrainer(
@@ -125,8 +134,9 @@ def at_context(model: PeftModel, positions: int) -> Iterator[None]:
 class _Clock(TrainerCallback):  # type: ignore[misc]
     """What stands before the first step and after the last is the trainer's, not the recipe's."""
 
-    def __init__(self) -> None:
+    def __init__(self, after_epoch: Callable[[], None] | None) -> None:
         self._started = self._ended = 0.0
+        self._after_epoch = after_epoch
 
     @property
     def seconds(self) -> float:
@@ -137,3 +147,7 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._ended = time.perf_counter()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._after_epoch is not None:
+            self._after_epoch()

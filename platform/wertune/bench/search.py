@@ -1,0 +1,183 @@
+"""The same sixteen configurations: one after another by the field's recipe, and side by side under ASHA by ours.
+
+Epochs of the field's recipe take as long whatever the rate and rank, so that four of the sixteen, the one that won ours
+among them, are run in full, and their seconds are counted four times.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wertune.bench.clips import BATCH, FULL, PLAIN_LORA, SECONDS
+from wertune.bench.peer import PeerRecipe
+from wertune.bench.rows import Row, Section
+from wertune.config import AugmentConfig, DecodeConfig, Draw, TrainConfig, TrialConfig
+from wertune.manifest import Dataset, Recording
+from wertune.metrics import score
+from wertune.prepare import Prepared
+from wertune.search_space import AshaConfig, Choices, Range, SearchConfig
+from wertune.tracking import create_run
+from wertune.train import Objective
+from wertune.tune import SearchPlace, cluster, search
+
+CONFIGURATIONS, OF_THEIRS = 16, 4
+EPOCHS = 4
+TRAINING_CLIPS, VALIDATION_CLIPS = 64, 24
+RATES = Range(low=2e-4, high=5e-3, log=True)
+RANKS = Choices(choices=(4, 8, 16, 32))
+ASHA = AshaConfig(grace_epochs=1, reduction_factor=2)
+
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OurSearch:
+    """The whole search: seconds with Ray's start, epochs that ASHA granted all trials, and what was best."""
+
+    seconds: float
+    epochs: int
+    best_wer: float
+    best_point: Point
+
+
+@dataclass(frozen=True)
+class TheirTrial:
+    """A configuration run in full: seconds until the first step, and of all epochs with their evaluation."""
+
+    point: Point
+    start_s: float
+    epochs_s: float
+    wers: tuple[float, ...]
+
+
+def section(prepared: Prepared) -> Section:
+    """Seconds of both, and the best WER that each reached."""
+    small = fewer_clips(prepared)
+    points = configurations()
+    ours = _our_search(small, points)
+    others = [point for point in points[:: CONFIGURATIONS // OF_THEIRS] if point != ours.best_point]
+    theirs = [_their_trial(small, point) for point in [ours.best_point, *others][:OF_THEIRS]]
+    found = {"points": points, "ours": asdict(ours), "theirs": [asdict(trial) for trial in theirs]}
+    return Section("search", found, as_markdown(ours, theirs), rows(ours, theirs))
+
+
+def rows(ours: OurSearch, theirs: Sequence[TheirTrial]) -> tuple[Row, Row]:
+    """All epochs of all configurations against ours, and only as many as ASHA granted ours."""
+    start_s = statistics.mean(trial.start_s for trial in theirs)
+    epoch_s = statistics.mean(trial.epochs_s for trial in theirs) / EPOCHS
+    in_full, granted = (
+        CONFIGURATIONS * start_s + epochs * epoch_s for epochs in (CONFIGURATIONS * EPOCHS, ours.epochs)
+    )
+    name = f"search of {CONFIGURATIONS} configurations"
+    return (
+        Row(f"{name}, theirs in full", "s", (in_full,), (ours.seconds,)),
+        Row(f"{name}, both under ASHA", "s", (granted,), (ours.seconds,)),
+    )
+
+
+def as_markdown(ours: OurSearch, theirs: Sequence[TheirTrial]) -> str:
+    """What was searched, and the WERs."""
+    same = next(trial for trial in theirs if trial.point == ours.best_point)
+    return (
+        f"The search: {CONFIGURATIONS} configurations of rate and rank, at most {EPOCHS} epochs of {TRAINING_CLIPS} "
+        f"clips, {VALIDATION_CLIPS} clips to validate on, greedy, without augmentation. Ours is `tune`'s own: Ray "
+        f"started and stopped, Optuna, ASHA (it granted {ours.epochs} of {CONFIGURATIONS * EPOCHS} epochs), MLflow, a "
+        f"trial a core. Of theirs {len(theirs)} were run in full, one after another with all cores, and their mean "
+        f"counted {CONFIGURATIONS} times; under ASHA with the epochs that it granted ours. Best validation WER: ours "
+        f"{100 * ours.best_wer:.1f} %, theirs with the same configuration {100 * min(same.wers):.1f} %, the best of "
+        f"those run {100 * min(min(trial.wers) for trial in theirs):.1f} %."
+    )
+
+
+def configurations() -> list[Point]:
+    """Drawn once for both."""
+    draw = np.random.default_rng(0)
+    rates = np.exp(draw.uniform(np.log(RATES.low), np.log(RATES.high), CONFIGURATIONS))
+    ranks = draw.choice(RANKS.choices, CONFIGURATIONS)
+    return [{"train.learning_rate": float(a), "lora.r": int(b)} for a, b in zip(rates, ranks, strict=True)]
+
+
+def fewer_clips(prepared: Prepared) -> Prepared:
+    """The project with few clips, and plain: what both recipes can do."""
+    off = Draw(probability=0, low=1, high=1)
+    trial = TrialConfig(
+        lora=PLAIN_LORA,
+        train=TrainConfig(epochs=EPOCHS, batch_size=BATCH, replay_ratio=0, nonspeech_ratio=0),
+        augment=AugmentConfig(
+            variants=1,
+            speed_factor=off,
+            noise_snr_db=off,
+            gain_db=off,
+            band_limit_hz=off,
+            time_masks=0,
+            frequency_masks=0,
+        ),
+        decode=DecodeConfig(),
+    )
+    splits = {
+        "train": _some(prepared.dataset["train"], TRAINING_CLIPS),
+        "validation": _some(prepared.dataset["validation"], VALIDATION_CLIPS),
+    }
+    project = prepared.project.model_copy(update={"trial": trial})
+    return replace(prepared, project=project, dataset=Dataset(splits))
+
+
+def _some(recordings: Sequence[Recording], count: int) -> tuple[Recording, ...]:
+    fitting = [r for r in recordings if SECONDS[0] <= r.duration_s <= SECONDS[1]]
+    return tuple(fitting[:: max(1, len(fitting) // count)][:count])
+
+
+def _our_search(prepared: Prepared, points: Sequence[Point]) -> OurSearch:
+    config = SearchConfig(
+        trials=CONFIGURATIONS,
+        asha=ASHA,
+        space={"train.learning_rate": RATES, "lora.r": RANKS},
+        first_points=tuple(points),
+    )
+    with tempfile.TemporaryDirectory(prefix="wertune-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        parent = create_run(f"sqlite:///{folder / 'mlflow.db'}", "bench", folder / "artifacts")
+        place = SearchPlace(folder / "search", f"sqlite:///{folder / 'optuna.db'}")
+        started = time.perf_counter()
+        with cluster(None, config):
+            study = search(prepared, config, Objective(0.0, 0.0, 0.0), parent, place, resume=False)
+        seconds = time.perf_counter() - started
+        trials = [trial for trial in study.trials if trial.intermediate_values]
+    best = min(trials, key=lambda trial: min(trial.intermediate_values.values()))
+    return OurSearch(
+        seconds=seconds,
+        epochs=sum(max(trial.intermediate_values) for trial in trials),
+        best_wer=min(best.intermediate_values.values()),
+        best_point=dict(best.params),
+    )
+
+
+def _their_trial(prepared: Prepared, point: Point) -> TheirTrial:
+    """A fresh base for every trial, as their scripts load it; features are worked out beforehand."""
+    named = prepared.whisper("int8")
+    train, validation = (prepared.evaluation_set(split, FULL, named.mel_bins) for split in ("train", "validation"))
+    texts = [recording.row.text for recording in train.recordings]
+    wers: list[float] = []
+    started = time.perf_counter()
+    torch.manual_seed(0)
+    recipe = PeerRecipe(prepared.base.path, named, PLAIN_LORA.model_copy(update={"r": point["lora.r"]}))
+    start_s = time.perf_counter() - started
+
+    def evaluate() -> None:
+        written = recipe.transcribe(validation.features)
+        clips = (recording.clip for recording in validation.recordings)
+        wers.append(score(clips, written, prepared.normalise, prepared.finder).wer)
+        recipe.model.train()
+        recipe.model.config.use_cache = False
+
+    with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+        rate = point["train.learning_rate"]
+        recipe.train(train.features, texts, BATCH, Path(scratch), rate, EPOCHS, evaluate)
+    return TheirTrial(point, start_s, time.perf_counter() - started - start_s, tuple(wers))
