@@ -26,7 +26,7 @@ from wertune.errors import WertuneError
 from wertune.evaluate import transcribe_samples
 from wertune.prepare import Prepared
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
-from wertune.version import Served, load_served
+from wertune.version import Served, load_served, stored_settings
 
 MODEL_NAME = "model"
 ENGINE_TAG = "wertune.engine"
@@ -128,19 +128,10 @@ def _is_served() -> bool:
 
 def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Prepared) -> str:
     """Logs the model to the active run, registers it under `name`, and returns the version."""
-    source = prepared.project.base_model
-    settings = {
-        "base_model": {"source": source.source, "revision": source.revision, "digest": prepared.base.digest},
-        "language": prepared.project.language,
-        "quantization": trial.quantization,
-        "context": trial.context.model_dump(),
-        "decode": trial.decode.model_dump(),
-        "terms": list(prepared.lexicon.written),
-        "serving": prepared.project.serving.model_dump(mode="json"),
-    }
+    settings = stored_settings(trial, prepared)
     package = Path(__file__).parent
     engine = prepared.project.serving.engine
-    needed = REQUIREMENTS + PACKAGED_REQUIREMENTS.get(source.source, ()) + PACKAGES[engine]
+    needed = REQUIREMENTS + PACKAGED_REQUIREMENTS.get(prepared.base.spec, ()) + PACKAGES[engine]
     info = mlflow.pyfunc.log_model(
         name=MODEL_NAME,
         python_model=str(package / "served_model.py"),

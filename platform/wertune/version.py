@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wertune.config import ContextConfig, DecodeConfig, Engine
+from wertune.config import ContextConfig, DecodeConfig, Engine, TrialConfig
 from wertune.engine import load_engine
 from wertune.evaluate import Transcriber
 from wertune.model import Whisper, load_adapter, load_whisper
+from wertune.prepare import Prepared
 from wertune.weights import BaseModel, resolve_base_model
 
 
@@ -26,6 +27,20 @@ class Served:
     def artefact(self) -> Whisper:
         """The 8-bit base with the adapter in torch, which another engine is measured against."""
         return self.whisper if isinstance(self.whisper, Whisper) else _in_torch(self.settings, self.adapter)
+
+
+def stored_settings(trial: TrialConfig, prepared: Prepared) -> dict[str, Any]:
+    """What is stored beside the adapter of a trial: all that serving it takes."""
+    source = prepared.project.base_model
+    return {
+        "base_model": {"source": source.source, "revision": source.revision, "digest": prepared.base.digest},
+        "language": prepared.project.language,
+        "quantization": trial.quantization,
+        "context": trial.context.model_dump(),
+        "decode": trial.decode.model_dump(),
+        "terms": list(prepared.lexicon.written),
+        "serving": prepared.project.serving.model_dump(mode="json"),
+    }
 
 
 def load_served(settings: Mapping[str, Any], adapter: Path, engine: Engine) -> Served:
