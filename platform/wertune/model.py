@@ -72,13 +72,12 @@ class Whisper:
         self.model = model
         self.tokenizer = tokenizer
         self.language = language
-        self.terms = tuple(terms)
         self.wording = Wording(tokenizer, model.generation_config, self.bare.config.vocab_size, language, terms)
         self._lean = LeanWhisper(self.bare, product_dtype(self.device))
 
     def with_model(self, model: WhisperForConditionalGeneration | PeftModel) -> "Whisper":
         """The same in all else."""
-        return Whisper(model, self.tokenizer, self.language, self.terms)
+        return Whisper(model, self.tokenizer, self.language, self.wording.terms)
 
     @property
     def bare(self) -> WhisperForConditionalGeneration:

@@ -51,7 +51,7 @@ def test_greedy_log_probabilities_are_those_that_transformers_chose_by(whisper: 
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_the_sum_is_the_models_loss_on_what_was_written(whisper: Whisper, num_beams: int) -> None:
     """Of the model itself: a boost and what may not be written change the choice and not its probability."""
-    whisper.terms = ("CPF", "MediShield Life")
+    whisper.wording.terms = ("CPF", "MediShield Life")
     prompt = whisper.label_ids("")[:-1]
     rules, boost = whisper.wording.rules(True), whisper.wording.boost(3.0)
     states = whisper.encode(_features())
