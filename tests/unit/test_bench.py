@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from wertune.bench import MEMORY_RECIPES, Row, as_markdown, draw
+from wertune.bench_serving import PIPELINE, ServingRow, as_table
 from wertune.config import LoraConfig
 from wertune.model import Whisper
 from wertune.peer import PeerRecipe
@@ -47,3 +48,13 @@ def test_the_fields_recipe_trains_its_adapters_alone(
     assert changed
     assert all("lora_" in name for name in changed)
     assert len(recipe.transcribe(features)) == 2
+
+
+def test_serving_rows_say_how_many_times_less_they_take_than_the_pipeline_at_the_same_batch() -> None:
+    rows = [
+        ServingRow(name, batch, cpu, 2 * cpu, 100.0, 200.0, 0.1)
+        for batch, theirs in ((1, 0.2), (16, 0.1))
+        for name, cpu in ((f"{PIPELINE}, float32", theirs), ("ours", 0.02))
+    ]
+    lines = as_table(rows).splitlines()[2:]
+    assert [line.split("|")[-2].strip() for line in lines] == ["1.0", "10.0", "1.0", "5.0"]
