@@ -257,20 +257,32 @@ def _to_staging(project: Path, name: str, version: str, policy: "Policy") -> tup
 @click.option(
     "--manifest", default="", help="any manifest; empty: the test split, and for a version all that the gates ask for"
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["", "torch", "ctranslate2"]),
+    default="",
+    help="what transcribes in the place of the version's own engine; empty: as registered",
+)
 @click.option("--json", "json_path", default="", help="where to write the scores; empty: nowhere")
-def evaluate(project: Path, model_uri: str, base: str, manifest: str, json_path: str) -> None:
+def evaluate(project: Path, model_uri: str, base: str, manifest: str, engine: str, json_path: str) -> None:
     """Scores a registered version, or an untouched base at 30 s.
 
     A version without a manifest is measured for the gates, its report kept as a run; on a manifest it is only scored.
     """
     if bool(model_uri) == bool(base):
         raise ConfigError("give one of --model-uri and --base: what is to be scored")
+    if engine and base:
+        raise ConfigError(f"--engine is {engine}, but goes with --model-uri: a base is scored in torch; remove it")
     from wertune.experiment import evaluate_manifest, evaluate_version
 
     if model_uri and not manifest:
-        scores = evaluate_version(project, model_uri)
+        found = evaluate_version(project, model_uri, engine)
+        scores = found.scores
+        _say(f"engine: {found.engine}")
+        if found.artefact_wer is not None:
+            _say(f"wer of the 8-bit artefact in torch: {found.artefact_wer:.4f}")
     else:
-        scores = evaluate_manifest(project, model_uri, base, Path(manifest) if manifest else None)
+        scores = evaluate_manifest(project, model_uri, base, Path(manifest) if manifest else None, engine)
     if json_path:
         Path(json_path).write_text(json.dumps(scores.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for name, value in scores.summary().items():

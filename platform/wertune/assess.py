@@ -10,17 +10,18 @@ from pathlib import Path
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.baseline import baseline_decode, baseline_scores
 from wertune.config import ContextConfig, DecodeConfig
-from wertune.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
-from wertune.evaluate import score_set, transcribe_samples
+from wertune.eval_report import ARTEFACT_SET, Cost, EvalReport, Provenance, SetReport, UtteranceCounts
+from wertune.evaluate import Transcriber, score_set, transcribe_samples
 from wertune.hallucination import hallucination_sets
 from wertune.manifest import Recording
 from wertune.metrics import Clip, Scores, Utterance, score
-from wertune.model import Whisper, adapter_digest
+from wertune.model import adapter_digest
 from wertune.prepare import Prepared
 from wertune.report import Comparison
 from wertune.text import normaliser_version
 from wertune.tracking import RegisteredVersion
 from wertune.trial import peak_memory_mb
+from wertune.version import Served
 
 SCORED_SPLITS = ("test", "retention_test")
 TIMED_CLIPS = 12
@@ -84,7 +85,7 @@ def training_terms(prepared: Prepared, texts: Sequence[str]) -> dict[str, int]:
 
 
 def made_up_words(
-    whisper: Whisper, prepared: Prepared, context: ContextConfig, decode: DecodeConfig
+    whisper: Transcriber, prepared: Prepared, context: ContextConfig, decode: DecodeConfig
 ) -> dict[str, SetReport]:
     """What the model writes where nothing is said."""
     speech = [recording.samples() for recording in prepared.dataset["test"]]
@@ -97,7 +98,9 @@ def made_up_words(
     return reports
 
 
-def real_time_factor(whisper: Whisper, clips: Sequence[Samples], context: ContextConfig, decode: DecodeConfig) -> float:
+def real_time_factor(
+    whisper: Transcriber, clips: Sequence[Samples], context: ContextConfig, decode: DecodeConfig
+) -> float:
     """Seconds of work for a second of speech, clip by clip as a service gets them."""
     started = time.perf_counter()
     for clip in clips:
@@ -111,25 +114,28 @@ def timed_clips(recordings: Sequence[Recording]) -> list[Samples]:
     return [recording.samples() for recording in recordings[::step]][:TIMED_CLIPS]
 
 
-def assess(
-    prepared: Prepared, served: tuple[Whisper, ContextConfig, DecodeConfig], version: RegisteredVersion
-) -> tuple[EvalReport, dict[str, Comparison]]:
+def assess(prepared: Prepared, served: Served, version: RegisteredVersion) -> tuple[EvalReport, dict[str, Comparison]]:
     """The whole report of a `served` version, and its scores on test and retention beside the untouched base's.
 
-    What it was trained on is what its own run says of that.
+    What it was trained on is what its own run says of that. Where another engine than torch serves it, the 8-bit
+    artefact in torch is scored on the test set too.
     """
-    whisper, context, decode = served
+    whisper, context, decode = served.whisper, served.context, served.decode
     clips = timed_clips(prepared.dataset["test"])
     real_time_factor(whisper, clips[:1], context, decode)  # the first call is slower than those that follow
     speed = real_time_factor(whisper, clips, context, decode)
     sets = made_up_words(whisper, prepared, context, decode)
     comparisons = {}
     for split, before in baseline_scores(prepared, SCORED_SPLITS).items():
-        features = prepared.evaluation_set(split, context, whisper.mel_bins)
-        after = score_set(whisper, features, decode, prepared.normalise, prepared.finder)
+        after = _scored(prepared, whisper, split, served)
         comparisons[split] = Comparison(before, after)
         sets[split] = set_report(prepared, after, prepared.dataset.digest(split))
     peak_mb = peak_memory_mb(whisper)
+    artefact = served.artefact()
+    if served.engine != "torch":
+        sets[ARTEFACT_SET] = set_report(
+            prepared, _scored(prepared, artefact, "test", served), prepared.dataset.digest("test")
+        )
     base = prepared.whisper(prepared.project.trial.quantization)
     base_speed = real_time_factor(base, clips, FULL_CONTEXT, baseline_decode(decode))
     report = EvalReport(
@@ -151,23 +157,27 @@ def assess(
             real_time_factor=speed,
             baseline_real_time_factor=base_speed,
         ),
-        provenance=_provenance(prepared, whisper, context, decode, version),
+        provenance=_provenance(prepared, served, adapter_digest(artefact), version),
     )
     return report, comparisons
 
 
-def _provenance(
-    prepared: Prepared, whisper: Whisper, context: ContextConfig, decode: DecodeConfig, version: RegisteredVersion
-) -> Provenance:
+def _scored(prepared: Prepared, whisper: Transcriber, split: str, served: Served) -> Scores:
+    features = prepared.evaluation_set(split, served.context, whisper.mel_bins)
+    return score_set(whisper, features, served.decode, prepared.normalise, prepared.finder)
+
+
+def _provenance(prepared: Prepared, served: Served, adapter: str, version: RegisteredVersion) -> Provenance:
     seed = version.params.get("best_seed", "")
     return Provenance(
         git_commit=version.tags.get("mlflow.source.git.commit", ""),
         data_digests=dict(version.dataset_digests),
         base_model=version.tags.get("wertune.base_model", ""),
         base_model_digest=version.tags.get("wertune.base_model_digest", ""),
-        adapter_digest=adapter_digest(whisper),
+        adapter_digest=adapter,
         seed=int(seed) if seed.lstrip("-").isdigit() else None,
         normaliser=normaliser_version(prepared.project.language),
-        decode=decode.model_dump(),
-        context=context.model_dump(),
+        decode=served.decode.model_dump(),
+        context=served.context.model_dump(),
+        engine=served.engine,
     )

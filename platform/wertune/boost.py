@@ -63,6 +63,16 @@ class TermBoost:
         # Once a term is said twice nothing is gained any more, so that no loop is fed.
         return Place(None) if node in place.said else Place(node, place.said | {node})
 
+    def total(self, tokens: Iterable[int]) -> float:
+        """What a whole text has gained, terms that it did not finish given back."""
+        place, total = self.start, 0.0
+        for token in tokens:
+            if place.node is None:
+                return total
+            total += self._bonus * (self._next(place.node, token).open - place.node.lent)
+            place = self.after(place, token)
+        return total - self._bonus * (place.node.lent if place.node else 0)
+
     def add_to(self, scores: torch.Tensor, places: Sequence[Place]) -> None:
         """Changes the scores (texts, vocabulary) of the next token of texts that stand at `places`, in place."""
         rows, tokens, gains = [], [], []

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from wertune.config import Frozen
 
 SCHEMA_VERSION = 1
+ARTEFACT_SET = "test_torch"  # the test set by the 8-bit artefact in torch, where another engine serves
 
 
 class UtteranceCounts(Frozen):
@@ -78,6 +79,7 @@ class Provenance(Frozen):
     normaliser: str = ""
     decode: dict[str, float | int | str] = Field(default_factory=dict)
     context: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    engine: str = Field("torch", description="what transcribed; torch alone was there before it was recorded")
 
 
 class EvalReport(Frozen):
@@ -87,7 +89,7 @@ class EvalReport(Frozen):
     model: str
     version: str
     created: str = Field(description="UTC, ISO 8601")
-    sets: dict[str, SetReport] = Field(description="test, retention_test, silence, noise, short, …")
+    sets: dict[str, SetReport] = Field(description=f"test, retention_test, silence, noise, short, {ARTEFACT_SET}, …")
     baseline: dict[str, SetReport]
     training_terms: dict[str, int] = Field(description="how often each term of the lexicon was said in training")
     leakage: tuple[str, ...] = Field((), description="clips of the test set that training had, or their texts")
@@ -96,5 +98,9 @@ class EvalReport(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the report's canonical JSON: what a decision and an approval are bound to."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 of the report's canonical JSON: what a decision and an approval are bound to.
+
+        A report from before engines were recorded keeps the digest that it had.
+        """
+        later = {"provenance": {"engine"}} if self.provenance.engine == "torch" else None
+        return hashlib.sha256(self.model_dump_json(exclude=later).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,13 +12,26 @@ from wertune.config import ContextConfig, DecodeConfig
 from wertune.features import FRAMES_PER_SECOND, context_positions, log_mel, pad_features
 from wertune.manifest import Recording
 from wertune.metrics import Scores, score
-from wertune.model import Whisper, Written
 from wertune.text import Normalise, TermFinder
+from wertune.wording import Written
 
 MAX_SEGMENT_S = 28.0
 QUIET_SEARCH_S = 8.0
 MIN_REST_S = 1.0
 QUIET_WINDOW_S = 0.1
+
+
+class Transcriber(Protocol):
+    """What turns features into texts: torch's `model.Whisper`, or an engine that serves in its place."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def mel_bins(self) -> int: ...
+
+    def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
+        """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,7 @@ class Transcript:
 
 
 def score_set(
-    whisper: Whisper, clips: EvaluationSet, decode: DecodeConfig, normalise: Normalise, finder: TermFinder
+    whisper: Transcriber, clips: EvaluationSet, decode: DecodeConfig, normalise: Normalise, finder: TermFinder
 ) -> Scores:
     """What the model writes for each clip against its reference."""
     texts = transcribe_features(whisper, clips.features, [r.duration_s for r in clips.recordings], decode)
@@ -45,14 +59,14 @@ def score_set(
 
 
 def transcribe_features(
-    whisper: Whisper, features: Sequence[torch.Tensor], durations_s: Sequence[float], decode: DecodeConfig
+    whisper: Transcriber, features: Sequence[torch.Tensor], durations_s: Sequence[float], decode: DecodeConfig
 ) -> list[str]:
     """The text of each (mel_bins, frames_i), in the order given; batches are of like length."""
     return [written.text for written in _in_batches(whisper, features, durations_s, decode)]
 
 
 def _in_batches(
-    whisper: Whisper, features: Sequence[torch.Tensor], durations_s: Sequence[float], decode: DecodeConfig
+    whisper: Transcriber, features: Sequence[torch.Tensor], durations_s: Sequence[float], decode: DecodeConfig
 ) -> list[Written]:
     written: dict[int, Written] = {}
     for batch in _batches([f.shape[1] / FRAMES_PER_SECOND for f in features], durations_s, decode):
@@ -83,7 +97,7 @@ def token_limit(duration_s: float, decode: DecodeConfig) -> int:
 
 
 def transcribe_samples(
-    whisper: Whisper, clips: Sequence[Samples], context: ContextConfig, decode: DecodeConfig
+    whisper: Transcriber, clips: Sequence[Samples], context: ContextConfig, decode: DecodeConfig
 ) -> list[Transcript]:
     """What each clip of 16 kHz samples says; what is longer than 30 s is cut at pauses and joined again."""
     pieces = [split_at_pauses(clip) for clip in clips]
@@ -98,7 +112,7 @@ def transcribe_samples(
 
 
 def _heard(
-    whisper: Whisper, pieces: Sequence[Sequence[Samples]], context: ContextConfig
+    whisper: Transcriber, pieces: Sequence[Sequence[Samples]], context: ContextConfig
 ) -> tuple[list[torch.Tensor], list[float]]:
     """The features and durations in seconds of all pieces of all clips."""
     durations_s = [piece.size / SAMPLE_RATE_HZ for clip in pieces for piece in clip]

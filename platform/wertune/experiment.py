@@ -23,13 +23,14 @@ from wertune.config import (
     with_overrides,
 )
 from wertune.errors import WertuneError
-from wertune.evaluate import score_set
+from wertune.eval_report import ARTEFACT_SET
+from wertune.evaluate import Transcriber, score_set
 from wertune.figures import search_figures
 from wertune.metrics import Scores
-from wertune.model import Whisper, load_adapter
+from wertune.model import load_adapter
 from wertune.prepare import Prepared, load_project, prepare
 from wertune.report import Comparison, markdown_table, summary_rows
-from wertune.serve import load_registered, log_and_register
+from wertune.serve import load_registered, log_and_register, registered_engine
 from wertune.text import normaliser_version
 from wertune.tracking import (
     DESCRIPTION_TAG,
@@ -170,7 +171,7 @@ def final_evaluation(
 
 
 def score_split(
-    prepared: Prepared, whisper: Whisper, split: str, context: ContextConfig, decode: DecodeConfig
+    prepared: Prepared, whisper: Transcriber, split: str, context: ContextConfig, decode: DecodeConfig
 ) -> Scores:
     """One split transcribed and scored."""
     clips = prepared.evaluation_set(split, context, whisper.mel_bins)
@@ -204,7 +205,7 @@ def register(prepared: Prepared, best: BestTrial) -> str:
         return log_and_register(prepared.project.name, adapter, best.config, prepared)
 
 
-def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | None) -> Scores:
+def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | None, engine: str = "") -> Scores:
     """Scores of a registered version as it serves, or of an untouched base at 30 s, on the rows of a manifest."""
     project = load_project(folder)
     if base:
@@ -213,29 +214,47 @@ def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | 
     prepared = prepare(folder, project, {"test": path})
     if base:
         return baseline_scores(prepared, ["test"])["test"]
-    whisper, context, decode = load_registered(model_uri)
-    return score_split(prepared, whisper, "test", context, decode)
+    served = load_registered(model_uri, engine)
+    return score_split(prepared, served.whisper, "test", served.context, served.decode)
 
 
-def evaluate_version(folder: Path, model_uri: str) -> Scores:
-    """Measures a registered version as it serves, keeps its EvalReport as a run, and returns its test scores."""
+@dataclass(frozen=True)
+class Evaluated:
+    """Test scores of a version by `engine`, and the WER of the 8-bit artefact in torch where that is another one."""
+
+    scores: Scores
+    engine: str
+    artefact_wer: float | None
+
+
+def evaluate_version(folder: Path, model_uri: str, engine: str = "") -> Evaluated:
+    """Measures a registered version as it serves, or in another `engine`, and keeps its EvalReport as a run."""
     project = load_project(folder)
     version = registered_version(tracking_uri(), model_uri)
     with start_experiment(folder, project, f"evaluate {version.name} v{version.version}") as (run, prepared):
-        served = load_registered(f"models:/{version.name}/{version.version}")
+        uri = f"models:/{version.name}/{version.version}"
+        served = load_registered(uri, engine)
         report, comparisons = assess(prepared, served, version)
         for split, both in comparisons.items():
             _log_comparison(run, split, both)
+        artefact = report.sets.get(ARTEFACT_SET)
+        if artefact:
+            run.metrics({f"{ARTEFACT_SET}_wer": artefact.wer})
         run.text(report.model_dump_json(indent=1), EVAL_REPORT)
+        # The gates find a report by this tag: one of an engine that does not serve the version is none of theirs.
+        is_served = served.engine == registered_engine(uri)
         run.tags(
             {
-                "wergate.report_for": f"{version.name}/{version.version}",
+                "wergate.report_for" if is_served else "wertune.report_in_another_engine_for": uri.removeprefix(
+                    "models:/"
+                ),
                 "wergate.test_digest": report.sets["test"].digest,
                 "wergate.report_digest": report.digest,
-                DESCRIPTION_TAG: f"`models:/{version.name}/{version.version}` as it serves, beside the untouched base.",
+                "wertune.engine": served.engine,
+                DESCRIPTION_TAG: f"`{uri}` as it serves in {served.engine}, beside the untouched base.",
             }
         )
-    return comparisons["test"].after
+    return Evaluated(comparisons["test"].after, served.engine, artefact.wer if artefact else None)
 
 
 def describe(

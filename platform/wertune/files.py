@@ -1,13 +1,18 @@
 """Writing files so that a reader sees all of one or none of it."""
 
+import json
 import os
+import secrets
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from wertune.errors import StorageError
+
+_STAMP = "source.json"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -40,3 +45,59 @@ def share_mode(folder: Path, of: str) -> None:
     mode = (folder / of).stat().st_mode
     for file in folder.iterdir():
         file.chmod(mode)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file is there in full; the stamp is written last, and the folder renamed after that."""
+    try:
+        sizes = json.loads((folder / _STAMP).read_text(encoding="utf-8"))["sizes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return False
+
+
+def store_folder(final: Path, write: Callable[[Path], object], stamp: Mapping[str, Any]) -> None:
+    """Lets `write` fill a folder that takes the name `final` when it is whole; once, however many processes ask."""
+    if is_whole(final):
+        return
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(final.parent / f".{final.name}.lock"):
+        if not is_whole(final):  # or another process was faster while this one waited
+            _build(final, write, stamp)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds an advisory lock; the system frees it when the process dies, however it dies."""
+    import fcntl
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(final: Path, write: Callable[[Path], object], stamp: Mapping[str, Any]) -> None:
+    """Writes beside `final` and renames, under the lock: what lies about half-written is nobody's any more."""
+    for leftover in final.parent.glob(f".{final.name}.*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial = final.parent / f".{final.name}.{secrets.token_hex(4)}.partial"
+    try:
+        partial.mkdir()
+        write(partial)
+        _seal(partial, stamp)
+        shutil.rmtree(final, ignore_errors=True)  # only a damaged one can stand here
+        partial.rename(final)
+    except OSError:
+        if not is_whole(final):  # on a disk without working locks another process may have won
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _seal(folder: Path, stamp: Mapping[str, Any]) -> None:
+    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    (folder / _STAMP).write_text(json.dumps({**stamp, "sizes": sizes}, indent=1) + "\n", encoding="utf-8")
+    share_mode(folder, of=_STAMP)
+    for file in folder.iterdir():  # a rename may outlive a power cut that the data does not
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())

@@ -26,12 +26,12 @@ from transformers import (
 )
 from transformers import logging as transformers_logging
 
-from wertune.boost import TermBoost
 from wertune.config import DecodeConfig, LoraConfig, TrainConfig
-from wertune.decoding import Hypothesis, Rules, beam_search
+from wertune.decoding import beam_search
 from wertune.errors import AdapterError, BaseModelError, ConfigError
 from wertune.files import share_mode, storing
 from wertune.lean import LeanWhisper
+from wertune.wording import Wording, Written
 
 # 0: no columns of outliers are kept in 16 bits beside the 8-bit product. They matter from 6.7 billion parameters on
 # (Dettmers et al. 2022, section 4); tiny.en and base write as well without (README), and a third faster on a CPU.
@@ -60,14 +60,6 @@ class ModelSize:
         return 100.0 - self.trainable_percent
 
 
-@dataclass(frozen=True)
-class Written:
-    """A text, and the log-probability of each token written for it: its end too, unless the limit cut it off."""
-
-    text: str
-    log_probabilities: tuple[float, ...]
-
-
 class Whisper:
     """A Whisper model, its tokenizer, the prompt that says language and task, and terms that may be boosted."""
 
@@ -82,20 +74,12 @@ class Whisper:
         self.model = model
         self.tokenizer = tokenizer
         self.language = language
-        self.terms = tuple(terms)
-        multilingual = bool(getattr(model.generation_config, "is_multilingual", False))
-        if not multilingual and language != "en":
-            remedy = "take a multilingual base, such as packaged:whisper-base or openai/whisper-base"
-            raise ConfigError(f"language is {language}, but base_model knows English only; {remedy}")
-        if multilingual:
-            tokenizer.set_prefix_tokens(language=language, task="transcribe")
-        self._special = frozenset(tokenizer.all_special_ids)
+        self.wording = Wording(tokenizer, model.generation_config, self.bare.config.vocab_size, language, terms)
         self._lean = LeanWhisper(self.bare, products or product_dtype(self.device))
-        self._boosts: dict[float, TermBoost] = {}
 
     def with_model(self, model: WhisperForConditionalGeneration | PeftModel) -> "Whisper":
         """The same in all else."""
-        return Whisper(model, self.tokenizer, self.language, self.terms)
+        return Whisper(model, self.tokenizer, self.language, self.wording.terms)
 
     @property
     def bare(self) -> WhisperForConditionalGeneration:
@@ -153,35 +137,10 @@ class Whisper:
     @torch.no_grad()
     def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
         """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
-        rules, boost = self._rules(decode.may_be_empty), self._boost(decode.term_boost)
+        rules, boost = self.wording.rules(decode.may_be_empty), self.wording.boost(decode.term_boost)
         states, size = self.encode(features), decode.no_repeat_ngram
         found = beam_search(self._lean, states, token_limits, rules, decode.num_beams, boost, size)
-        return [Written(self._text(hypothesis), hypothesis.log_probabilities) for hypothesis in found]
-
-    def _rules(self, may_be_empty: bool) -> Rules:
-        """Whisper's own, and no timestamps: a damaged adapter was seen to write them though the prompt says none."""
-        settings, end = self.bare.generation_config, self.tokenizer.eos_token_id
-        timestamps = range(self.tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1, self.bare.config.vocab_size)
-        # No text begins with a lone blank, nor with its end unless it may be empty.
-        first = [token for token in settings.begin_suppress_tokens or () if not (may_be_empty and token == end)]
-        return Rules(
-            prompt=tuple(self.tokenizer("").input_ids[:-1]),
-            end=end,
-            never=(*(settings.suppress_tokens or ()), *timestamps),
-            never_first=tuple(first),
-        )
-
-    def _boost(self, term_boost: float) -> TermBoost | None:
-        if not term_boost or not self.terms:
-            return None
-        if term_boost not in self._boosts:
-            # Whisper's words begin with their space, the first of a text too.
-            written = [self.tokenizer(f" {term}", add_special_tokens=False).input_ids for term in self.terms]
-            self._boosts[term_boost] = TermBoost(written, term_boost)
-        return self._boosts[term_boost]
-
-    def _text(self, hypothesis: Hypothesis) -> str:
-        return str(self.tokenizer.decode([t for t in hypothesis.tokens if t not in self._special])).strip()
+        return [Written(self.wording.text(each.tokens), each.log_probabilities) for each in found]
 
     def pad_labels(self, labels: Sequence[list[int]]) -> torch.Tensor:
         """Labels as one (batch, longest), padded with -100, which the loss leaves out."""
@@ -222,7 +181,12 @@ def _elements(parameter: torch.nn.Parameter) -> int:
 
 
 def load_whisper(
-    path: Path, language: str, quantization: str, device: str | None = None, terms: Sequence[str] = ()
+    path: Path,
+    language: str,
+    quantization: str,
+    device: str | None = None,
+    terms: Sequence[str] = (),
+    dtype: torch.dtype | None = None,
 ) -> Whisper:
     """The frozen base from a local Hugging Face folder, its linear layers quantised on load.
 
@@ -231,11 +195,12 @@ def load_whisper(
     """
     _quiet_libraries()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or product_dtype(torch.device(device))
     try:
         model, found = WhisperForConditionalGeneration.from_pretrained(
             path,
-            dtype=product_dtype(torch.device(device)),
-            quantization_config=_quantization_config(quantization, product_dtype(torch.device(device))),
+            dtype=dtype,
+            quantization_config=_quantization_config(quantization, dtype),
             device_map={"": device},
             local_files_only=True,
             ignore_mismatched_sizes=True,  # told by name below
@@ -414,9 +379,7 @@ def _scale(layers: Sequence[LoraLayer], strength: float) -> None:
 
 def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
     """The model with a saved adapter, for inference; AdapterError when the folder is incomplete or does not fit."""
-    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
-    if missing:
-        raise AdapterError(f"{folder} lacks {', '.join(missing)}; give the folder that a finished trial wrote")
+    check_adapter_files(folder)
     try:
         model = PeftModel.from_pretrained(whisper.model, str(folder), is_trainable=False)
     except Exception as error:  # PEFT, safetensors and torch each raise their own kinds for a damaged file
@@ -430,6 +393,22 @@ def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
         many = f"{len(strange)} tensor{'s are' if len(strange) > 1 else ' is'} missing or in excess"
         raise AdapterError(f"{folder}: {many}, such as {strange[0]}, but {rule}")
     return whisper.with_model(model.eval())
+
+
+def check_adapter_files(folder: Path) -> None:
+    """AdapterError where a file of the adapter is missing."""
+    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    if missing:
+        raise AdapterError(f"{folder} lacks {', '.join(missing)}; give the folder that a finished trial wrote")
+
+
+def merged(path: Path, adapter: Path, language: str) -> WhisperForConditionalGeneration:
+    """The base in float32 with a saved adapter in its weights, on the CPU: rounding to 8 bits comes after, if at all.
+
+    An adapter is never added to weights that are 8-bit already: its small steps would be lost between theirs.
+    """
+    tuned = load_adapter(load_whisper(path, language, "none", "cpu", dtype=torch.float32), adapter)
+    return tuned.model.merge_and_unload().requires_grad_(False).eval()
 
 
 def adapter_digest(whisper: Whisper) -> str:

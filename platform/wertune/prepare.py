@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from wertune.config import ContextConfig, ProjectConfig, load_yaml
+from wertune.engine import require_engine
 from wertune.evaluate import EvaluationSet
 from wertune.features import ClipCache, FeatureCache
 from wertune.manifest import Dataset, load_dataset, manifests_of
@@ -94,6 +95,7 @@ def prepare(folder: Path, project: ProjectConfig, manifests: Mapping[str, Path] 
 
     Raises ConfigError, ManifestError or BaseModelError; nothing is trained or logged before all of it holds.
     """
+    require_engine(project.serving.engine)
     lexicon = load_lexicon(folder / project.lexicon if project.lexicon else None)
     source = project.base_model
     base = resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)

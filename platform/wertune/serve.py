@@ -20,15 +20,16 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
-from wertune.config import ContextConfig, DecodeConfig, ServingConfig, TrialConfig
+from wertune.config import Engine, ServingConfig, TrialConfig, parse
+from wertune.engine import PACKAGES
 from wertune.errors import WertuneError
 from wertune.evaluate import transcribe_samples
-from wertune.model import Whisper, load_adapter, load_whisper
 from wertune.prepare import Prepared
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
-from wertune.weights import resolve_base_model
+from wertune.version import Served, load_served, stored_settings
 
 MODEL_NAME = "model"
+ENGINE_TAG = "wertune.engine"
 REQUIREMENTS = (
     "bitsandbytes", "mlflow", "numpy", "pandas", "peft", "pydantic", "pyyaml", "safetensors", "soundfile",
     "torch", "torchaudio", "transformers",
@@ -74,10 +75,8 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the base that the version names, checks its digest, and puts the adapter on it."""
         settings = context.model_config
-        self._context = ContextConfig.model_validate(settings["context"])
-        self._decode = DecodeConfig.model_validate(settings["decode"])
-        self._limits = ServingConfig.model_validate(settings.get("serving", {}))
-        self._whisper = load_served(settings, Path(context.artifacts["adapter"]))
+        self._limits = parse(ServingConfig, settings.get("serving", {}), "serving")
+        self.served = load_served(settings, Path(context.artifacts["adapter"]), self._limits.engine)
         self._lock = Lock()
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
@@ -97,7 +96,8 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
             raise ServingError(reason, INTERNAL_ERROR) from error
 
     def _transcribe(self, clips: list[Samples], details: bool) -> pd.DataFrame:
-        transcripts = transcribe_samples(self._whisper, clips, self._context, self._decode)
+        served = self.served
+        transcripts = transcribe_samples(served.whisper, clips, served.context, served.decode)
         texts = [transcript.text for transcript in transcripts]
         if not details:
             return pd.DataFrame({"text": texts})
@@ -126,29 +126,12 @@ def _is_served() -> bool:
     return "_MLFLOW_IS_IN_SERVING_ENVIRONMENT" in os.environ or "mlflow.pyfunc.scoring_server" in sys.modules
 
 
-def load_served(settings: dict[str, Any], adapter: Path) -> Whisper:
-    """The 8-bit base by reference and digest, with the adapter."""
-    base = settings["base_model"]
-    resolved = resolve_base_model(base["source"], revision=base["revision"], expected_digest=base["digest"])
-    terms = settings.get("terms", ())
-    whisper = load_whisper(resolved.path, settings["language"], settings["quantization"], terms=terms)
-    return load_adapter(whisper, adapter)
-
-
 def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Prepared) -> str:
     """Logs the model to the active run, registers it under `name`, and returns the version."""
-    source = prepared.project.base_model
-    settings = {
-        "base_model": {"source": source.source, "revision": source.revision, "digest": prepared.base.digest},
-        "language": prepared.project.language,
-        "quantization": trial.quantization,
-        "context": trial.context.model_dump(),
-        "decode": trial.decode.model_dump(),
-        "terms": list(prepared.lexicon.written),
-        "serving": prepared.project.serving.model_dump(mode="json"),
-    }
+    settings = stored_settings(trial, prepared)
     package = Path(__file__).parent
-    needed = REQUIREMENTS + PACKAGED_REQUIREMENTS.get(source.source, ())
+    engine = prepared.project.serving.engine
+    needed = REQUIREMENTS + PACKAGED_REQUIREMENTS.get(prepared.base.spec, ()) + PACKAGES[engine]
     info = mlflow.pyfunc.log_model(
         name=MODEL_NAME,
         python_model=str(package / "served_model.py"),
@@ -159,10 +142,22 @@ def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Pre
         signature=SIGNATURE,
         registered_model_name=name,
     )
-    return str(info.registered_model_version)
+    number = str(info.registered_model_version)
+    # What the gates go by: a report of another engine is none of this version.
+    mlflow.MlflowClient().set_model_version_tag(name, number, ENGINE_TAG, engine)
+    return number
 
 
-def load_registered(uri: str) -> tuple[Whisper, ContextConfig, DecodeConfig]:
-    """The very artefact that `models:/…` serves, to be scored: model, context and decode settings."""
-    served = mlflow.pyfunc.load_model(uri).unwrap_python_model()
-    return served._whisper, served._context, served._decode
+def load_registered(uri: str, engine: str = "") -> Served:
+    """The very artefact that `models:/…` serves, to be scored; `engine` in the place of its own where it is given."""
+    override = {"serving": {"engine": engine}} if engine else None
+    model = mlflow.pyfunc.load_model(uri, model_config=override).unwrap_python_model()
+    served: Served = model.served
+    return served
+
+
+def registered_engine(uri: str) -> Engine:
+    """The engine that is stored with `models:/…`; torch in versions from before there was a choice."""
+    flavours = mlflow.models.get_model_info(uri).flavors
+    settings = flavours[mlflow.pyfunc.FLAVOR_NAME].get("config", {})
+    return parse(ServingConfig, settings.get("serving", {}), uri).engine

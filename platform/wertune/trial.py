@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from wertune.config import TrialConfig, flatten
+from wertune.evaluate import Transcriber
 from wertune.model import ModelSize, Whisper, add_lora, save_adapter
 from wertune.prepare import Prepared
 from wertune.tracking import RunLog
@@ -123,7 +124,7 @@ def _give_back_memory() -> None:
         libc.malloc_trim(0)
 
 
-def peak_memory_mb(whisper: Whisper) -> float:
+def peak_memory_mb(whisper: Transcriber) -> float:
     """What CUDA's allocator gave out at most, or this process's largest resident size on a CPU."""
     if whisper.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20

@@ -8,21 +8,17 @@ import hashlib
 import json
 import os
 import re
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from wertune.ctranslate2 import open_weights
 from wertune.errors import BaseModelError
-from wertune.files import share_mode
+from wertune.files import store_folder
 from wertune.hugging_face import read_json, write_folder
 
 FORMAT_VERSION = 1  # raise it whenever write_folder writes anything else than before
-_STAMP = "source.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["*config.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
 _HUB_FILES += ["tokenizer.json", "vocab.json", "normalizer.json", "added_tokens.json", "special_tokens_map.json"]
@@ -203,8 +199,7 @@ def _ctranslate2(spec: str, parts: Sequence[Path], expected: Sequence[str | None
         _check_digest(parts[0], digest, wanted)
     side = parts[0].parent
     final = cache_root(cache_dir) / f"{digest[7:23]}-{_side_digest(side)}-v{FORMAT_VERSION}"
-    if not _is_finished(final):
-        _convert(buffer, parts[0], final, digest)
+    _convert(buffer, parts[0], final, digest)
     return BaseModel(spec, final, digest)
 
 
@@ -224,62 +219,15 @@ def cache_root(cache_dir: Path | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "wertune"
 
 
-def _is_finished(folder: Path) -> bool:
-    """Whether every file is there in full; the stamp is written last, and the folder renamed after that."""
-    try:
-        sizes = json.loads((folder / _STAMP).read_text(encoding="utf-8"))["sizes"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return False
-
-
 def _convert(buffer: memoryview, source: Path, final: Path, digest: str) -> None:
     from safetensors import SafetensorError
 
+    def write(folder: Path) -> None:
+        write_folder(buffer, str(source), source.parent, folder)
+
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(final.parent / f".{final.name}.lock"):
-            if not _is_finished(final):  # or another process was faster while this one waited
-                _build(buffer, source, final, digest)
+        store_folder(final, write, {"digest": digest, "format": FORMAT_VERSION})
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         remedy = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
         need = f"it takes about {len(buffer) >> 20} MiB"
         raise BaseModelError(f"{final}: the converted weights cannot be stored ({error}; {need}); {remedy}") from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds an advisory lock; the system frees it when the process dies, however it dies."""
-    import fcntl
-
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _build(buffer: memoryview, source: Path, final: Path, digest: str) -> None:
-    """Writes beside `final` and renames, under the lock: what lies about half-written is nobody's any more."""
-    for leftover in final.parent.glob(f".{final.name}.*.partial"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial = final.parent / f".{final.name}.{secrets.token_hex(4)}.partial"
-    try:
-        partial.mkdir()
-        write_folder(buffer, str(source), source.parent, partial)
-        _seal(partial, digest)
-        shutil.rmtree(final, ignore_errors=True)  # only a damaged one can stand here
-        partial.rename(final)
-    except OSError:
-        if not _is_finished(final):  # on a disk without working locks another process may have won
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _seal(folder: Path, digest: str) -> None:
-    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    stamp = {"digest": digest, "format": FORMAT_VERSION, "sizes": sizes}
-    (folder / _STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
-    share_mode(folder, of=_STAMP)
-    for file in folder.iterdir():  # a rename may outlive a power cut that the data does not
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())

@@ -21,5 +21,6 @@ def decide(candidate: EvalReport, champion: EvalReport | None, policy: Policy, t
         report_digest=candidate.digest,
         test_digest=test.digest if test else "",
         champion_version=champion.version if champion else None,
+        engine=candidate.provenance.engine,
         gates=tuple(evaluate(gate, evidence) for gate in policy.gates(transition)),
     )

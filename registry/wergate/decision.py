@@ -44,6 +44,7 @@ class Decision(Frozen):
     report_digest: str
     test_digest: str = Field(description="empty: the report has no test set")
     champion_version: str | None = None
+    engine: str = Field("torch", description="what transcribed, and serves the version")
     gates: tuple[GateResult, ...]
 
     @property

@@ -17,7 +17,9 @@ def text_table(decision: Decision) -> str:
     lines = ["| " + " | ".join((*map(str.ljust, row[:-1], widths), row[-1])) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|---|")
     reasons = [f"- {gate.name} {gate.verdict}: {_plain(gate.detail)}" for gate in decision.gates if not gate.passed]
-    return "\n".join([headline(decision), "", *lines, *([""] if reasons else []), *reasons])
+    return "\n".join(
+        [headline(decision), f"scored as served by {decision.engine}", "", *lines, *([""] if reasons else []), *reasons]
+    )
 
 
 def _plain(text: str) -> str:
@@ -44,6 +46,7 @@ def html_page(decision: Decision) -> str:
         "policy": decision.policy_digest,
         "report": decision.report_digest,
         "test set": decision.test_digest or "none",
+        "engine": decision.engine,
     }
     return _PAGE.format(
         style=_STYLE,

@@ -4,14 +4,18 @@ from collections.abc import Callable
 
 from wergate.errors import RegistryError
 from wergate.policy import Policy
-from wergate.shelf import FoundReport, Shelf, Version
+from wergate.shelf import ENGINE_TAG, FoundReport, Shelf, Version
 
 Evaluate = Callable[[str, str], None]
 
 
 def find_report(shelf: Shelf, version: Version, policy: Policy) -> FoundReport | None:
-    """The newest report of the version on the policy's test set."""
-    return shelf.find_report(version, _test_digest(policy))
+    """The newest report of the version on the policy's test set, if it is of the engine that serves the version."""
+    return _as_served(shelf.find_report(version, _test_digest(policy)), version)
+
+
+def _as_served(found: FoundReport | None, version: Version) -> FoundReport | None:
+    return found if found and found.report.provenance.engine == version.engine else None
 
 
 def _test_digest(policy: Policy) -> str:
@@ -29,10 +33,11 @@ def require_report(shelf: Shelf, version: Version, policy: Policy, evaluate: Eva
     if found:
         return found
     evaluate(shelf.name, version.number)
-    found = find_report(shelf, version, policy) or shelf.find_report(version, "")
+    found = find_report(shelf, version, policy) or _as_served(shelf.find_report(version, ""), version)
     if found is None:
         raise RegistryError(
             f"{shelf.name}/{version.number} was evaluated, but no finished run newer than the version carries its "
-            "report; do the clocks of this machine and of the tracking server agree?"
+            f"report in the engine {version.engine}; do the clocks of this machine and of the tracking server agree, "
+            f"and does the version's tag {ENGINE_TAG} name the engine that is stored with it?"
         )
     return found

@@ -7,6 +7,8 @@ from typing import Protocol
 from wergate.errors import RegistryError
 from wertune.eval_report import EvalReport
 
+ENGINE_TAG = "wertune.engine"
+
 
 @dataclass(frozen=True)
 class Version:
@@ -17,6 +19,11 @@ class Version:
     created_ms: int = 0
     run_id: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def engine(self) -> str:
+        """What serves it; versions from before there was a choice are served by torch."""
+        return self.tags.get(ENGINE_TAG, "torch")
 
 
 @dataclass(frozen=True)

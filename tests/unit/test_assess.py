@@ -1,5 +1,7 @@
 """What an evaluation report says of a model: counts, made-up words, leaks, terms of training."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +13,7 @@ import pytest
 from wertune.assess import leakage, made_up_words, set_report, timed_clips, training_terms
 from wertune.audio import SAMPLE_RATE_HZ
 from wertune.config import ContextConfig, DecodeConfig, LoraConfig
-from wertune.eval_report import SetReport, UtteranceCounts
+from wertune.eval_report import EvalReport, SetReport, UtteranceCounts
 from wertune.hallucination import CLIPS_PER_SET, hallucination_sets
 from wertune.manifest import Dataset, Recording
 from wertune.metrics import Clip, score
@@ -115,3 +117,17 @@ def test_the_digest_of_an_adapter_follows_its_weights_and_its_strength(load_tiny
     assert adapter_digest(one) == adapter_digest(same) != adapter_digest(other)
     with at_strength(one, 0.5):
         assert adapter_digest(one) != adapter_digest(same)
+
+
+def test_a_report_from_before_engines_keeps_its_digest_and_another_engine_has_another(
+    make_report: Callable[..., EvalReport],
+) -> None:
+    report = make_report()
+    stored = json.loads(report.model_dump_json())
+    del stored["provenance"]["engine"]
+    # As it was worked out then: over the JSON without the field.
+    assert report.digest == hashlib.sha256(json.dumps(stored, separators=(",", ":")).encode()).hexdigest()
+    old = EvalReport.model_validate(stored)
+    assert (old.provenance.engine, old.digest) == ("torch", report.digest)
+    other = report.provenance.model_copy(update={"engine": "ctranslate2"})
+    assert report.model_copy(update={"provenance": other}).digest != report.digest

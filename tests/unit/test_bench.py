@@ -16,6 +16,7 @@ from wertune.bench.counted import OURS, RECIPES, SHAPES, Count, LiveBytes, Shape
 from wertune.bench.counted import count as count_bytes
 from wertune.bench.peer import PeerRecipe, at_context
 from wertune.bench.rows import Row, Section
+from wertune.bench.serving import PIPELINE, ServingRow, as_table
 from wertune.config import LoraConfig
 from wertune.evaluate import EvaluationSet
 from wertune.manifest import Recording
@@ -134,3 +135,13 @@ def test_the_count_has_weights_gradients_and_states() -> None:
 
 def test_more_layers_are_more_bytes() -> None:
     assert count_bytes(replace(SMALL, layers=4), OURS).peak > count_bytes(SMALL, OURS).peak
+
+
+def test_serving_rows_say_how_many_times_less_they_take_than_the_pipeline_at_the_same_batch() -> None:
+    rows = [
+        ServingRow(name, batch, cpu, 2 * cpu, 100.0, 200.0, 0.1)
+        for batch, theirs in ((1, 0.2), (16, 0.1))
+        for name, cpu in ((f"{PIPELINE}, float32", theirs), ("ours", 0.02))
+    ]
+    lines = as_table(rows).splitlines()[2:]
+    assert [line.split("|")[-2].strip() for line in lines] == ["1.0", "10.0", "1.0", "5.0"]

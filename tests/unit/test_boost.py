@@ -87,9 +87,9 @@ def _written(whisper: Whisper, num_beams: int, boost: float) -> list[str]:
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_a_model_writes_the_terms_that_it_is_told_to(load_tiny: LoadTiny, num_beams: int) -> None:
     whisper = load_tiny()
-    whisper.terms = ("CorpPass", "MediShield Life")
+    whisper.wording.terms = ("CorpPass", "MediShield Life")
     plain, boosted = (_written(whisper, num_beams, boost) for boost in (0.0, 100.0))
-    assert not any(term in text for text in plain for term in whisper.terms)
-    assert all(any(term in text for term in whisper.terms) for text in boosted)
-    whisper.terms = ()
+    assert not any(term in text for text in plain for term in whisper.wording.terms)
+    assert all(any(term in text for term in whisper.wording.terms) for text in boosted)
+    whisper.wording.terms = ()
     assert _written(whisper, num_beams, 100.0) == plain

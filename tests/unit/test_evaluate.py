@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from wertune.audio import SAMPLE_RATE_HZ
 from wertune.config import ContextConfig, DecodeConfig
 from wertune.evaluate import MAX_SEGMENT_S, split_at_pauses, token_limit, transcribe_features, transcribe_samples
-from wertune.model import Written
+from wertune.wording import Written
 
 Array = npt.NDArray[np.float32]
 

@@ -143,7 +143,8 @@ def test_no_loop_is_written(load_tiny: LoadTiny, num_beams: int) -> None:
     whisper = _adapted(load_tiny, "none")
     states = whisper.encode(_features())
     (plain, *_), (kept, *_) = (
-        beam_search(whisper._lean, states, [40, 40], whisper._rules(True), num_beams, None, size) for size in (0, 2)
+        beam_search(whisper._lean, states, [40, 40], whisper.wording.rules(True), num_beams, None, size)
+        for size in (0, 2)
     )
     pairs, kept_pairs = (list(pairwise(found.tokens)) for found in (plain, kept))
     assert len(set(pairs)) < len(pairs)

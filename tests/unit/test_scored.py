@@ -14,7 +14,8 @@ from wertune.audio import SAMPLE_RATE_HZ
 from wertune.config import ContextConfig, DecodeConfig
 from wertune.decoding import beam_search
 from wertune.evaluate import split_at_pauses, transcribe_samples
-from wertune.model import Whisper, Written
+from wertune.model import Whisper
+from wertune.wording import Written
 
 LIMITS = [3, 6, 5]
 
@@ -50,9 +51,9 @@ def test_greedy_log_probabilities_are_those_that_transformers_chose_by(whisper: 
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_the_sum_is_the_models_loss_on_what_was_written(whisper: Whisper, num_beams: int) -> None:
     """Of the model itself: a boost and what may not be written change the choice and not its probability."""
-    whisper.terms = ("CPF", "MediShield Life")
+    whisper.wording.terms = ("CPF", "MediShield Life")
     prompt = whisper.label_ids("")[:-1]
-    rules, boost = whisper._rules(True), whisper._boost(3.0)
+    rules, boost = whisper.wording.rules(True), whisper.wording.boost(3.0)
     states = whisper.encode(_features())
     for clip, found in enumerate(beam_search(whisper._lean, states, LIMITS, rules, num_beams, boost)):
         whole, start = (torch.tensor([label]) for label in ([*prompt, *found.tokens], prompt))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import wertune.serve
 from wertune.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.config import ServingConfig
-from wertune.errors import RequestError
+from wertune.errors import ConfigError, RequestError
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
 
 LIMITS = ServingConfig()
@@ -363,6 +363,25 @@ def test_limits_are_those_of_the_version_or_of_who_loads_it(model: Any, load: Ca
     with pytest.raises(MlflowException, match=r"lasts more than 0\.5 s") as caught:
         strict.predict([{"audio": WAV}])
     assert caught.value.get_http_status_code() == 400
+
+
+def test_another_engine_writes_behind_the_same_pyfunc(
+    model: Any, load: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path))
+    in_ctranslate2 = load(serving={"engine": "ctranslate2"})
+    rows = [{"audio": WAV}, {"samples": SAMPLES[:8000], "rate_hz": 16_000}]
+    assert in_ctranslate2.unwrap_python_model().served.engine == "ctranslate2"
+    found = in_ctranslate2.predict(rows, params={"details": True})
+    assert list(found.columns) == ["text", "avg_logprob", "duration_s"]
+    assert (found["avg_logprob"] < 0).all()
+    assert len(list((tmp_path / "engines").glob("*/model.bin"))) == 1
+    assert model.unwrap_python_model().served.engine == "torch"
+
+
+def test_an_engine_that_is_not_known_is_refused(load: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match="serving: engine is 'onnx'"):
+        load(serving={"engine": "onnx"})
 
 
 def test_the_version_holds_nothing_pickled(served_folder: Path) -> None:

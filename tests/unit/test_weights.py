@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from wertune import weights
+from wertune import files, weights
 from wertune.ctranslate2 import read_tensors, to_state
 from wertune.errors import BaseModelError
 from wertune.weights import resolve_base_model
@@ -337,8 +337,8 @@ def test_the_loser_of_a_race_uses_the_winners_folder(tmp_path: Path, monkeypatch
     source, cache = _folder(tmp_path / "ct2"), tmp_path / "cache"
     winner = resolve_base_model(str(source), cache_dir=cache)
     answers = iter([False, False])  # as it looked before the other process was done
-    real = weights._is_finished
-    monkeypatch.setattr(weights, "_is_finished", lambda folder: next(answers, None) is not False and real(folder))
+    real = files.is_whole
+    monkeypatch.setattr(files, "is_whole", lambda folder: next(answers, None) is not False and real(folder))
     monkeypatch.setattr("shutil.rmtree", lambda path, ignore_errors: None)  # the rename then finds it there
     assert resolve_base_model(str(source), cache_dir=cache) == winner
 

@@ -28,6 +28,7 @@ def test_the_table_gives_value_interval_limit_verdict_and_help(decision: Decisio
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert text.startswith("demo version 2 to staging: refused; in Production now: none")
     assert len(rows) == 2 + len(GATES)
+    assert "scored as served by torch" in text
     assert re.search(r"\| wer_test +\| 5\.0 % +\| \S+ to \S+ % +\| upper end <= 50\.0 % +\| passed", rows[2])
     assert re.search(
         r"\| base_test .*-30\.0 points .*upper end < -90\.0 points \| refused \| compare transcripts", rows[3]
@@ -36,6 +37,12 @@ def test_the_table_gives_value_interval_limit_verdict_and_help(decision: Decisio
     assert "- base_test refused: upper end" in text
     assert "- cer_test warned: " in text
     assert "- wer_test" not in text
+
+
+def test_the_engine_that_was_scored_is_shown(decision: Decision) -> None:
+    other = decision.model_copy(update={"engine": "ctranslate2"})
+    assert "scored as served by ctranslate2" in text_table(other)
+    assert "<dt>engine</dt><dd>ctranslate2</dd>" in html_page(other)
 
 
 def test_a_cell_stays_a_cell(decision: Decision) -> None:

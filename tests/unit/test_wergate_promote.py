@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from wergate.policy import ApprovalSettings, Policy
 from wergate.promote import promote
 from wergate.records import INTENT_TAG, Record, Stage, broken_links, trail
 from wergate.rollback import check, rollback
+from wergate.shelf import ENGINE_TAG
 from wertune.eval_report import EvalReport
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -112,6 +114,22 @@ def test_the_champion_is_evaluated_where_the_policy_froze_another_test_set(offic
     with pytest.raises(Refused, match="provenance"):
         office.promote("2", "Staging")
     assert office.evaluated == ["1", "2", "1"]
+
+
+def test_a_report_of_another_engine_is_none_of_the_version(office: Office) -> None:
+    version = office.world.versions["1"]
+    office.world.versions["1"] = replace(version, tags={ENGINE_TAG: "ctranslate2"})
+    office.evaluate("demo", "1")
+    with pytest.raises(RegistryError, match="carries its report in the engine ctranslate2"):
+        office.promote("1", "Staging")
+    assert office.evaluated == ["1", "1"]
+    report = office.world.reports[-1].report
+    provenance = report.provenance.model_copy(update={"engine": "ctranslate2"})
+    office.world.evaluate(report.model_copy(update={"provenance": provenance}))
+    outcome = office.promote("1", "Staging")
+    assert outcome.decision
+    assert outcome.decision.engine == "ctranslate2"
+    assert office.evaluated == ["1", "1"]
 
 
 def test_a_refusal_changes_nothing_but_the_recorded_decision(office: Office) -> None:

@@ -1,0 +1,215 @@
+"""Serving measured in one process: transformers' pipeline and faster-whisper at 30 s, and ours by either engine.
+
+All get the same adapter and the same clips. What counts is processor time, which a busy machine distorts least.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import WhisperFeatureExtractor, pipeline
+
+from wertune.audio import SAMPLE_RATE_HZ, Samples
+from wertune.config import ContextConfig, DecodeConfig, TrialConfig
+from wertune.engine import converted
+from wertune.evaluate import Transcriber, transcribe_samples
+from wertune.manifest import Recording
+from wertune.metrics import score
+from wertune.model import merged, product_dtype
+from wertune.prepare import Prepared, load_project, prepare
+from wertune.report import markdown_table
+from wertune.serve import load_registered
+from wertune.version import load_served, stored_settings
+from wertune.wording import load_wording
+
+CLIPS = 48
+BATCHES = (1, 16)
+PIPELINE, FASTER_WHISPER = "transformers' pipeline, 30 s", "faster-whisper int8, 30 s"
+
+Transcribe = Callable[[Sequence[Samples]], list[str]]
+
+
+@dataclass(frozen=True)
+class ServingRow:
+    """One way to serve, asked for `batch` clips at a time: seconds for a second of audio, latencies, WER."""
+
+    name: str
+    batch: int
+    cpu_per_audio_s: float
+    wall_per_audio_s: float
+    p50_ms: float
+    p99_ms: float
+    wer: float
+
+    def cells(self, pipeline_cpu: float) -> list[str]:
+        """Of a table; `pipeline_cpu` is what transformers' pipeline takes at the same batch."""
+        return [
+            self.name,
+            str(self.batch),
+            f"{self.cpu_per_audio_s:.4f}",
+            f"{self.wall_per_audio_s:.4f}",
+            f"{self.p50_ms:.0f} ms",
+            f"{self.p99_ms:.0f} ms",
+            f"{100 * self.wer:.2f} %",
+            f"{pipeline_cpu / self.cpu_per_audio_s:.1f}",
+        ]
+
+
+def bench_version(folder: Path, model_uri: str, clips: int = CLIPS, threads: int = 1) -> list[ServingRow]:
+    """A registered version on the test clips of the project in `folder`."""
+    served = load_registered(model_uri, "torch")
+    return _bench(prepare(folder, load_project(folder)), served.settings, served.adapter, clips, threads)
+
+
+def bench_adapter(
+    prepared: Prepared, adapter: Path, trial: TrialConfig, clips: int = CLIPS, threads: int = 1
+) -> list[ServingRow]:
+    """A trial's adapter as it would serve, on test clips evenly over the split."""
+    return _bench(prepared, stored_settings(trial, prepared), adapter, clips, threads)
+
+
+def as_table(rows: Sequence[ServingRow]) -> str:
+    """The rows as Markdown; the last column says how many times less processor time than the pipeline's each takes."""
+    header = ["", "clips a request", "CPU s/s", "wall s/s", "p50", "p99", "WER", "times less CPU"]
+    pipelines = {row.batch: row.cpu_per_audio_s for row in rows if row.name.startswith(PIPELINE)}
+    return markdown_table([header, *(row.cells(pipelines[row.batch]) for row in rows)])
+
+
+def _bench(
+    prepared: Prepared, settings: Mapping[str, Any], adapter: Path, clips: int, threads: int
+) -> list[ServingRow]:
+    recordings = prepared.dataset["test"]
+    recordings = recordings[:: max(1, len(recordings) // clips)][:clips]
+    with _threads(threads), tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+        ways = _ways(prepared, settings, adapter, Path(scratch), recordings[0].samples())
+        return [_measured(prepared, way, recordings, batch) for batch in BATCHES for way in ways.items()]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _ways(
+    prepared: Prepared, settings: Mapping[str, Any], adapter: Path, scratch: Path, clip: Samples
+) -> dict[str, Transcribe]:
+    """Every way to serve the adapter, loaded, by name."""
+    decode = DecodeConfig.model_validate(settings["decode"])
+    context = ContextConfig.model_validate(settings["context"])
+    name, theirs = _pipeline(prepared, adapter, decode, clip)
+    ways = {name: theirs, FASTER_WHISPER: _faster_whisper(prepared, adapter, scratch)}
+    greedy = decode.model_copy(update={"num_beams": 1})
+    for engine in ("torch", "ctranslate2"):
+        whisper = load_served(settings, adapter, engine).whisper
+        ways[f"ours, {engine}, as registered: {decode.num_beams} beams"] = _ours(whisper, context, decode)
+        ways[f"ours, {engine}, one beam"] = _ours(whisper, context, greedy)
+    return ways
+
+
+def _ours(whisper: Transcriber, context: ContextConfig, decode: DecodeConfig) -> Transcribe:
+    return lambda clips: [found.text for found in transcribe_samples(whisper, clips, context, decode)]
+
+
+def _pipeline(prepared: Prepared, adapter: Path, decode: DecodeConfig, clip: Samples) -> tuple[str, Transcribe]:
+    """The field's usual way, greedy, in whichever number format is faster here."""
+    path, language = prepared.base.path, prepared.project.language
+    found = []
+    for dtype in dict.fromkeys((torch.float32, product_dtype(torch.device("cpu")))):
+        model = merged(path, adapter, language).to(dtype)
+        speech = pipeline(
+            "automatic-speech-recognition",
+            model=model,
+            tokenizer=load_wording(path, language)[0].tokenizer,
+            feature_extractor=WhisperFeatureExtractor.from_pretrained(path, local_files_only=True),
+            dtype=dtype,
+            device="cpu",
+        )
+        way = _asked(speech, decode, language if model.generation_config.is_multilingual else "")
+        way([clip])
+        found.append((_cpu_seconds(way, [clip] * 2), f"{PIPELINE}, {str(dtype)[6:]}", way))
+    _, name, way = min(found, key=lambda each: each[0])
+    return name, way
+
+
+def _asked(speech: Any, decode: DecodeConfig, language: str) -> Transcribe:
+    options: dict[str, Any] = {"num_beams": 1, "do_sample": False, "max_new_tokens": decode.max_new_tokens}
+    options |= {"language": language, "task": "transcribe"} if language else {}
+
+    def transcribe(clips: Sequence[Samples]) -> list[str]:
+        inputs = [{"raw": clip, "sampling_rate": SAMPLE_RATE_HZ} for clip in clips]
+        return [str(answer["text"]) for answer in speech(inputs, batch_size=len(clips), generate_kwargs=options)]
+
+    return transcribe
+
+
+def _faster_whisper(prepared: Prepared, adapter: Path, scratch: Path) -> Transcribe:
+    """One recording after the other: its `transcribe` takes no more; greedy, without its retries at temperatures."""
+    from faster_whisper import WhisperModel
+
+    for folder in (converted(prepared.base, adapter, prepared.project.language), prepared.base.path):
+        for file in folder.iterdir():
+            if not (scratch / file.name).exists():
+                (scratch / file.name).symlink_to(file)
+    model = WhisperModel(str(scratch), device="cpu", compute_type="int8", cpu_threads=torch.get_num_threads())
+
+    def transcribe(clips: Sequence[Samples]) -> list[str]:
+        texts = []
+        for clip in clips:
+            segments, _ = model.transcribe(
+                clip,
+                language=prepared.project.language,
+                beam_size=1,
+                temperature=0.0,
+                without_timestamps=True,
+                condition_on_previous_text=False,
+                vad_filter=False,
+            )
+            texts.append("".join(segment.text for segment in segments))
+        return texts
+
+    return transcribe
+
+
+def _cpu_seconds(transcribe: Transcribe, clips: Sequence[Samples]) -> float:
+    started = time.process_time()
+    transcribe(clips)
+    return time.process_time() - started
+
+
+def _measured(
+    prepared: Prepared, way: tuple[str, Transcribe], recordings: Sequence[Recording], batch: int
+) -> ServingRow:
+    """The recordings in requests of `batch`, after one that does not count: the first is slower than the others."""
+    name, transcribe = way
+    clips = [recording.samples() for recording in recordings]
+    transcribe(clips[:batch])
+    texts: list[str] = []
+    seconds: list[float] = []
+    cpu_started = time.process_time()
+    for start in range(0, len(clips), batch):
+        started = time.perf_counter()
+        texts += transcribe(clips[start : start + batch])
+        seconds.append(time.perf_counter() - started)
+    cpu_s, audio_s = time.process_time() - cpu_started, sum(clip.size for clip in clips) / SAMPLE_RATE_HZ
+    scores = score((recording.clip for recording in recordings), texts, prepared.normalise, prepared.finder)
+    return ServingRow(
+        name=name,
+        batch=batch,
+        cpu_per_audio_s=cpu_s / audio_s,
+        wall_per_audio_s=sum(seconds) / audio_s,
+        p50_ms=1000 * statistics.median(seconds),
+        p99_ms=1000 * float(np.percentile(seconds, 99)),
+        wer=scores.wer,
+    )

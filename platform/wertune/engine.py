@@ -1,0 +1,163 @@
+"""CTranslate2 as the engine that serves an adapter on a CPU: the only file that knows the library.
+
+The adapter goes into the base's float weights, and the library's own converter rounds the sum to int8. It knows no
+boost of terms, so terms are boosted among the texts that its beam search has finished (n-best rescoring).
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wertune.boost import TermBoost
+from wertune.config import DecodeConfig, Engine
+from wertune.decoding import Rules
+from wertune.errors import ConfigError
+from wertune.files import store_folder, storing
+from wertune.model import ADAPTER_FILES, check_adapter_files, merged
+from wertune.weights import BaseModel, cache_root
+from wertune.wording import Wording, Written, load_wording
+
+PACKAGES: dict[Engine, tuple[str, ...]] = {"torch": (), "ctranslate2": ("ctranslate2",)}
+QUANTIZATION = "int8"
+FORMAT_VERSION = 1  # raise it whenever the same library writes anything else than before
+STORE_REMEDY = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
+
+
+def require_engine(engine: Engine) -> None:
+    """Raises ConfigError where the engine's package is not installed; nothing is imported."""
+    for package in PACKAGES[engine]:
+        if find_spec(package) is None:
+            remedy = f"run `pip install 'wertune[{engine}]'`, or set serving.engine: torch"
+            raise ConfigError(f"serving.engine is {engine}, but the package {package} is not installed; {remedy}")
+
+
+def load_engine(
+    base: BaseModel, adapter: Path, language: str, terms: Sequence[str] = (), quantization: str = QUANTIZATION
+) -> "CTranslate2Whisper":
+    """The base with the adapter in it, converted on first use; ConfigError, AdapterError or StorageError."""
+    require_engine("ctranslate2")
+    folder = converted(base, adapter, language, quantization)
+    wording, mel_bins = load_wording(base.path, language, terms)
+    return CTranslate2Whisper(folder, wording, mel_bins, quantization)
+
+
+def converted(base: BaseModel, adapter: Path, language: str, quantization: str = QUANTIZATION) -> Path:
+    """The folder of the merged, rounded model, named by all that it depends on: made once, whole or not at all."""
+    import ctranslate2
+
+    depends_on = [base.digest, _files_digest(adapter), ctranslate2.__version__, quantization, FORMAT_VERSION]
+    name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
+    final = cache_root() / "engines" / name
+
+    def write(folder: Path) -> None:
+        _convert(base.path, adapter, language, quantization, folder)
+
+    with storing("the converted model", final, STORE_REMEDY):
+        store_folder(final, write, {"digest": base.digest, "ctranslate2": ctranslate2.__version__})
+    return final
+
+
+def _files_digest(adapter: Path) -> str:
+    """SHA-256 of the adapter's files: its strength is the alpha of its configuration."""
+    check_adapter_files(adapter)
+    whole = hashlib.sha256()
+    for name in ADAPTER_FILES:
+        whole.update(hashlib.sha256((adapter / name).read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def _convert(base: Path, adapter: Path, language: str, quantization: str, folder: Path) -> None:
+    from ctranslate2.converters import TransformersConverter
+
+    model, (wording, _) = merged(base, adapter, language), load_wording(base, language)
+
+    class Converter(TransformersConverter):  # type: ignore[misc]
+        """The library's own, of a model that is in memory: nothing is fetched, and nothing unpickled."""
+
+        def load_model(self, *_: Any, **__: Any) -> Any:
+            return model
+
+        def load_tokenizer(self, *_: Any, **__: Any) -> Any:
+            return wording.tokenizer
+
+    # The converter clears the folder that it is given, and so gets one of its own.
+    inner = folder / "converted"
+    Converter(str(base)).convert(str(inner), quantization=quantization)
+    for file in inner.iterdir():
+        file.rename(folder / file.name)
+    inner.rmdir()
+
+
+class CTranslate2Whisper:
+    """A converted Whisper as an `evaluate.Transcriber`: the same context, limits, prompt, rules and beams as torch's.
+
+    A text's log-probabilities are all the mean of its tokens, which is what the library tells.
+    """
+
+    def __init__(self, folder: Path, wording: Wording, mel_bins: int, quantization: str = QUANTIZATION) -> None:
+        self.wording = wording
+        self.mel_bins = mel_bins
+        self.device = torch.device("cpu")
+        self._folder, self._quantization = folder, quantization
+        self._models: dict[tuple[int, ...], Any] = {}
+
+    def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
+        """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
+        import ctranslate2
+
+        rules, boost = self.wording.rules(decode.may_be_empty), self.wording.boost(decode.term_boost)
+        found = self._model(rules).generate(
+            ctranslate2.StorageView.from_array(features.numpy()),
+            [list(rules.prompt)] * len(features),
+            beam_size=decode.num_beams,
+            num_hypotheses=decode.num_beams,
+            no_repeat_ngram_size=decode.no_repeat_ngram,
+            # The library writes at most half of it, and knows one limit for all.
+            max_length=2 * max(token_limits),
+            suppress_tokens=list(rules.never),
+            return_scores=True,
+        )
+        return [self._best(clip, limit, boost) for clip, limit in zip(found, token_limits, strict=True)]
+
+    def _model(self, rules: Rules) -> Any:
+        """The model that begins no text with these tokens: the library reads them from the file beside its weights."""
+        import ctranslate2
+
+        if rules.never_first not in self._models:
+            files: dict[str, Any] = {file.name: file.read_bytes() for file in self._folder.glob("*.json")}
+            settings = json.loads(files["config.json"]) | {"suppress_ids_begin": list(rules.never_first)}
+            files["config.json"] = json.dumps(settings).encode()
+            with (self._folder / "model.bin").open("rb") as weights:
+                self._models[rules.never_first] = ctranslate2.models.Whisper(
+                    str(self._folder),
+                    device="cpu",
+                    compute_type=self._quantization,
+                    intra_threads=torch.get_num_threads(),
+                    files=files | {"model.bin": weights},
+                )
+        return self._models[rules.never_first]
+
+    def _best(self, found: Any, limit: int, boost: TermBoost | None) -> Written:
+        """The likeliest text, boost included; as in torch, what ended by itself goes before what its limit cut off."""
+        ranked = [_ranked(ids, mean, limit, boost) for ids, mean in zip(found.sequences_ids, found.scores, strict=True)]
+        ended, _, mean, tokens = max(ranked, key=lambda each: each[:2])
+        return Written(self.wording.text(tokens), (mean,) * (len(tokens) + ended))
+
+
+def _ranked(
+    tokens: list[int], mean: float, limit: int, boost: TermBoost | None
+) -> tuple[bool, float, float, list[int]]:
+    """Whether a text ended within its limit, its score, its mean log-probability, and its tokens without the end."""
+    ended = len(tokens) < limit
+    gained = boost.total(tokens) if boost else 0.0
+    return ended, mean + gained / (len(tokens) + ended), _finite(mean), tokens[:limit]
+
+
+def _finite(mean: float) -> float:
+    return mean if math.isfinite(mean) else 0.0

@@ -1,0 +1,65 @@
+"""A version as it serves: what is stored with it, loaded into the engine that is to serve it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wertune.config import ContextConfig, DecodeConfig, Engine, TrialConfig
+from wertune.engine import load_engine
+from wertune.evaluate import Transcriber
+from wertune.model import Whisper, load_adapter, load_whisper
+from wertune.prepare import Prepared
+from wertune.weights import BaseModel, resolve_base_model
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version as it serves: its settings, the engine that transcribes, and where its adapter lies."""
+
+    settings: Mapping[str, Any]
+    adapter: Path
+    context: ContextConfig
+    decode: DecodeConfig
+    engine: Engine
+    whisper: Transcriber
+
+    def artefact(self) -> Whisper:
+        """The 8-bit base with the adapter in torch, which another engine is measured against."""
+        return self.whisper if isinstance(self.whisper, Whisper) else _in_torch(self.settings, self.adapter)
+
+
+def stored_settings(trial: TrialConfig, prepared: Prepared) -> dict[str, Any]:
+    """What is stored beside the adapter of a trial: all that serving it takes."""
+    source = prepared.project.base_model
+    return {
+        "base_model": {"source": source.source, "revision": source.revision, "digest": prepared.base.digest},
+        "language": prepared.project.language,
+        "quantization": trial.quantization,
+        "context": trial.context.model_dump(),
+        "decode": trial.decode.model_dump(),
+        "terms": list(prepared.lexicon.written),
+        "serving": prepared.project.serving.model_dump(mode="json"),
+    }
+
+
+def load_served(settings: Mapping[str, Any], adapter: Path, engine: Engine) -> Served:
+    """The base by reference and digest, with the adapter, in the engine that is to serve it."""
+    context, decode = ContextConfig.model_validate(settings["context"]), DecodeConfig.model_validate(settings["decode"])
+    whisper = (_in_torch if engine == "torch" else _in_ctranslate2)(settings, adapter)
+    return Served(settings, adapter, context, decode, engine, whisper)
+
+
+def _in_torch(settings: Mapping[str, Any], adapter: Path) -> Whisper:
+    terms = settings.get("terms", ())
+    whisper = load_whisper(_base(settings).path, settings["language"], settings["quantization"], terms=terms)
+    return load_adapter(whisper, adapter)
+
+
+def _in_ctranslate2(settings: Mapping[str, Any], adapter: Path) -> Transcriber:
+    return load_engine(_base(settings), adapter, settings["language"], settings.get("terms", ()))
+
+
+def _base(settings: Mapping[str, Any]) -> BaseModel:
+    base = settings["base_model"]
+    return resolve_base_model(base["source"], revision=base["revision"], expected_digest=base["digest"])

@@ -1,0 +1,83 @@
+"""How a Whisper is asked to write and what its tokens say: all of its writing but its weights."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
+
+from wertune.boost import TermBoost
+from wertune.decoding import Rules
+from wertune.errors import BaseModelError, ConfigError
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text, and the log-probability of each token written for it: its end too, unless the limit cut it off."""
+
+    text: str
+    log_probabilities: tuple[float, ...]
+
+
+class Wording:
+    """The prompt that says language and task, what may not be written, and terms that may be boosted."""
+
+    def __init__(
+        self,
+        tokenizer: WhisperTokenizerFast,
+        generation: Any,
+        vocabulary: int,
+        language: str,
+        terms: Sequence[str] = (),
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.terms = tuple(terms)
+        self._generation, self._vocabulary = generation, vocabulary
+        multilingual = bool(getattr(generation, "is_multilingual", False))
+        if not multilingual and language != "en":
+            remedy = "take a multilingual base, such as packaged:whisper-base or openai/whisper-base"
+            raise ConfigError(f"language is {language}, but base_model knows English only; {remedy}")
+        if multilingual:
+            tokenizer.set_prefix_tokens(language=language, task="transcribe")
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._boosts: dict[float, TermBoost] = {}
+
+    def rules(self, may_be_empty: bool) -> Rules:
+        """Whisper's own, and no timestamps: a damaged adapter was seen to write them though the prompt says none."""
+        settings, end = self._generation, self.tokenizer.eos_token_id
+        timestamps = range(self.tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1, self._vocabulary)
+        # No text begins with a lone blank, nor with its end unless it may be empty.
+        first = [token for token in settings.begin_suppress_tokens or () if not (may_be_empty and token == end)]
+        return Rules(
+            prompt=tuple(self.tokenizer("").input_ids[:-1]),
+            end=end,
+            never=(*(settings.suppress_tokens or ()), *timestamps),
+            never_first=tuple(first),
+        )
+
+    def boost(self, term_boost: float) -> TermBoost | None:
+        """The terms' boost, made once for each strength; None where there is nothing to boost."""
+        if not term_boost or not self.terms:
+            return None
+        if term_boost not in self._boosts:
+            # Whisper's words begin with their space, the first of a text too.
+            written = [self.tokenizer(f" {term}", add_special_tokens=False).input_ids for term in self.terms]
+            self._boosts[term_boost] = TermBoost(written, term_boost)
+        return self._boosts[term_boost]
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """What the tokens say, without special ones."""
+        return str(self.tokenizer.decode([token for token in tokens if token not in self._special])).strip()
+
+
+def load_wording(path: Path, language: str, terms: Sequence[str] = ()) -> tuple[Wording, int]:
+    """The wording of a Hugging Face folder, and how many mel bins its model hears; no weights are read."""
+    try:
+        config = WhisperConfig.from_pretrained(path, local_files_only=True)
+        generation = GenerationConfig.from_pretrained(path, local_files_only=True)
+        tokenizer = WhisperTokenizerFast.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # tokenizers and JSON of another shape each raise their own kinds
+        problem = f"does not hold a Whisper model in Hugging Face format: {error}"
+        raise BaseModelError(f"{path} {problem}; download the model again") from error
+    return Wording(tokenizer, generation, int(config.vocab_size), language, terms), int(config.num_mel_bins)

@@ -1,0 +1,234 @@
+"""CTranslate2 in the place of torch: the same texts, limits and rules, and a converted model that is made once."""
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from wertune import engine
+from wertune.boost import TermBoost
+from wertune.config import DecodeConfig, LoraConfig
+from wertune.engine import CTranslate2Whisper, converted, load_engine, require_engine
+from wertune.errors import AdapterError, ConfigError
+from wertune.model import Whisper, add_lora, load_adapter, save_adapter
+from wertune.weights import BaseModel
+
+GREEDY = DecodeConfig(no_repeat_ngram=0)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One cache for all tests, but none of the machine's own."""
+    folder = tmp_path_factory.getbasetemp() / "engine-cache"
+    monkeypatch.setenv("WERTUNE_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tiny_whisper_folder: Path) -> BaseModel:
+    return BaseModel("tiny", tiny_whisper_folder, "sha256:tiny")
+
+
+@pytest.fixture
+def adapter(load_tiny: Callable[..., Whisper], tmp_path: Path) -> Path:
+    """One that changes what is written, saved at half its strength."""
+    tuned = add_lora(load_tiny("none"), LoraConfig(r=4), seed=0)
+    torch.manual_seed(1)
+    for parameter in tuned.model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path / "adapter"
+    save_adapter(tuned, folder, "tiny", strength=0.5)
+    return folder
+
+
+@pytest.fixture
+def served(base: BaseModel, adapter: Path) -> CTranslate2Whisper:
+    return load_engine(base, adapter, "en", quantization="float32")
+
+
+@pytest.fixture
+def torch_whisper(load_tiny: Callable[..., Whisper], adapter: Path) -> Whisper:
+    return load_adapter(load_tiny("none"), adapter)
+
+
+def _features(clips: int = 3, frames: int = 160) -> torch.Tensor:
+    torch.manual_seed(2)
+    return torch.randn(clips, 80, frames)
+
+
+@pytest.mark.parametrize("limits", [[12, 12, 12], [1, 5, 20]])
+@pytest.mark.parametrize("may_be_empty", [True, False])
+def test_greedy_in_float_it_writes_what_torch_writes(
+    served: CTranslate2Whisper, torch_whisper: Whisper, limits: list[int], may_be_empty: bool
+) -> None:
+    decode = GREEDY.model_copy(update={"may_be_empty": may_be_empty})
+    features = _features()
+    expected = torch_whisper.generate(features, limits, decode)
+    found = served.generate(features, limits, decode)
+    assert [written.text for written in found] == [written.text for written in expected]
+    assert all(len(written.log_probabilities) <= limit for written, limit in zip(found, limits, strict=True))
+    assert any(written.text for written in found)
+
+
+def test_the_adapter_is_in_it_at_its_strength(
+    served: CTranslate2Whisper, load_tiny: Callable[..., Whisper], torch_whisper: Whisper
+) -> None:
+    found, base, tuned = (
+        [written.text for written in model.generate(_features(), [12] * 3, GREEDY)]
+        for model in (served, load_tiny("none"), torch_whisper)
+    )
+    assert found == tuned != base
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_log_probabilities_are_the_mean_of_torchs(
+    served: CTranslate2Whisper, torch_whisper: Whisper, num_beams: int
+) -> None:
+    decode = GREEDY.model_copy(update={"num_beams": num_beams})
+    limits = [12, 12, 12]
+    for mine, torchs in zip(
+        served.generate(_features(), limits, decode), torch_whisper.generate(_features(), limits, decode), strict=True
+    ):
+        assert mine.text == torchs.text
+        assert len(mine.log_probabilities) == len(torchs.log_probabilities)
+        assert mine.log_probabilities[0] == pytest.approx(
+            sum(torchs.log_probabilities) / len(torchs.log_probabilities), rel=0.05
+        )
+
+
+class _Found:
+    """What the library gives for one clip."""
+
+    def __init__(self, *texts: tuple[Sequence[int], float]) -> None:
+        self.sequences_ids = [list(tokens) for tokens, _ in texts]
+        self.scores = [score for _, score in texts]
+
+
+def _words(served: CTranslate2Whisper, text: str) -> list[int]:
+    return list(served.wording.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def test_what_ended_goes_before_what_the_limit_cuts_off(served: CTranslate2Whisper) -> None:
+    long, short = _words(served, " one two three four five"), _words(served, " one")
+    best = served._best(_Found((long, -0.1), (short, -2.0)), limit=3, boost=None)
+    assert (best.text, len(best.log_probabilities)) == ("one", 2)
+    cut = served._best(_Found((long, -0.1)), limit=3, boost=None)
+    assert (cut.text, len(cut.log_probabilities)) == ("one two three", 3)
+
+
+def test_an_empty_text_is_a_text(served: CTranslate2Whisper) -> None:
+    best = served._best(_Found(([], -0.5), (_words(served, " one"), -0.6)), limit=3, boost=None)
+    assert (best.text, best.log_probabilities) == ("", (-0.5,))
+
+
+def test_a_term_among_the_finished_texts_is_preferred(served: CTranslate2Whisper) -> None:
+    said, meant = _words(served, " corp pass"), _words(served, " CorpPass")
+    boost = TermBoost([meant], bonus=2.0)
+    found = _Found((said, -0.5), (meant, -1.0))
+    assert served._best(found, 20, None).text == "corp pass"
+    assert served._best(found, 20, boost).text == "CorpPass"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "total"),
+    [((1, 2, 3), 3), ((1, 2), 0), ((9, 1, 2, 3, 9), 3), ((1, 2, 4), 1), ((1, 2, 3, 1, 2, 3, 1, 2, 3), 6)],
+)
+def test_a_texts_gain_is_that_of_its_finished_terms(tokens: Sequence[int], total: float) -> None:
+    # The second term stands within the first, and a term said twice ends all gain.
+    assert TermBoost([(1, 2, 3), (4,)], bonus=1.0).total(tokens) == total
+
+
+def test_the_gain_of_a_text_is_what_the_search_would_have_added() -> None:
+    boost = TermBoost([(1, 2, 3), (2, 4), (2,), (5, 5)], bonus=1.5)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        tokens = torch.randint(1, 7, (8,), generator=generator).tolist()
+        place, added = boost.start, 0.0
+        for token in [*tokens, 0]:  # 0 ends it
+            scores = torch.zeros(1, 8)
+            boost.add_to(scores, [place])
+            added += float(scores[0, token])
+            place = boost.after(place, token)
+        assert boost.total(tokens) == pytest.approx(added)
+
+
+def test_the_converted_model_is_made_once_and_mended_where_damaged(
+    base: BaseModel, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = converted(base, adapter, "en", "float32")
+    made = (folder / "model.bin").read_bytes()
+    conversions: list[Any] = []
+    real = engine._convert
+    monkeypatch.setattr(engine, "_convert", lambda *given: (conversions.append(given), real(*given)))
+    assert converted(base, adapter, "en", "float32") == folder
+    assert not conversions
+    (folder / "model.bin").write_bytes(made[:-9])
+    assert converted(base, adapter, "en", "float32") == folder
+    assert (folder / "model.bin").read_bytes() == made
+    assert len(conversions) == 1
+
+
+def test_another_strength_base_or_rounding_is_another_model(
+    base: BaseModel, adapter: Path, load_tiny: Callable[..., Whisper], tmp_path: Path
+) -> None:
+    save_adapter(load_adapter(load_tiny("none"), adapter), tmp_path / "weaker", "tiny", strength=0.5)
+    folders = {
+        converted(base, adapter, "en", "float32"),
+        converted(base, adapter, "en", "int8"),
+        converted(base, tmp_path / "weaker", "en", "float32"),
+        converted(BaseModel("tiny", base.path, "sha256:other"), adapter, "en", "float32"),
+    }
+    assert len(folders) == 4
+
+
+def test_many_at_once_get_one_whole_folder(
+    base: BaseModel, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path))
+    found: list[Path] = []
+    work = [threading.Thread(target=lambda: found.append(converted(base, adapter, "en", "int8"))) for _ in range(3)]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert len(found) == 3
+    assert len(set(found)) == 1
+    assert [path.name for path in (tmp_path / "engines").iterdir() if path.is_dir()] == [found[0].name]
+    assert {path.suffix for path in found[0].iterdir()} == {".bin", ".json"}
+
+
+def test_a_failed_conversion_leaves_nothing(
+    base: BaseModel, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(engine, "merged", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        converted(base, adapter, "en")
+    assert not [path for path in (tmp_path / "engines").iterdir() if path.is_dir()]
+
+
+def test_an_adapter_that_is_not_whole_is_refused(base: BaseModel, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=r"lacks adapter_config\.json, adapter_model\.safetensors"):
+        load_engine(base, tmp_path / "none", "en")
+
+
+def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_engine("torch")
+    require_engine("ctranslate2")
+    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    require_engine("torch")
+    with pytest.raises(ConfigError, match=r"engine is ctranslate2, but .*pip install 'wertune\[ctranslate2\]'"):
+        require_engine("ctranslate2")
+
+
+def test_the_command_line_starts_without_it() -> None:
+    import subprocess
+
+    code = "import sys, wertune.__main__, wertune.engine; print('ctranslate2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
