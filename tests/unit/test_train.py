@@ -147,6 +147,25 @@ def test_a_seed_gives_identical_losses_whatever_was_drawn_before(load_tiny: Load
     assert first != other
 
 
+def test_checkpointed_layers_train_the_same(
+    load_tiny: LoadTiny, clips: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, checkpointed = configured({}), configured({"train.gradient_checkpointing": True})
+    expected = _losses(_train(load_tiny, plain, _data(clips))[1])
+    told: list[bool] = []
+    checkpoint_layers = Whisper.checkpoint_layers
+
+    def listening(self: Whisper, checkpointed: bool) -> None:
+        told.append(checkpointed)
+        checkpoint_layers(self, checkpointed)
+
+    monkeypatch.setattr(Whisper, "checkpoint_layers", listening)
+    found = _losses(_train(load_tiny, checkpointed, _data(clips))[1])
+    assert told == [True]
+    for losses, others in zip(found, expected, strict=True):
+        assert losses == pytest.approx(others, rel=1e-4)
+
+
 def _as_text(batches: Any) -> list[tuple[list[list[int]], float]]:
     return [(batch.labels.tolist(), batch.features.double().sum().item()) for batch in batches]
 
