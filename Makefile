@@ -36,7 +36,7 @@ integration: .venv/.ready
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration tests/gpu -q --durations=10
 
 bench: .venv/.ready
-	$(BIN)/python -m wertune bench
+	$(BIN)/python -m wertune bench --model-uri "$(MODEL_URI)"
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

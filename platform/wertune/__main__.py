@@ -294,12 +294,13 @@ def evaluate(project: Path, model_uri: str, base: str, manifest: str, engine: st
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("docs"), show_default=True, help="folder of results"
 )
-def bench(project: Path, out: Path) -> None:
+@click.option("--model-uri", default="", help="a registered version whose serving is measured too; empty: none")
+def bench(project: Path, out: Path, model_uri: str) -> None:
     """Ours beside the field's recipe in one run, as ratios, and the time of the gates' bootstrap."""
     from wergate.bench import bench_bootstrap
     from wertune.bench import bench as run
 
-    _say(run(project, out))
+    _say(run(project, out, model_uri))
     _say(bench_bootstrap())
 
 

@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import WhisperForConditionalGeneration
 
-from wertune.bench import levers, memory, page
+from wertune.bench import levers, memory, page, search
 from wertune.bench.clips import batches
 from wertune.bench.counted import OURS, RECIPES, SHAPES, Count, LiveBytes, Shape
 from wertune.bench.counted import count as count_bytes
@@ -141,7 +141,28 @@ def test_serving_rows_say_how_many_times_less_they_take_than_the_pipeline_at_the
     rows = [
         ServingRow(name, batch, cpu, 2 * cpu, 100.0, 200.0, 0.1)
         for batch, theirs in ((1, 0.2), (16, 0.1))
-        for name, cpu in ((f"{PIPELINE}, float32", theirs), ("ours", 0.02))
+        for name, cpu in ((PIPELINE, theirs), ("ours", 0.02))
     ]
     lines = as_table(rows).splitlines()[2:]
     assert [line.split("|")[-2].strip() for line in lines] == ["1.0", "10.0", "1.0", "5.0"]
+
+
+def test_their_search_is_counted_in_full_and_by_the_epochs_that_asha_granted_ours() -> None:
+    ours = search.OurSearch(seconds=10.0, epochs=20, best_wer=0.2, best_point={"lora.r": 4})
+    theirs = [
+        search.TheirTrial({"lora.r": 8}, start_s=2.0, epochs_s=40.0, wers=(0.3, 0.25)),
+        search.TheirTrial({"lora.r": 4}, start_s=4.0, epochs_s=40.0, wers=(0.3, 0.21)),
+    ]
+    in_full, granted = search.rows(ours, theirs)
+    assert in_full.ratios == [pytest.approx((16 * 3 + 64 * 10) / 10)]
+    assert granted.ratios == [pytest.approx((16 * 3 + 20 * 10) / 10)]
+    text = search.as_markdown(ours, theirs)
+    assert "ours 20.0 %, theirs with the same configuration 21.0 %, the best of those run 21.0 %" in text
+
+
+def test_both_searches_get_sixteen_configurations_within_the_space() -> None:
+    points = search.configurations()
+    assert len(points) == 16
+    assert len({point["train.learning_rate"] for point in points}) == 16
+    assert all(search.RATES.low <= point["train.learning_rate"] <= search.RATES.high for point in points)
+    assert {point["lora.r"] for point in points} <= set(search.RANKS.choices)

@@ -7,12 +7,13 @@ from which tables and picture are made.
 from pathlib import Path
 
 
-def bench(folder: Path, out: Path) -> str:
+def bench(folder: Path, out: Path, model_uri: str = "") -> str:
     """Runs everything, and writes `benchmarks.json`, `.md` and `.png` into `out`; returns the page."""
     # Here, because a cold worker imports this package too, and is to pay for no more than a trial's own modules.
-    from wertune.bench import levers, memory, page, search, start_up, training
+    from wertune.bench import levers, memory, page, search, serving, start_up, training
     from wertune.prepare import load_project, prepare
 
     prepared = prepare(folder, load_project(folder))
     sections = [part.section(prepared) for part in (training, levers, search, start_up, memory)]
+    sections.append(serving.section(folder, model_uri))
     return page.write(out, page.setting(prepared), sections)

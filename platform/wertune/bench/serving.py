@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from transformers import WhisperFeatureExtractor, pipeline
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
+from wertune.bench.rows import Row, Section
 from wertune.config import ContextConfig, DecodeConfig, TrialConfig
 from wertune.engine import converted
 from wertune.evaluate import Transcriber, transcribe_samples
@@ -31,7 +32,9 @@ from wertune.wording import load_wording
 
 CLIPS = 48
 BATCHES = (1, 16)
-PIPELINE, FASTER_WHISPER = "transformers' pipeline, 30 s", "faster-whisper int8, 30 s"
+# In float32, as OpenAI's checkpoints say and the pipeline loads them; in bfloat16 it is measured too.
+PIPELINE, FASTER_WHISPER = "transformers' pipeline, 30 s, float32", "faster-whisper int8, 30 s"
+WITHOUT = "Serving is measured on a registered version: `python -m wertune bench --model-uri models:/sg_gov/1`."
 
 Transcribe = Callable[[Sequence[Samples]], list[str]]
 
@@ -62,6 +65,36 @@ class ServingRow:
         ]
 
 
+def section(folder: Path, model_uri: str) -> Section:
+    """A registered version on one thread, in a request of one clip and of sixteen; no more than a hint without one."""
+    if not model_uri:
+        return Section("serving", [], WITHOUT)
+    measured = bench_version(folder, model_uri)
+    return Section("serving", [asdict(row) for row in measured], as_markdown(measured), ratios(measured))
+
+
+def ratios(measured: Sequence[ServingRow]) -> tuple[Row, ...]:
+    """Processor time for a second of audio: the pipeline's, and CTranslate2's with one beam, as the pipeline has."""
+    cpu = {(row.name, row.batch): row.cpu_per_audio_s for row in measured}
+    pairs = {batch: (cpu[PIPELINE, batch], cpu[_ours_named("ctranslate2", 1), batch]) for batch in BATCHES}
+    return tuple(Row.of_pairs(f"serving, {n} a request, greedy", "CPU s/s", [pair]) for n, pair in pairs.items())
+
+
+def _ours_named(engine: str, beams: int) -> str:
+    return f"ours, {engine}, {beams} beam{'s' if beams > 1 else ''}"
+
+
+def as_markdown(measured: Sequence[ServingRow]) -> str:
+    """How it was measured, and the table."""
+    return (
+        f"Serving: a registered version on {CLIPS} test clips, one thread, in turn in one process, all with the same "
+        "adapter. CPU s/s is processor time for a second of audio; a latency is of a whole request. faster-whisper "
+        "takes one recording after the other. One beam is greedy, like the pipeline; the version's own beams are its "
+        "registered settings, with terms boosted while a text is written (torch) or among finished ones (CTranslate2)."
+        f"\n\n{as_table(measured)}"
+    )
+
+
 def bench_version(folder: Path, model_uri: str, clips: int = CLIPS, threads: int = 1) -> list[ServingRow]:
     """A registered version on the test clips of the project in `folder`."""
     served = load_registered(model_uri, "torch")
@@ -78,7 +111,7 @@ def bench_adapter(
 def as_table(rows: Sequence[ServingRow]) -> str:
     """The rows as Markdown; the last column says how many times less processor time than the pipeline's each takes."""
     header = ["", "clips a request", "CPU s/s", "wall s/s", "p50", "p99", "WER", "times less CPU"]
-    pipelines = {row.batch: row.cpu_per_audio_s for row in rows if row.name.startswith(PIPELINE)}
+    pipelines = {row.batch: row.cpu_per_audio_s for row in rows if row.name == PIPELINE}
     return markdown_table([header, *(row.cells(pipelines[row.batch]) for row in rows)])
 
 
@@ -88,7 +121,7 @@ def _bench(
     recordings = prepared.dataset["test"]
     recordings = recordings[:: max(1, len(recordings) // clips)][:clips]
     with _threads(threads), tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
-        ways = _ways(prepared, settings, adapter, Path(scratch), recordings[0].samples())
+        ways = _ways(prepared, settings, adapter, Path(scratch))
         return [_measured(prepared, way, recordings, batch) for batch in BATCHES for way in ways.items()]
 
 
@@ -102,19 +135,19 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _ways(
-    prepared: Prepared, settings: Mapping[str, Any], adapter: Path, scratch: Path, clip: Samples
-) -> dict[str, Transcribe]:
+def _ways(prepared: Prepared, settings: Mapping[str, Any], adapter: Path, scratch: Path) -> dict[str, Transcribe]:
     """Every way to serve the adapter, loaded, by name."""
     decode = DecodeConfig.model_validate(settings["decode"])
     context = ContextConfig.model_validate(settings["context"])
-    name, theirs = _pipeline(prepared, adapter, decode, clip)
-    ways = {name: theirs, FASTER_WHISPER: _faster_whisper(prepared, adapter, scratch)}
+    ways = {PIPELINE: _pipeline(prepared, adapter, decode, torch.float32)}
+    if product_dtype(torch.device("cpu")) == torch.bfloat16:
+        ways[PIPELINE.replace("float32", "bfloat16")] = _pipeline(prepared, adapter, decode, torch.bfloat16)
+    ways[FASTER_WHISPER] = _faster_whisper(prepared, adapter, scratch)
     greedy = decode.model_copy(update={"num_beams": 1})
     for engine in ("torch", "ctranslate2"):
         whisper = load_served(settings, adapter, engine).whisper
-        ways[f"ours, {engine}, as registered: {decode.num_beams} beams"] = _ours(whisper, context, decode)
-        ways[f"ours, {engine}, one beam"] = _ours(whisper, context, greedy)
+        for settings_of in (decode, greedy):
+            ways[_ours_named(engine, settings_of.num_beams)] = _ours(whisper, context, settings_of)
     return ways
 
 
@@ -122,25 +155,19 @@ def _ours(whisper: Transcriber, context: ContextConfig, decode: DecodeConfig) ->
     return lambda clips: [found.text for found in transcribe_samples(whisper, clips, context, decode)]
 
 
-def _pipeline(prepared: Prepared, adapter: Path, decode: DecodeConfig, clip: Samples) -> tuple[str, Transcribe]:
-    """The field's usual way, greedy, in whichever number format is faster here."""
+def _pipeline(prepared: Prepared, adapter: Path, decode: DecodeConfig, dtype: torch.dtype) -> Transcribe:
+    """The field's usual way, greedy."""
     path, language = prepared.base.path, prepared.project.language
-    found = []
-    for dtype in dict.fromkeys((torch.float32, product_dtype(torch.device("cpu")))):
-        model = merged(path, adapter, language).to(dtype)
-        speech = pipeline(
-            "automatic-speech-recognition",
-            model=model,
-            tokenizer=load_wording(path, language)[0].tokenizer,
-            feature_extractor=WhisperFeatureExtractor.from_pretrained(path, local_files_only=True),
-            dtype=dtype,
-            device="cpu",
-        )
-        way = _asked(speech, decode, language if model.generation_config.is_multilingual else "")
-        way([clip])
-        found.append((_cpu_seconds(way, [clip] * 2), f"{PIPELINE}, {str(dtype)[6:]}", way))
-    _, name, way = min(found, key=lambda each: each[0])
-    return name, way
+    model = merged(path, adapter, language).to(dtype)
+    speech = pipeline(
+        "automatic-speech-recognition",
+        model=model,
+        tokenizer=load_wording(path, language)[0].tokenizer,
+        feature_extractor=WhisperFeatureExtractor.from_pretrained(path, local_files_only=True),
+        dtype=dtype,
+        device="cpu",
+    )
+    return _asked(speech, decode, language if model.generation_config.is_multilingual else "")
 
 
 def _asked(speech: Any, decode: DecodeConfig, language: str) -> Transcribe:
@@ -180,12 +207,6 @@ def _faster_whisper(prepared: Prepared, adapter: Path, scratch: Path) -> Transcr
         return texts
 
     return transcribe
-
-
-def _cpu_seconds(transcribe: Transcribe, clips: Sequence[Samples]) -> float:
-    started = time.process_time()
-    transcribe(clips)
-    return time.process_time() - started
 
 
 def _measured(
