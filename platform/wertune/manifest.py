@@ -36,6 +36,7 @@ class Row(BaseModel):
     speaker: str = ""
     terms: tuple[str, ...] = ()
     channel: str = ""
+    weight: int = Field(1, ge=1, le=100, description="how often a pass over a training split holds the clip")
 
 
 @dataclass(frozen=True)

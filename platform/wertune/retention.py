@@ -41,7 +41,8 @@ def build_retention(project_dir: Path, out: Path, config: SynthesisConfig) -> di
     fixed = [prompt.only for prompt in prompts]
     for prompt, split in zip(prompts, assign(keys, fixed, known, config.retention, config.seed), strict=True):
         if split is not None:
-            rows.setdefault(split, []).append(_write(out, split, prompt, config.bitrate_kbps))
+            weight = {"weight": config.retention.replay_weight} if split == "replay" else {}
+            rows.setdefault(split, []).append(_write(out, split, prompt, config.bitrate_kbps) | weight)
     return rows
 
 

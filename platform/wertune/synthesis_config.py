@@ -49,6 +49,7 @@ class RetentionSizes(Frozen):
     validation: int = Field(60, ge=1)
     test: int = Field(80, ge=1)
     replay: int = Field(350, ge=0, description="at most")
+    replay_weight: int = Field(1, ge=1, le=100, description="of a human recording beside a synthetic one")
 
 
 class ClipCounts(Frozen):

@@ -312,13 +312,15 @@ class Drawn:
 
 
 def _draw(clips: Sequence[Recording], count: int, seed: int, epoch: int) -> list[Drawn]:
-    """The epoch's `count` clips: shuffled passes over all clips, dealt out from epoch to epoch."""
+    """The epoch's `count` clips: shuffled passes over all clips, each by its weight, dealt out from epoch to epoch."""
+    held = [(clip, copy) for clip in clips for copy in range(clip.row.weight)]
     dealt: list[Drawn] = []
     position = (epoch - 1) * count
     while len(dealt) < count:
-        lap, start = divmod(position + len(dealt), len(clips))
-        order = np.random.default_rng([seed, lap]).permutation(len(clips))
-        dealt += [Drawn(clips[int(i)], lap) for i in order[start : start + count - len(dealt)]]
+        lap, start = divmod(position + len(dealt), len(held))
+        order = np.random.default_rng([seed, lap]).permutation(len(held))
+        chosen = (held[int(i)] for i in order[start : start + count - len(dealt)])
+        dealt += [Drawn(clip, lap * clip.row.weight + copy) for clip, copy in chosen]
     return dealt
 
 

@@ -398,6 +398,14 @@ def test_every_clip_comes_exactly_once_an_epoch(
     assert sorted(map(len, batches))[1:] == [batch_size] * (len(batches) - 1)
 
 
+def test_a_clip_comes_as_often_as_its_weight_says(many_clips: list[Recording]) -> None:
+    heavy = replace(many_clips[0], row=many_clips[0].row.model_copy(update={"weight": 3}))
+    data = _data([heavy, *many_clips[1:5]])
+    config = configured({"train.clips_per_epoch": 5})
+    turns = Counter(clip for epoch in range(1, 8) for clip in _flat(_numbers(config, data, epoch)))
+    assert turns == {0: 15, 1: 5, 2: 5, 3: 5, 4: 5}  # five passes over seven
+
+
 @settings(max_examples=15)
 @given(count=st.integers(1, 9), wanted=st.integers(1, 12), seed=st.integers(0, 99))
 def test_clips_are_dealt_out_over_the_epochs(many_clips: list[Recording], count: int, wanted: int, seed: int) -> None:
