@@ -42,12 +42,12 @@ class Rules:
 class _Step:
     """The decoder for one more token of each text, with what it has heard and written so far.
 
-    Its weights are unpacked once, adapters and all: every token is a product with a few rows only.
+    Its weights are unpacked once, adapters and all, unless they are kept so: every token is a product with a few rows.
     """
 
     def __init__(self, model: LeanWhisper, states: Tensor, beams: int) -> None:
         self._model, self._beams, self._length = model, beams, 0
-        self._layers = [_Unpacked(layer) for layer in model.decoder_layers]
+        self._layers: list[Unpacked] = model.kept or unpacked(model)
         self._heard = [layer.hear(states) for layer in self._layers]
         self._written: list[tuple[Tensor, Tensor] | None] = [None] * len(self._layers)
 
@@ -83,7 +83,12 @@ class _Step:
             self._heard = [(keys[kept], values[kept]) for keys, values in self._heard]
 
 
-class _Unpacked:
+def unpacked(model: LeanWhisper) -> list["Unpacked"]:
+    """The decoder's layers as its model has them now."""
+    return [Unpacked(layer) for layer in model.decoder_layers]
+
+
+class Unpacked:
     """A layer of the decoder whose products are plain ones."""
 
     def __init__(self, layer: Layer) -> None:

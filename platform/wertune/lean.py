@@ -153,9 +153,14 @@ class Attention:
 
     def join(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Of (batch, heads, rows, head_dim) each, as (batch, rows, d_model)."""
-        scores = (queries * self.head_dim**-0.5) @ keys.transpose(-1, -2)
-        weights = torch.softmax(scores if mask is None else scores + mask, dim=-1)
-        return (weights @ values).transpose(1, 2).flatten(-2)
+        attend = plain_attention if queries.device.type == "cpu" else functional.scaled_dot_product_attention
+        return attend(queries, keys, values, mask).transpose(1, 2).flatten(-2)
+
+
+def plain_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """What PyTorch's fused attention gives, in a third of its time on CPUs with bfloat16 (README)."""
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+    return torch.softmax(scores if mask is None else scores + mask, dim=-1) @ values
 
 
 class Layer:
@@ -185,6 +190,8 @@ class LeanWhisper:
     def __init__(self, model: WhisperForConditionalGeneration, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.checkpointed = False
+        # The decoder's layers as decoding.py has unpacked them, where nothing changes between texts; else None.
+        self.kept: list[Any] | None = None
         self._encoder, self._decoder, self._projection = model.model.encoder, model.model.decoder, model.proj_out
         self.encoder_layers = [Layer(layer, dtype) for layer in self._encoder.layers]
         self.decoder_layers = [Layer(layer, dtype) for layer in self._decoder.layers]

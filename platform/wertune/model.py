@@ -27,7 +27,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from wertune.config import DecodeConfig, LoraConfig, TrainConfig
-from wertune.decoding import beam_search
+from wertune.decoding import beam_search, unpacked
 from wertune.errors import AdapterError, BaseModelError, ConfigError
 from wertune.files import share_mode, storing
 from wertune.lean import LeanWhisper
@@ -115,6 +115,13 @@ class Whisper:
     def checkpoint_layers(self, checkpointed: bool) -> None:
         """Whether `loss` keeps no more of each layer than its input: less memory, a third more products."""
         self._lean.checkpointed = checkpointed
+
+    def keep_unpacked(self) -> None:
+        """For serving, where no weight changes any more: the decoder is unpacked now, and not for every request.
+
+        It takes no more memory than the writing of a text does.
+        """
+        self._lean.kept = unpacked(self._lean)
 
     def encode(self, features: torch.Tensor) -> torch.Tensor:
         """Encoder states (batch, positions, d_model) of log-mel features (batch, mel_bins, 2 x positions)."""

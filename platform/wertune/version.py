@@ -52,8 +52,10 @@ def load_served(settings: Mapping[str, Any], adapter: Path, engine: Engine) -> S
 
 def _in_torch(settings: Mapping[str, Any], adapter: Path) -> Whisper:
     terms = settings.get("terms", ())
-    whisper = load_whisper(_base(settings).path, settings["language"], settings["quantization"], terms=terms)
-    return load_adapter(whisper, adapter)
+    base = load_whisper(_base(settings).path, settings["language"], settings["quantization"], terms=terms)
+    whisper = load_adapter(base, adapter)
+    whisper.keep_unpacked()
+    return whisper
 
 
 def _in_ctranslate2(settings: Mapping[str, Any], adapter: Path) -> Transcriber:

@@ -10,6 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from wertune.config import DecodeConfig, LoraConfig
 from wertune.decoding import beam_search
+from wertune.lean import plain_attention
 from wertune.model import Whisper, add_lora
 
 LoadTiny = Callable[..., Whisper]
@@ -149,3 +150,24 @@ def test_no_loop_is_written(load_tiny: LoadTiny, num_beams: int) -> None:
     pairs, kept_pairs = (list(pairwise(found.tokens)) for found in (plain, kept))
     assert len(set(pairs)) < len(pairs)
     assert len(set(kept_pairs)) == len(kept_pairs)
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_a_kept_decoder_writes_the_same_and_is_not_unpacked_again(
+    load_tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch, quantization: str
+) -> None:
+    whisper = _adapted(load_tiny, quantization)
+    whisper.model.eval()
+    before = whisper.generate(_features(), [12, 12], DecodeConfig(num_beams=2))
+    whisper.keep_unpacked()
+    monkeypatch.setattr("wertune.decoding.unpacked", lambda model: pytest.fail("unpacked again"))
+    assert whisper.generate(_features(), [12, 12], DecodeConfig(num_beams=2)) == before
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_plain_attention_is_pytorchs_own(masked: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, keys, values = (torch.randn(2, 3, rows, 16, generator=generator) for rows in (5, 7, 7))
+    mask = torch.randn(5, 7, generator=generator) if masked else None
+    expected = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, mask)
+    torch.testing.assert_close(plain_attention(queries, keys, values, mask), expected)
