@@ -22,7 +22,7 @@ from mlflow.types.schema import AnyType
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.config import Engine, ServingConfig, TrialConfig, parse
 from wertune.engine import PACKAGES
-from wertune.errors import WertuneError
+from wertune.errors import TrackingError, WertuneError
 from wertune.evaluate import transcribe_samples
 from wertune.prepare import Prepared
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
@@ -149,9 +149,16 @@ def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Pre
 
 
 def load_registered(uri: str, engine: str = "") -> Served:
-    """The very artefact that `models:/…` serves, to be scored; `engine` in the place of its own where it is given."""
+    """The very artefact that `models:/…` serves, to be scored; `engine` in the place of its own where it is given.
+
+    Raises TrackingError where there is no such version.
+    """
     override = {"serving": {"engine": engine}} if engine else None
-    model = mlflow.pyfunc.load_model(uri, model_config=override).unwrap_python_model()
+    try:
+        model = mlflow.pyfunc.load_model(uri, model_config=override).unwrap_python_model()
+    except MlflowException as error:
+        rule = "must be a registered version, such as models:/sg_gov/1"
+        raise TrackingError(f"model_uri is {uri}, but {rule}: {error.message}") from None
     served: Served = model.served
     return served
 

@@ -58,7 +58,6 @@ def _train(
             _log_adapter(whisper, config.lora.strength, prepared, log)
             log.metrics(best_metrics(result), step=result.epoch)
         log.metrics(result.metrics() | {"peak_memory_mb": peak_memory_mb(whisper)}, step=result.epoch)
-        _give_back_memory()
         if after_epoch is not None:
             after_epoch(result)
 
@@ -118,7 +117,10 @@ def keep_freed_memory() -> None:
 
 
 def _give_back_memory() -> None:
-    """Returns freed activations to the system now and then: a worker that keeps them grew by a gigabyte a trial."""
+    """Returns freed activations to the system: a worker that kept them grew by a gigabyte a trial.
+
+    Between trials alone: within one nothing grows, and to give back and take again is a second of every epoch.
+    """
     gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import WhisperForConditionalGeneration
 
-from wertune.bench import levers, memory, page, search
+from wertune.bench import levers, memory, page, search, serving
 from wertune.bench.clips import batches
 from wertune.bench.counted import OURS, RECIPES, SHAPES, Count, LiveBytes, Shape
 from wertune.bench.counted import count as count_bytes
@@ -18,6 +18,7 @@ from wertune.bench.peer import PeerRecipe, at_context
 from wertune.bench.rows import Row, Section
 from wertune.bench.serving import PIPELINE, ServingRow, as_table
 from wertune.config import LoraConfig
+from wertune.errors import ConfigError
 from wertune.evaluate import EvaluationSet
 from wertune.manifest import Recording
 from wertune.model import Whisper
@@ -166,3 +167,12 @@ def test_both_searches_get_sixteen_configurations_within_the_space() -> None:
     assert len({point["train.learning_rate"] for point in points}) == 16
     assert all(search.RATES.low <= point["train.learning_rate"] <= search.RATES.high for point in points)
     assert {point["lora.r"] for point in points} <= set(search.RANKS.choices)
+
+
+def test_serving_without_a_version_is_a_hint_and_without_the_package_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert serving.section(tmp_path, "").markdown == serving.WITHOUT
+    monkeypatch.setattr(serving, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="faster_whisper is not installed; run `pip install faster-whisper`"):
+        serving.section(tmp_path, "models:/any/1")

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 import wertune.serve
 from wertune.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.config import ServingConfig
-from wertune.errors import ConfigError, RequestError
+from wertune.errors import ConfigError, RequestError, TrackingError
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
 
 LIMITS = ServingConfig()
@@ -496,3 +497,13 @@ def test_in_process_a_fault_of_the_model_shows_itself(model: Any, monkeypatch: p
     monkeypatch.setattr(wertune.serve, "transcribe_samples", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.predict([{"audio": WAV}])
+
+
+def test_a_version_that_is_not_there_is_named(tmp_path: Path) -> None:
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    try:
+        with pytest.raises(TrackingError, match="model_uri is models:/nothing/7, but must be a registered version"):
+            wertune.serve.load_registered("models:/nothing/7")
+    finally:
+        mlflow.set_tracking_uri(before)

@@ -14,6 +14,6 @@ def bench(folder: Path, out: Path, model_uri: str = "") -> str:
     from wertune.prepare import load_project, prepare
 
     prepared = prepare(folder, load_project(folder))
+    served = serving.section(folder, model_uri)  # first: what is wrong with the version is said at once
     sections = [part.section(prepared) for part in (training, levers, search, start_up, memory)]
-    sections.append(serving.section(folder, model_uri))
-    return page.write(out, page.setting(prepared), sections)
+    return page.write(out, page.setting(prepared), [*sections, served])

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.bench.rows import Row, Section
 from wertune.config import ContextConfig, DecodeConfig, TrialConfig
 from wertune.engine import converted
+from wertune.errors import ConfigError
 from wertune.evaluate import Transcriber, transcribe_samples
 from wertune.manifest import Recording
 from wertune.metrics import score
@@ -69,6 +71,9 @@ def section(folder: Path, model_uri: str) -> Section:
     """A registered version on one thread, in a request of one clip and of sixteen; no more than a hint without one."""
     if not model_uri:
         return Section("serving", [], WITHOUT)
+    if find_spec("faster_whisper") is None:
+        remedy = "run `pip install faster-whisper`, or leave --model-uri empty"
+        raise ConfigError(f"--model-uri is {model_uri}, but the package faster_whisper is not installed; {remedy}")
     measured = bench_version(folder, model_uri)
     return Section("serving", [asdict(row) for row in measured], as_markdown(measured), ratios(measured))
 
