@@ -127,15 +127,14 @@ def assess(prepared: Prepared, served: Served, version: RegisteredVersion) -> tu
     sets = made_up_words(whisper, prepared, context, decode)
     comparisons = {}
     for split, before in baseline_scores(prepared, SCORED_SPLITS).items():
-        after = _scored(prepared, whisper, split, served)
+        after = score_split(prepared, whisper, split, context, decode)
         comparisons[split] = Comparison(before, after)
         sets[split] = set_report(prepared, after, prepared.dataset.digest(split))
     peak_mb = peak_memory_mb(whisper)
     artefact = served.artefact()
     if served.engine != "torch":
-        sets[ARTEFACT_SET] = set_report(
-            prepared, _scored(prepared, artefact, "test", served), prepared.dataset.digest("test")
-        )
+        scores = score_split(prepared, artefact, "test", context, decode)
+        sets[ARTEFACT_SET] = set_report(prepared, scores, prepared.dataset.digest("test"))
     base = prepared.whisper(prepared.project.trial.quantization)
     base_speed = real_time_factor(base, clips, FULL_CONTEXT, baseline_decode(decode))
     report = EvalReport(
@@ -162,9 +161,12 @@ def assess(prepared: Prepared, served: Served, version: RegisteredVersion) -> tu
     return report, comparisons
 
 
-def _scored(prepared: Prepared, whisper: Transcriber, split: str, served: Served) -> Scores:
-    features = prepared.evaluation_set(split, served.context, whisper.mel_bins)
-    return score_set(whisper, features, served.decode, prepared.normalise, prepared.finder)
+def score_split(
+    prepared: Prepared, whisper: Transcriber, split: str, context: ContextConfig, decode: DecodeConfig
+) -> Scores:
+    """One split transcribed and scored."""
+    clips = prepared.evaluation_set(split, context, whisper.mel_bins)
+    return score_set(whisper, clips, decode, prepared.normalise, prepared.finder)
 
 
 def _provenance(prepared: Prepared, served: Served, adapter: str, version: RegisteredVersion) -> Provenance:

@@ -11,12 +11,10 @@ from typing import Any
 import optuna
 import yaml
 
-from wertune.assess import assess
+from wertune.assess import assess, score_split
 from wertune.baseline import EVALUATION_SPLITS, Transcribe, baseline_scores
 from wertune.config import (
     BaseModelConfig,
-    ContextConfig,
-    DecodeConfig,
     ProjectConfig,
     TrialConfig,
     flatten,
@@ -24,7 +22,6 @@ from wertune.config import (
 )
 from wertune.errors import WertuneError
 from wertune.eval_report import ARTEFACT_SET
-from wertune.evaluate import Transcriber, score_set
 from wertune.figures import search_figures
 from wertune.metrics import Scores
 from wertune.model import load_adapter
@@ -168,14 +165,6 @@ def final_evaluation(
             comparisons[split] = Comparison(baseline[split], after)
             _log_comparison(run, split, comparisons[split])
     return comparisons
-
-
-def score_split(
-    prepared: Prepared, whisper: Transcriber, split: str, context: ContextConfig, decode: DecodeConfig
-) -> Scores:
-    """One split transcribed and scored."""
-    clips = prepared.evaluation_set(split, context, whisper.mel_bins)
-    return score_set(whisper, clips, decode, prepared.normalise, prepared.finder)
 
 
 def _folder_mb(folder: Path) -> float:

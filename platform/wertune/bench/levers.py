@@ -100,7 +100,7 @@ def as_markdown(training: Found, evaluation: Found) -> str:
 
 def _table(found: Found) -> str:
     medians = {name: statistics.median(values) for name, values in found.items()}
-    first, before = next(iter(medians.values())), next(iter(medians.values()))
+    first = before = next(iter(medians.values()))
     rows = [["", "clips/s", "times the line above", "times the first"]]
     for name, value in medians.items():
         rows.append([name, f"{value:.3g}", f"{value / before:.2f}", f"{value / first:.2f}"])
