@@ -3,15 +3,30 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import yaml
+from packaging.markers import Marker
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def _locked() -> dict[str, str]:
+    """The lock's versions for the Python of conda.yaml; a package may be locked once for each range of Pythons."""
     lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
-    return {package["name"]: package["version"] for package in lock["package"] if "version" in package}
+    packages = [package for package in lock["package"] if "version" in package and _is_for_conda(package)]
+    return {package["name"]: package["version"] for package in packages}
+
+
+def _is_for_conda(package: dict[str, Any]) -> bool:
+    python = {"python_full_version": f"{_conda_python()}.9", "python_version": _conda_python()}
+    markers = package.get("resolution-markers", [])
+    return not markers or any(Marker(marker).evaluate(python) for marker in markers)
+
+
+def _conda_python() -> str:
+    environment = yaml.safe_load((ROOT / "conda.yaml").read_text(encoding="utf-8"))
+    return next(entry.partition("=")[2] for entry in environment["dependencies"] if str(entry).startswith("python="))
 
 
 def _conda_pins() -> dict[str, str]:
