@@ -6,7 +6,6 @@ boost of terms, so terms are boosted among the texts that its beam search has fi
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -118,6 +117,8 @@ class CTranslate2Whisper:
             beam_size=decode.num_beams,
             num_hypotheses=decode.num_beams,
             no_repeat_ngram_size=decode.no_repeat_ngram,
+            # Sums, not the library's means: its mean of no token at all is minus infinity, and no beam would be empty.
+            length_penalty=0,
             # The library writes at most half of it, and knows one limit for all.
             max_length=2 * max(token_limits),
             suppress_tokens=list(rules.never),
@@ -145,19 +146,16 @@ class CTranslate2Whisper:
 
     def _best(self, found: Any, limit: int, boost: TermBoost | None) -> Written:
         """The likeliest text, boost included; as in torch, what ended by itself goes before what its limit cut off."""
-        ranked = [_ranked(ids, mean, limit, boost) for ids, mean in zip(found.sequences_ids, found.scores, strict=True)]
+        ranked = [_ranked(ids, sum_, limit, boost) for ids, sum_ in zip(found.sequences_ids, found.scores, strict=True)]
         ended, _, mean, tokens = max(ranked, key=lambda each: each[:2])
         return Written(self.wording.text(tokens), (mean,) * (len(tokens) + ended))
 
 
 def _ranked(
-    tokens: list[int], mean: float, limit: int, boost: TermBoost | None
+    tokens: list[int], log_prob: float, limit: int, boost: TermBoost | None
 ) -> tuple[bool, float, float, list[int]]:
     """Whether a text ended within its limit, its score, its mean log-probability, and its tokens without the end."""
     ended = len(tokens) < limit
+    mean = log_prob / (len(tokens) + ended)
     gained = boost.total(tokens) if boost else 0.0
-    return ended, mean + gained / (len(tokens) + ended), _finite(mean), tokens[:limit]
-
-
-def _finite(mean: float) -> float:
-    return mean if math.isfinite(mean) else 0.0
+    return ended, mean + gained / (len(tokens) + ended), mean, tokens[:limit]

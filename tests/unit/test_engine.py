@@ -1,5 +1,6 @@
 """CTranslate2 in the place of torch: the same texts, limits and rules, and a converted model that is made once."""
 
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import WhisperForConditionalGeneration
 
 from wertune import engine
 from wertune.boost import TermBoost
@@ -122,8 +124,27 @@ def test_what_ended_goes_before_what_the_limit_cuts_off(served: CTranslate2Whisp
 
 
 def test_an_empty_text_is_a_text(served: CTranslate2Whisper) -> None:
-    best = served._best(_Found(([], -0.5), (_words(served, " one"), -0.6)), limit=3, boost=None)
+    best = served._best(_Found(([], -0.5), (_words(served, " one"), -1.2)), limit=3, boost=None)
     assert (best.text, best.log_probabilities) == ("", (-0.5,))
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_where_the_end_is_likeliest_nothing_is_written(
+    tiny_whisper_folder: Path, adapter: Path, tmp_path: Path, num_beams: int
+) -> None:
+    """The library's mean over no token at all is minus infinity, with which no beam would ever be empty."""
+    folder = shutil.copytree(tiny_whisper_folder, tmp_path / "ends at once")
+    model = WhisperForConditionalGeneration.from_pretrained(folder)
+    towards = torch.nn.functional.normalize(torch.randn(model.config.d_model), dim=0)
+    with torch.no_grad():
+        model.model.decoder.layer_norm.bias += 10 * towards
+        model.model.decoder.embed_tokens.weight[model.config.eos_token_id] += 10 * towards
+    model.save_pretrained(folder)
+    served = load_engine(BaseModel("ends", folder, "sha256:ends"), adapter, "en", quantization="float32")
+    decode = DecodeConfig(num_beams=num_beams)
+    assert [text.text for text in served.generate(_features(), [8] * 3, decode)] == [""] * 3
+    never_empty = decode.model_copy(update={"may_be_empty": False})
+    assert any(text.log_probabilities for text in served.generate(_features(), [8] * 3, never_empty))
 
 
 def test_a_term_among_the_finished_texts_is_preferred(served: CTranslate2Whisper) -> None:
