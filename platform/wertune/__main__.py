@@ -166,13 +166,17 @@ def tune(
     search_config = _search_config(project, config.trial, trials, gpus_per_trial)
     policy = _policy(config.name)
     from wertune.experiment import best_trial, log_search, objective_of, score_baseline, start_experiment
-    from wertune.tune import SearchInterrupted, SearchPlace, cluster, search, transcribe_across
+    from wertune.tune import SearchInterrupted, SearchPlace, check_free, cluster, search, transcribe_across
 
     root = Path(".wertune").resolve()
     root.mkdir(exist_ok=True)
     storage = study_storage or f"sqlite:///{root / 'optuna.db'}"
-    with start_experiment(project, config, f"tune {config.name}", resume) as (run, prepared):
+    if resume:
+        check_free(root / "searches" / resume)
+    with start_experiment(project, config, f"tune {config.name}", resume, search_config) as (run, prepared):
         _advise(prepared)
+        again = f"mlflow run . -e tune --env-manager local -P resume={run.run_id}"
+        _say(f"should this be interrupted or killed, go on with: {again}")
         with cluster(ray_address or None, search_config):
             _say("scoring the untouched base on validation, test and retention …")
             baseline = score_baseline(run, prepared, transcribe_across(search_config))
@@ -181,7 +185,7 @@ def tune(
             try:
                 study = search(prepared, search_config, objective_of(prepared, baseline), run, place, bool(resume))
             except SearchInterrupted:
-                _say(f"interrupted; go on with: mlflow run . -e tune --env-manager local -P resume={run.run_id}")
+                _say(f"interrupted; go on with: {again}")
                 raise
         log_search(run, study)
         _finish(project, run, prepared, baseline, best_trial(run, prepared), policy)

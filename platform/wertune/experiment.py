@@ -1,5 +1,6 @@
 """The main job, in reading order: baseline, search, best adapter, final evaluation, registered version."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,13 +21,14 @@ from wertune.config import (
     flatten,
     with_overrides,
 )
-from wertune.errors import WertuneError
+from wertune.errors import ConfigError, WertuneError
 from wertune.eval_report import ARTEFACT_SET
 from wertune.figures import search_figures
 from wertune.metrics import Scores
 from wertune.model import load_adapter
 from wertune.prepare import Prepared, load_project, prepare
 from wertune.report import Comparison, markdown_table, summary_rows
+from wertune.search_space import SearchConfig
 from wertune.serve import load_registered, log_and_register, registered_engine
 from wertune.text import normaliser_version
 from wertune.tracking import (
@@ -45,17 +47,37 @@ from wertune.trial import ADAPTER_ARTIFACT, SIZE_METRICS, short_names
 
 FINAL_SPLITS = ("test", "retention_test")
 EVAL_REPORT = "eval_report.json"
+SEARCH_TAG = "wertune.search"
+# What changes nothing of a trial: a search may go on with more trials, or on another machine.
+FREE_TO_CHANGE = {"trials", "max_concurrent", "gpus_per_trial", "cpus_per_trial"}
 
 
 @contextmanager
 def start_experiment(
-    folder: Path, project: ProjectConfig, run_name: str, resume: str = ""
+    folder: Path, project: ProjectConfig, run_name: str, resume: str = "", search: SearchConfig | None = None
 ) -> Iterator[tuple[RunRef, Prepared]]:
-    """The project checked and its run opened: whatever is wrong with it ends the run as FAILED with the reason."""
+    """The project checked and its run opened: whatever is wrong with it ends the run as FAILED with the reason.
+
+    Raises ConfigError when the `search` to `resume` is another than was begun.
+    """
     with open_run(project.name, run_name, resume) as run:
         prepared = prepare(folder, project)
+        if search is not None:
+            _bind_search(run, prepared, search, bool(resume))
         log_inputs(run, prepared)
         yield run, prepared
+
+
+def _bind_search(run: RunRef, prepared: Prepared, search: SearchConfig, resume: bool) -> None:
+    """Trials of one search are compared with one another: a resumed one must train the same on the same data."""
+    splits = {split: prepared.dataset.digest(split) for split in prepared.dataset.splits}
+    settings = prepared.project.trial.model_dump(mode="json"), search.model_dump(mode="json", exclude=FREE_TO_CHANGE)
+    digest = hashlib.sha256(json.dumps([settings, splits, prepared.base.digest]).encode()).hexdigest()[:32]
+    began = run.tag(SEARCH_TAG)
+    if resume and began != digest:
+        remedy = "resume with the project, options and data that it began with, or start a new search"
+        raise ConfigError(f"resume: the search of run {run.run_id} is {began}, but this one is {digest}; {remedy}")
+    run.tags({SEARCH_TAG: digest})
 
 
 def log_inputs(run: RunRef, prepared: Prepared) -> None:

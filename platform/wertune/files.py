@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from wertune.errors import StorageError
 
-_STAMP = "source.json"
+STAMP = "source.json"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -50,7 +50,7 @@ def share_mode(folder: Path, of: str) -> None:
 def is_whole(folder: Path) -> bool:
     """Whether every file is there in full; the stamp is written last, and the folder renamed after that."""
     try:
-        sizes = json.loads((folder / _STAMP).read_text(encoding="utf-8"))["sizes"]
+        sizes = json.loads((folder / STAMP).read_text(encoding="utf-8"))["sizes"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return False
@@ -96,8 +96,8 @@ def _build(final: Path, write: Callable[[Path], object], stamp: Mapping[str, Any
 
 def _seal(folder: Path, stamp: Mapping[str, Any]) -> None:
     sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    (folder / _STAMP).write_text(json.dumps({**stamp, "sizes": sizes}, indent=1) + "\n", encoding="utf-8")
-    share_mode(folder, of=_STAMP)
+    (folder / STAMP).write_text(json.dumps({**stamp, "sizes": sizes}, indent=1) + "\n", encoding="utf-8")
+    share_mode(folder, of=STAMP)
     for file in folder.iterdir():  # a rename may outlive a power cut that the data does not
         with file.open("rb") as stream:
             os.fsync(stream.fileno())

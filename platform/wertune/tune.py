@@ -1,11 +1,11 @@
 """Searching for the best adapter: Ray Tune runs trials, Optuna proposes them, ASHA stops them early."""
 
+import fcntl
 import logging
-import math
 import os
-import re
-import time
-from collections.abc import Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,30 +13,30 @@ from typing import Any
 
 import optuna
 import ray
-from optuna.samplers import TPESampler
-from optuna.storages import RDBStorage
-from optuna.trial import TrialState
 from ray import tune
-from ray.tune import Callback, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler
-from ray.tune.search.optuna import OptunaSearch
+from ray.exceptions import RayActorError
+from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
 import wertune
 from wertune.baseline import Transcribe, transcribe_with_base
+from wertune.child_runs import SAID, Book, ChildRuns, Said, settle
 from wertune.config import with_overrides
-from wertune.errors import ConfigError
+from wertune.errors import ConfigError, WertuneError
+from wertune.keeper import KeptTrial, Shelf, open_keeper
 from wertune.prepare import Prepared
+from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT, Proposals, asha, finished, open_study
 from wertune.search_space import SearchConfig
-from wertune.tracking import OUTCOME_TAG, RunRef, create_child, find_child
+from wertune.spool import Spool
+from wertune.tracking import RunRef, format_traceback
 from wertune.train import EpochResult, Objective
-from wertune.trial import keep_freed_memory, run_trial, short_names
+from wertune.trial import keep_freed_memory, run_trial
 
-METRIC = "best_objective"
-NAMED_VALUES = 4
+# Of a trial's process: it goes on from its last epoch. What it raises itself it would raise again.
+DEATHS_FORGIVEN = 2
+WORST = 1e9  # Optuna and Ray want a finite number of a trial without one
 RAY_SETTINGS = {
-    # Ray snapshots a search every 10 s at best; a stale snapshot runs epochs again on resume.
-    "TUNE_GLOBAL_CHECKPOINT_S": "5",
+    # The study and the keeper are what a search is resumed from, not Ray's snapshots.
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     # Its own table and boxes; ours has one line an epoch.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -49,7 +49,7 @@ class SearchInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class SearchPlace:
-    """Where a search keeps what it needs to be resumed: Ray's state in `folder`, Optuna's study in `storage_url`."""
+    """Where a search keeps what it is resumed from: trials' states and unsent log in `folder`, Optuna's study."""
 
     folder: Path
     storage_url: str
@@ -63,19 +63,75 @@ def search(
     place: SearchPlace,
     resume: bool,
 ) -> optuna.Study:
-    """Runs or resumes the trials on the `cluster`, each a child run of `parent`, and returns the study.
+    """Runs the trials on the `cluster`, or those that are left of them, each a child run of `parent`.
 
-    Raises SearchInterrupted after Ctrl-C, with the running trials closed as KILLED.
+    Raises SearchInterrupted after Ctrl-C, with the running trials closed as KILLED; ConfigError when the study's
+    database does not answer, there is nothing to resume, or another process is at this search.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    epochs = prepared.project.trial.train.epochs
+    with _alone(place.folder), Spool(place.folder / "spool", parent) as spool:
+        study = open_study(parent.run_id, place.storage_url, config, resume)
+        book = Book(spool, Shelf(place.folder / "trials"), epochs)
+        if resume:
+            spool.flush()
+            settle(book, study, parent)
+        past = finished(study)
+        if len(past) < config.trials:
+            keeper = open_keeper(place.folder / "trials")
+            trainable = _trainable(prepared, config, objective, keeper)
+            fit(trainable, config, study, epochs, book, place.folder)
+        spool.flush()
+    if len(finished(study)) < config.trials:
+        raise SearchInterrupted
+    return study
+
+
+def check_free(folder: Path) -> None:
+    """Raises ConfigError when a process is at the search of `folder`."""
+    with _alone(folder):
+        pass
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the search's folder; the system lets go of it when the process dies, however it dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{folder} is in use by another process; let it end, or end it, and resume then") from None
+        yield
+
+
+def fit(trainable: Any, config: SearchConfig, study: optuna.Study, epochs: int, book: Book, folder: Path) -> None:
+    """Runs trials until the study has as many as were asked for."""
     # With a searcher Ray starts one worker after another, and each imports for a quarter of a minute.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(_trials_at_once(config)))
-    trainable = _trainable(prepared, config, objective, parent)
-    tuner = _restored(trainable, place) if resume else _tuner(trainable, prepared, config, parent, place)
-    results = tuner.fit()
-    if _is_interrupted(results, config):
-        raise SearchInterrupted
-    return optuna.load_study(study_name=parent.run_id, storage=place.storage_url)
+    past = finished(study)
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as scratch:
+        Tuner(
+            trainable,
+            tune_config=TuneConfig(
+                num_samples=config.trials - len(past),
+                max_concurrent_trials=None if config.max_concurrent == "auto" else config.max_concurrent,
+                search_alg=Proposals(study, config, epochs),
+                scheduler=asha(config, epochs, past),
+                # A worker that has imported torch and transformers takes the next trial at once.
+                reuse_actors=True,
+            ),
+            run_config=RunConfig(
+                name="search",
+                storage_path=scratch,
+                callbacks=[ChildRuns(book, _say)],
+                failure_config=FailureConfig(max_failures=DEATHS_FORGIVEN),
+                verbose=0,
+            ),
+        ).fit()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 @contextmanager
@@ -98,12 +154,13 @@ def _start_ray(address: str | None) -> None:
     package = Path(wertune.__file__).parent
     try:
         if address is None:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            # "local": without it Ray would join whatever cluster it finds running on this machine.
+            ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": [str(package)]})
     except (ConnectionError, RuntimeError, ValueError) as error:
         remedy = "start one with `ray start --head`, or leave ray_address empty for a local Ray"
-        raise ConfigError(f"ray_address is {address}, but no Ray cluster answers there ({error}); {remedy}") from None
+        raise ConfigError(f"ray_address is {address or 'local'}, but no Ray answers there ({error}); {remedy}") from None
 
 
 def transcribe_across(config: SearchConfig) -> Transcribe:
@@ -125,9 +182,9 @@ def _transcribe(prepared: Prepared, splits: Sequence[str]) -> dict[str, list[str
     return transcribe_with_base(prepared, splits)
 
 
-def _trainable(prepared: Prepared, config: SearchConfig, objective: Objective, parent: RunRef) -> Any:
+def _trainable(prepared: Prepared, config: SearchConfig, objective: Objective, keeper: Any) -> Any:
     """The function that a worker runs for each trial, with its resources; the prepared project is sent once a node."""
-    run = tune.with_parameters(_run, prepared=prepared, objective=objective, parent=parent)
+    run = tune.with_parameters(_run, prepared=prepared, objective=objective, keeper=keeper)
     return tune.with_resources(run, {"cpu": config.cpus_per_trial, "gpu": _gpus_per_trial(config)})
 
 
@@ -148,162 +205,26 @@ def _trials_at_once(config: SearchConfig) -> int:
     return max(1, int(min(fitting, default=1)))
 
 
-def _run(point: dict[str, Any], prepared: Prepared, objective: Objective, parent: RunRef) -> None:
-    """One trial in a Ray worker: it appends to the child run that the driver opened for it, and reports each epoch."""
-    config = with_overrides(prepared.project.trial, point, "search.yaml: space")
-    best = float("inf")
+def _run(proposal: dict[str, Any], prepared: Prepared, objective: Objective, keeper: Any) -> None:
+    """One trial in a Ray worker, or what is left of it: each epoch is reported to the driver.
+
+    What it raises is reported first, so that the driver knows it from the death of the process, which is forgiven.
+    """
+    best, epoch = WORST, 0
+    kept = KeptTrial(keeper, proposal[NUMBER])
+    said = Said(kept)
 
     def report(result: EpochResult) -> None:
-        nonlocal best
-        best = min(best, result.objective)
-        tune.report(result.metrics() | {METRIC: best})
+        nonlocal best, epoch
+        best, epoch = min(best, result.objective), result.epoch
+        tune.report(result.metrics() | {METRIC: best, EPOCH: epoch, SAID: said.take()})
 
-    child = find_child(parent, tune.get_context().get_trial_id())
-    run_trial(config, prepared, objective, child, after_epoch=report)
-
-
-def _tuner(trainable: Any, prepared: Prepared, config: SearchConfig, parent: RunRef, place: SearchPlace) -> Tuner:
-    epochs = prepared.project.trial.train.epochs
-    concurrent = None if config.max_concurrent == "auto" else config.max_concurrent
-    return Tuner(
-        trainable,
-        tune_config=TuneConfig(
-            num_samples=config.trials,
-            max_concurrent_trials=concurrent,
-            search_alg=Proposals(config, parent.run_id, place.storage_url, epochs),
-            scheduler=AsyncHyperBandScheduler(
-                metric=METRIC,
-                mode="min",
-                max_t=epochs,
-                grace_period=min(config.asha.grace_epochs, epochs),
-                reduction_factor=config.asha.reduction_factor,
-            ),
-            # A worker that has imported torch and transformers takes the next trial at once.
-            reuse_actors=True,
-        ),
-        run_config=RunConfig(
-            name=place.folder.name,
-            storage_path=str(place.folder.parent),
-            callbacks=[ChildRuns(parent, epochs)],
-            failure_config=FailureConfig(max_failures=0),
-            verbose=0,
-        ),
-    )
-
-
-def _restored(trainable: Any, place: SearchPlace) -> Tuner:
-    if not Tuner.can_restore(str(place.folder)):
-        raise ConfigError(f"resume: {place.folder} holds no search that was interrupted; check the run's id")
-    return Tuner.restore(str(place.folder), trainable, resume_unfinished=True)
-
-
-def _is_interrupted(results: ResultGrid, config: SearchConfig) -> bool:
-    trials = results._experiment_analysis.trials
-    finished = [trial for trial in trials if trial.status in (Trial.TERMINATED, Trial.ERROR)]
-    return len(finished) < max(config.trials, len(trials))
-
-
-class Proposals(OptunaSearch):  # type: ignore[misc]
-    """Optuna's proposals by TPE, kept in a database; a trial that ASHA stops is told PRUNED, its last value kept.
-
-    Ray's own class tells it COMPLETE and drops the last epoch.
-    """
-
-    def __init__(self, config: SearchConfig, study_name: str, storage_url: str, epochs: int) -> None:
-        super().__init__(
-            space=config.distributions(),
-            metric=METRIC,
-            mode="min",
-            sampler=TPESampler(multivariate=True, constant_liar=True, seed=config.seed, n_startup_trials=5),
-            study_name=study_name,
-            storage=RDBStorage(storage_url),
-        )
-        self._epochs = epochs
-        # Ray's points_to_evaluate refuses a point that leaves a key to the sampler.
-        for point in config.first_points:
-            self._ot_study.enqueue_trial(dict(point))
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        trial = self._ot_trials[trial_id]
-        if error or not result or trial_id in self._completed_trials:
-            super().on_trial_complete(trial_id, result, error)
-            return
-        epoch = result["training_iteration"]
-        trial.report(result[METRIC], epoch)
-        if epoch >= self._epochs:
-            super().on_trial_complete(trial_id, result, error)
-            return
-        self._ot_study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-        self._completed_trials.add(trial_id)
-
-
-class ChildRuns(Callback):  # type: ignore[misc]
-    """Opens and ends the MLflow run of each trial, in the driver; the trial itself only appends to it."""
-
-    def __init__(self, parent: RunRef, epochs: int) -> None:
-        self._parent = parent
-        self._epochs = epochs
-        self._open: dict[str, RunRef] = {}
-        self._best = math.inf
-        self._started = time.time()
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        name = f"trial {trials.index(trial) + 1:02d}: {_describe(trial.config)}"
-        self._open[trial.trial_id] = create_child(self._parent, trial.trial_id, name, trial.config)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        epoch = result["training_iteration"]
-        self._best = min(self._best, result[METRIC])
-        retention = f", retention {100 * result['retention_val_wer']:.2f} %" if "retention_val_wer" in result else ""
-        print(
-            f"{_clock(time.time() - self._started)} trial {trials.index(trial) + 1:02d} epoch {epoch}/{self._epochs}: "
-            f"WER {100 * result['val_wer']:.2f} %{retention}, {result['clips_per_s']:.1f} clips/s; "
-            f"best objective so far {self._best:.4f}",
-            flush=True,
-        )
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        epoch = trial.last_result.get("training_iteration", 0)
-        run = self._open.pop(trial.trial_id)
-        run.tags({OUTCOME_TAG: "completed" if epoch >= self._epochs else "pruned", "wertune.epochs": epoch})
-        run.end("FINISHED")
-
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        error = _traceback(trial)
-        run = self._open.pop(trial.trial_id, None) or find_child(self._parent, trial.trial_id)
-        run.text(error, "traceback.txt")
-        run.fail(_last_line(error))
-        print(f"trial {trials.index(trial) + 1:02d} failed: {_last_line(error)}", flush=True)
-
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        for run in self._open.values():
-            run.end("KILLED")
-        self._open.clear()
-
-
-def _traceback(trial: Trial) -> str:
-    """What Ray wrote of the failure, without the terminal's colours."""
-    if not trial.error_file:
-        return "no traceback was left"
-    return re.sub(r"\x1b\[[0-9;]*m", "", Path(trial.error_file).read_text(encoding="utf-8"))
-
-
-def _describe(point: dict[str, Any]) -> str:
-    """The first values of a configuration, in search.yaml's order, as the name of its run; all are its parameters."""
-    chosen = list(short_names(point).items())[:NAMED_VALUES]
-    return " ".join(f"{key}={_short(value)}" for key, value in chosen)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60:d}:{int(seconds) % 60:02d}"
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    try:
+        config = with_overrides(prepared.project.trial, proposal[POINT], "search.yaml: space")
+        run_trial(config, prepared, objective, said, after_epoch=report, store=kept)
+    except RayActorError:
+        raise
+    except Exception as error:
+        tune.report({METRIC: best, EPOCH: epoch, SAID: said.take(), FAILURE: format_traceback(error)})
+        if not isinstance(error, WertuneError):  # after a CUDA error, say, no other trial should get this process
+            raise

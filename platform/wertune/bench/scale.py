@@ -1,0 +1,121 @@
+"""A search at scale without the training: the real driver, scheduler and log, trials that only sleep and report.
+
+`python -m wertune.bench.scale --trials 1000 --gpus 64 --epoch-s 60` prints one JSON object; see docs/scaling.md.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from wertune.child_runs import Book
+from wertune.keeper import Shelf
+from wertune.proposals import finished, open_study
+from wertune.search_space import AshaConfig, Range, SearchConfig
+from wertune.spool import Spool
+from wertune.tracking import children, create_run
+from wertune.tune import RAY_SETTINGS, fit
+
+EPOCHS = 8
+METRICS_AN_EPOCH = 16
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What a simulated search took; `busy_share` is the share of GPU time in which a trial slept as if it trained."""
+
+    trials: int
+    gpus: int
+    epoch_s: float
+    epochs: int
+    wall_s: float
+    flush_s: float
+    busy_share: float
+    epochs_per_s: float
+    runs: int
+
+
+def simulate(trials: int, gpus: int, epoch_s: float, curves: Sequence[Sequence[float]], tracking: str) -> Scaled:
+    """A search of `trials` whose learning curves are drawn from recorded ones, with as many at once as GPUs."""
+    config = SearchConfig(
+        trials=trials,
+        cpus_per_trial=1,
+        gpus_per_trial=1,
+        asha=AshaConfig(grace_epochs=1, reduction_factor=2),
+        space={name: Range(low=1e-4, high=1e-2, log=True) for name in DIMENSIONS},
+    )
+    with tempfile.TemporaryDirectory(prefix="wertune-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        parent = create_run(tracking or f"sqlite:///{folder / 'mlflow.db'}", "scale", folder / "artifacts")
+        study = open_study(parent.run_id, f"sqlite:///{folder / 'optuna.db'}", config, resume=False)
+        with Spool(folder / "spool", parent) as spool:
+            stub = tune.with_resources(_stub(curves, epoch_s), {"cpu": 1, "gpu": 1})
+            started = time.perf_counter()
+            fit(stub, config, study, EPOCHS, Book(spool, Shelf(folder / "trials"), EPOCHS), folder)
+            wall_s = time.perf_counter() - started
+            spool.flush()
+            flush_s = time.perf_counter() - started - wall_s
+        epochs = sum(max(trial.intermediate_values, default=0) for trial in finished(study))
+        runs = len(children(parent))
+    return Scaled(
+        trials, gpus, epoch_s, epochs, wall_s, flush_s, epochs * epoch_s / (gpus * wall_s), epochs / wall_s, runs
+    )
+
+
+DIMENSIONS = ("train.learning_rate", "train.weight_decay", "lora.dropout", "lora.strength", "train.replay_ratio")
+
+
+def _stub(curves: Sequence[Sequence[float]], epoch_s: float) -> Callable[[dict[str, Any]], None]:
+    """A trial that sleeps; nested, so that it travels by value and its workers import nothing heavy."""
+    epochs, metrics = EPOCHS, METRICS_AN_EPOCH
+
+    def trial(proposal: dict[str, Any]) -> None:
+        import json
+        import time
+
+        import numpy as np
+        from ray import tune
+
+        draw = np.random.default_rng(proposal["number"])
+        curve = curves[draw.integers(len(curves))]
+        worse = 1 + draw.gamma(2.0, 0.25)
+        best = float("inf")
+        for epoch in range(1, epochs + 1):
+            time.sleep(epoch_s)
+            value = worse * curve[min(epoch, len(curve)) - 1]
+            best = min(best, value)
+            logged = {f"metric_{i}": value for i in range(metrics)} | {"best_objective": best}
+            tune.report(
+                {"best_objective": best, "epoch": epoch, "val_wer": value, "clips_per_s": 1.0}
+                | {"said": json.dumps({"params": {}, "tags": {}, "metrics": [[epoch, logged]]})}
+            )
+
+    return trial
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--gpus", type=int, default=64, help="simulated: Ray is told that there are so many")
+    parser.add_argument("--epoch-s", type=float, default=60.0, help="what an epoch sleeps")
+    parser.add_argument("--tracking", default="", help="an MLflow server or database; empty: SQLite")
+    parser.add_argument("--curves", type=Path, default=Path("docs/learning_curves.json"))
+    given = parser.parse_args()
+    curves = json.loads(given.curves.read_text(encoding="utf-8"))["curves"]
+
+    os.environ |= RAY_SETTINGS
+    ray.init("local", num_gpus=given.gpus, num_cpus=given.gpus, include_dashboard=False, log_to_driver=False)
+    print(json.dumps(asdict(simulate(given.trials, given.gpus, given.epoch_s, curves, given.tracking)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

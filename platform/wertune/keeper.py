@@ -1,0 +1,94 @@
+"""What trials leave behind, kept on the driver's disk: a lost process or node takes no finished epoch with it."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote, unquote
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from wertune.errors import StorageError
+from wertune.files import STAMP, is_whole, store_folder, storing
+
+STATE = "state"
+REMEDY = "free the disk that the search runs from and resume it"
+
+
+class Shelf:
+    """Folders of files by trial and name, each whole or not there; a newer one takes an older one's place."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, trial: int, name: str, files: Mapping[str, bytes]) -> None:
+        """Keeps `files`, by their paths, as the trial's newest `name`; raises StorageError when the disk is full."""
+        kept = self._kept(trial, name)
+        number = 1 + max((int(folder.name) for folder in kept), default=0)
+        with storing(f"{name} of trial {trial + 1}", self._root, REMEDY):
+            store_folder(self._folder(trial, name) / f"{number:06d}", lambda folder: _write(folder, files), {})
+        for folder in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def get(self, trial: int, name: str) -> dict[str, bytes] | None:
+        """The files of the newest whole `name`, or None where there is none."""
+        whole = [folder for folder in self._kept(trial, name) if is_whole(folder)]
+        if not whole:
+            return None
+        return {unquote(file.name): file.read_bytes() for file in whole[-1].iterdir() if file.name != STAMP}
+
+    def forget(self, trial: int, name: str) -> None:
+        """Frees the disk."""
+        shutil.rmtree(self._folder(trial, name), ignore_errors=True)
+
+    def _folder(self, trial: int, name: str) -> Path:
+        return self._root / str(trial) / quote(name, safe="")
+
+    def _kept(self, trial: int, name: str) -> list[Path]:
+        return sorted(folder for folder in self._folder(trial, name).glob("[0-9]*") if folder.is_dir())
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for path, content in files.items():
+        (folder / quote(path, safe="")).write_bytes(content)
+
+
+def open_keeper(root: Path) -> Any:
+    """A Shelf as a Ray actor on this node, for workers anywhere; it ends with the driver, what it kept stays."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Shelf).options(num_cpus=0, scheduling_strategy=here, max_concurrency=1).remote(root)
+
+
+class KeptTrial:
+    """One trial's place with the keeper, in a worker."""
+
+    def __init__(self, keeper: Any, trial: int) -> None:
+        self._keeper, self._trial = keeper, trial
+
+    def save(self, folder: Path) -> None:
+        """Keeps the trial's state; raises StorageError when the driver's disk is full."""
+        self.put(STATE, folder)
+
+    def load(self, into: Path) -> bool:
+        """Writes the trial's last state into a folder; False where there is none."""
+        files: dict[str, bytes] | None = ray.get(self._keeper.get.remote(self._trial, STATE))
+        if files is None:
+            return False
+        unpack(files, into)
+        return True
+
+    def put(self, name: str, folder: Path) -> None:
+        """Keeps all files of a folder under a name."""
+        files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        ray.get(self._keeper.put.remote(self._trial, name, files))
+
+
+def unpack(files: Mapping[str, bytes], into: Path) -> None:
+    """Writes files by their paths, none of which leads out of the folder."""
+    for path, content in files.items():
+        relative = PurePosixPath(path)
+        if relative.is_absolute() or ".." in relative.parts:
+            raise StorageError(f"{path} leads out of {into}; paths must stay inside; remove the search's folder")
+        (into / relative).parent.mkdir(parents=True, exist_ok=True)
+        (into / relative).write_bytes(content)

@@ -1,0 +1,152 @@
+"""Optuna proposes trials; its study is the search's memory, which outlives the process."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.samplers import TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.schedulers import AsyncHyperBandScheduler
+from ray.tune.search.optuna import OptunaSearch
+from sqlalchemy.exc import DBAPIError
+
+from wertune.errors import ConfigError
+from wertune.patience import first_line, patiently
+from wertune.search_space import SearchConfig
+from wertune.tracking import without_password
+
+# Keys of what a trial reports, and of the configuration that it is given.
+METRIC, EPOCH, FAILURE = "best_objective", "epoch", "failure"
+NUMBER, POINT = "number", "point"
+
+Answer = TypeVar("Answer")
+
+
+class TpeByNumber(TPESampler):
+    """TPE that draws by seed, trial and earlier results alone: a resumed search proposes what an unbroken one would."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(multivariate=True, constant_liar=True, n_startup_trials=5)
+        self._seed = seed
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Seeds the draws of the trial, whatever was drawn before."""
+        # Independent of one another: the sampler at random must not repeat the draws of TPE.
+        for stream, sampler in enumerate((self, self._random_sampler)):
+            seeds = np.random.SeedSequence([self._seed, trial.number, stream]).generate_state(4)
+            sampler._rng.rng.seed(seeds)
+        super().before_trial(study, trial)
+
+
+def open_study(name: str, storage_url: str, config: SearchConfig, resume: bool) -> optuna.Study:
+    """The search's study: a new one with its first points, or the one that is resumed.
+
+    Raises ConfigError when the database does not answer, or holds no such study to resume.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    place = without_password(storage_url)
+    try:
+        options = {} if storage_url.startswith("sqlite") else {"pool_pre_ping": True}
+        storage = RDBStorage(storage_url, engine_kwargs=options)
+        sampler = TpeByNumber(config.seed)
+        if resume:
+            return optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+        study = optuna.create_study(study_name=name, storage=storage, sampler=sampler, direction="minimize")
+    except KeyError:
+        raise ConfigError(f"resume: {place} holds no search {name}; check the run's id and study_storage") from None
+    except Exception as error:  # a driver that is missing, an address, a password: each an exception of its own
+        remedy = "start the database, mend its URL, or leave study_storage empty for a local file"
+        raise ConfigError(f"study_storage is {place}, but cannot be used ({first_line(error)}); {remedy}") from None
+    for point in config.first_points:
+        study.enqueue_trial(dict(point))
+    return study
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that completed, were pruned or failed."""
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+
+
+class Proposals(OptunaSearch):  # type: ignore[misc]
+    """Hands Ray the trials that an earlier process left unfinished, then new ones; a trial is known by its number.
+
+    A trial that ASHA stops is told PRUNED, its last value kept: Ray's own class tells it COMPLETE and drops that. A
+    database that is away for minutes is waited for.
+    """
+
+    def __init__(self, study: optuna.Study, config: SearchConfig, epochs: int) -> None:
+        super().__init__(space=config.distributions(), metric=METRIC, mode="min", study_name=study.study_name)
+        self._ot_study = study
+        self._epochs = epochs
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """The number and the point of the next trial."""
+        trial = self._ot_trials[trial_id] = self._patiently(self._next)
+        return {NUMBER: trial.number, POINT: trial.params}
+
+    def _next(self) -> optuna.Trial:
+        held = {trial.number for trial in self._ot_trials.values()}
+        running = self._ot_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        left = [trial for trial in running if trial.number not in held]
+        trial = optuna.Trial(self._ot_study, left[0]._trial_id) if left else self._ot_study.ask()
+        for name, distribution in self._space.items():
+            trial._suggest(name, distribution)  # what `ask` does with fixed distributions
+        return trial
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keeps the epoch's value; one that is told again, by a trial that goes on, is known already."""
+        self._patiently(lambda: self._report(self._ot_trials[trial_id], result))
+
+    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+        known = self._ot_study._storage.get_trial(trial._trial_id).intermediate_values
+        if result[EPOCH] not in known and not result.get(FAILURE):
+            trial.report(result[METRIC], result[EPOCH])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tells how the trial ended."""
+        trial = self._ot_trials[trial_id]
+        if error or not result or result.get(FAILURE):
+            self._patiently(lambda: self._ot_study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
+            return
+        self._patiently(lambda: self._report(trial, result))
+        value = result[METRIC] if result[EPOCH] >= self._epochs else None
+        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+        self._patiently(lambda: self._ot_study.tell(trial, value, state=state, skip_if_finished=True))
+
+    def _patiently(self, call: Callable[[], Answer]) -> Answer:
+        return patiently(call, lambda error: isinstance(error, StorageInternalError | DBAPIError), "the study's database")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is in its database, whose URL may hold a password."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def asha(config: SearchConfig, epochs: int, past: list[FrozenTrial]) -> AsyncHyperBandScheduler:
+    """ASHA whose rungs know what the trials of an earlier process reached."""
+    scheduler = AsyncHyperBandScheduler(
+        time_attr=EPOCH,
+        metric=METRIC,
+        mode="min",
+        max_t=epochs,
+        grace_period=min(config.asha.grace_epochs, epochs),
+        reduction_factor=config.asha.reduction_factor,
+    )
+    for trial in past:
+        known = _Past(f"finished {trial.number}")
+        scheduler.on_trial_add(None, known)
+        for epoch, value in sorted(trial.intermediate_values.items()):
+            scheduler.on_trial_result(None, known, {EPOCH: epoch, METRIC: value})
+        scheduler.on_trial_remove(None, known)
+    return scheduler
+
+
+class _Past:
+    """As much of a Ray trial as ASHA looks at."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id

@@ -1,0 +1,115 @@
+"""Optuna's proposals, and what a resumed search knows."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray.tune.schedulers import TrialScheduler
+
+from wertune.errors import ConfigError
+from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT, Proposals, asha, finished, open_study
+from wertune.search_space import AshaConfig, Choices, Range, SearchConfig
+
+EPOCHS = 4
+CONFIG = SearchConfig(
+    trials=8,
+    asha=AshaConfig(grace_epochs=1, reduction_factor=2),
+    space={"train.learning_rate": Range(low=1e-4, high=1e-2, log=True), "lora.r": Choices(choices=(4, 8, 16))},
+    first_points=({"train.learning_rate": 1e-3},),
+)
+
+
+def _value(point: dict, epoch: int) -> float:
+    return abs(point["train.learning_rate"] - 2e-3) * 100 + 1 / point["lora.r"] / epoch
+
+
+def _search(url: str, until: int, resume: bool, die_in_epoch: int = 0) -> None:
+    """One worker's search, of `until` trials in all; `die_in_epoch` leaves one more trial in the middle."""
+    study = open_study("s", url, CONFIG, resume)
+    proposals = Proposals(study, CONFIG, EPOCHS)
+    scheduler = asha(CONFIG, EPOCHS, finished(study))
+    while len(finished(study)) < until:
+        _run_trial(proposals, scheduler, EPOCHS)
+    if die_in_epoch:
+        _run_trial(proposals, scheduler, die_in_epoch, ends=False)
+
+
+def _run_trial(proposals: Proposals, scheduler, epochs: int, ends: bool = True) -> None:
+    proposal = proposals.suggest("x" + str(len(proposals._ot_trials)))
+    trial = type("T", (), {"trial_id": f"ray {proposal[NUMBER]}"})()
+    scheduler.on_trial_add(None, trial)
+    best = float("inf")
+    for epoch in range(1, epochs + 1):
+        best = min(best, _value(proposal[POINT], epoch))
+        result = {METRIC: best, EPOCH: epoch}
+        action = scheduler.on_trial_result(None, trial, result)
+        last = action == TrialScheduler.STOP or epoch == EPOCHS
+        if not last:
+            proposals.on_trial_result("x" + str(len(proposals._ot_trials) - 1), result)
+        elif ends:
+            proposals.on_trial_complete("x" + str(len(proposals._ot_trials) - 1), result)
+            return
+
+
+def _trials(url: str) -> list[tuple]:
+    study = optuna.load_study(study_name="s", storage=url)
+    return [(t.number, t.state, t.params, t.intermediate_values) for t in study.get_trials()]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> list[tuple]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('unbroken') / 'optuna.db'}"
+    _search(url, CONFIG.trials, resume=False)
+    return _trials(url)
+
+
+def test_an_unbroken_search_prunes_some_and_completes_some(unbroken: list[tuple]) -> None:
+    assert {state for _, state, _, _ in unbroken} == {TrialState.PRUNED, TrialState.COMPLETE}
+    assert unbroken[0][2]["train.learning_rate"] == 1e-3
+    assert len({str(params) for _, _, params, _ in unbroken}) == CONFIG.trials
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 5, 7])
+@pytest.mark.parametrize("die_in_epoch", [0, 1, 2])
+def test_a_resumed_search_ends_as_an_unbroken_one(
+    tmp_path: Path, unbroken: list[tuple], killed_after: int, die_in_epoch: int
+) -> None:
+    """The same configurations, each with the same epochs and end: nothing is repeated, nothing is lost."""
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+    _search(url, killed_after, resume=False, die_in_epoch=die_in_epoch)
+    _search(url, CONFIG.trials, resume=True)
+    assert _trials(url) == unbroken
+
+
+def test_a_trial_that_fails_is_told_so_and_never_offered_again(tmp_path: Path) -> None:
+    study = open_study("s", f"sqlite:///{tmp_path / 'optuna.db'}", CONFIG, resume=False)
+    proposals = Proposals(study, CONFIG, EPOCHS)
+    proposals.suggest("a")
+    proposals.on_trial_complete("a", {METRIC: 1e9, EPOCH: 0, FAILURE: "loss is nan"})
+    assert [trial.state for trial in study.get_trials()] == [TrialState.FAIL]
+    assert proposals.suggest("b")[NUMBER] == 1
+
+
+def test_what_cannot_be_resumed_or_opened_is_told_without_a_password(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no search nothing"):
+        open_study("nothing", f"sqlite:///{tmp_path / 'optuna.db'}", CONFIG, resume=True)
+    with pytest.raises(ConfigError, match="study_storage is .*cannot be used") as raised:
+        open_study("s", "postgresql+psycopg2://me:secret@127.0.0.1:1/x", CONFIG, resume=False)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_database_that_is_away_for_a_moment_is_waited_for(tmp_path: Path, monkeypatch, capsys) -> None:
+    study = open_study("s", f"sqlite:///{tmp_path / 'optuna.db'}", CONFIG, resume=False)
+    proposals = Proposals(study, CONFIG, EPOCHS)
+    ask, faults = study.ask, iter([True, True, False])
+
+    def away():
+        if next(faults):
+            raise optuna.exceptions.StorageInternalError("connection refused")
+        return ask()
+
+    monkeypatch.setattr(study, "ask", away)
+    monkeypatch.setattr("wertune.patience.time.sleep", lambda seconds: None)
+    assert proposals.suggest("a")[NUMBER] == 0
+    assert "database does not answer (connection refused)" in capsys.readouterr().out
