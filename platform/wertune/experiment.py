@@ -35,6 +35,7 @@ from wertune.tracking import (
     POINT_TAG,
     TRAINING_ROWS,
     RunRef,
+    check_artifacts,
     children,
     open_run,
     registered_version,
@@ -53,6 +54,7 @@ def start_experiment(
 ) -> Iterator[tuple[RunRef, Prepared]]:
     """The project checked and its run opened: whatever is wrong with it ends the run as FAILED with the reason."""
     with open_run(project.name, run_name, resume) as run:
+        check_artifacts(run)
         prepared = prepare(folder, project)
         log_inputs(run, prepared)
         yield run, prepared
