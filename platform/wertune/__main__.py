@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wergate.policy import Policy
     from wertune.config import ProjectConfig, TrialConfig
 
+STUDY_STORAGE_VARIABLE = "WERTUNE_STUDY_STORAGE"
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -148,7 +149,9 @@ def train(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> 
 @click.option("--trials", default="", help="empty: as in search.yaml")
 @click.option("--gpus-per-trial", default="", help="a number, a fraction or auto; empty: as in search.yaml")
 @click.option("--ray-address", default="", help="an existing Ray cluster; empty: a local Ray with every core and GPU")
-@click.option("--study-storage", default="", help="Optuna's database URL; empty: .wertune/optuna.db")
+@click.option(
+    "--study-storage", default="", help="Optuna's database URL; empty: $WERTUNE_STUDY_STORAGE or .wertune/optuna.db"
+)
 @click.option("--resume", default="", metavar="RUN_ID", help="goes on with an interrupted search")
 def tune(
     project: Path,
@@ -165,14 +168,17 @@ def tune(
     config = _configured(project, overrides, epochs, seed)
     search_config = _search_config(project, config.trial, trials, gpus_per_trial)
     policy = _policy(config.name)
+    from wertune.credentials import check_holds_no_password
     from wertune.experiment import best_trial, log_search, objective_of, score_baseline, start_experiment
-    from wertune.tune import SearchInterrupted, SearchPlace, check_free, cluster, search, transcribe_across
+    from wertune.spool import check_unused
+    from wertune.tune import SearchInterrupted, SearchPlace, cluster, search, transcribe_across
 
     root = Path(".wertune").resolve()
     root.mkdir(exist_ok=True)
-    storage = study_storage or f"sqlite:///{root / 'optuna.db'}"
+    check_holds_no_password(study_storage, "study_storage", STUDY_STORAGE_VARIABLE)
+    storage = study_storage or os.environ.get(STUDY_STORAGE_VARIABLE) or f"sqlite:///{root / 'optuna.db'}"
     if resume:
-        check_free(root / "searches" / resume)
+        check_unused(SearchPlace(root / "searches" / resume, storage).spool)
     with start_experiment(project, config, f"tune {config.name}", resume, search_config) as (run, prepared):
         _advise(prepared)
         again = f"mlflow run . -e tune --env-manager local -P resume={run.run_id}"
@@ -227,6 +233,7 @@ def _policy(name: str) -> "Policy":
 
 def _finish(project: Path, run: Any, prepared: Any, baseline: Any, best: Any, policy: "Policy") -> None:
     """Final evaluation, registration, the gates' verdict, and the table that is printed at the end."""
+    from wertune.credentials import how_to_look
     from wertune.experiment import describe, final_evaluation, register
 
     _say(f"best: {best.name}; evaluating it on test and retention …")
@@ -237,7 +244,7 @@ def _finish(project: Path, run: Any, prepared: Any, baseline: Any, best: Any, po
     stage, verdict = _to_staging(project, name, version, policy)
     _say("\n" + describe(run, prepared, comparisons, best, version, stage) + "\n")
     _say(f"models:/{name}/{version}, stage {stage}: {verdict}")
-    _say(f"look at it: {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {run.tracking_uri}")
+    _say(f"look at it: {how_to_look(run.tracking_uri)}")
 
 
 def _to_staging(project: Path, name: str, version: str, policy: "Policy") -> tuple[str, str]:

@@ -37,6 +37,7 @@ from wertune.tracking import (
     POINT_TAG,
     TRAINING_ROWS,
     RunRef,
+    check_artifacts,
     children,
     open_run,
     registered_version,
@@ -61,6 +62,7 @@ def start_experiment(
     Raises ConfigError when the `search` to `resume` is another than was begun.
     """
     with open_run(project.name, run_name, resume) as run:
+        check_artifacts(run)
         prepared = prepare(folder, project)
         if search is not None:
             _bind_search(run, prepared, search, bool(resume))

@@ -13,10 +13,10 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 from sqlalchemy.exc import DBAPIError
 
+from wertune.credentials import without_password
 from wertune.errors import ConfigError
-from wertune.patience import first_line, patiently
+from wertune.outage import patiently, reason
 from wertune.search_space import SearchConfig
-from wertune.tracking import without_password
 
 # Keys of what a trial reports, and of the configuration that it is given.
 METRIC, EPOCH, FAILURE = "best_objective", "epoch", "failure"
@@ -59,7 +59,7 @@ def open_study(name: str, storage_url: str, config: SearchConfig, resume: bool) 
         raise ConfigError(f"resume: {place} holds no search {name}; check the run's id and study_storage") from None
     except Exception as error:  # a driver that is missing, an address, a password: each an exception of its own
         remedy = "start the database, mend its URL, or leave study_storage empty for a local file"
-        raise ConfigError(f"study_storage is {place}, but cannot be used ({first_line(error)}); {remedy}") from None
+        raise ConfigError(f"study_storage is {place}, but cannot be used ({reason(error)}); {remedy}") from None
     for point in config.first_points:
         study.enqueue_trial(dict(point))
     return study
@@ -117,7 +117,8 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
         self._patiently(lambda: self._ot_study.tell(trial, value, state=state, skip_if_finished=True))
 
     def _patiently(self, call: Callable[[], Answer]) -> Answer:
-        return patiently(call, lambda error: isinstance(error, StorageInternalError | DBAPIError), "the study's database")
+        faults = (StorageInternalError, DBAPIError)
+        return patiently(call, "the study's database", passes=lambda error: isinstance(error, faults))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is in its database, whose URL may hold a password."""

@@ -2,21 +2,27 @@
 
 import json
 import os
+import tempfile
+import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import mlflow
+import pandas as pd
 from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.tracking import MlflowClient
 
+from wertune.credentials import split_credentials, without_password
 from wertune.errors import TrackingError
+from wertune.outage import CREDENTIALS_REMEDY, is_refused_user, is_temporary, patiently, quick_requests, reason
 
 OUTCOME_TAG = "wertune.outcome"
 TRIAL_TAG = "wertune.trial"
@@ -24,6 +30,11 @@ POINT_TAG = "wertune.point"
 DESCRIPTION_TAG = "mlflow.note.content"
 MAX_PARAM_CHARACTERS = 6000
 TRAINING_ROWS = "training_rows.json"
+PROBE = "wertune-probe"
+# What MLflow's UI reads to find the tables of a run.
+TABLES_TAG = "mlflow.loggedArtifacts"
+
+Answer = TypeVar("Answer")
 
 
 class RunLog(Protocol):
@@ -38,58 +49,79 @@ class RunLog(Protocol):
 
 @dataclass(frozen=True)
 class RunRef:
-    """A run of a tracking server: enough for another process to append to it."""
+    """A run of a tracking server: enough for another process to append to it.
 
-    tracking_uri: str
+    Its reads and writes wait for a store that does not answer, as `patiently` says.
+    """
+
+    tracking_uri: str = field(repr=False)  # a database's holds a password
     run_id: str
 
     @property
     def client(self) -> MlflowClient:
         return MlflowClient(self.tracking_uri)
 
+    def ask(self, call: Callable[[MlflowClient], Answer]) -> Answer:
+        """The answer to a call that does no harm when it is repeated."""
+        return patiently(lambda: call(self.client), store_name(self.tracking_uri))
+
     def params(self, values: Mapping[str, Any]) -> None:
         """Parameters, which MLflow keeps as text of bounded length."""
-        texts = [Param(key, str(value)[:MAX_PARAM_CHARACTERS]) for key, value in values.items()]
-        self.client.log_batch(self.run_id, params=texts)
+        texts = [Param(key, param_text(value)) for key, value in values.items()]
+        self.ask(lambda client: client.log_batch(self.run_id, params=texts))
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Written before it returns: MLflow's asynchronous logging was measured to lose half on SQLite."""
-        now_ms = _now_ms()
-        self.client.log_batch(self.run_id, [Metric(key, float(value), now_ms, step) for key, value in values.items()])
+        at_ms = now_ms()  # a metric that is written twice with one time is one row
+        metrics = [Metric(key, float(value), at_ms, step) for key, value in values.items()]
+        self.ask(lambda client: client.log_batch(self.run_id, metrics))
 
     def latest(self, names: Sequence[str]) -> dict[str, float]:
         """The last values of the metrics that the run has."""
-        logged = self.client.get_run(self.run_id).data.metrics
+        logged = self.ask(lambda client: client.get_run(self.run_id)).data.metrics
         return {name: logged[name] for name in names if name in logged}
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in values.items()])
+        texts = [RunTag(key, str(value)) for key, value in values.items()]
+        self.ask(lambda client: client.log_batch(self.run_id, tags=texts))
 
     def artifacts(self, folder: Path, name: str) -> None:
-        self.client.log_artifacts(self.run_id, str(folder), name)
+        self.ask(lambda client: client.log_artifacts(self.run_id, str(folder), name))
 
     def text(self, text: str, name: str) -> None:
-        self.client.log_text(self.run_id, text, name)
+        self.ask(lambda client: client.log_text(self.run_id, text, name))
 
     def table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
-        """Rows as an MLflow table (`name` ends in .json), shown by the UI's evaluation tab."""
+        """Rows as an MLflow table (`name` ends in .json), shown by the UI's evaluation tab.
+
+        Not by MLflow's log_table, which appends to the table that is there: said twice, it would hold its rows twice.
+        """
         columns = {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
-        self.client.log_table(self.run_id, columns, name)
+        self.text(pd.DataFrame(columns).to_json(orient="split", index=False, date_format="iso"), name)
+        self.ask(lambda client: self._show_table(client, name))
+
+    def _show_table(self, client: MlflowClient, name: str) -> None:
+        shown = json.loads(client.get_run(self.run_id).data.tags.get(TABLES_TAG, "[]"))
+        entry = {"path": name, "type": "table"}
+        if entry not in shown:
+            client.set_tag(self.run_id, TABLES_TAG, json.dumps([*shown, entry]))
 
     def figure(self, figure: Any, name: str) -> None:
-        self.client.log_figure(self.run_id, figure, name)
+        self.ask(lambda client: client.log_figure(self.run_id, figure, name))
 
     def dataset(self, name: str, digest: str, source: str, context: str, profile: str) -> None:
         """A dataset input of the run; MLflow takes 36 characters of digest."""
         entity = DatasetEntity(name, digest[:36], "local", source, profile=profile)
-        self.client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
+        inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", context)])]
+        self.ask(lambda client: client.log_inputs(self.run_id, inputs))
 
     def download(self, name: str, folder: Path) -> Path:
-        return Path(self.client.download_artifacts(self.run_id, name, str(folder)))
+        return Path(self.ask(lambda client: client.download_artifacts(self.run_id, name, str(folder))))
 
     def end(self, status: str) -> None:
         """`status` is FINISHED, FAILED or KILLED."""
-        self.client.set_terminated(self.run_id, RunStatus.to_string(RunStatus.from_string(status)))
+        at_ms = now_ms()
+        self.ask(lambda client: client.set_terminated(self.run_id, checked_status(status), at_ms))
 
     def fail(self, reason: str) -> None:
         """Ends the run as FAILED with the reason as its description."""
@@ -97,19 +129,37 @@ class RunRef:
         self.end("FAILED")
 
 
-def _now_ms() -> int:
-    import time
-
+def now_ms() -> int:
     return int(time.time() * 1000)
 
 
+def param_text(value: Any) -> str:
+    return str(value)[:MAX_PARAM_CHARACTERS]
+
+
+def checked_status(status: str) -> str:
+    return str(RunStatus.to_string(RunStatus.from_string(status)))
+
+
+def store_name(uri: str) -> str:
+    """What a message calls the store: never with a password."""
+    return f"the tracking store {without_password(uri)}"
+
+
 def tracking_uri() -> str:
-    """The store that MLflow would use, with a relative SQLite path made absolute: workers run elsewhere."""
+    """The store that MLflow would use, with a relative SQLite path made absolute: workers run elsewhere.
+
+    A server's user and password move from the URI to the environment, where MLflow and processes of this one find them.
+    """
     uri: str = mlflow.get_tracking_uri()
+    bare, user, password = split_credentials(uri)
+    if bare != uri:
+        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = user, password
+        mlflow.set_tracking_uri(bare)
     prefix = "sqlite:///"
-    if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
-        uri = prefix + str(Path(uri.removeprefix(prefix)).resolve())
-    return uri
+    if bare.startswith(prefix) and not bare.startswith(prefix + "/"):
+        bare = prefix + str(Path(bare.removeprefix(prefix)).resolve())
+    return bare
 
 
 @contextmanager
@@ -122,27 +172,71 @@ def open_run(experiment: str, name: str, resume: str = "") -> Iterator[RunRef]:
     """
     uri = tracking_uri()
     mlflow.set_tracking_uri(uri)
-    try:
-        if resume:
-            _leave_project_run(resume)
-            active = mlflow.start_run(run_id=resume)
-        else:
-            if "MLFLOW_RUN_ID" not in os.environ:
-                mlflow.set_experiment(experiment)
-            active = mlflow.start_run(run_name=name)
-    except MlflowException as error:
-        remedy = "set MLFLOW_TRACKING_URI to a server that answers, or unset it for a local SQLite file"
-        raise TrackingError(f"tracking store {_without_password(uri)} refused: {error.message}; {remedy}") from None
-    run = RunRef(uri, active.info.run_id)
+    run = RunRef(uri, _start(experiment, name, resume, uri))
     try:
         run.tags({"mlflow.runName": name})
         yield run
     except BaseException as error:
-        killed = isinstance(error, KeyboardInterrupt)
-        run.tags({DESCRIPTION_TAG: _reason(error)})
-        mlflow.end_run("KILLED" if killed else "FAILED")
+        _close(run, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
         raise
-    mlflow.end_run("FINISHED")
+    _close(run, "FINISHED")
+
+
+def _start(experiment: str, name: str, resume: str, uri: str) -> str:
+    try:
+        with quick_requests():
+            if resume:
+                _leave_project_run(resume)
+                return str(mlflow.start_run(run_id=resume).info.run_id)
+            if "MLFLOW_RUN_ID" not in os.environ:
+                mlflow.set_experiment(experiment)
+            return str(mlflow.start_run(run_name=name).info.run_id)
+    except Exception as error:
+        if not (isinstance(error, MlflowException) or is_temporary(error)):
+            raise
+        remedy = "set MLFLOW_TRACKING_URI to a server that answers, or unset it for a local SQLite file"
+        remedy = CREDENTIALS_REMEDY if is_refused_user(error) else remedy
+        raise TrackingError(f"{store_name(uri)} refused: {reason(error)}; {remedy}") from None
+
+
+def _close(run: RunRef, status: str, error: BaseException | None = None) -> None:
+    """Ends the run; what the store does not take of it hides no error of the block's own."""
+    try:
+        if error is not None:
+            run.tags({DESCRIPTION_TAG: _reason(error)})
+        run.end(status)
+    except TrackingError as refusal:
+        if error is None:
+            raise
+        error.add_note(f"and its run stays open: {refusal}")
+    finally:
+        # Only takes the run off MLflow's stack: its status is written.
+        with quick_requests(), suppress(MlflowException):
+            mlflow.end_run(status)
+
+
+def check_artifacts(run: RunRef) -> None:
+    """Writes, reads and deletes a file among the run's artifacts: before hours of training, not after them.
+
+    Raises TrackingError when the artifact store does not take it.
+    """
+    place = run.ask(lambda client: client.get_run(run.run_id)).info.artifact_uri
+    try:
+        with quick_requests(), tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+            run.client.log_text(run.run_id, run.run_id, f"{PROBE}.txt")
+            read = Path(run.client.download_artifacts(run.run_id, f"{PROBE}.txt", scratch)).read_text(encoding="utf-8")
+            if read != run.run_id:
+                raise OSError(f"gave {read[:80]!r} back for {run.run_id!r}")
+    except Exception as error:  # every store has errors of its own
+        rule = "must be a place that this process can write to and read from"
+        remedy = "mend its rights or credentials, or give the server another --artifacts-destination"
+        raise TrackingError(
+            f"artifacts of {store_name(run.tracking_uri)} go to {without_password(place)}, which {rule}, "
+            f"but: {reason(error)}; {remedy}"
+        ) from None
+    # A store that forbids deleting keeps a file of 32 bytes.
+    with quick_requests(), suppress(Exception):
+        get_artifact_repository(place, tracking_uri=run.tracking_uri).delete_artifacts(f"{PROBE}.txt")
 
 
 def _leave_project_run(resume: str) -> None:
@@ -155,11 +249,6 @@ def _leave_project_run(resume: str) -> None:
 def _reason(error: BaseException) -> str:
     text = str(error) or type(error).__name__
     return "Interrupted" if isinstance(error, KeyboardInterrupt) else text
-
-
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def fail_project_run(reason: str) -> None:
@@ -178,36 +267,104 @@ def create_run(uri: str, experiment: str, artifacts: Path) -> RunRef:
 
 def create_child(parent: RunRef, trial_id: str, name: str, point: Mapping[str, Any]) -> RunRef:
     """A RUNNING child of the search's run, found again by the trial's id."""
-    experiment_id = parent.client.get_run(parent.run_id).info.experiment_id
-    tags = {"mlflow.parentRunId": parent.run_id, TRIAL_TAG: trial_id, POINT_TAG: json.dumps(point)}
-    run = parent.client.create_run(experiment_id, tags=tags, run_name=name)
-    return RunRef(parent.tracking_uri, run.info.run_id)
+    made = ChildStore(parent).create(trial_id, name, {POINT_TAG: json.dumps(point)}, now_ms())
+    return RunRef(parent.tracking_uri, made)
 
 
 def find_child(parent: RunRef, trial_id: str) -> RunRef:
     """The newest child run of a trial."""
-    experiment_id = parent.client.get_run(parent.run_id).info.experiment_id
-    query = f"tags.`{TRIAL_TAG}` = '{trial_id}' and tags.mlflow.parentRunId = '{parent.run_id}'"
-    found = parent.client.search_runs([experiment_id], query, max_results=1, order_by=["attributes.start_time DESC"])
-    if not found:
+    found = patiently(lambda: ChildStore(parent).find(trial_id), store_name(parent.tracking_uri))
+    if found is None:
         raise TrackingError(f"trial {trial_id} has no child run under {parent.run_id}; was it deleted?")
-    return RunRef(parent.tracking_uri, found[0].info.run_id)
+    return RunRef(parent.tracking_uri, found.run_id)
 
 
 def children(parent: RunRef) -> list[Any]:
     """All child runs of the search, oldest first."""
-    experiment_id = parent.client.get_run(parent.run_id).info.experiment_id
+    experiment_id = parent.ask(lambda client: client.get_run(parent.run_id)).info.experiment_id
     query = f"tags.mlflow.parentRunId = '{parent.run_id}'"
     runs: list[Any] = []
     token = None
     while True:
-        page = parent.client.search_runs(
-            [experiment_id], query, max_results=200, order_by=["attributes.start_time ASC"], page_token=token
+        page = parent.ask(
+            lambda client, token=token: client.search_runs(  # type: ignore[misc]
+                [experiment_id], query, max_results=200, order_by=["attributes.start_time ASC"], page_token=token
+            )
         )
         runs += page
         token = page.token
         if not token:
             return runs
+
+
+class Logged(NamedTuple):
+    """A metric's value, and when it was said."""
+
+    name: str
+    value: float
+    at_ms: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Child:
+    """A trial's run on the server, and the highest step of each of its metrics."""
+
+    run_id: str
+    steps: Mapping[str, int]
+
+
+class ChildStore:
+    """The children of a search's run, for its spool: each call is one try, and may be repeated but for `create`."""
+
+    def __init__(self, parent: RunRef) -> None:
+        self._parent = parent
+        self._experiment_id = ""
+        self.name = store_name(parent.tracking_uri)
+
+    @property
+    def _client(self) -> MlflowClient:
+        return self._parent.client
+
+    @property
+    def _experiment(self) -> str:
+        if not self._experiment_id:
+            self._experiment_id = self._client.get_run(self._parent.run_id).info.experiment_id
+        return self._experiment_id
+
+    def find(self, key: str) -> Child | None:
+        """The newest child of the trial."""
+        query = f"tags.`{TRIAL_TAG}` = '{key}' and tags.mlflow.parentRunId = '{self._parent.run_id}'"
+        newest = ["attributes.start_time DESC"]
+        found = self._client.search_runs([self._experiment], query, max_results=1, order_by=newest)
+        if not found:
+            return None
+        # The only list of metrics with steps that one call brings.
+        steps = {metric.key: int(metric.step) for metric in found[0].data._metric_objs}
+        return Child(found[0].info.run_id, steps)
+
+    def create(self, key: str, name: str, tags: Mapping[str, str], start_ms: int) -> str:
+        """A RUNNING child; look with `find` first, since the answer to an earlier try may have been lost."""
+        ours = {"mlflow.parentRunId": self._parent.run_id, TRIAL_TAG: key}
+        run = self._client.create_run(self._experiment, start_ms, {**tags, **ours}, name)
+        return str(run.info.run_id)
+
+    def reopen(self, run_id: str) -> None:
+        self._client.update_run(run_id, "RUNNING")
+
+    def log(self, run_id: str, metrics: Sequence[Logged], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        self._client.log_batch(
+            run_id,
+            [Metric(each.name, each.value, each.at_ms, each.step) for each in metrics],
+            [Param(name, value) for name, value in params.items()],
+            [RunTag(name, value) for name, value in tags.items()],
+        )
+
+    def upload(self, run_id: str, folder: Path, name: str) -> None:
+        self._client.log_artifacts(run_id, str(folder), name or None)
+
+    def end(self, run_id: str, status: str, at_ms: int) -> None:
+        self._client.set_terminated(run_id, status, at_ms)
 
 
 @dataclass(frozen=True)

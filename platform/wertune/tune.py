@@ -1,12 +1,10 @@
 """Searching for the best adapter: Ray Tune runs trials, Optuna proposes them, ASHA stops them early."""
 
-import fcntl
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from wertune.child_runs import SAID, Book, ChildRuns, Said, settle
 from wertune.config import with_overrides
 from wertune.errors import ConfigError, WertuneError
 from wertune.keeper import KeptTrial, Shelf, open_keeper
+from wertune.outage import patience_s
 from wertune.prepare import Prepared
 from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT, Proposals, asha, finished, open_study
 from wertune.search_space import SearchConfig
@@ -54,6 +53,10 @@ class SearchPlace:
     folder: Path
     storage_url: str
 
+    @property
+    def spool(self) -> Path:
+        return self.folder / "spool"
+
 
 def search(
     prepared: Prepared,
@@ -66,42 +69,25 @@ def search(
     """Runs the trials on the `cluster`, or those that are left of them, each a child run of `parent`.
 
     Raises SearchInterrupted after Ctrl-C, with the running trials closed as KILLED; ConfigError when the study's
-    database does not answer, there is nothing to resume, or another process is at this search.
+    database does not answer or there is nothing to resume; TrackingError when another process is at this search, or
+    MLflow does not take what trials said.
     """
     epochs = prepared.project.trial.train.epochs
-    with _alone(place.folder), Spool(place.folder / "spool", parent) as spool:
+    with closing(Spool(place.spool, parent)) as spool:
         study = open_study(parent.run_id, place.storage_url, config, resume)
         book = Book(spool, Shelf(place.folder / "trials"), epochs)
         if resume:
-            spool.flush()
+            spool.flush(patience_s())
             settle(book, study, parent)
         past = finished(study)
         if len(past) < config.trials:
             keeper = open_keeper(place.folder / "trials")
             trainable = _trainable(prepared, config, objective, keeper)
             fit(trainable, config, study, epochs, book, place.folder)
-        spool.flush()
+        spool.flush(patience_s())
     if len(finished(study)) < config.trials:
         raise SearchInterrupted
     return study
-
-
-def check_free(folder: Path) -> None:
-    """Raises ConfigError when a process is at the search of `folder`."""
-    with _alone(folder):
-        pass
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Holds the search's folder; the system lets go of it when the process dies, however it dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{folder} is in use by another process; let it end, or end it, and resume then") from None
-        yield
 
 
 def fit(trainable: Any, config: SearchConfig, study: optuna.Study, epochs: int, book: Book, folder: Path) -> None:

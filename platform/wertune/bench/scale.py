@@ -9,6 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ray import tune
 
 from wertune.child_runs import Book
 from wertune.keeper import Shelf
+from wertune.outage import patience_s
 from wertune.proposals import finished, open_study
 from wertune.search_space import AshaConfig, Range, SearchConfig
 from wertune.spool import Spool
@@ -56,12 +58,12 @@ def simulate(trials: int, gpus: int, epoch_s: float, curves: Sequence[Sequence[f
         folder = Path(scratch)
         parent = create_run(tracking or f"sqlite:///{folder / 'mlflow.db'}", "scale", folder / "artifacts")
         study = open_study(parent.run_id, f"sqlite:///{folder / 'optuna.db'}", config, resume=False)
-        with Spool(folder / "spool", parent) as spool:
+        with closing(Spool(folder / "spool", parent)) as spool:
             stub = tune.with_resources(_stub(curves, epoch_s), {"cpu": 1, "gpu": 1})
             started = time.perf_counter()
             fit(stub, config, study, EPOCHS, Book(spool, Shelf(folder / "trials"), EPOCHS), folder)
             wall_s = time.perf_counter() - started
-            spool.flush()
+            spool.flush(patience_s())
             flush_s = time.perf_counter() - started - wall_s
         epochs = sum(max(trial.intermediate_values, default=0) for trial in finished(study))
         runs = len(children(parent))
