@@ -25,6 +25,7 @@ from ray.tune.search.optuna import OptunaSearch
 import wertune
 from wertune.baseline import Transcribe, transcribe_with_base
 from wertune.config import with_overrides
+from wertune.depot import Depot, open_depot, prepared_here
 from wertune.errors import ConfigError
 from wertune.prepare import Prepared
 from wertune.search_space import SearchConfig
@@ -70,7 +71,7 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # With a searcher Ray starts one worker after another, and each imports for a quarter of a minute.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(_trials_at_once(config)))
-    trainable = _trainable(prepared, config, objective, parent)
+    trainable = _trainable(prepared, open_depot(prepared), config, objective, parent)
     tuner = _restored(trainable, place) if resume else _tuner(trainable, prepared, config, parent, place)
     results = tuner.fit()
     if _is_interrupted(results, config):
@@ -112,22 +113,22 @@ def transcribe_across(config: SearchConfig) -> Transcribe:
     def transcribe(prepared: Prepared, splits: Sequence[str]) -> dict[str, list[str]]:
         resources = {"num_cpus": config.cpus_per_trial, "num_gpus": _gpus_per_trial(config)}
         task = ray.remote(**resources)(_transcribe)
-        shared = ray.put(prepared)
+        shared, depot = ray.put(prepared), open_depot(prepared)
         by_size = sorted(splits, key=lambda split: len(prepared.dataset[split]), reverse=True)
-        parts = ray.get([task.remote(shared, [split]) for split in by_size])
+        parts = ray.get([task.remote(shared, depot, [split]) for split in by_size])
         return {split: texts for part in parts for split, texts in part.items()}
 
     return transcribe
 
 
-def _transcribe(prepared: Prepared, splits: Sequence[str]) -> dict[str, list[str]]:
+def _transcribe(prepared: Prepared, depot: Depot, splits: Sequence[str]) -> dict[str, list[str]]:
     keep_freed_memory()
-    return transcribe_with_base(prepared, splits)
+    return transcribe_with_base(prepared_here(prepared, depot), splits)
 
 
-def _trainable(prepared: Prepared, config: SearchConfig, objective: Objective, parent: RunRef) -> Any:
+def _trainable(prepared: Prepared, depot: Depot, config: SearchConfig, objective: Objective, parent: RunRef) -> Any:
     """The function that a worker runs for each trial, with its resources; the prepared project is sent once a node."""
-    run = tune.with_parameters(_run, prepared=prepared, objective=objective, parent=parent)
+    run = tune.with_parameters(_run, prepared=prepared, depot=depot, objective=objective, parent=parent)
     return tune.with_resources(run, {"cpu": config.cpus_per_trial, "gpu": _gpus_per_trial(config)})
 
 
@@ -148,8 +149,9 @@ def _trials_at_once(config: SearchConfig) -> int:
     return max(1, int(min(fitting, default=1)))
 
 
-def _run(point: dict[str, Any], prepared: Prepared, objective: Objective, parent: RunRef) -> None:
+def _run(point: dict[str, Any], prepared: Prepared, depot: Depot, objective: Objective, parent: RunRef) -> None:
     """One trial in a Ray worker: it appends to the child run that the driver opened for it, and reports each epoch."""
+    prepared = prepared_here(prepared, depot)
     config = with_overrides(prepared.project.trial, point, "search.yaml: space")
     best = float("inf")
 
