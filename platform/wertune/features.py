@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,15 @@ from transformers import WhisperFeatureExtractor
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.config import ContextConfig
-from wertune.files import storing, write_atomically
+from wertune.files import Fetch, locked, storing, write_atomically
 from wertune.manifest import Recording
+from wertune.weights import CACHE_REMEDY
 
 POSITIONS_PER_SECOND = 50
 FRAMES_PER_POSITION = 2
 FRAMES_PER_SECOND = FRAMES_PER_POSITION * POSITIONS_PER_SECOND
 SAMPLES_PER_POSITION = SAMPLE_RATE_HZ // POSITIONS_PER_SECOND
 FULL_CONTEXT_POSITIONS = 1500
-CACHE_REMEDY = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
 
 
 def context_positions(duration_s: float, context: ContextConfig) -> int:
@@ -71,20 +72,34 @@ class FeatureCache:
     """Features of whole splits in memory-mapped files, named by all that they depend on.
 
     A file is written beside its place and renamed, so that a reader sees all of it or none, whoever else writes.
+    One that is not there is asked for by `fetch`, and computed where that has none or a damaged one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fetch: Fetch | None = None) -> None:
         self._folder = folder
+        self._fetch = fetch
 
     def load(self, recordings: Sequence[Recording], context: ContextConfig, mel_bins: int) -> list[torch.Tensor]:
         """One (mel_bins, frames) float32 tensor a recording, computed where the cache does not have them."""
         frames = [FRAMES_PER_POSITION * context_positions(r.duration_s, context) for r in recordings]
         path = self._folder / f"{_cache_key(recordings, frames, mel_bins)}.npy"
-        flat = _read(path, mel_bins * sum(frames))
+        values = mel_bins * sum(frames)
+        flat = _read(path, values)
+        if flat is None and self._fetch:
+            flat = self._fetched(path, values, self._fetch)
         if flat is None:
             flat = self._write(path, recordings, frames, mel_bins)
         parts = np.split(flat, np.cumsum([mel_bins * count for count in frames])[:-1])
         return [torch.from_numpy(part.reshape(mel_bins, -1)) for part in parts]
+
+    def _fetched(self, path: Path, values: int, fetch: Fetch) -> npt.NDArray[np.float32] | None:
+        """The features as `fetch` has them, if it does; a split may take gigabytes: one worker of a node at a time."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with locked(self._folder / ".fetching.lock"):
+            flat = _read(path, values)  # or another worker was faster
+            if flat is None and _store_fetched(path, self._folder, fetch):
+                flat = _read(path, values)
+        return flat
 
     def _write(
         self, path: Path, recordings: Sequence[Recording], frames: Sequence[int], mel_bins: int
@@ -102,20 +117,42 @@ class FeatureCache:
 class ClipCache:
     """Features of single clips, as they are trained on: each is worked out once for all epochs, trials and searches."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fetch: Fetch | None = None) -> None:
         self._folder = folder
+        self._fetch = fetch
 
     def get(self, depends_on: Sequence[Any], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Features (mel_bins, frames) in float16, from the file that is named by all that they depend on."""
         name = hashlib.sha256(json.dumps([transformers.__version__, *depends_on]).encode()).hexdigest()[:32]
         path = self._folder / name[:2] / f"{name}.npy"
-        try:
-            return torch.from_numpy(np.load(path, allow_pickle=False))
-        except Exception:  # missing, cut short, or a damaged header, which ends in errors of many kinds
-            features = compute()
+        stored = _read_clip(path)
+        if stored is None and self._fetch and _store_fetched(path, self._folder, self._fetch):
+            stored = _read_clip(path)
+        if stored is not None:
+            return stored
+        features = compute()
         with storing("the features", self._folder, CACHE_REMEDY):
             write_atomically(path, lambda file: np.save(file, features.numpy()))
         return features
+
+
+def _store_fetched(path: Path, folder: Path, fetch: Fetch) -> bool:
+    """Whether `fetch` had the file of the cache's `folder`, which then is at `path`, whole or damaged as it came."""
+    parts = iter(fetch(path.relative_to(folder).as_posix()))
+    first = next(parts, None)
+    if first is None:
+        return False
+    with storing("the features", folder, CACHE_REMEDY):
+        write_atomically(path, lambda file: file.writelines(chain([first], parts)))
+    return True
+
+
+def _read_clip(path: Path) -> torch.Tensor | None:
+    """The stored features, or None where there is no whole file of them."""
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    except Exception:  # missing, cut short, or a damaged header, which ends in errors of many kinds
+        return None
 
 
 def _read(path: Path, expected_values: int) -> npt.NDArray[np.float32] | None:

@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +13,9 @@ from typing import IO, Any
 from wertune.errors import StorageError
 
 STAMP = "source.json"
+
+# The parts of the file by that name, from wherever else it may be; none where nobody has it.
+Fetch = Callable[[str], Iterable[bytes]]
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -61,13 +64,13 @@ def store_folder(final: Path, write: Callable[[Path], object], stamp: Mapping[st
     if is_whole(final):
         return
     final.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(final.parent / f".{final.name}.lock"):
+    with locked(final.parent / f".{final.name}.lock"):
         if not is_whole(final):  # or another process was faster while this one waited
             _build(final, write, stamp)
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Holds an advisory lock; the system frees it when the process dies, however it dies."""
     import fcntl
 

@@ -10,6 +10,7 @@ from wertune.config import ContextConfig, ProjectConfig, load_yaml
 from wertune.engine import require_engine
 from wertune.evaluate import EvaluationSet
 from wertune.features import ClipCache, FeatureCache
+from wertune.files import Fetch
 from wertune.manifest import Dataset, load_dataset, manifests_of
 from wertune.model import Whisper, load_whisper, remove_lora
 from wertune.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
@@ -19,12 +20,16 @@ from wertune.weights import BaseModel, cache_root, resolve_base_model
 
 @dataclass(frozen=True)
 class Prepared:
-    """A project whose parts were all found and checked; small enough to be sent to a worker."""
+    """A project whose parts were all found and checked; small enough to be sent to a worker.
+
+    Its paths are of the driver's disk: on another node, `prepared_here` gives one with that node's (depot.py).
+    """
 
     project: ProjectConfig
     lexicon: Lexicon
     base: BaseModel
     dataset: Dataset
+    fetch: Fetch | None = None
 
     @property
     def normalise(self) -> Normalise:
@@ -35,7 +40,7 @@ class Prepared:
         return _finder(self.lexicon.written, self.project.language)
 
     def whisper(self, quantization: str) -> Whisper:
-        """The untouched base; on another node its weights are fetched once into that node's cache."""
+        """The untouched base."""
         return _load(*self._base(quantization))
 
     @contextmanager
@@ -47,15 +52,14 @@ class Prepared:
         finally:
             remove_lora(whisper)
 
-    def _base(self, quantization: str) -> tuple[str, str | None, str, str, str, tuple[str, ...]]:
-        source, language, terms = self.project.base_model, self.project.language, self.lexicon.written
-        return source.source, source.revision, self.base.digest, language, quantization, terms
+    def _base(self, quantization: str) -> tuple[Path, str, str, tuple[str, ...]]:
+        return self.base.path, self.project.language, quantization, self.lexicon.written
 
     def evaluation_set(self, split: str, context: ContextConfig, mel_bins: int) -> EvaluationSet:
         """The split's recordings and features, from this node's cache."""
         recordings = self.dataset[split]
-        features = FeatureCache(cache_root() / "features").load(recordings, context, mel_bins) if recordings else []
-        return EvaluationSet(recordings, features)
+        cache = FeatureCache(features_folder(), self.fetch)
+        return EvaluationSet(recordings, cache.load(recordings, context, mel_bins) if recordings else [])
 
     def training_data(self, context: ContextConfig, mel_bins: int) -> TrainingData:
         """What a trial reads."""
@@ -66,15 +70,17 @@ class Prepared:
             retention=self.evaluation_set("retention_validation", context, mel_bins),
             normalise=self.normalise,
             finder=self.finder,
-            cache=ClipCache(cache_root() / "features"),
+            cache=ClipCache(features_folder(), self.fetch),
         )
 
 
-def _load(
-    source: str, revision: str | None, digest: str, language: str, quantization: str, terms: tuple[str, ...]
-) -> Whisper:
-    base = resolve_base_model(source, revision=revision, expected_digest=digest)
-    return load_whisper(base.path, language, quantization, terms=terms)
+def features_folder() -> Path:
+    """Where this node keeps features."""
+    return cache_root() / "features"
+
+
+def _load(path: Path, language: str, quantization: str, terms: tuple[str, ...]) -> Whisper:
+    return load_whisper(path, language, quantization, terms=terms)
 
 
 _resident = lru_cache(maxsize=1)(_load)

@@ -1,6 +1,7 @@
 """Optuna proposes trials; its study is the search's memory, which outlives the process."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,12 +16,13 @@ from sqlalchemy.exc import DBAPIError
 
 from wertune.credentials import without_password
 from wertune.errors import ConfigError
+from wertune.fleet import Place, next_kind
 from wertune.outage import patiently, reason
 from wertune.search_space import SearchConfig
 
 # Keys of what a trial reports, and of the configuration that it is given.
 METRIC, EPOCH, FAILURE = "best_objective", "epoch", "failure"
-NUMBER, POINT = "number", "point"
+NUMBER, POINT, PLACE = "number", "point", "place"
 
 Answer = TypeVar("Answer")
 
@@ -77,15 +79,18 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
     database that is away for minutes is waited for.
     """
 
-    def __init__(self, study: optuna.Study, config: SearchConfig, epochs: int) -> None:
+    def __init__(self, study: optuna.Study, config: SearchConfig, epochs: int, places: Sequence[Place]) -> None:
         super().__init__(space=config.distributions(), metric=METRIC, mode="min", study_name=study.study_name)
         self._ot_study = study
         self._epochs = epochs
+        self._slots = {place.kind: place.slots for place in places}
+        self._taken: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The number and the point of the next trial."""
+        """The number and the point of the next trial, and the kind of place that it is to run at."""
         trial = self._ot_trials[trial_id] = self._patiently(self._next)
-        return {NUMBER: trial.number, POINT: trial.params}
+        self._taken[trial_id] = next_kind(self._slots, Counter(self._taken.values()))
+        return {NUMBER: trial.number, POINT: trial.params, PLACE: self._taken[trial_id]}
 
     def _next(self) -> optuna.Trial:
         held = {trial.number for trial in self._ot_trials.values()}
@@ -108,6 +113,7 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells how the trial ended."""
         trial = self._ot_trials[trial_id]
+        self._taken.pop(trial_id, None)
         if error or not result or result.get(FAILURE):
             self._patiently(lambda: self._ot_study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
             return

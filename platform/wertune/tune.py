@@ -13,17 +13,19 @@ import optuna
 import ray
 from ray import tune
 from ray.exceptions import RayActorError
-from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 
 import wertune
 from wertune.baseline import Transcribe, transcribe_with_base
 from wertune.child_runs import SAID, Book, ChildRuns, Said, settle
 from wertune.config import with_overrides
+from wertune.depot import Depot, open_depot, prepared_here
 from wertune.errors import ConfigError, WertuneError
+from wertune.fleet import Place, trial_resources
 from wertune.keeper import KeptTrial, Shelf, open_keeper
 from wertune.outage import patience_s
 from wertune.prepare import Prepared
-from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT, Proposals, asha, finished, open_study
+from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, PLACE, POINT, Proposals, asha, finished, open_study
 from wertune.search_space import SearchConfig
 from wertune.spool import Spool
 from wertune.tracking import RunRef, format_traceback
@@ -72,37 +74,35 @@ def search(
     database does not answer or there is nothing to resume; TrackingError when another process is at this search, or
     MLflow does not take what trials said.
     """
-    epochs = prepared.project.trial.train.epochs
     with closing(Spool(place.spool, parent)) as spool:
         study = open_study(parent.run_id, place.storage_url, config, resume)
-        book = Book(spool, Shelf(place.folder / "trials"), epochs)
+        book = Book(spool, Shelf(place.folder / "trials"), prepared.project.trial.train.epochs)
         if resume:
             spool.flush(patience_s())
             settle(book, study, parent)
-        past = finished(study)
-        if len(past) < config.trials:
-            keeper = open_keeper(place.folder / "trials")
-            trainable = _trainable(prepared, config, objective, keeper)
-            fit(trainable, config, study, epochs, book, place.folder)
+        if len(finished(study)) < config.trials:
+            parts = {"prepared": prepared, "depot": open_depot(prepared), "keeper": open_keeper(place.folder / "trials")}
+            fit(tune.with_parameters(_run, objective=objective, **parts), config, study, book, place.folder)
         spool.flush(patience_s())
     if len(finished(study)) < config.trials:
         raise SearchInterrupted
     return study
 
 
-def fit(trainable: Any, config: SearchConfig, study: optuna.Study, epochs: int, book: Book, folder: Path) -> None:
-    """Runs trials until the study has as many as were asked for."""
+def fit(run: Any, config: SearchConfig, study: optuna.Study, book: Book, folder: Path) -> None:
+    """Lets Ray call `run` with a proposal for each trial, until the study has as many as were asked for."""
+    places = trial_resources(ray.nodes(), config)
     # With a searcher Ray starts one worker after another, and each imports for a quarter of a minute.
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(_trials_at_once(config)))
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(sum(place.slots for place in places)))
     past = finished(study)
     with tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as scratch:
         Tuner(
-            trainable,
+            tune.with_resources(run, _bundle_of(places)),
             tune_config=TuneConfig(
                 num_samples=config.trials - len(past),
                 max_concurrent_trials=None if config.max_concurrent == "auto" else config.max_concurrent,
-                search_alg=Proposals(study, config, epochs),
-                scheduler=asha(config, epochs, past),
+                search_alg=Proposals(study, config, book.epochs, places),
+                scheduler=asha(config, book.epochs, past),
                 # A worker that has imported torch and transformers takes the next trial at once.
                 reuse_actors=True,
             ),
@@ -116,6 +116,17 @@ def fit(trainable: Any, config: SearchConfig, study: optuna.Study, epochs: int, 
         ).fit()
 
 
+def _bundle_of(places: Sequence[Place]) -> Callable[[dict[str, Any]], PlacementGroupFactory]:
+    """What Ray reserves for a proposal: its kind of place was chosen with it."""
+    by_kind = {place.kind: (dict(place.resources), dict(place.labels)) for place in places}
+
+    def bundle(proposal: dict[str, Any]) -> PlacementGroupFactory:
+        resources, labels = by_kind[proposal[PLACE]]
+        return PlacementGroupFactory([resources], bundle_label_selector=[labels] if labels else None)
+
+    return bundle
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -124,11 +135,11 @@ def _say(line: str) -> None:
 def cluster(address: str | None, config: SearchConfig) -> Iterator[None]:
     """A local Ray with every core and GPU, or the one at `address`, which gets this package sent along.
 
-    It comes before anything that takes long: raises ConfigError when no Ray answers or it lacks the GPUs asked for.
+    It comes before anything that takes long: raises ConfigError when no Ray answers or it has no place for a trial.
     """
     _start_ray(address)
     try:
-        _gpus_per_trial(config)
+        trial_resources(ray.nodes(), config)
         yield
     finally:
         ray.shutdown()
@@ -153,45 +164,24 @@ def transcribe_across(config: SearchConfig) -> Transcribe:
     """`transcribe_with_base` with the cluster's workers, a split each, the largest first."""
 
     def transcribe(prepared: Prepared, splits: Sequence[str]) -> dict[str, list[str]]:
-        resources = {"num_cpus": config.cpus_per_trial, "num_gpus": _gpus_per_trial(config)}
-        task = ray.remote(**resources)(_transcribe)
-        shared = ray.put(prepared)
+        best, *_ = trial_resources(ray.nodes(), config)
+        task = ray.remote(_transcribe).options(
+            num_cpus=best.resources["CPU"], num_gpus=best.resources.get("GPU", 0), label_selector=dict(best.labels)
+        )
+        shared, depot = ray.put(prepared), open_depot(prepared)
         by_size = sorted(splits, key=lambda split: len(prepared.dataset[split]), reverse=True)
-        parts = ray.get([task.remote(shared, [split]) for split in by_size])
+        parts = ray.get([task.remote(shared, depot, [split]) for split in by_size])
         return {split: texts for part in parts for split, texts in part.items()}
 
     return transcribe
 
 
-def _transcribe(prepared: Prepared, splits: Sequence[str]) -> dict[str, list[str]]:
+def _transcribe(prepared: Prepared, depot: Depot, splits: Sequence[str]) -> dict[str, list[str]]:
     keep_freed_memory()
-    return transcribe_with_base(prepared, splits)
+    return transcribe_with_base(prepared_here(prepared, depot), splits)
 
 
-def _trainable(prepared: Prepared, config: SearchConfig, objective: Objective, keeper: Any) -> Any:
-    """The function that a worker runs for each trial, with its resources; the prepared project is sent once a node."""
-    run = tune.with_parameters(_run, prepared=prepared, objective=objective, keeper=keeper)
-    return tune.with_resources(run, {"cpu": config.cpus_per_trial, "gpu": _gpus_per_trial(config)})
-
-
-def _gpus_per_trial(config: SearchConfig) -> float:
-    """What is asked for, or one GPU where there is one."""
-    gpus = float(ray.cluster_resources().get("GPU", 0))
-    share = min(1.0, gpus) if config.gpus_per_trial == "auto" else config.gpus_per_trial
-    if share > gpus:
-        raise ConfigError(f"gpus_per_trial is {share:g}, but Ray has {gpus:g} GPUs; lower it or set it to auto")
-    return share
-
-
-def _trials_at_once(config: SearchConfig) -> int:
-    """How many trials fit the cluster as it is now."""
-    cpus, gpus = ray.cluster_resources().get("CPU", 1.0), _gpus_per_trial(config)
-    fitting = [cpus / config.cpus_per_trial] if config.cpus_per_trial else []
-    fitting += [ray.cluster_resources()["GPU"] / gpus] if gpus else []
-    return max(1, int(min(fitting, default=1)))
-
-
-def _run(proposal: dict[str, Any], prepared: Prepared, objective: Objective, keeper: Any) -> None:
+def _run(proposal: dict[str, Any], prepared: Prepared, depot: Depot, objective: Objective, keeper: Any) -> None:
     """One trial in a Ray worker, or what is left of it: each epoch is reported to the driver.
 
     What it raises is reported first, so that the driver knows it from the death of the process, which is forgiven.
@@ -207,7 +197,7 @@ def _run(proposal: dict[str, Any], prepared: Prepared, objective: Objective, kee
 
     try:
         config = with_overrides(prepared.project.trial, proposal[POINT], "search.yaml: space")
-        run_trial(config, prepared, objective, said, after_epoch=report, store=kept)
+        run_trial(config, prepared_here(prepared, depot), objective, said, after_epoch=report, store=kept)
     except RayActorError:
         raise
     except Exception as error:

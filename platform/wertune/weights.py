@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from wertune.errors import BaseModelError
 from wertune.files import store_folder
 from wertune.hugging_face import read_json, write_folder
 
+CACHE_REMEDY = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
 FORMAT_VERSION = 1  # raise it whenever write_folder writes anything else than before
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["*config.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
@@ -78,6 +80,11 @@ def resolve_base_model(
     if (folder / "model.bin").is_file() and not _has_safetensors(folder):
         return _ctranslate2(spec, [folder / "model.bin"], [expected_digest], cache_dir)
     return _hugging_face(spec, folder.resolve(), expected_digest)
+
+
+def files_of(base: BaseModel) -> list[Path]:
+    """The files of the base's folder that transformers may read; a folder from a training run holds gigabytes more."""
+    return sorted(f for f in base.path.iterdir() if f.is_file() and any(fnmatch(f.name, p) for p in _HUB_FILES))
 
 
 def _packaged(spec: str, expected_digest: str | None, cache_dir: Path | None) -> BaseModel:
@@ -228,6 +235,7 @@ def _convert(buffer: memoryview, source: Path, final: Path, digest: str) -> None
     try:
         store_folder(final, write, {"digest": digest, "format": FORMAT_VERSION})
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
-        remedy = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
         need = f"it takes about {len(buffer) >> 20} MiB"
-        raise BaseModelError(f"{final}: the converted weights cannot be stored ({error}; {need}); {remedy}") from error
+        raise BaseModelError(
+            f"{final}: the converted weights cannot be stored ({error}; {need}); {CACHE_REMEDY}"
+        ) from error

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,53 @@ def test_a_clip_is_worked_out_once_and_again_where_its_file_is_damaged(
     assert path.read_bytes() == whole
     cache.get(["clip", 2], compute)
     assert len(calls) == 3
+
+
+def _other_node(folder: Path) -> Callable[[str], list[bytes]]:
+    """What a depot gives of another cache: the file in two parts, or nothing."""
+
+    def fetch(name: str) -> list[bytes]:
+        path = folder / name
+        content = path.read_bytes() if path.exists() else b""
+        return [part for part in (content[:100], content[100:]) if part]
+
+    return fetch
+
+
+def test_a_split_comes_from_another_nodes_cache_without_its_audio(
+    make_recordings: MakeRecordings, tmp_path: Path
+) -> None:
+    recordings = make_recordings(["one", "two"], 0.3)
+    computed = FeatureCache(tmp_path / "there").load(recordings, SHORT, 80)
+    deaf = [replace(recording, path=tmp_path / "no such file") for recording in recordings]
+    cache = FeatureCache(tmp_path / "here", _other_node(tmp_path / "there"))
+    _assert_same(cache.load(deaf, SHORT, 80), computed)
+    _assert_same(FeatureCache(tmp_path / "here").load(deaf, SHORT, 80), computed)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"not numpy at all"])
+def test_what_another_node_lacks_or_has_damaged_is_computed(
+    make_recordings: MakeRecordings, tmp_path: Path, content: bytes
+) -> None:
+    recordings = make_recordings(["one"], 0.3)
+    wanted = FeatureCache(tmp_path / "there").load(recordings, SHORT, 80)
+    cache = FeatureCache(tmp_path / "here", lambda name: [content] if content else [])
+    _assert_same(cache.load(recordings, SHORT, 80), wanted)
+    (path,) = (tmp_path / "here").glob(CACHE_FILE)
+    assert path.read_bytes() == next((tmp_path / "there").glob(CACHE_FILE)).read_bytes()
+
+
+def test_a_clip_comes_from_another_nodes_cache_and_is_kept(tmp_path: Path) -> None:
+    features = torch.rand(80, 32).half()
+    ClipCache(tmp_path / "there").get(["a clip"], lambda: features)
+    cache = ClipCache(tmp_path / "here", _other_node(tmp_path / "there"))
+    _assert_same([cache.get(["a clip"], lambda: features + 1)], [features])
+    _assert_same([ClipCache(tmp_path / "here").get(["a clip"], lambda: features + 1)], [features])
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"not numpy at all"])
+def test_a_clip_that_another_node_lacks_or_has_damaged_is_computed(tmp_path: Path, content: bytes) -> None:
+    features = torch.rand(80, 32).half()
+    cache = ClipCache(tmp_path, lambda name: [content] if content else [])
+    _assert_same([cache.get(["a clip"], lambda: features)], [features])
+    _assert_same([ClipCache(tmp_path).get(["a clip"], lambda: features + 1)], [features])

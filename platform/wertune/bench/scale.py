@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
 
 from wertune.child_runs import Book
 from wertune.keeper import Shelf
@@ -59,9 +58,8 @@ def simulate(trials: int, gpus: int, epoch_s: float, curves: Sequence[Sequence[f
         parent = create_run(tracking or f"sqlite:///{folder / 'mlflow.db'}", "scale", folder / "artifacts")
         study = open_study(parent.run_id, f"sqlite:///{folder / 'optuna.db'}", config, resume=False)
         with closing(Spool(folder / "spool", parent)) as spool:
-            stub = tune.with_resources(_stub(curves, epoch_s), {"cpu": 1, "gpu": 1})
             started = time.perf_counter()
-            fit(stub, config, study, EPOCHS, Book(spool, Shelf(folder / "trials"), EPOCHS), folder)
+            fit(_stub(curves, epoch_s), config, study, Book(spool, Shelf(folder / "trials"), EPOCHS), folder)
             wall_s = time.perf_counter() - started
             spool.flush(patience_s())
             flush_s = time.perf_counter() - started - wall_s

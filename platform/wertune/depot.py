@@ -1,0 +1,101 @@
+"""Brings a prepared project's files to other Ray nodes through Ray; a disk that they share is used if there is one.
+
+On the driver's node one actor without a CPU hands out base, audio and features by key. A worker elsewhere fetches base
+and audio when its first trial starts, once for all workers of its node, and features that its own cache does not have.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from wertune.freight import Shelf, Span, audio_here, base_here, feature_parts
+from wertune.weights import cache_root, files_of
+
+if TYPE_CHECKING:  # torch takes the actor's process a quarter of a minute to import
+    from wertune.manifest import Dataset
+    from wertune.prepare import Prepared
+
+
+@dataclass(frozen=True)
+class Depot:
+    """Where workers ask for the driver's files; the actor ends with the driver's last copy of it."""
+
+    id: str
+    node_id: str
+    shelf: Any = field(compare=False, repr=False)
+
+    def ask(self, spans: Sequence[Span]) -> list[bytes]:
+        return list(ray.get(self.shelf.read.remote(spans, _node_id())))
+
+    def features(self, name: str) -> Iterator[bytes]:
+        """The parts of a file of the driver's feature cache; none where it has none."""
+        return feature_parts(name, self.ask)
+
+    def handed_out(self) -> dict[str, dict[str, int]]:
+        """Bytes of `base`, `audio` and `features` that each node was given, by its id."""
+        return dict(ray.get(self.shelf.handed_out.remote()))
+
+
+def open_depot(prepared: "Prepared") -> Depot:
+    """Starts the actor on the driver's node; it reads nothing before a worker of another node asks."""
+    node_id = _node_id()
+    audio = sorted({recording.path for split in prepared.dataset.splits.values() for recording in split})
+    actor = ray.remote(Shelf).options(
+        num_cpus=0,
+        max_concurrency=4,
+        max_restarts=-1,
+        max_task_retries=3,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+    )
+    shelf = actor.remote(files_of(prepared.base), audio, cache_root() / "features")
+    return Depot(shelf._actor_id.hex(), node_id, shelf)
+
+
+def prepared_here(prepared: "Prepared", depot: Depot) -> "Prepared":
+    """The project with paths of this node only; what it does not have is fetched, or StorageError says why not."""
+    if _node_id() == depot.node_id:
+        return prepared
+    base, audio = _paths_here(prepared.base.path, depot)
+    return replace(
+        prepared,
+        base=replace(prepared.base, path=base),
+        dataset=_moved(prepared.dataset, audio),
+        fetch=depot.features,
+    )
+
+
+@lru_cache(maxsize=1)
+def _paths_here(base: Path, depot: Depot) -> tuple[Path, Mapping[Path, Path]]:
+    """The base's folder and each audio file on this node; worked out once a process."""
+    started = time.monotonic()
+    catalogue = ray.get(depot.shelf.catalogue.remote())
+    fetched_bytes = 0
+
+    def ask(spans: Sequence[Span]) -> list[bytes]:
+        nonlocal fetched_bytes
+        fetched_bytes += sum(span.length for span in spans)
+        return depot.ask(spans)
+
+    root = cache_root() / "fetched"
+    paths = base_here(base, catalogue.base, root, ask), audio_here(catalogue.audio, root / "audio", ask)
+    took_s = time.monotonic() - started
+    print(f"fetched {fetched_bytes / 1e6:.1f} MB of base and audio in {took_s:.1f} s", flush=True)
+    return paths
+
+
+def _moved(dataset: "Dataset", paths: Mapping[Path, Path]) -> "Dataset":
+    splits = {
+        split: tuple(replace(recording, path=paths[recording.path]) for recording in recordings)
+        for split, recordings in dataset.splits.items()
+    }
+    return replace(dataset, splits=splits)
+
+
+def _node_id() -> str:
+    return str(ray.get_runtime_context().get_node_id())

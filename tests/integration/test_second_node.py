@@ -1,0 +1,138 @@
+"""What a search needs reaches a node through Ray alone: it shares no file with the driver but Python's environment."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.integration.conftest import Workspace
+from tests.integration.nodes import SECOND, TwoNodes, two_nodes
+
+from wertune.weights import resolve_base_model
+
+# Run as the driver is: the folder of the project and the cluster's address in, what both nodes wrote out.
+DRIVER = f"""
+import hashlib, json, sys
+from pathlib import Path
+import ray
+from wertune.baseline import transcribe_with_base
+from wertune.config import ContextConfig
+from wertune.depot import open_depot, prepared_here
+from wertune.freight import Span
+from wertune.prepare import features_folder, load_project, prepare
+from wertune.tune import _start_ray
+
+folder = Path(sys.argv[1])
+prepared = prepare(folder, load_project(folder))
+_start_ray(sys.argv[2])
+
+def look(prepared, depot, driver_paths):
+    here = prepared_here(prepared, depot)
+    again = prepared_here(prepared, depot)
+    texts = transcribe_with_base(here, ["validation"])
+    here.evaluation_set("test", ContextConfig(), 80)  # the driver has no such features: computed of fetched audio
+    audio = [r.path for r in here.dataset["validation"]]
+    return {{
+        "texts": texts["validation"],
+        "visible": [path for path in driver_paths if Path(path).exists()],
+        "paths": [str(here.base.path), *map(str, audio)],
+        "same_again": again == here,
+        "base": {{f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in here.base.path.iterdir()}},
+        "features": {{f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in features_folder().glob("*.npy")}},
+        "node": ray.get_runtime_context().get_node_id(),
+    }}
+
+audio = [str(r.path) for r in prepared.dataset["validation"]]
+driver_paths = [str(folder), str(prepared.base.path), *audio, sys.argv[0]]
+depot = open_depot(prepared)
+prepared.evaluation_set("validation", ContextConfig(short=False), 80)
+task = ray.remote(num_cpus=1, resources={{"{SECOND}": 1}})(look).remote(prepared, depot, driver_paths)
+expected = transcribe_with_base(prepared, ["validation"])
+found = ray.get(task)
+found["expected"] = expected["validation"]
+found["driver_features"] = {{
+    f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in features_folder().glob("*.npy")
+}}
+found["handed_out"] = depot.handed_out()
+found["driver_node"] = depot.node_id
+found["audio_bytes"] = sum(r.path.stat().st_size for split in prepared.dataset.splits.values() for r in split)
+found["base_bytes"] = sum(f.stat().st_size for f in prepared.base.path.iterdir())
+refused = []
+for key in ("../project.yaml", "features/../../project.yaml", "base/../project.yaml", "/etc/passwd", audio[0]):
+    try:
+        ray.get(depot.shelf.read.remote([Span(key, 0, 10)]))
+    except Exception as error:
+        refused.append(str(error))
+found["refused"] = refused
+print(json.dumps(found))
+"""
+
+
+def _own_base(workspace: Workspace) -> Path:
+    """tiny.en as a folder of the driver's: on the second node the package could be found again."""
+    base = workspace.folder / "tiny.en"
+    source = resolve_base_model("packaged:whisper-tiny.en").path
+    shutil.copytree(source, base, ignore=shutil.ignore_patterns("source.json"))
+    settings = workspace.project / "project.yaml"
+    values = yaml.safe_load(settings.read_text()) | {"base_model": str(base)}
+    settings.write_text(yaml.safe_dump(values))
+    return base
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Any:
+    with two_nodes() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def found(nodes: TwoNodes, make_workspace: Callable[[str], Workspace]) -> dict[str, Any]:
+    """What a task on the second node saw and wrote."""
+    workspace = make_workspace("second")
+    _own_base(workspace)
+    script = workspace.folder / "driver.py"
+    script.write_text(DRIVER)
+    done = subprocess.run(
+        [sys.executable, str(script), str(workspace.project), nodes.address],
+        env=os.environ | nodes.environment | {"WERTUNE_CACHE": str(workspace.folder / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_second_node_shares_no_file_of_the_driver(found: dict[str, Any]) -> None:
+    assert found["node"] != found["driver_node"]
+    assert found["visible"] == []
+
+
+def test_it_transcribes_as_the_driver_does(found: dict[str, Any]) -> None:
+    assert any(found["expected"])
+    assert found["texts"] == found["expected"]
+
+
+def test_base_audio_and_features_went_through_the_depot_once(found: dict[str, Any]) -> None:
+    given = found["handed_out"][found["node"]]
+    assert given["base"] == found["base_bytes"]
+    assert given["audio"] == found["audio_bytes"]
+    assert found["same_again"]
+    assert list(found["handed_out"]) == [found["node"]]
+
+
+def test_features_are_the_drivers_where_it_has_them_and_computed_where_not(found: dict[str, Any]) -> None:
+    (name,) = found["driver_features"]
+    assert found["features"][name] == found["driver_features"][name]
+    assert found["handed_out"][found["node"]]["features"] > 0
+    assert len(found["features"]) == 2
+
+
+def test_nothing_but_the_projects_files_is_handed_out(found: dict[str, Any]) -> None:
+    assert len(found["refused"]) == 5
+    assert all("a key is one of the catalogue's" in message for message in found["refused"])
