@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from wertune.keeper import STATE, KeptTrial, Shelf, unpack
+from wertune.keeper import STATE, KeptTrial, TrialFiles, unpack
 from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT, finished
 from wertune.spool import Spool
 from wertune.tracking import OUTCOME_TAG, POINT_TAG, TRIAL_TAG, children
@@ -59,8 +59,8 @@ class Said:
 class Book:
     """How the runs of trials are begun, written and ended."""
 
-    def __init__(self, spool: Spool, shelf: Shelf, epochs: int) -> None:
-        self._spool, self._shelf, self.epochs = spool, shelf, epochs
+    def __init__(self, spool: Spool, files: TrialFiles, epochs: int) -> None:
+        self._spool, self._files, self.epochs = spool, files, epochs
 
     def begin(self, number: int, point: Mapping[str, Any]) -> None:
         """Opens the trial's run, or opens it again."""
@@ -96,13 +96,13 @@ class Book:
         self._spool.run(str(number)).end("KILLED")
 
     def _adapter(self, number: int) -> None:
-        files = self._shelf.get(number, ADAPTER_ARTIFACT)
+        files = self._files.get(number, ADAPTER_ARTIFACT)
         if files:
             with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
                 unpack(files, Path(scratch))
                 self._spool.run(str(number)).artifacts(Path(scratch), ADAPTER_ARTIFACT)
         for name in (ADAPTER_ARTIFACT, STATE):  # the spool has the one, and nobody goes on with the other
-            self._shelf.forget(number, name)
+            self._files.forget(number, name)
 
 
 def settle(book: Book, study: optuna.Study, parent: Any) -> None:

@@ -16,7 +16,7 @@ STATE = "state"
 REMEDY = "free the disk that the search runs from and resume it"
 
 
-class Shelf:
+class TrialFiles:
     """Folders of files by trial and name, each whole or not there; a newer one takes an older one's place."""
 
     def __init__(self, root: Path) -> None:
@@ -55,9 +55,9 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def open_keeper(root: Path) -> Any:
-    """A Shelf as a Ray actor on this node, for workers anywhere; it ends with the driver, what it kept stays."""
+    """A TrialFiles as a Ray actor on this node, for workers anywhere; it ends with the driver, what it kept stays."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Shelf).options(num_cpus=0, scheduling_strategy=here, max_concurrency=1).remote(root)
+    return ray.remote(TrialFiles).options(num_cpus=0, scheduling_strategy=here, max_concurrency=1).remote(root)
 
 
 class KeptTrial:

@@ -27,7 +27,7 @@ NUMBER, POINT, PLACE = "number", "point", "place"
 Answer = TypeVar("Answer")
 
 
-class TpeByNumber(TPESampler):
+class TpeByNumber(TPESampler):  # type: ignore[misc]
     """TPE that draws by seed, trial and earlier results alone: a resumed search proposes what an unbroken one would."""
 
     def __init__(self, seed: int) -> None:

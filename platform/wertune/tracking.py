@@ -81,6 +81,11 @@ class RunRef:
         logged = self.ask(lambda client: client.get_run(self.run_id)).data.metrics
         return {name: logged[name] for name in names if name in logged}
 
+    def tag(self, name: str) -> str | None:
+        """The tag's value, if the run has it."""
+        tags: dict[str, str] = self.client.get_run(self.run_id).data.tags
+        return tags.get(name)
+
     def tags(self, values: Mapping[str, Any]) -> None:
         texts = [RunTag(key, str(value)) for key, value in values.items()]
         self.ask(lambda client: client.log_batch(self.run_id, tags=texts))

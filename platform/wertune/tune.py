@@ -22,7 +22,7 @@ from wertune.config import with_overrides
 from wertune.depot import Depot, open_depot, prepared_here
 from wertune.errors import ConfigError, WertuneError
 from wertune.fleet import Place, trial_resources
-from wertune.keeper import KeptTrial, Shelf, open_keeper
+from wertune.keeper import KeptTrial, TrialFiles, open_keeper
 from wertune.outage import patience_s
 from wertune.prepare import Prepared
 from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, PLACE, POINT, Proposals, asha, finished, open_study
@@ -76,13 +76,14 @@ def search(
     """
     with closing(Spool(place.spool, parent)) as spool:
         study = open_study(parent.run_id, place.storage_url, config, resume)
-        book = Book(spool, Shelf(place.folder / "trials"), prepared.project.trial.train.epochs)
+        book = Book(spool, TrialFiles(place.folder / "trials"), prepared.project.trial.train.epochs)
         if resume:
             spool.flush(patience_s())
             settle(book, study, parent)
         if len(finished(study)) < config.trials:
-            parts = {"prepared": prepared, "depot": open_depot(prepared), "keeper": open_keeper(place.folder / "trials")}
-            fit(tune.with_parameters(_run, objective=objective, **parts), config, study, book, place.folder)
+            depot, keeper = open_depot(prepared), open_keeper(place.folder / "trials")
+            run = tune.with_parameters(_run, prepared=prepared, depot=depot, objective=objective, keeper=keeper)
+            fit(run, config, study, book, place.folder)
         spool.flush(patience_s())
     if len(finished(study)) < config.trials:
         raise SearchInterrupted
@@ -157,7 +158,8 @@ def _start_ray(address: str | None) -> None:
             ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": [str(package)]})
     except (ConnectionError, RuntimeError, ValueError) as error:
         remedy = "start one with `ray start --head`, or leave ray_address empty for a local Ray"
-        raise ConfigError(f"ray_address is {address or 'local'}, but no Ray answers there ({error}); {remedy}") from None
+        place = address or "local"
+        raise ConfigError(f"ray_address is {place}, but no Ray answers there ({error}); {remedy}") from None
 
 
 def transcribe_across(config: SearchConfig) -> Transcribe:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def _title(process: psutil.Process) -> str:
 @pytest.fixture(scope="module")
 def both(
     make_workspace: Callable[[str], Workspace], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Searched, Searched]]:
+) -> tuple[Searched, Searched]:
     """The unbroken search, and the one that everything happened to."""
     project, cache = make_workspace("faults").project, tmp_path_factory.mktemp("one-cache")
     unbroken = Searched(tmp_path_factory.mktemp("unbroken"), project, cache)
@@ -118,7 +118,7 @@ def both(
     finally:
         beside.join()
     assert status == [0], unbroken.printed
-    yield unbroken, struck
+    return unbroken, struck
 
 
 def test_the_same_configurations_finish_with_the_same_epochs(both: tuple[Searched, Searched]) -> None:

@@ -104,7 +104,7 @@ def test_trials_go_where_there_is_a_free_place_gpus_first(tmp_path: Path) -> Non
 def test_what_cannot_be_resumed_or_opened_is_told_without_a_password(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no search nothing"):
         open_study("nothing", f"sqlite:///{tmp_path / 'optuna.db'}", CONFIG, resume=True)
-    with pytest.raises(ConfigError, match="study_storage is .*cannot be used") as raised:
+    with pytest.raises(ConfigError, match=r"study_storage is .*cannot be used") as raised:
         open_study("s", "postgresql+psycopg2://me:secret@127.0.0.1:1/x", CONFIG, resume=False)
     assert "secret" not in str(raised.value)
 
@@ -112,7 +112,7 @@ def test_what_cannot_be_resumed_or_opened_is_told_without_a_password(tmp_path: P
 def test_a_database_that_is_away_for_a_moment_is_waited_for(tmp_path: Path, monkeypatch, capsys) -> None:
     study = open_study("s", f"sqlite:///{tmp_path / 'optuna.db'}", CONFIG, resume=False)
     proposals = Proposals(study, CONFIG, EPOCHS, PLACES)
-    ask, faults = study.ask, iter([True, True, False])
+    ask, faults = study.ask, iter([True, True, True, False])
 
     def away():
         if next(faults):
@@ -120,6 +120,6 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(tmp_path: Path, monk
         return ask()
 
     monkeypatch.setattr(study, "ask", away)
-    monkeypatch.setattr("wertune.patience.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("wertune.outage.time.sleep", lambda seconds: None)
     assert proposals.suggest("a")[NUMBER] == 0
-    assert "database does not answer (connection refused)" in capsys.readouterr().out
+    assert "database takes nothing (connection refused)" in capsys.readouterr().out

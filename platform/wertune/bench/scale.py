@@ -17,7 +17,7 @@ from typing import Any
 import ray
 
 from wertune.child_runs import Book
-from wertune.keeper import Shelf
+from wertune.keeper import TrialFiles
 from wertune.outage import patience_s
 from wertune.proposals import finished, open_study
 from wertune.search_space import AshaConfig, Range, SearchConfig
@@ -59,7 +59,7 @@ def simulate(trials: int, gpus: int, epoch_s: float, curves: Sequence[Sequence[f
         study = open_study(parent.run_id, f"sqlite:///{folder / 'optuna.db'}", config, resume=False)
         with closing(Spool(folder / "spool", parent)) as spool:
             started = time.perf_counter()
-            fit(_stub(curves, epoch_s), config, study, Book(spool, Shelf(folder / "trials"), EPOCHS), folder)
+            fit(_stub(curves, epoch_s), config, study, Book(spool, TrialFiles(folder / "trials"), EPOCHS), folder)
             wall_s = time.perf_counter() - started
             spool.flush(patience_s())
             flush_s = time.perf_counter() - started - wall_s
@@ -85,7 +85,7 @@ def _stub(curves: Sequence[Sequence[float]], epoch_s: float) -> Callable[[dict[s
         from ray import tune
 
         draw = np.random.default_rng(proposal["number"])
-        curve = curves[draw.integers(len(curves))]
+        curve = curves[int(draw.integers(len(curves)))]
         worse = 1 + draw.gamma(2.0, 0.25)
         best = float("inf")
         for epoch in range(1, epochs + 1):
