@@ -56,10 +56,11 @@ class TwoNodes:
 
 
 @contextmanager
-def two_nodes(hidden: Sequence[Path] = (), cpus: int = 1) -> Iterator[TwoNodes]:
+def two_nodes(hidden: Sequence[Path] = (), cpus: int = 1, head_gpus: int = 0) -> Iterator[TwoNodes]:
     """A head on this machine and a second node in its own network, processes and mounts; skips where it cannot be.
 
-    The second node sees neither the repository, temporary files, shared memory, this user's caches nor `hidden`.
+    The second node has no GPU, and sees neither the repository, temporary files, shared memory, this user's caches nor
+    `hidden`. The head's `head_gpus` are for Ray to count; there need be none.
     """
     _skip_unless_possible()
     with ExitStack() as stack:
@@ -67,7 +68,7 @@ def two_nodes(hidden: Sequence[Path] = (), cpus: int = 1) -> Iterator[TwoNodes]:
         network, head_ip, second_ip = stack.enter_context(_network())
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
         address = f"{head_ip}:{free_port()}"
-        command = _head_command(address, scratch, cpus)
+        command = _head_command(address, scratch, cpus, head_gpus)
         head = stack.enter_context(_started(command, scratch / "head.log", token, signal.SIGTERM))
         wait_for(lambda: "Ray runtime started" in (scratch / "head.log").read_text(), head)
         # What is under the hidden temporary folder is the second node's alone, and so are its home and its caches.
@@ -168,17 +169,16 @@ def _isolated(network: str, hidden: Sequence[Path], command: Sequence[str]) -> l
 
 
 def _ray(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, "--num-gpus=0", "--block"]
+    return [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, "--block"]
 
 
-def _head_command(address: str, scratch: Path, cpus: int) -> list[str]:
+def _head_command(address: str, scratch: Path, cpus: int, gpus: int) -> list[str]:
     ip, _, port = address.partition(":")
     # In a folder of its own: Ray joins whatever cluster it finds noted in the usual one.
     place = (f"--node-ip-address={ip}", f"--port={port}", f"--temp-dir={scratch}/t")
-    return _ray("--head", *place, f"--num-cpus={cpus}", "--include-dashboard=false")
+    return _ray("--head", *place, f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--include-dashboard=false")
 
 
 def _second_command(address: str, ip: str, cpus: int) -> list[str]:
-    return _ray(
-        f"--address={address}", f"--node-ip-address={ip}", f"--num-cpus={cpus}", f'--resources={{"{SECOND}": {cpus}}}'
-    )
+    has = (f"--num-cpus={cpus}", "--num-gpus=0", f'--resources={{"{SECOND}": {cpus}}}')
+    return _ray(f"--address={address}", f"--node-ip-address={ip}", *has)

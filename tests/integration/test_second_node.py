@@ -21,11 +21,15 @@ DRIVER = f"""
 import hashlib, json, sys
 from pathlib import Path
 import ray
+from ray import tune
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from wertune.baseline import transcribe_with_base
 from wertune.config import ContextConfig
 from wertune.depot import open_depot, prepared_here
+from wertune.fleet import trial_resources
 from wertune.freight import Span
 from wertune.prepare import features_folder, load_project, prepare
+from wertune.search_space import SearchConfig
 from wertune.tune import _start_ray
 
 folder = Path(sys.argv[1])
@@ -70,6 +74,14 @@ for key in ("../project.yaml", "features/../../project.yaml", "base/../project.y
     except Exception as error:
         refused.append(str(error))
 found["refused"] = refused
+
+config = SearchConfig(space={{"train.learning_rate": {{"choices": [1e-3]}}}})
+found["kinds"] = {{}}
+for place in trial_resources(ray.nodes(), config):
+    held = tune.PlacementGroupFactory([dict(place.resources)], bundle_label_selector=[dict(place.labels)])()
+    where = ray.remote(num_cpus=0)(lambda: ray.get_runtime_context().get_node_id())
+    strategy = PlacementGroupSchedulingStrategy(held, placement_group_bundle_index=0)
+    found["kinds"][place.kind] = ray.get(where.options(scheduling_strategy=strategy).remote())
 print(json.dumps(found))
 """
 
@@ -87,7 +99,7 @@ def _own_base(workspace: Workspace) -> Path:
 
 @pytest.fixture(scope="module")
 def nodes() -> Any:
-    with two_nodes() as started:
+    with two_nodes(head_gpus=1) as started:
         yield started
 
 
@@ -136,3 +148,7 @@ def test_features_are_the_drivers_where_it_has_them_and_computed_where_not(found
 def test_nothing_but_the_projects_files_is_handed_out(found: dict[str, Any]) -> None:
     assert len(found["refused"]) == 5
     assert all("a key is one of the catalogue's" in message for message in found["refused"])
+
+
+def test_a_trial_without_a_gpu_goes_to_the_node_without_one(found: dict[str, Any]) -> None:
+    assert found["kinds"] == {"gpu": found["driver_node"], "cpu": found["node"]}
