@@ -3,7 +3,7 @@
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ import optuna
 import ray
 from ray import tune
 from ray.exceptions import RayActorError
-from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune.experiment import Trial
 
 import wertune
 from wertune.baseline import Transcribe, transcribe_with_base
@@ -95,10 +96,11 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, book: Book, folder:
     places = trial_resources(ray.nodes(), config)
     # With a searcher Ray starts one worker after another, and each imports for a quarter of a minute.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(sum(place.slots for place in places)))
+    by_kind = {place.kind: place for place in places}
     past = finished(study)
     with tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as scratch:
         Tuner(
-            tune.with_resources(run, _bundle_of(places)),
+            tune.with_resources(run, lambda proposal: _bundle(by_kind[proposal[PLACE]])),
             tune_config=TuneConfig(
                 num_samples=config.trials - len(past),
                 max_concurrent_trials=None if config.max_concurrent == "auto" else config.max_concurrent,
@@ -110,22 +112,29 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, book: Book, folder:
             run_config=RunConfig(
                 name="search",
                 storage_path=scratch,
-                callbacks=[ChildRuns(book, _say)],
+                callbacks=[ChildRuns(book, _say), Moves(config)],
                 failure_config=FailureConfig(max_failures=DEATHS_FORGIVEN),
                 verbose=0,
             ),
         ).fit()
 
 
-def _bundle_of(places: Sequence[Place]) -> Callable[[dict[str, Any]], PlacementGroupFactory]:
-    """What Ray reserves for a proposal: its kind of place was chosen with it."""
-    by_kind = {place.kind: (dict(place.resources), dict(place.labels)) for place in places}
+def _bundle(place: Place) -> PlacementGroupFactory:
+    """What Ray reserves for a trial."""
+    labels = [dict(place.labels)] if place.labels else None
+    return PlacementGroupFactory([dict(place.resources)], bundle_label_selector=labels)
 
-    def bundle(proposal: dict[str, Any]) -> PlacementGroupFactory:
-        resources, labels = by_kind[proposal[PLACE]]
-        return PlacementGroupFactory([resources], bundle_label_selector=[labels] if labels else None)
 
-    return bundle
+class Moves(Callback):  # type: ignore[misc]
+    """A trial that lost its node, the last of its kind, goes on at another kind of place."""
+
+    def __init__(self, config: SearchConfig) -> None:
+        self._config = config
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        places = trial_resources(ray.nodes(), self._config)
+        if trial.config[PLACE] not in {place.kind for place in places}:
+            trial.update_resources(_bundle(places[0]))
 
 
 def _say(line: str) -> None:

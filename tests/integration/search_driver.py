@@ -1,9 +1,6 @@
-"""A search in a process of its own, to be killed: `python search_driver.py FOLDER PROJECT RUN_ID|new [TRIALS]`.
+"""A search in a process of its own, to be killed: no baseline, no final scores. Prints the parent's run id first."""
 
-No baseline, no final scores: what is left is what a fault can hit. Prints the parent's run id first.
-"""
-
-import sys
+import argparse
 from pathlib import Path
 
 from wertune.config import with_overrides
@@ -16,21 +13,29 @@ from wertune.tune import SearchPlace, cluster, search
 
 def main() -> None:
     """Runs or resumes it."""
-    folder, project, run_id = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--resume", default="")
+    parser.add_argument("--address", default=None)
+    parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--at-once", type=int, default=1)
+    given = parser.parse_args()
     config = SearchConfig(
-        trials=int(sys.argv[4]) if len(sys.argv) > 4 else 3,
-        max_concurrent=1,
-        asha=AshaConfig(grace_epochs=1, reduction_factor=2),
+        trials=given.trials,
+        max_concurrent=given.at_once,
+        asha=AshaConfig(grace_epochs=2, reduction_factor=2),
         space={"train.learning_rate": Range(low=1e-4, high=1e-2, log=True)},
     )
-    settings = with_overrides(load_project(project), {"trial.train.epochs": 3}, "search_driver")
-    prepared = prepare(project, settings)
-    tracking = f"sqlite:///{folder / 'mlflow.db'}"
-    parent = create_run(tracking, "faults", folder / "mlruns") if run_id == "new" else RunRef(tracking, run_id)
+    settings = with_overrides(load_project(given.project), {"trial.train.epochs": 3}, "search_driver")
+    prepared = prepare(given.project, settings)
+    tracking = f"sqlite:///{given.folder / 'mlflow.db'}"
+    new = None if given.resume else create_run(tracking, "faults", given.folder / "mlruns")
+    parent = new or RunRef(tracking, given.resume)
     print(f"run {parent.run_id}", flush=True)
-    place = SearchPlace(folder / "searches" / parent.run_id, f"sqlite:///{folder / 'optuna.db'}")
-    with cluster(None, config):
-        search(prepared, config, Objective(0.0, 0.0, 0.0), parent, place, resume=run_id != "new")
+    place = SearchPlace(given.folder / "searches" / parent.run_id, f"sqlite:///{given.folder / 'optuna.db'}")
+    with cluster(given.address, config):
+        search(prepared, config, Objective(0.0, 0.0, 0.0), parent, place, resume=bool(given.resume))
 
 
 if __name__ == "__main__":

@@ -3,77 +3,15 @@
 One worker each, on real tiny.en; both searches run at once, on one cache.
 """
 
-import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import optuna
 import psutil
 import pytest
-from mlflow.tracking import MlflowClient
 from tests.integration.conftest import Workspace
-
-DRIVER = Path(__file__).with_name("search_driver.py")
-Fault = Callable[["subprocess.Popen[str]"], None]
-
-
-@dataclass
-class Searched:
-    """A search's folder, its run and all that its processes printed."""
-
-    folder: Path
-    project: Path
-    cache: Path
-    run_id: str = "new"
-    printed: str = ""
-
-    def drive(self, at: str = "", fault: Fault | None = None) -> int:
-        """Starts or resumes the search; `fault` strikes once a line holds `at`. Returns the exit status."""
-        process = subprocess.Popen(
-            [sys.executable, str(DRIVER), str(self.folder), str(self.project), self.run_id],
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "WERTUNE_CACHE": str(self.cache)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            self.printed += line
-            if line.startswith("run "):
-                self.run_id = line.split()[1]
-            if fault and at in line:
-                fault(process)
-                fault = None
-        assert fault is None, self.printed
-        return process.wait()
-
-    def trials(self) -> list[Any]:
-        study = optuna.load_study(study_name=self.run_id, storage=f"sqlite:///{self.folder / 'optuna.db'}")
-        return [(t.number, t.state, t.params, t.intermediate_values) for t in study.get_trials()]
-
-    def runs(self) -> dict[str, Any]:
-        """What MLflow holds of each child run, without what the clock says."""
-        client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
-        experiment = client.get_run(self.run_id).info.experiment_id
-        children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{self.run_id}'")
-        found = {run.info.run_name: _told(client, run) for run in children}
-        assert len(found) == len(children), [run.info.run_name for run in children]
-        return found
-
-
-def _told(client: MlflowClient, run: Any) -> Any:
-    steps = {
-        name: [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name)]
-        for name in ("val_wer", "val_loss", "train_loss", "best_objective")
-    }
-    adapter = Path(client.download_artifacts(run.info.run_id, "adapter")) / "adapter_model.safetensors"
-    return run.info.status, run.data.tags["wertune.outcome"], run.data.params, steps, adapter.read_bytes()
+from tests.integration.searched import Searched
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:

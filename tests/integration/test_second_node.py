@@ -13,6 +13,7 @@ import pytest
 import yaml
 from tests.integration.conftest import Workspace
 from tests.integration.nodes import SECOND, TwoNodes, two_nodes
+from tests.integration.searched import Searched
 
 from wertune.weights import resolve_base_model
 
@@ -152,3 +153,20 @@ def test_nothing_but_the_projects_files_is_handed_out(found: dict[str, Any]) -> 
 
 def test_a_trial_without_a_gpu_goes_to_the_node_without_one(found: dict[str, Any]) -> None:
     assert found["kinds"] == {"gpu": found["driver_node"], "cpu": found["node"]}
+
+
+def test_a_lost_node_costs_no_epoch(
+    nodes: TwoNodes, make_workspace: Callable[[str], Workspace], tmp_path: Path
+) -> None:
+    """The last of this file: the trial of the second node goes on at the other one, the only kind of place left."""
+    workspace = make_workspace("lost")
+    _own_base(workspace)
+    options = ("--address", nodes.address, "--trials", "2", "--at-once", "2")
+    searched = Searched(tmp_path, workspace.project, workspace.folder / "cache", options, nodes.environment)
+    assert searched.drive("trial 02 epoch 1/", lambda process: nodes.kill_second()) == 0, searched.printed
+    assert "trial 02 lost its process, goes on from its last epoch" in searched.printed
+    assert searched.printed.count("trial 02 epoch 1/") == 1
+    first, second = searched.runs().values()
+    assert {first[0], second[0]} == {"FINISHED"}
+    assert [step for step, _ in second[3]["val_wer"]] == [1, 2, 3][: len(second[3]["val_wer"])]
+    assert len(second[3]["val_wer"]) >= 2
