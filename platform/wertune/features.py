@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import ceil
@@ -16,8 +17,11 @@ from transformers import WhisperFeatureExtractor
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.config import ContextConfig
+from wertune.errors import StorageError
 from wertune.files import storing, write_atomically
 from wertune.manifest import Recording
+
+_logger = logging.getLogger(__name__)
 
 POSITIONS_PER_SECOND = 50
 FRAMES_PER_POSITION = 2
@@ -94,8 +98,7 @@ class FeatureCache:
             for r, count in zip(recordings, frames, strict=True)
         ]
         flat = np.concatenate(clips)
-        with storing("the features", self._folder, CACHE_REMEDY):
-            write_atomically(path, lambda file: np.save(file, flat))
+        _store(self._folder, path, flat)
         return flat
 
 
@@ -113,9 +116,22 @@ class ClipCache:
             return torch.from_numpy(np.load(path, allow_pickle=False))
         except Exception:  # missing, cut short, or a damaged header, which ends in errors of many kinds
             features = compute()
-        with storing("the features", self._folder, CACHE_REMEDY):
-            write_atomically(path, lambda file: np.save(file, features.numpy()))
+        _store(self._folder, path, features.numpy())
         return features
+
+
+_warned = set[Path]()
+
+
+def _store(folder: Path, path: Path, values: npt.NDArray[Any]) -> None:
+    """Keeps what is at hand for the next time; where the disk takes none, a warning for the folder is all."""
+    try:
+        with storing("the features", folder, CACHE_REMEDY):
+            write_atomically(path, lambda file: np.save(file, values))
+    except StorageError as error:
+        if folder not in _warned:
+            _warned.add(folder)
+            _logger.warning("%s; until then they are worked out each time", error)
 
 
 def _read(path: Path, expected_values: int) -> npt.NDArray[np.float32] | None:
