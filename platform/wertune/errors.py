@@ -8,6 +8,8 @@ WertuneError
  ├─ RequestError       what is asked of the served model
  ├─ AdapterError       a saved adapter that cannot be loaded
  ├─ StorageError       a disk that is full or cannot be written
+ ├─ StateError         a trial's stored state that cannot be used
+ ├─ OutOfMemory        a trial that needs more memory than there is
  ├─ SynthesisError     a speech engine that is missing or failed
  └─ TrackingError      the MLflow server or store
 """
@@ -43,6 +45,14 @@ class AdapterError(WertuneError):
 
 class StorageError(WertuneError):
     """A folder cannot take what was to be stored there."""
+
+
+class StateError(WertuneError):
+    """A trial's stored state is damaged or of another trial."""
+
+
+class OutOfMemory(WertuneError):
+    """A trial does not fit the memory, with its batch halved too."""
 
 
 class SynthesisError(WertuneError):

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
 from math import ceil
@@ -17,9 +19,12 @@ from transformers import WhisperFeatureExtractor
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.config import ContextConfig
+from wertune.errors import StorageError
 from wertune.files import Fetch, locked, storing, write_atomically
 from wertune.manifest import Recording
 from wertune.weights import CACHE_REMEDY
+
+_logger = logging.getLogger(__name__)
 
 POSITIONS_PER_SECOND = 50
 FRAMES_PER_POSITION = 2
@@ -94,11 +99,14 @@ class FeatureCache:
 
     def _fetched(self, path: Path, values: int, fetch: Fetch) -> npt.NDArray[np.float32] | None:
         """The features as `fetch` has them, if it does; a split may take gigabytes: one worker of a node at a time."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with locked(self._folder / ".fetching.lock"):
-            flat = _read(path, values)  # or another worker was faster
-            if flat is None and _store_fetched(path, self._folder, fetch):
-                flat = _read(path, values)
+        flat = None
+        with _keeping(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with locked(self._folder / ".fetching.lock"):
+                flat = _read(path, values)  # or another worker was faster
+                if flat is None:
+                    _store_fetched(path, self._folder, fetch)
+                    flat = _read(path, values)
         return flat
 
     def _write(
@@ -109,7 +117,7 @@ class FeatureCache:
             for r, count in zip(recordings, frames, strict=True)
         ]
         flat = np.concatenate(clips)
-        with storing("the features", self._folder, CACHE_REMEDY):
+        with _keeping(self._folder):
             write_atomically(path, lambda file: np.save(file, flat))
         return flat
 
@@ -126,25 +134,39 @@ class ClipCache:
         name = hashlib.sha256(json.dumps([transformers.__version__, *depends_on]).encode()).hexdigest()[:32]
         path = self._folder / name[:2] / f"{name}.npy"
         stored = _read_clip(path)
-        if stored is None and self._fetch and _store_fetched(path, self._folder, self._fetch):
-            stored = _read_clip(path)
+        if stored is None and self._fetch:
+            with _keeping(self._folder):
+                _store_fetched(path, self._folder, self._fetch)
+                stored = _read_clip(path)
         if stored is not None:
             return stored
         features = compute()
-        with storing("the features", self._folder, CACHE_REMEDY):
+        with _keeping(self._folder):
             write_atomically(path, lambda file: np.save(file, features.numpy()))
         return features
 
 
-def _store_fetched(path: Path, folder: Path, fetch: Fetch) -> bool:
-    """Whether `fetch` had the file of the cache's `folder`, which then is at `path`, whole or damaged as it came."""
+_warned = set[Path]()
+
+
+@contextmanager
+def _keeping(folder: Path) -> Iterator[None]:
+    """Around the writing of what is at hand; where the disk takes none of it, a warning for the folder is all."""
+    try:
+        with storing("the features", folder, CACHE_REMEDY):
+            yield
+    except StorageError as error:
+        if folder not in _warned:
+            _warned.add(folder)
+            _logger.warning("%s; until then they are worked out each time", error)
+
+
+def _store_fetched(path: Path, folder: Path, fetch: Fetch) -> None:
+    """Writes the file of the cache's `folder` to `path` if `fetch` has it, whole or damaged as it comes."""
     parts = iter(fetch(path.relative_to(folder).as_posix()))
     first = next(parts, None)
-    if first is None:
-        return False
-    with storing("the features", folder, CACHE_REMEDY):
+    if first is not None:
         write_atomically(path, lambda file: file.writelines(chain([first], parts)))
-    return True
 
 
 def _read_clip(path: Path) -> torch.Tensor | None:

@@ -18,7 +18,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.optimizers import create_loraplus_optimizer
 from peft.tuners.lora import LoraLayer
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import (
     BitsAndBytesConfig,
     WhisperForConditionalGeneration,
@@ -39,6 +39,7 @@ OUTLIER_THRESHOLD = 0.0
 # oneDNN keeps code for the last 1024 shapes of a product; beams grow by one at each token, and the cache to a gigabyte.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_REMEDY = "download the version again, or train this adapter anew"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,11 @@ class Whisper:
     def is_quantised(self) -> bool:
         kinds = (bitsandbytes.nn.Linear8bitLt, bitsandbytes.nn.Linear4bit)
         return any(isinstance(module, kinds) for module in self.bare.modules())
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """What the forward pass multiplies in."""
+        return self._lean.dtype
 
     @property
     def mel_bins(self) -> int:
@@ -389,8 +395,11 @@ def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
     check_adapter_files(folder)
     try:
         model = PeftModel.from_pretrained(whisper.model, str(folder), is_trainable=False)
-    except Exception as error:  # PEFT, safetensors and torch each raise their own kinds for a damaged file
-        raise AdapterError(f"{folder} does not fit this base model or is damaged: {_brief(error)}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # PEFT, safetensors and torch each raise their own kinds for what does not fit
+        problem = f"{folder} does not fit this base model or is damaged: {_brief(error)}"
+        raise AdapterError(f"{problem}; {ADAPTER_REMEDY}") from error
     # PEFT leaves a tensor that the file lacks at its random start, and one without a place unread, both silently.
     expected = get_peft_model_state_dict(model, save_embedding_layers=False).keys()
     with safe_open(folder / ADAPTER_FILES[1], framework="pt") as file:
@@ -398,15 +407,29 @@ def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
     if strange:
         rule = "must hold exactly the tensors that adapter_config.json asks for on this base model"
         many = f"{len(strange)} tensor{'s are' if len(strange) > 1 else ' is'} missing or in excess"
-        raise AdapterError(f"{folder}: {many}, such as {strange[0]}, but {rule}")
+        raise AdapterError(f"{folder}: {many}, such as {strange[0]}, but {rule}; {ADAPTER_REMEDY}")
     return whisper.with_model(model.eval())
 
 
 def check_adapter_files(folder: Path) -> None:
-    """AdapterError where a file of the adapter is missing."""
+    """AdapterError where a file of the adapter is missing or cannot be read."""
     missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
     if missing:
         raise AdapterError(f"{folder} lacks {', '.join(missing)}; give the folder that a finished trial wrote")
+    config, tensors = (folder / name for name in ADAPTER_FILES)
+    with _reading(config):
+        _adapter_config(folder)
+    with _reading(tensors), safe_open(tensors, framework="pt") as file:
+        file.keys()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Makes an AdapterError that names the file of what a damaged one raises inside the block."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
+        raise AdapterError(f"{path} is damaged: {_brief(error)}; {ADAPTER_REMEDY}") from error
 
 
 def merged(path: Path, adapter: Path, language: str) -> WhisperForConditionalGeneration:

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,15 +23,15 @@ from wertune.evaluate import EvaluationSet, score_set
 from wertune.features import ClipCache, context_positions, log_mel, pad_features
 from wertune.hallucination import Nonspeech, nonspeech
 from wertune.manifest import Recording
-from wertune.metrics import Scores
 from wertune.model import Whisper, adamw, at_strength
 from wertune.text import Normalise, TermFinder
 
 LOADER_WORKERS_ON_GPU = 4
+DIVERGENCE_REMEDY = "lower train.learning_rate or train.max_grad_norm"
 
 
 class TrainingDiverged(WertuneError):
-    """The loss is not a number any more."""
+    """Loss, gradients or weights are not numbers any more."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,10 @@ class EpochResult:
     objective: float
     train_loss: float
     validation_loss: float
-    validation: Scores
-    retention: Scores | None
+    validation_wer: float
+    validation_cer: float
+    validation_term_recall: float
+    retention_wer: float | None
     learning_rate: float
     train_s: float
     evaluation_s: float
@@ -83,15 +85,15 @@ class EpochResult:
             "objective": self.objective,
             "train_loss": self.train_loss,
             "val_loss": self.validation_loss,
-            "val_wer": self.validation.wer,
-            "val_cer": self.validation.cer,
-            "val_term_recall": self.validation.terms.recall,
+            "val_wer": self.validation_wer,
+            "val_cer": self.validation_cer,
+            "val_term_recall": self.validation_term_recall,
             "learning_rate_now": self.learning_rate,
             "train_s": self.train_s,
             "evaluation_s": self.evaluation_s,
             "clips_per_s": self.clips_per_s,
         }
-        return values if self.retention is None else {**values, "retention_val_wer": self.retention.wer}
+        return values if self.retention_wer is None else {**values, "retention_val_wer": self.retention_wer}
 
     def line(self) -> str:
         """The epoch in one plain line."""
@@ -121,6 +123,19 @@ class Batch:
         self.size = len(self.features)
 
 
+@dataclass(frozen=True)
+class TrainingState:
+    """What training goes on from after an epoch: all epochs' results, and tensors by name, on the CPU."""
+
+    results: tuple[EpochResult, ...]
+    tensors: Mapping[str, torch.Tensor]
+
+
+def best_of(results: Sequence[EpochResult]) -> EpochResult:
+    """The first epoch with the lowest objective."""
+    return min(results, key=lambda result: result.objective)
+
+
 class MovingAverage:
     """An exponential moving average of parameters over steps (Polyak and Juditsky 1992), warmed up from the first.
 
@@ -129,16 +144,16 @@ class MovingAverage:
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], decay: float) -> None:
         self._parameters = list(parameters)
-        self._average = [parameter.detach().clone() for parameter in parameters]
+        self.values = [parameter.detach().clone() for parameter in parameters]
         self._decay = decay
-        self._steps = 0
+        self.steps = 0
 
     @torch.no_grad()
     def update(self) -> None:
         """To be called after each step of the optimiser."""
-        self._steps += 1
-        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
-        for average, parameter in zip(self._average, self._parameters, strict=True):
+        self.steps += 1
+        decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
+        for average, parameter in zip(self.values, self._parameters, strict=True):
             average.lerp_(parameter, 1.0 - decay)
 
     @contextmanager
@@ -155,63 +170,131 @@ class MovingAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for average, parameter in zip(self._average, self._parameters, strict=True):
+        for average, parameter in zip(self.values, self._parameters, strict=True):
             held = parameter.clone()
             parameter.copy_(average)
             average.copy_(held)
 
 
 class Updater:
-    """AdamW, linear warm-up and cosine decay, clipped gradients, and the moving average."""
+    """AdamW, linear warm-up and cosine decay, clipped gradients, and the moving average.
 
-    def __init__(self, config: TrainConfig, model: torch.nn.Module, steps: int) -> None:
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        self._parameters, self._max_grad_norm = parameters, config.max_grad_norm
+    With the `tensors` that another had after `done` of the steps it goes on in that one's place.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: torch.nn.Module,
+        steps: int,
+        done: int = 0,
+        tensors: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self._max_grad_norm = config.max_grad_norm
+        self._parameters = list(self._named.values())
         self._optimizer = adamw(model, config)
-        self._schedule = get_cosine_schedule_with_warmup(self._optimizer, round(config.warmup_share * steps), steps)
-        self.average = MovingAverage(parameters, config.ema_decay)
+        self.average = MovingAverage(self._parameters, config.ema_decay)
+        if tensors:
+            self._restore(tensors)
+        for group in self._optimizer.param_groups:  # a schedule that begins in its middle asks for them
+            group["initial_lr"] = group["lr"]
+        warmup = round(config.warmup_share * steps)
+        self._schedule = get_cosine_schedule_with_warmup(self._optimizer, warmup, steps, last_epoch=done - 1)
 
     @property
     def learning_rate(self) -> float:
         return float(self._schedule.get_last_lr()[0])
 
-    def step(self) -> None:
-        """One step on the gradients gathered so far."""
-        torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+    def step(self) -> float:
+        """One step on the gradients gathered so far; returns their norm before it was clipped."""
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.average.update()
+        return float(norm)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """A copy on the CPU of all that steps change: parameters, their averages, AdamW's moments and counts."""
+        live: dict[str, torch.Tensor] = {"average_steps": torch.tensor(self.average.steps)}
+        for (name, parameter), average in zip(self._named.items(), self.average.values, strict=True):
+            live |= {f"parameter/{name}": parameter, f"average/{name}": average}
+            live |= {f"adamw.{key}/{name}": value for key, value in self._optimizer.state[parameter].items()}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in live.items()}
+
+    @torch.no_grad()
+    def _restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        for (name, parameter), average in zip(self._named.items(), self.average.values, strict=True):
+            parameter.copy_(tensors[f"parameter/{name}"])
+            average.copy_(tensors[f"average/{name}"])
+        for name, tensor in tensors.items():
+            kind, _, of = name.partition("/")
+            if kind.startswith("adamw."):
+                held = self._named[of]
+                self._optimizer.state[held][kind.removeprefix("adamw.")] = tensor.to(held.device, copy=True)
+        self.average.steps = int(tensors["average_steps"])
 
 
-OnEpoch = Callable[[EpochResult, bool], None]
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of torch's generators: dropout draws from the device's, a loader's workers from the CPU's."""
+    states = {"random/cpu": torch.get_rng_state()}
+    return states | ({"random/cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _restore_random_state(tensors: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(tensors["random/cpu"])
+    if device.type == "cuda" and "random/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random/cuda"], device)
+
+
+OnEpoch = Callable[[EpochResult, bool, TrainingState], None]
 
 
 def train(
-    config: TrialConfig, whisper: Whisper, data: TrainingData, objective: Objective, on_epoch: OnEpoch
+    config: TrialConfig,
+    whisper: Whisper,
+    data: TrainingData,
+    objective: Objective,
+    on_epoch: OnEpoch,
+    state: TrainingState | None = None,
 ) -> EpochResult:
-    """Trains the adapters of `whisper` in place and returns the best epoch.
+    """Trains the adapters of `whisper` in place, from the start or from a `state`, and returns the best epoch.
 
-    `on_epoch(result, is_best)` is called after each epoch, the adapter at its average and strength: there it is saved,
-    the figures are logged, and the trial may be stopped by an exception.
-    Raises TrainingDiverged when the loss is NaN or infinite.
+    `on_epoch(result, is_best, state)` is called after each epoch, the adapter at its average and strength: there it is
+    saved, the figures are logged, and the trial may be stopped by an exception.
+    Raises TrainingDiverged when a loss, a gradient or a weight is NaN or infinite.
     """
     torch.manual_seed(config.seed)
-    steps = config.train.epochs * math.ceil(_batches_per_epoch(config, data) / config.train.accumulation_steps)
-    updater = Updater(config.train, whisper.model, steps)
+    per_epoch = math.ceil(_batches_per_epoch(config, data) / config.train.accumulation_steps)
+    state = state or TrainingState((), {})
+    done = len(state.results)
+    updater = Updater(config.train, whisper.model, per_epoch * config.train.epochs, per_epoch * done, state.tensors)
+    if state.tensors:
+        _restore_random_state(state.tensors, whisper.device)
     whisper.checkpoint_layers(config.train.gradient_checkpointing)
-    best: EpochResult | None = None
-    for epoch in range(1, config.train.epochs + 1):
+    for epoch in range(done + 1, config.train.epochs + 1):
         started = time.perf_counter()
         clips, loss = _train_epoch(config, whisper, data, epoch, updater)
         trained = Trained(epoch, clips, loss, updater.learning_rate, time.perf_counter() - started)
+        tensors = updater.tensors()
+        _require_finite_weights(tensors, epoch)
         with updater.average.applied(), at_strength(whisper, config.lora.strength):
             result = _evaluate_epoch(config, whisper, data, objective, trained)
-            is_best = best is None or result.objective < best.objective
-            best = result if is_best else best
-            on_epoch(result, is_best)
-    assert best is not None  # epochs >= 1
-    return best
+            state = TrainingState((*state.results, result), tensors | _random_state(whisper.device))
+            on_epoch(result, result is best_of(state.results), state)
+    return best_of(state.results)
+
+
+def _require_finite(what: str, value: float, place: str) -> None:
+    if not math.isfinite(value):
+        raise TrainingDiverged(f"{place}: {what} is {value}, must be finite; {DIVERGENCE_REMEDY}")
+
+
+def _require_finite_weights(tensors: Mapping[str, torch.Tensor], epoch: int) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not (finite := torch.isfinite(tensor)).all():
+            _require_finite(name, tensor[~finite][0].item(), f"epoch {epoch}, after its last step")
 
 
 def _train_epoch(
@@ -229,14 +312,12 @@ def _train_epoch(
     with tqdm(loader, total=total, desc=f"epoch {epoch}", unit="batch", disable=not sys.stderr.isatty()) as bar:
         for step, batch in enumerate(bar, start=1):
             loss = whisper.loss(batch.features, batch.labels)
-            if not torch.isfinite(loss):
-                remedy = "lower train.learning_rate or train.max_grad_norm"
-                raise TrainingDiverged(f"epoch {epoch}, batch {step}: loss is {loss.item()}, must be finite; {remedy}")
+            losses.append(loss.item())
+            _require_finite("loss", losses[-1], f"epoch {epoch}, batch {step}")
             share = loss / _group_size(step, total, config.train.accumulation_steps)
             share.backward()  # type: ignore[no-untyped-call]
             if step % config.train.accumulation_steps == 0 or step == total:
-                updater.step()
-            losses.append(loss.item())
+                _require_finite("gradient norm", updater.step(), f"epoch {epoch}, batch {step}")
             clips += batch.size
             bar.set_postfix(loss=f"{losses[-1]:.3f}", clips_per_s=f"{_rate(clips, bar):.1f}")
     return clips, float(np.mean(losses))
@@ -266,13 +347,17 @@ def _evaluate_epoch(
     retention = None
     if data.retention.recordings:
         retention = score_set(whisper, data.retention, decode, data.normalise, data.finder)
+    loss = validation_loss(whisper, data.validation, config.decode.batch_size)
+    _require_finite("validation loss", loss, f"epoch {trained.epoch}")
     return EpochResult(
         epoch=trained.epoch,
         objective=objective(validation.wer, retention.wer if retention else None),
         train_loss=trained.loss,
-        validation_loss=validation_loss(whisper, data.validation, config.decode.batch_size),
-        validation=validation,
-        retention=retention,
+        validation_loss=loss,
+        validation_wer=validation.wer,
+        validation_cer=validation.cer,
+        validation_term_recall=validation.terms.recall,
+        retention_wer=retention.wer if retention else None,
         learning_rate=trained.learning_rate,
         train_s=trained.seconds,
         evaluation_s=time.perf_counter() - started,

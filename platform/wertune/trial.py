@@ -3,23 +3,34 @@
 import ctypes
 import gc
 import os
+import platform
 import resource
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wertune.config import TrialConfig, flatten
+from wertune.epoch_state import STORAGE_REMEDY, TrialState, TrialStore, read_state, trial_digest, write_state
+from wertune.errors import StateError
 from wertune.evaluate import Transcriber
-from wertune.model import ModelSize, Whisper, add_lora, save_adapter
+from wertune.files import storing
+from wertune.model import ModelSize, Whisper, add_lora, remove_lora, save_adapter
+from wertune.out_of_memory import halved_once, is_out_of_memory, ran_params
 from wertune.prepare import Prepared
 from wertune.tracking import RunLog
-from wertune.train import EpochResult, Objective, train
+from wertune.train import EpochResult, Objective, TrainingState, best_of, train
 
 ADAPTER_ARTIFACT = "adapter"
+ARTIFACT_REMEDY = "free some space where MLflow keeps artifacts, and see that this machine can write there"
+STORE_REMEDY = "free some space where the search keeps its state, and see that this machine can write there"
+REFUSED_TAG, HALVED_TAG = "wertune.state_refused", "wertune.batch_halved"
+CPU_INFO = Path("/proc/cpuinfo")
 # proc(5): writing 5 begins a new peak of resident memory, VmHWM in status.
 CLEAR_REFS, RESET_PEAK_RSS = Path("/proc/self/clear_refs"), "5"
 STATUS = Path("/proc/self/status")
@@ -29,39 +40,136 @@ AfterEpoch = Callable[[EpochResult], None]
 
 
 def run_trial(
-    config: TrialConfig, prepared: Prepared, objective: Objective, log: RunLog, after_epoch: AfterEpoch | None = None
+    config: TrialConfig,
+    prepared: Prepared,
+    objective: Objective,
+    log: RunLog,
+    after_epoch: AfterEpoch | None = None,
+    store: TrialStore | None = None,
 ) -> EpochResult:
     """Trains one adapter and returns its best epoch; the log then holds parameters, metrics and the best adapter.
 
-    `after_epoch` is called once the epoch is logged, and may end the trial by raising.
+    `after_epoch` is called once the epoch is stored and logged, and may end the trial by raising. With a `store` that
+    holds a state, the trial tells its epochs again and goes on after the last of them. A batch that does not fit the
+    memory is halved, once.
+    Raises TrainingDiverged, OutOfMemory or StorageError: what ends this trial, and no other.
     """
     keep_freed_memory()
     start_memory_peak()
     log.params(short_names(flatten(config.model_dump(mode="json"))))
-    with prepared.resident_whisper(config.quantization) as base:
-        return _train(config, prepared, add_lora(base, config.lora, config.seed), objective, log, after_epoch)
+    with prepared.resident_whisper(config.quantization) as base, _scratch() as scratch:
+        log.tags(where_it_runs(base, config.quantization))
+        trial = _Trial(config, prepared, objective, log, after_epoch or (lambda result: None), store, scratch)
+        trial.resume()
+        return trial.run(base)
 
 
-def _train(
-    config: TrialConfig,
-    prepared: Prepared,
-    whisper: Whisper,
-    objective: Objective,
-    log: RunLog,
-    after_epoch: AfterEpoch | None,
-) -> EpochResult:
-    data = prepared.training_data(config.context, whisper.mel_bins)
-    log.metrics(size_metrics(whisper.size()))
+class _Trial:
+    """A trial under way: the configuration it runs, what it goes on from, and how many epochs it has told of."""
 
-    def on_epoch(result: EpochResult, is_best: bool) -> None:
-        if is_best:
-            _log_adapter(whisper, config.lora.strength, prepared, log)
-            log.metrics(best_metrics(result), step=result.epoch)
-        log.metrics(result.metrics() | {"peak_memory_mb": peak_memory_mb(whisper)}, step=result.epoch)
-        if after_epoch is not None:
-            after_epoch(result)
+    def __init__(
+        self,
+        config: TrialConfig,
+        prepared: Prepared,
+        objective: Objective,
+        log: RunLog,
+        after_epoch: AfterEpoch,
+        store: TrialStore | None,
+        scratch: Path,
+    ) -> None:
+        self._config, self._prepared, self._objective = config, prepared, objective
+        self._log, self._after_epoch, self._store, self._scratch = log, after_epoch, store, scratch
+        self._digest = trial_digest(config, prepared, objective)
+        self._adapter = scratch / ADAPTER_ARTIFACT
+        self._training: TrainingState | None = None
+        self._peaks_mb: list[float] = []
+        self._halved = ""
+        self._told = 0
 
-    return train(config, whisper, data, objective, on_epoch)
+    def resume(self) -> None:
+        """Takes up the stored state; one that cannot be used is named in a tag, and the trial begins anew."""
+        if self._store is None:
+            return
+        try:
+            with _folder(self._scratch / "stored") as stored:
+                if not self._store.load(stored):
+                    return
+                state = read_state(stored, self._digest, self._adapter)
+        except StateError as error:
+            self._log.tags({REFUSED_TAG: error})
+            return
+        self._training, self._peaks_mb = state.training, list(state.peaks_mb)
+        if state.halved:
+            self._halve(state.halved)
+
+    def run(self, base: Whisper) -> EpochResult:
+        """The best epoch."""
+        while True:
+            try:
+                return self._train(base)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            # Not in the except block: until its end the error holds the frames that hold the memory.
+            remove_lora(base)
+            give_back_memory()
+            self._halve(cause)
+
+    def _train(self, base: Whisper) -> EpochResult:
+        config = self._config
+        whisper = add_lora(base, config.lora, config.seed)
+        data = self._prepared.training_data(config.context, whisper.mel_bins)
+        self._log.metrics(size_metrics(whisper.size()))
+        self._tell()
+
+        def on_epoch(result: EpochResult, is_best: bool, state: TrainingState) -> None:
+            if is_best:
+                save_adapter(whisper, self._adapter, self._prepared.base.spec, config.lora.strength)
+            peak_mb = peak_memory_mb(whisper)
+            self._training = state
+            self._peaks_mb.append(peak_mb)
+            self._keep()
+            self._tell()
+
+        return train(config, whisper, data, self._objective, on_epoch, self._training)
+
+    def _keep(self) -> None:
+        """Stores the state, before anybody is told of the epoch: who stops the trial there may go on with it."""
+        if self._store is None or self._training is None:
+            return
+        state, folder = TrialState(self._training, tuple(self._peaks_mb), self._halved), self._scratch / "state"
+        write_state(state, self._adapter, self._digest, folder)
+        try:
+            with storing("the trial's state", Path(type(self._store).__name__), STORE_REMEDY):
+                self._store.save(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _tell(self) -> None:
+        """Logs what was not told yet; of a resumed trial all epochs, since the last words of a dead process get lost.
+
+        Of earlier bests the adapters are gone, and nobody needs them.
+        """
+        results = self._training.results if self._training else ()
+        while self._told < len(results):
+            known, result = results[: self._told + 1], results[self._told]
+            if result is best_of(known):
+                if result is best_of(results):
+                    with storing("the adapter", Path(ADAPTER_ARTIFACT), ARTIFACT_REMEDY):
+                        self._log.artifacts(self._adapter, ADAPTER_ARTIFACT)
+                self._log.metrics(best_metrics(result), step=result.epoch)
+            peak = {"peak_memory_mb": self._peaks_mb[self._told]}
+            self._log.metrics(result.metrics() | peak, step=result.epoch)
+            self._after_epoch(result)
+            self._told += 1
+
+    def _halve(self, cause: str) -> None:
+        epoch = 1 + (len(self._training.results) if self._training else 0)
+        self._config = halved_once(self._config, bool(self._halved), f"epoch {epoch}", cause)
+        self._halved = cause
+        self._log.tags({HALVED_TAG: cause})
+        self._log.params(ran_params(self._config.train))
 
 
 def best_metrics(result: EpochResult) -> dict[str, float]:
@@ -70,11 +178,45 @@ def best_metrics(result: EpochResult) -> dict[str, float]:
     return {f"best_{name}": value for name, value in chosen.items()} | {"best_epoch": result.epoch}
 
 
-def _log_adapter(whisper: Whisper, strength: float, prepared: Prepared, log: RunLog) -> None:
-    with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
-        folder = Path(scratch) / ADAPTER_ARTIFACT
-        save_adapter(whisper, folder, prepared.base.spec, strength)
-        log.artifacts(folder, ADAPTER_ARTIFACT)
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder of this trial's own, gone when the block ends."""
+    place = Path(tempfile.gettempdir())
+    with storing("a trial's files", place, STORAGE_REMEDY):
+        folder = Path(tempfile.mkdtemp(prefix="wertune-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[Path]:
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def where_it_runs(whisper: Whisper, quantization: str) -> dict[str, str]:
+    """Tags: the device by its name, what it multiplies in and what weights are stored in, and the machine."""
+    dtype = str(whisper.product_dtype).removeprefix("torch.")
+    weights = "" if quantization == "none" else f", {quantization} base"
+    return {
+        "wertune.device": device_name(whisper.device),
+        "wertune.precision": f"{dtype} products{weights}",
+        "wertune.host": platform.node(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Such as `NVIDIA H100 80GB HBM3`, or `cpu: AMD EPYC 9B14`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return f"{device.type}: {next(names, platform.processor() or platform.machine())}"
 
 
 def short_names(values: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +243,7 @@ def start_memory_peak() -> None:
     """Begins a new peak: a worker goes from trial to trial, and each is charged with its own."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    _give_back_memory()
+    give_back_memory()
     if os.access(CLEAR_REFS, os.W_OK):  # some containers mount /proc read-only
         CLEAR_REFS.write_text(RESET_PEAK_RSS)
 
@@ -116,12 +258,14 @@ def keep_freed_memory() -> None:
             libc.mallopt(parameter, 2**31 - 1)
 
 
-def _give_back_memory() -> None:
+def give_back_memory() -> None:
     """Returns freed activations to the system: a worker that kept them grew by a gigabyte a trial.
 
-    Between trials alone: within one nothing grows, and to give back and take again is a second of every epoch.
+    Between trials and after one ran out of memory: else nothing grows, and it costs a second of every epoch.
     """
     gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 

@@ -1,5 +1,6 @@
 """How long a clip's context is, that its features are Whisper's own, and what the cache promises."""
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -17,7 +18,6 @@ from hypothesis import strategies as st
 
 from wertune.audio import SAMPLE_RATE_HZ
 from wertune.config import ContextConfig
-from wertune.errors import StorageError
 from wertune.features import (
     FRAMES_PER_POSITION,
     FULL_CONTEXT_POSITIONS,
@@ -201,16 +201,32 @@ def test_concurrent_writers_leave_one_whole_file(tmp_path: Path, make_recordings
     assert name.endswith(".npy")
 
 
-def test_a_full_disk_leaves_nothing_behind(
-    tmp_path: Path, make_recordings: MakeRecordings, disk_full_after: DiskFullAfter
+def test_on_a_full_disk_features_are_worked_out_each_time_and_it_is_said_once(
+    tmp_path: Path, make_recordings: MakeRecordings, disk_full_after: DiskFullAfter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recordings, cache = make_recordings(["a"]), FeatureCache(tmp_path / "cache")
-    with disk_full_after(10_000), pytest.raises(StorageError, match=r"too large|requested and") as caught:
-        cache.load(recordings, SHORT, 80)
-    assert str(caught.value).startswith(f"{tmp_path / 'cache'}: the features cannot be stored (")
-    assert "; free some space there, or point WERTUNE_CACHE to" in str(caught.value)
-    assert _files(tmp_path / "cache") == []
-    assert len(cache.load(recordings, SHORT, 80)) == 1
+    recordings, folder = make_recordings(["a"]), tmp_path / "cache"
+    expected = [log_mel(r.samples(), context_positions(r.duration_s, SHORT)) for r in recordings]
+    whole, clips = FeatureCache(folder), ClipCache(folder)
+    with disk_full_after(10_000):
+        for _ in range(2):
+            _assert_same(whole.load(recordings, SHORT, 80), expected)
+            assert torch.equal(clips.get(["a"], lambda: expected[0]), expected[0])
+    (message,) = caplog.messages
+    assert re.fullmatch(
+        rf"{folder}: the features cannot be stored \(.*(too large|requested and).*\); free some space there, or point "
+        r"WERTUNE_CACHE to a writable local disk with more; until then they are worked out each time",
+        message,
+    )
+    assert _files(folder) == []
+    _assert_same(whole.load(recordings, SHORT, 80), expected)
+    assert len(_files(folder)) == 1
+
+
+def test_where_no_cache_may_be_features_come_all_the_same(tmp_path: Path, make_recordings: MakeRecordings) -> None:
+    folder = tmp_path / "file"
+    folder.write_text("no folder")
+    assert len(FeatureCache(folder).load(make_recordings(["a"]), SHORT, 80)) == 1
+    assert torch.equal(ClipCache(folder).get(["a"], lambda: torch.ones(2)), torch.ones(2))
 
 
 def test_an_interrupted_write_leaves_nothing_behind(

@@ -1,0 +1,110 @@
+"""A trial's state after an epoch, as files that another process goes on from: safetensors and JSON, no pickle."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from wertune.config import Frozen, TrialConfig
+from wertune.errors import StateError
+from wertune.files import storing
+from wertune.model import ADAPTER_FILES
+from wertune.prepare import Prepared
+from wertune.train import EpochResult, Objective, TrainingState
+
+FORMAT = 1
+RECORD, TENSORS, DIGESTS = "state.json", "training.safetensors", "sha256.json"
+CHECKED = (RECORD, TENSORS, *ADAPTER_FILES)
+STORAGE_REMEDY = "free some space there, or set TMPDIR to a writable disk with more"
+
+
+class TrialStore(Protocol):
+    """Where a trial's state outlives its process. A place that fails is an OSError or a StorageError."""
+
+    def load(self, into: Path) -> bool:
+        """The last whole state as files in the folder `into`; False where there is none."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Replaces the last state by the files of `folder`, whole or not at all."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """What a trial goes on from; the best adapter lies in a folder beside it.
+
+    `peaks_mb` is each epoch's peak memory, `halved` why the batch was halved, empty where it was not.
+    """
+
+    training: TrainingState
+    peaks_mb: tuple[float, ...]
+    halved: str
+
+
+class _Record(Frozen):
+    """`state.json`."""
+
+    trial: str
+    results: tuple[EpochResult, ...]
+    peaks_mb: tuple[float, ...]
+    halved: str
+
+
+def trial_digest(config: TrialConfig, prepared: Prepared, objective: Objective) -> str:
+    """SHA-256 of all that a state depends on: configuration, base, objective, data, and what names the tensors."""
+    depends_on = [
+        FORMAT,
+        [version(package) for package in ("peft", "transformers")],
+        config.model_dump(mode="json"),
+        prepared.base.digest,
+        [objective.retention_baseline_wer, objective.retention_margin, objective.penalty],
+        [prepared.dataset.digest(split) for split in ("train", "replay", "validation", "retention_validation")],
+    ]
+    return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
+
+
+def write_state(state: TrialState, adapter: Path, trial: str, folder: Path) -> None:
+    """The state and the best adapter's files in the new `folder`, or nothing: StorageError."""
+    record = _Record(trial=trial, results=state.training.results, peaks_mb=state.peaks_mb, halved=state.halved)
+    with storing("the trial's state", folder, STORAGE_REMEDY):
+        try:
+            folder.mkdir()
+            for name in ADAPTER_FILES:
+                shutil.copyfile(adapter / name, folder / name)
+            save_file(dict(state.training.tensors), folder / TENSORS)
+            (folder / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
+            (folder / DIGESTS).write_text(json.dumps(_digests(folder), indent=1), encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def read_state(folder: Path, trial: str, adapter: Path) -> TrialState:
+    """The state of the `trial` that the folder holds, its best adapter copied to `adapter`; StateError if it has none.
+
+    Torn, damaged, of another trial: there is nothing to mend, a trial can always begin anew.
+    """
+    try:
+        if json.loads((folder / DIGESTS).read_text(encoding="utf-8")) != _digests(folder):
+            raise StateError(f"{DIGESTS} does not fit the other files: they are damaged")
+        record = _Record.model_validate_json((folder / RECORD).read_bytes())
+        if record.trial != trial:
+            raise StateError("it is of another configuration, base model, objective or data set")
+        tensors = load_file(folder / TENSORS)
+        adapter.mkdir()
+        for name in ADAPTER_FILES:
+            shutil.copyfile(folder / name, adapter / name)
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise StateError(f"it is damaged: {error}") from error
+    return TrialState(TrainingState(record.results, tensors), record.peaks_mb, record.halved)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in CHECKED}
