@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: tune test check lint types layers unit integration bench clean
+.PHONY: tune test check lint types layers unit integration bench audit clean
 
 tune: .venv/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e tune --env-manager local --experiment-name sg_gov
@@ -37,6 +37,10 @@ integration: .venv/.ready
 
 bench: .venv/.ready
 	$(BIN)/python -m wertune bench --model-uri "$(MODEL_URI)"
+
+# Known vulnerabilities of the locked packages where an advisory source can be asked; the lock itself in any case.
+audit: .venv/.ready
+	$(BIN)/python deploy/audit.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -5,9 +5,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 def free_port() -> int:
@@ -43,3 +46,68 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[subpr
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
         process.wait()
+
+
+class Service:
+    """A server that a test may stop, kill and start again, on the same port and data; what it writes is in `log`."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        answers: Callable[[], bool],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        user: str | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        self.command, self.answers, self.log = list(command), answers, log
+        self._environment = dict(os.environ if environment is None else environment)
+        self._user, self._stop_signal = user, stop_signal
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """The server's process and all that it started, as long as they live."""
+        if self._process is None or not self.is_running:
+            return []
+        first = psutil.Process(self._process.pid)
+        return [first, *first.children(recursive=True)]
+
+    def start(self) -> None:
+        """Returns once it answers."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                env=self._environment,
+                user=self._user,
+                cwd=self.log.parent,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            wait_for(self.answers, self._process)
+        except AssertionError as error:
+            self.kill()
+            raise AssertionError(f"{error}: {self.log.read_text(errors='replace')[-3000:]}") from None
+
+    def stop(self) -> None:
+        """As an administrator stops it; returns once it is gone."""
+        if self._process is not None and self.is_running:
+            os.killpg(self._process.pid, self._stop_signal)
+            self._process.wait()
+
+    def kill(self) -> None:
+        """kill -9 of the server and all that it started."""
+        processes = self.processes
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
