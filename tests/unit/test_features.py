@@ -46,7 +46,7 @@ def _noise(samples: int, seed: int, loudness: float = 0.1) -> npt.NDArray[np.flo
 
 
 def _files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
 def _assert_same(left: list[torch.Tensor], right: list[torch.Tensor]) -> None:
