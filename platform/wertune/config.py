@@ -168,6 +168,9 @@ class DataConfig(Frozen):
     replay: Path | None = None
     retention_validation: Path | None = None
     retention_test: Path | None = None
+    audio_root: Path | None = Field(
+        None, description="a folder outside the project's that rows may name files in; links are followed first"
+    )
     on_bad_row: Literal["stop", "skip"] = "stop"
     disjoint_speakers: bool = True
     min_duration_s: float = Field(0.2, gt=0)
