@@ -112,6 +112,9 @@ class ServingConfig(Frozen):
     max_duration_s: float = Field(1800.0, gt=0, description="of one recording")
     max_total_duration_s: float = Field(3600.0, gt=0, description="of all recordings of a request")
     max_rate_hz: int = Field(96_000, ge=16_000, description="bounds what a small file can grow to when it is decoded")
+    max_answer_s: float = Field(
+        50.0, gt=0, description="over HTTP, waiting for other requests included; MLflow's own limit is 60"
+    )
     formats: tuple[Literal["wav", "flac", "ogg", "mp3"], ...] = Field(("wav", "flac", "ogg", "mp3"), min_length=1)
 
 
