@@ -112,6 +112,9 @@ class ServingConfig(Frozen):
     max_duration_s: float = Field(1800.0, gt=0, description="of one recording")
     max_total_duration_s: float = Field(3600.0, gt=0, description="of all recordings of a request")
     max_rate_hz: int = Field(96_000, ge=16_000, description="bounds what a small file can grow to when it is decoded")
+    max_answer_s: float = Field(
+        50.0, gt=0, description="over HTTP, waiting for other requests included; MLflow's own limit is 60"
+    )
     formats: tuple[Literal["wav", "flac", "ogg", "mp3"], ...] = Field(("wav", "flac", "ogg", "mp3"), min_length=1)
 
 
@@ -168,6 +171,9 @@ class DataConfig(Frozen):
     replay: Path | None = None
     retention_validation: Path | None = None
     retention_test: Path | None = None
+    audio_root: Path | None = Field(
+        None, description="a folder outside the project's that rows may name files in; links are followed first"
+    )
     on_bad_row: Literal["stop", "skip"] = "stop"
     disjoint_speakers: bool = True
     min_duration_s: float = Field(0.2, gt=0)

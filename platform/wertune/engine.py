@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
+from wertune.adapter_files import ADAPTER_FILES, check_adapter_files
 from wertune.boost import TermBoost
 from wertune.config import DecodeConfig, Engine
 from wertune.decoding import Rules
 from wertune.errors import ConfigError
 from wertune.files import store_folder, storing
-from wertune.model import ADAPTER_FILES, check_adapter_files, merged
+from wertune.model import merged
 from wertune.weights import BaseModel, cache_root
 from wertune.wording import Wording, Written, load_wording
 

@@ -11,10 +11,10 @@ from typing import Protocol
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from wertune.adapter_files import ADAPTER_FILES
 from wertune.config import Frozen, TrialConfig
 from wertune.errors import StateError
 from wertune.files import storing
-from wertune.model import ADAPTER_FILES
 from wertune.prepare import Prepared
 from wertune.train import EpochResult, Objective, TrainingState
 

@@ -1,6 +1,6 @@
 """Transcribing clips in batches of like length, and scoring what was written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,10 +66,15 @@ def transcribe_features(
 
 
 def _in_batches(
-    whisper: Transcriber, features: Sequence[torch.Tensor], durations_s: Sequence[float], decode: DecodeConfig
+    whisper: Transcriber,
+    features: Sequence[torch.Tensor],
+    durations_s: Sequence[float],
+    decode: DecodeConfig,
+    check: Callable[[], object] = lambda: None,
 ) -> list[Written]:
     written: dict[int, Written] = {}
     for batch in _batches([f.shape[1] / FRAMES_PER_SECOND for f in features], durations_s, decode):
+        check()
         limits = [token_limit(durations_s[i], decode) for i in batch]
         heard = pad_features([features[i] for i in batch])
         written.update(zip(batch, whisper.generate(heard, limits, decode), strict=True))
@@ -97,11 +102,18 @@ def token_limit(duration_s: float, decode: DecodeConfig) -> int:
 
 
 def transcribe_samples(
-    whisper: Transcriber, clips: Sequence[Samples], context: ContextConfig, decode: DecodeConfig
+    whisper: Transcriber,
+    clips: Sequence[Samples],
+    context: ContextConfig,
+    decode: DecodeConfig,
+    check: Callable[[], object] = lambda: None,
 ) -> list[Transcript]:
-    """What each clip of 16 kHz samples says; what is longer than 30 s is cut at pauses and joined again."""
+    """What each clip of 16 kHz samples says; what is longer than 30 s is cut at pauses and joined again.
+
+    `check` is called before each piece is heard and each batch is written: it may raise what ends the work.
+    """
     pieces = [split_at_pauses(clip) for clip in clips]
-    written = iter(_in_batches(whisper, *_heard(whisper, pieces, context), decode))
+    written = iter(_in_batches(whisper, *_heard(whisper, pieces, context, check), decode, check))
     transcripts = []
     for clip in pieces:
         parts = [next(written) for _ in clip]
@@ -112,13 +124,18 @@ def transcribe_samples(
 
 
 def _heard(
-    whisper: Transcriber, pieces: Sequence[Sequence[Samples]], context: ContextConfig
+    whisper: Transcriber,
+    pieces: Sequence[Sequence[Samples]],
+    context: ContextConfig,
+    check: Callable[[], object],
 ) -> tuple[list[torch.Tensor], list[float]]:
     """The features and durations in seconds of all pieces of all clips."""
-    durations_s = [piece.size / SAMPLE_RATE_HZ for clip in pieces for piece in clip]
-    positions = [context_positions(duration_s, context) for duration_s in durations_s]
-    flat = [piece for clip in pieces for piece in clip]
-    return [log_mel(piece, n, whisper.mel_bins) for piece, n in zip(flat, positions, strict=True)], durations_s
+    features, durations_s = [], []
+    for piece in (piece for clip in pieces for piece in clip):
+        check()
+        durations_s.append(piece.size / SAMPLE_RATE_HZ)
+        features.append(log_mel(piece, context_positions(durations_s[-1], context), whisper.mel_bins))
+    return features, durations_s
 
 
 def split_at_pauses(samples: Samples) -> list[Samples]:

@@ -101,15 +101,21 @@ def manifests_of(data: DataConfig, project_dir: Path) -> dict[str, Path]:
 
 
 def load_dataset(
-    manifests: Mapping[str, Path], data: DataConfig, normalise: Normalise, count_tokens: Callable[[str], int]
+    manifests: Mapping[str, Path],
+    data: DataConfig,
+    normalise: Normalise,
+    count_tokens: Callable[[str], int],
+    project_dir: Path | None = None,
 ) -> Dataset:
     """All splits, checked row by row and across splits.
 
+    Audio lies in `project_dir`, in `data.audio_root`, or in the manifest's own folder.
     Raises ManifestError with every fault unless `data.on_bad_row` is `skip`; a split left empty is always an error.
     """
     faults: list[Fault] = []
+    roots = [folder for folder in (project_dir, _audio_root(data, project_dir)) if folder is not None]
     read = {
-        split: list(_read_split(split, path, data, normalise, count_tokens, faults))
+        split: list(_read_split(split, path, roots, data, normalise, count_tokens, faults))
         for split, path in manifests.items()
     }
     faults += _faults_between(read, data, normalise, faults)
@@ -136,21 +142,25 @@ def _refuse_empty(splits: Mapping[str, Sequence[Recording]], manifests: Mapping[
 def _read_split(
     split: str,
     path: Path,
+    roots: Sequence[Path],
     data: DataConfig,
     normalise: Normalise,
     count_tokens: Callable[[str], int],
     faults: list[Fault],
 ) -> Iterable[Recording]:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no plain file")  # a pipe or a device has no end
         # Not splitlines(): JSON strings may hold U+2028, U+0085 and other characters at which it would cut.
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(
             f"{path} cannot be read as UTF-8 text ({error}); mend data.{split} in project.yaml"
         ) from None
+    places = _Places(path, tuple(folder.resolve() for folder in (*roots, path.parent)), data.max_duration_s + 1)
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding audio leaves Python's lock
-        read = list(pool.map(partial(_read_line, path), numbered))
+        read = list(pool.map(partial(_read_line, places), numbered))
     for found in read:
         if isinstance(found, Recording):
             faults += [Fault(split, found.place, fault) for fault in _row_faults(found, data, normalise, count_tokens)]
@@ -159,13 +169,44 @@ def _read_split(
             faults.append(Fault(split, *found))
 
 
-def _read_line(manifest: Path, numbered: tuple[int, str]) -> Recording | tuple[str, str]:
+def _audio_root(data: DataConfig, project_dir: Path | None) -> Path | None:
+    """`data.audio_root`, relative to the project's folder; ManifestError where it is no folder."""
+    if data.audio_root is None:
+        return None
+    root = (project_dir or Path()) / data.audio_root
+    if not root.is_dir():
+        raise ManifestError(f"data.audio_root is {data.audio_root}, but {root} is no folder; mend it in project.yaml")
+    return root
+
+
+@dataclass(frozen=True)
+class _Places:
+    """A manifest, the folders that its rows may name files in, and how many seconds of one are read at most."""
+
+    manifest: Path
+    roots: tuple[Path, ...]
+    longest_s: float
+
+    def locate(self, name: str) -> Path:
+        """The file of that name, links followed; AudioError where it is none or lies in none of the folders."""
+        found = (self.manifest.parent / name).resolve()
+        # Before anything is asked of the file: a row of a stranger may not find out what else the machine has.
+        if not any(found.is_relative_to(root) for root in self.roots):
+            rule = f"links followed, it must lie in {' or '.join(dict.fromkeys(map(str, self.roots)))}"
+            raise AudioError(f"audio_filepath is {name}, but {rule}; move it, or set data.audio_root to its folder")
+        if not found.is_file():
+            rule = f"there is no such file; paths start at {self.manifest.parent}"
+            raise AudioError(f"audio_filepath is {name}, but {rule}")
+        return found
+
+
+def _read_line(places: _Places, numbered: tuple[int, str]) -> Recording | tuple[str, str]:
     """The recording of a line, or the line's place and what is wrong with it."""
     number, line = numbered
-    place = f"{manifest}:{number}"
+    place = f"{places.manifest}:{number}"
     try:
-        return _read_recording(Row.model_validate(_parse_line(line)), place, manifest.parent)
-    except (ValueError, OSError, AudioError) as error:
+        return _read_recording(Row.model_validate(_parse_line(line)), place, places)
+    except (ValueError, OSError, RuntimeError, AudioError) as error:  # RuntimeError: links that go round
         return place, _problem(error)
 
 
@@ -187,11 +228,9 @@ def _problem(error: Exception) -> str:
     return "; ".join(faults)
 
 
-def _read_recording(row: Row, place: str, root: Path) -> Recording:
-    path = root / row.audio_filepath
-    if not path.is_file():
-        raise AudioError(f"audio_filepath is {row.audio_filepath}, but there is no such file; paths start at {root}")
-    samples = load_audio(path, row.offset, row.duration)
+def _read_recording(row: Row, place: str, places: _Places) -> Recording:
+    path = places.locate(row.audio_filepath)
+    samples = load_audio(path, row.offset, min(row.duration or places.longest_s, places.longest_s))
     return Recording(row, place, path, samples.size / SAMPLE_RATE_HZ, audio_digest(samples))
 
 
@@ -203,8 +242,9 @@ def _row_faults(
         yield f"duration is {seconds:.2f} s, but must be >= {data.min_duration_s:g}; remove the row"
     if seconds > data.max_duration_s:
         remedy = "split the recording" + (" or raise max_duration_s" if data.max_duration_s < 30 else "")
-        yield f"duration is {seconds:.2f} s, but must be <= {data.max_duration_s:g}; {remedy}"
-    if recording.row.duration and recording.row.duration - seconds > 0.1:
+        at_least = "at least " if seconds >= data.max_duration_s + 0.99 else ""
+        yield f"duration is {at_least}{seconds:.2f} s, but must be <= {data.max_duration_s:g}; {remedy}"
+    elif recording.row.duration and recording.row.duration - seconds > 0.1:
         yield f"duration is {recording.row.duration:g} s, but the audio ends after {seconds:.2f} s; mend the duration"
     if not text.strip():
         yield "text is empty; transcribe the clip or remove the row"

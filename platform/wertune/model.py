@@ -18,7 +18,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.optimizers import create_loraplus_optimizer
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import (
     BitsAndBytesConfig,
     WhisperForConditionalGeneration,
@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers import logging as transformers_logging
 
+from wertune.adapter_files import ADAPTER_FILES, ADAPTER_REMEDY, check_adapter_files, read_adapter_config
 from wertune.config import DecodeConfig, LoraConfig, TrainConfig
 from wertune.decoding import beam_search, unpacked
 from wertune.errors import AdapterError, BaseModelError, ConfigError
@@ -38,8 +39,6 @@ from wertune.wording import Wording, Written
 OUTLIER_THRESHOLD = 0.0
 # oneDNN keeps code for the last 1024 shapes of a product; beams grow by one at each token, and the cache to a gigabyte.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-ADAPTER_REMEDY = "download the version again, or train this adapter anew"
 
 
 @dataclass(frozen=True)
@@ -216,6 +215,7 @@ def load_whisper(
             quantization_config=_quantization_config(quantization, dtype),
             device_map={"": device},
             local_files_only=True,
+            use_safetensors=True,
             ignore_mismatched_sizes=True,  # told by name below
             output_loading_info=True,
         )
@@ -338,7 +338,7 @@ def save_adapter(whisper: Whisper, folder: Path, base_model: str, strength: floa
             whisper.model.save_pretrained(str(writing), safe_serialization=True)
             # PEFT writes the local path of the weights; the adapter is for the base by its name, wherever it lies.
             # Strength is stored as alpha, so that whoever loads the adapter, by plain PEFT too, gets it.
-            alpha = _adapter_config(writing)["lora_alpha"] * strength
+            alpha = read_adapter_config(writing)["lora_alpha"] * strength
             _amend_config(writing, base_model_name_or_path=base_model, lora_alpha=alpha)
             (writing / "README.md").unlink(missing_ok=True)
             share_mode(writing, of="adapter_config.json")
@@ -347,12 +347,8 @@ def save_adapter(whisper: Whisper, folder: Path, base_model: str, strength: floa
             shutil.rmtree(writing, ignore_errors=True)
 
 
-def _adapter_config(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
-
-
 def _amend_config(folder: Path, **changes: Any) -> None:
-    text = json.dumps(_adapter_config(folder) | changes, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(read_adapter_config(folder) | changes, indent=2, sort_keys=True) + "\n"
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")
 
 
@@ -409,27 +405,6 @@ def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
         many = f"{len(strange)} tensor{'s are' if len(strange) > 1 else ' is'} missing or in excess"
         raise AdapterError(f"{folder}: {many}, such as {strange[0]}, but {rule}; {ADAPTER_REMEDY}")
     return whisper.with_model(model.eval())
-
-
-def check_adapter_files(folder: Path) -> None:
-    """AdapterError where a file of the adapter is missing or cannot be read."""
-    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
-    if missing:
-        raise AdapterError(f"{folder} lacks {', '.join(missing)}; give the folder that a finished trial wrote")
-    config, tensors = (folder / name for name in ADAPTER_FILES)
-    with _reading(config):
-        _adapter_config(folder)
-    with _reading(tensors), safe_open(tensors, framework="pt") as file:
-        file.keys()
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Makes an AdapterError that names the file of what a damaged one raises inside the block."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
-        raise AdapterError(f"{path} is damaged: {_brief(error)}; {ADAPTER_REMEDY}") from error
 
 
 def merged(path: Path, adapter: Path, language: str) -> WhisperForConditionalGeneration:

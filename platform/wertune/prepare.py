@@ -110,6 +110,7 @@ def prepare(folder: Path, project: ProjectConfig, manifests: Mapping[str, Path] 
         project.data,
         normaliser(project.language),
         _token_counter(base.path, project.language),
+        folder.resolve(),
     )
     return Prepared(project, lexicon, base, dataset)
 

@@ -1,7 +1,7 @@
 """What a request to the served model may hold: its forms of audio, its limits, and the files that it may name."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -53,10 +53,16 @@ class AudioFiles:
         return found
 
 
-def read_request(rows: Sequence[Mapping[str, Any]], limits: ServingConfig, files: AudioFiles) -> list[Samples]:
+def read_request(
+    rows: Sequence[Mapping[str, Any]],
+    limits: ServingConfig,
+    files: AudioFiles,
+    check: Callable[[], object] = lambda: None,
+) -> list[Samples]:
     """The samples of each row at 16 kHz; a row has `audio`, `path`, or `samples` with `rate_hz`.
 
-    Raises RequestError with the faults of all rows, before anything is transcribed.
+    Raises RequestError with the faults of all rows, before anything is transcribed. `check` is called before each row:
+    it may raise what ends the work.
     """
     if not 1 <= len(rows) <= limits.max_batch:
         rule = f"the request has {len(rows)} rows with audio, path or samples, but must have 1 to {limits.max_batch}"
@@ -64,6 +70,7 @@ def read_request(rows: Sequence[Mapping[str, Any]], limits: ServingConfig, files
     clips: list[Samples] = []
     faults = []
     for number, row in enumerate(rows, start=1):
+        check()
         try:
             clips.append(_read_row(row, limits, files))
         except (AudioError, RequestError) as error:

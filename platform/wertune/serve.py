@@ -4,7 +4,9 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -14,7 +16,12 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import (
+    DEADLINE_EXCEEDED,
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    TEMPORARILY_UNAVAILABLE,
+)
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
@@ -55,7 +62,7 @@ _logger = logging.getLogger(__name__)
 
 
 class ServingError(MlflowException):  # type: ignore[misc]
-    """What MLflow's server answers with its HTTP status, 400 or 500, and the reason alone."""
+    """What MLflow's server answers with its HTTP status (400, 500, 503 or 504) and the reason alone."""
 
     def __init__(self, reason: str, error_code: int = INVALID_PARAMETER_VALUE) -> None:
         super().__init__(reason, error_code=error_code)
@@ -81,10 +88,12 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         try:
-            clips = read_request(_rows(model_input), self._limits, _audio_files())
-            # The server answers each request in its own thread, and bitsandbytes keeps state in the layers.
-            with self._lock:
-                return self._transcribe(clips, details=bool((params or {}).get("details")))
+            clock = _Clock(self._limits.max_answer_s if _is_served() else None)
+            with self._turn(clock):
+                clips = read_request(_rows(model_input), self._limits, _audio_files(), clock.check)
+                return self._transcribe(clips, bool((params or {}).get("details")), clock)
+        except ServingError:
+            raise
         except WertuneError as error:
             raise ServingError(str(error)) from error
         except Exception as error:
@@ -95,9 +104,23 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
             reason = "the model failed on this request; the server's log says why"
             raise ServingError(reason, INTERNAL_ERROR) from error
 
-    def _transcribe(self, clips: list[Samples], details: bool) -> pd.DataFrame:
+    @contextmanager
+    def _turn(self, clock: "_Clock") -> Iterator[None]:
+        """One request after another, decoding included: a recording may grow to a gigabyte when it is decoded.
+
+        The server answers each in a thread of its own, and bitsandbytes keeps state in the layers.
+        """
+        if not self._lock.acquire(timeout=clock.left_s):
+            rule = f"the request waited {clock.limit_s:g} s for others, which is the limit"
+            raise ServingError(f"{rule}; ask again later", TEMPORARILY_UNAVAILABLE)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _transcribe(self, clips: list[Samples], details: bool, clock: "_Clock") -> pd.DataFrame:
         served = self.served
-        transcripts = transcribe_samples(served.whisper, clips, served.context, served.decode)
+        transcripts = transcribe_samples(served.whisper, clips, served.context, served.decode, clock.check)
         texts = [transcript.text for transcript in transcripts]
         if not details:
             return pd.DataFrame({"text": texts})
@@ -108,6 +131,25 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
                 "duration_s": [clip.size / SAMPLE_RATE_HZ for clip in clips],
             }
         )
+
+
+class _Clock:
+    """How long a request may still take; without a limit any time."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        self.limit_s = limit_s
+        self._start_s = time.monotonic()
+
+    @property
+    def left_s(self) -> float:
+        """As a lock takes it: -1 is for ever."""
+        return -1 if self.limit_s is None else max(0.0, self._start_s + self.limit_s - time.monotonic())
+
+    def check(self) -> None:
+        """Raises ServingError when the time is over; the work ends here, since nobody waits for it any more."""
+        if self.left_s == 0:
+            rule = f"the answer would take more than {self.limit_s:g} s, which is the limit"
+            raise ServingError(f"{rule}; send fewer or shorter recordings in a request", DEADLINE_EXCEEDED)
 
 
 def _rows(model_input: pd.DataFrame) -> list[Mapping[str, Any]]:

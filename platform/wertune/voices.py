@@ -185,5 +185,5 @@ def _kokoro() -> tuple[Any, dict[str, int], dict[str, npt.NDArray[np.float32]]]:
     runtime.set_seed(0)
     session = runtime.InferenceSession(str(core.model_path()), options, providers=["CPUExecutionProvider"])
     vocabulary = json.loads((core._data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
-    with (core._data / "voices_ja.npz").open("rb") as file, np.load(file) as archive:
+    with (core._data / "voices_ja.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return session, vocabulary, {name: archive[name] for name in archive.files}

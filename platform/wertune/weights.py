@@ -8,11 +8,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from wertune.ctranslate2 import open_weights
 from wertune.errors import BaseModelError
@@ -24,6 +25,15 @@ FORMAT_VERSION = 1  # raise it whenever write_folder writes anything else than b
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["*config.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
 _HUB_FILES += ["tokenizer.json", "vocab.json", "normalizer.json", "added_tokens.json", "special_tokens_map.json"]
+# With these, transformers would load code, or other files than those whose digest is checked: pickled ones too.
+_ELSEWHERE = re.compile(r"adapter_config\.json|adapter_model\..*|shard-.*|.*\.gguf")
+_LOADING_KEYS = (
+    "transformers_weights",
+    "attn_implementation",
+    "_attn_implementation",
+    "quantization_config",
+    "auto_map",
+)
 
 
 @dataclass(frozen=True)
@@ -140,17 +150,28 @@ def _hugging_face(spec: str, folder: Path, expected_digest: str | None) -> BaseM
 
 def _check_folder(folder: Path) -> None:
     """Raises BaseModelError unless the files that transformers needs beside the weights are there."""
-    found = read_json(folder / "config.json").get("model_type")
-    if found != "whisper":
+    config = read_json(folder / "config.json")
+    if (found := config.get("model_type")) != "whisper":
         raise BaseModelError(
             f"{folder / 'config.json'}: model_type is {found!r}, but must be 'whisper'; name a Whisper"
         )
+    _check_nothing_else_is_loaded(folder, config)
     for choices in (("preprocessor_config.json", "processor_config.json"), ("tokenizer.json", "vocab.json")):
         if not any((folder / name).is_file() for name in choices):
             raise BaseModelError(f"{folder}: {' or '.join(choices)} is missing; copy it from the original model")
     if not _has_safetensors(folder):
         remedy = "save it again with `model.save_pretrained(folder)`, which writes safetensors"
         raise BaseModelError(f"{folder}: no model.safetensors, and pickled .bin weights are never loaded; {remedy}")
+
+
+def _check_nothing_else_is_loaded(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises BaseModelError where transformers would load more than the weights and the tokenizer."""
+    if keys := [key for key in _LOADING_KEYS if config.get(key) is not None]:
+        rule = "must not say what files or code are loaded"
+        raise BaseModelError(f"{folder / 'config.json'}: has {', '.join(keys)}, but {rule}; remove it")
+    if names := sorted(file.name for file in folder.iterdir() if _ELSEWHERE.fullmatch(file.name)):
+        rule = "must hold a whole model and nothing that is loaded in its place"
+        raise BaseModelError(f"{folder}: holds {', '.join(names)}, but {rule}; merge the adapter or remove the files")
 
 
 def _weight_files(folder: Path) -> list[Path]:

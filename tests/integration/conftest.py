@@ -79,7 +79,7 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
             "name": name,
             "base_model": "packaged:whisper-tiny.en",
             "lexicon": "lexicon.yaml",
-            "data": {split: f"manifests/{split}.jsonl" for split in CLIPS},
+            "data": {split: f"manifests/{split}.jsonl" for split in CLIPS} | {"audio_root": str(DEMO)},
             "trial": {"train": {"epochs": 2, "batch_size": 8, "learning_rate": 0.001}},
         }
         (workspace.project / "project.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")

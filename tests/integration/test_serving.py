@@ -8,13 +8,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.integration.processes import free_port, running
+from tests.load import MOST_GROWTH_MB, Request, memory_mb, run_load
+from tests.malformed import KINDS, TEXT, Kind, lay_files
 
+from wertune.audio import SAMPLE_RATE_HZ
 from wertune.request import AUDIO_FOLDER_VARIABLE
 
 Answer = tuple[int, Any]
@@ -27,32 +31,47 @@ def audio(tmp_path_factory: pytest.TempPathFactory, write_noise: Callable[..., P
     write_noise(root / "served" / "a.wav")
     write_noise(root / "outside.wav", seed=1)
     (root / "served" / "link.wav").symlink_to(root / "outside.wav")
+    lay_files(root / "served")
     return root / "served"
 
 
+@dataclass(frozen=True)
+class Server:
+    """Where it listens, and the process that was started."""
+
+    port: int
+    pid: int
+
+
 @pytest.fixture(scope="module")
-def ask(served_folder: Path, audio: Path) -> Iterator[Callable[..., Answer]]:
-    """`ask(rows, **params)`: status and answer of the server; other bodies as bytes."""
+def server(served_folder: Path, audio: Path) -> Iterator[Server]:
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(served_folder), "--env-manager", "local"]
     environment = {
         AUDIO_FOLDER_VARIABLE: str(audio),
-        "SERVING_MODEL_CONFIG": json.dumps({"serving": {"max_batch": 3}}),
+        "SERVING_MODEL_CONFIG": json.dumps({"serving": {"max_batch": 3, "max_duration_s": 60}}),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
+    with running([*command, "--port", str(port), "--host", "127.0.0.1"], port, **environment) as process:
+        yield Server(port, process.pid)
+
+
+@pytest.fixture(scope="module")
+def ask(server: Server) -> Callable[..., Answer]:
+    """`ask(rows, **params)`: status and answer of the server; other bodies as bytes."""
 
     def post(rows: Any, **params: Any) -> Answer:
         body = rows if isinstance(rows, bytes) else json.dumps({"dataframe_records": rows, "params": params}).encode()
-        url, headers = f"http://127.0.0.1:{port}/invocations", {"Content-Type": "application/json"}
+        url, headers = f"http://127.0.0.1:{server.port}/invocations", {"Content-Type": "application/json"}
         try:
             with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as reply:
                 return int(reply.status), json.load(reply)["predictions"]
         except urllib.error.HTTPError as error:
             text = error.read().decode()  # JSON, but plain text where MLflow's server itself failed
+            assert "Traceback" not in text
             return error.code, json.loads(text)["message"] if text.startswith("{") else text
 
-    with running([*command, "--port", str(port), "--host", "127.0.0.1"], port, **environment):
-        yield post
+    return post
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +116,30 @@ def test_many_at_once_get_each_their_own(ask: Callable[..., Answer], encoded: st
         answers = list(pool.map(ask, bodies))
     assert [status for status, _ in answers] == [200, 400, 200] * 4
     assert all(rows == [expected] for status, rows in answers if status == 200)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_malformed_audio_is_refused_by_row_and_rule_and_the_next_request_is_answered(
+    ask: Callable[..., Answer], encoded: str, kind: Kind
+) -> None:
+    status, answer = ask([kind.row])
+    if kind.answer == TEXT:
+        assert (status, list(answer[0])) == (200, ["text"])
+    else:
+        assert status == 400
+        assert answer.startswith("row 1 of 1: " if kind.says_row else "the request has 0 rows")
+        assert str(kind.answer) in answer
+    assert ask([{"audio": encoded}])[0] == 200
+
+
+def test_fifty_clients_lose_nothing_and_each_gets_its_own(server: Server, served_folder: Path) -> None:
+    clips = [0.1 * np.random.default_rng(n).standard_normal(8000 + 160 * n) for n in range(50)]
+    requests = [Request.of({"samples": clip.round(4).tolist(), "rate_hz": SAMPLE_RATE_HZ}) for clip in clips]
+    expected = [request.answered_by(served_folder) for request in requests]
+    assert len({answer.duration_s for answer in expected}) == len(clips)
+    run_load(server.port, requests, expected, seconds=2)
+    before_mb = memory_mb(server.pid)
+    load = run_load(server.port, requests, expected, seconds=8)
+    assert (load.failed, load.crossed) == ([], [])
+    assert load.answered >= len(clips)
+    assert memory_mb(server.pid) - before_mb < MOST_GROWTH_MB

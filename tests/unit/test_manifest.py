@@ -1,6 +1,7 @@
 """Every fault that a manifest can hold is told by file and line, all of them at once."""
 
 import json
+import os
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -37,7 +38,8 @@ def _config(**values: Any) -> DataConfig:
 
 
 def _load(manifests: dict[str, Path], **values: Any) -> Dataset:
-    return load_dataset(manifests, _config(**values), NORMALISE, _count_words)
+    project_dir = values.pop("project_dir", None)
+    return load_dataset(manifests, _config(**values), NORMALISE, _count_words, project_dir)
 
 
 def _faults(manifests: dict[str, Path], **values: Any) -> list[str]:
@@ -357,8 +359,76 @@ def test_keys_of_others_are_no_fault(folder: Path, write_manifest: WriteManifest
 
 def test_paths_start_at_the_manifests_folder_or_at_the_root(folder: Path, write_manifest: WriteManifest) -> None:
     rows = [GOOD | {"audio_filepath": "../good.wav"}, GOOD | {"audio_filepath": str(folder / "other.wav")}]
-    recordings = _load({"train": write_manifest(folder / "manifests" / "train.jsonl", rows)})["train"]
+    manifest = write_manifest(folder / "manifests" / "train.jsonl", rows)
+    recordings = _load({"train": manifest}, project_dir=folder)["train"]
     assert [recording.path.resolve().name for recording in recordings] == ["good.wav", "other.wav"]
+
+
+@pytest.fixture
+def outside(folder: Path, tmp_path_factory: pytest.TempPathFactory, write_noise: WriteNoise) -> Path:
+    """A recording outside the project, and links to it and to its folder inside."""
+    path = write_noise(tmp_path_factory.mktemp("outside") / "secret.wav", seed=9)
+    (folder / "link.wav").symlink_to(path)
+    (folder / "linked").symlink_to(path.parent)
+    (folder / "inner.wav").symlink_to("good.wav")
+    (folder / "loop.wav").symlink_to("loop.wav")
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{0}",
+        "../{0.parent.name}/secret.wav",
+        "link.wav",
+        "linked/secret.wav",
+        "/etc/passwd",
+        "/dev/zero",
+        "..",
+        "/no/a",
+    ],
+)
+def test_no_row_leads_out_of_the_project(folder: Path, outside: Path, write_manifest: WriteManifest, name: str) -> None:
+    name = name.format(outside)
+    path = write_manifest(folder / "train.jsonl", [GOOD, GOOD | {"audio_filepath": name}])
+    (fault,) = _faults({"train": path}, project_dir=folder)
+    rule = f"links followed, it must lie in {folder}"
+    assert fault == f"{path}:2: audio_filepath is {name}, but {rule}; move it, or set data.audio_root to its folder"
+
+
+def test_links_inside_the_project_are_followed(folder: Path, outside: Path, write_manifest: WriteManifest) -> None:
+    path = write_manifest(folder / "train.jsonl", [GOOD | {"audio_filepath": "inner.wav"}])
+    assert _load({"train": path}, project_dir=folder)["train"][0].path == folder / "good.wav"
+    path = write_manifest(folder / "train.jsonl", [GOOD | {"audio_filepath": "loop.wav"}])
+    assert "loop" in _faults({"train": path}, project_dir=folder)[0]
+
+
+def test_an_audio_root_lets_rows_name_its_files(folder: Path, outside: Path, write_manifest: WriteManifest) -> None:
+    rows = [GOOD | {"audio_filepath": name} for name in ("link.wav", "good.wav")]
+    path = write_manifest(folder / "train.jsonl", rows)
+    for root in (outside.parent, Path("linked")):
+        first, _ = _load({"train": path}, project_dir=folder, audio_root=root)["train"]
+        assert first.path == outside
+    with pytest.raises(ManifestError, match=r"data\.audio_root is gone, but .*gone is no folder; mend it in project"):
+        _load({"train": path}, project_dir=folder, audio_root=Path("gone"))
+
+
+def test_a_pipe_is_neither_waited_for_as_audio_nor_as_a_manifest(folder: Path, write_manifest: WriteManifest) -> None:
+    os.mkfifo(folder / "pipe.wav")
+    path = write_manifest(folder / "train.jsonl", [GOOD, GOOD | {"audio_filepath": "pipe.wav"}])
+    (fault,) = _faults({"train": path})
+    assert "audio_filepath is pipe.wav, but there is no such file" in fault
+    with pytest.raises(ManifestError, match="it is no plain file"):
+        _load({"train": folder / "pipe.wav"})
+
+
+def test_of_a_recording_that_is_too_long_no_more_is_read_than_tells_so(
+    folder: Path, write_manifest: WriteManifest
+) -> None:
+    soundfile.write(folder / "hour.flac", np.zeros(SAMPLE_RATE_HZ * 3600, np.int16), SAMPLE_RATE_HZ)
+    path = write_manifest(folder / "train.jsonl", [GOOD, GOOD | {"audio_filepath": "hour.flac", "duration": 3600}])
+    (fault,) = _faults({"train": path})
+    assert fault == f"{path}:2: duration is at least 31.00 s, but must be <= 30; split the recording"
 
 
 def test_a_splits_digest_tells_audio_text_and_order(folder: Path, write_manifest: WriteManifest) -> None:

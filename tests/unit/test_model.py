@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from transformers.modeling_outputs import BaseModelOutput
 
 import wertune.model
+from wertune.adapter_files import ADAPTER_FILES
 from wertune.config import DecodeConfig, LoraConfig
 from wertune.errors import AdapterError, BaseModelError, ConfigError, StorageError
 from wertune.model import (
-    ADAPTER_FILES,
     Whisper,
     add_lora,
     at_strength,

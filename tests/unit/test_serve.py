@@ -492,6 +492,44 @@ def test_a_fault_of_the_server_is_not_blamed_on_the_client(
     }
 
 
+@pytest.fixture
+def impatient(post: Callable[..., Answer], load: Callable[..., Any]) -> Any:
+    """The model in a server that allows no time at all."""
+    return load(serving={"max_answer_s": 1e-9})
+
+
+def _status(model: Any) -> tuple[int, str]:
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(MlflowException) as caught:
+        model.predict([{"audio": WAV}])
+    return caught.value.get_http_status_code(), caught.value.reason
+
+
+def test_an_answer_that_takes_too_long_ends_with_the_reason(impatient: Any, model: Any) -> None:
+    rule = "the answer would take more than 1e-09 s, which is the limit; send fewer or shorter recordings in a request"
+    assert _status(impatient) == (504, rule)
+    assert _status(impatient) == (504, rule)  # its turn is over too: the next one gets it
+    assert len(model.predict([{"audio": WAV}])) == 1
+
+
+def test_who_waits_too_long_for_others_is_told_to_come_again(impatient: Any) -> None:
+    with impatient.unwrap_python_model()._lock:
+        assert _status(impatient) == (503, "the request waited 1e-09 s for others, which is the limit; ask again later")
+
+
+def test_the_clock_is_looked_at_before_each_row_and_each_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(wertune.serve._Clock, "check", lambda _: looks.append(1))
+    model.predict([{"audio": WAV}] * 3)
+    assert len(looks) == 3 + 3 + 1
+
+
+@pytest.mark.usefixtures("in_process")
+def test_in_process_any_time_may_be_taken(load: Callable[..., Any]) -> None:
+    assert len(load(serving={"max_answer_s": 1e-9}).predict([{"audio": WAV}])) == 1
+
+
 @pytest.mark.usefixtures("in_process")
 def test_in_process_a_fault_of_the_model_shows_itself(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wertune.serve, "transcribe_samples", lambda *_: 1 / 0)

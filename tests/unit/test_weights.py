@@ -16,81 +16,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from tests.ctranslate2_file import (
+    ALIASES,
+    VOCABULARY,
+    WIDTH,
+    Variables,
+    serialize,
+    text,
+    whisper_variables,
+)
 
 from wertune import files, weights
 from wertune.ctranslate2 import read_tensors, to_state
 from wertune.errors import BaseModelError
 from wertune.weights import resolve_base_model
 
-TYPE_IDS = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}
-WIDTH, FFN, MELS, VOCABULARY = 4, 8, 2, 1512
 SPECIAL = ["endoftext", "startoftranscript", "en", "de", "translate", "transcribe", "startofprev", "notimestamps"]
-ALIASES = [("decoder/projection/weight", "decoder/embeddings/weight")]
-Variables = dict[str, np.ndarray[Any, Any]]
-
-
-def _text(value: str) -> bytes:
-    return struct.pack("<H", len(value) + 1) + value.encode() + b"\0"
-
-
-def _variable(name: str, value: np.ndarray[Any, Any]) -> bytes:
-    head = _text(name) + struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape)
-    return head + struct.pack("<BI", TYPE_IDS[value.dtype.name], value.nbytes) + value.tobytes()
-
-
-def _serialize(
-    variables: Variables,
-    aliases: list[tuple[str, str]] = ALIASES,
-    version: int = 6,
-    name: str = "WhisperSpec",
-    revision: int = 3,
-) -> bytes:
-    """What ctranslate2.specs.model_spec.ModelSpec._serialize writes."""
-    head = struct.pack("<I", version) + _text(name) + struct.pack("<II", revision, len(variables))
-    body = b"".join(_variable(key, value) for key, value in sorted(variables.items()))
-    return head + body + struct.pack("<I", len(aliases)) + b"".join(_text(a) + _text(b) for a, b in aliases)
-
-
-def _variables(dtype: str = "float16", vocabulary: int = 3) -> Variables:
-    """A Whisper with one encoder and one decoder layer, random weights and no bias on k_proj."""
-    rng = np.random.default_rng(7)
-    out: Variables = {}
-
-    def add(name: str, *shape: int) -> None:
-        out[name] = rng.standard_normal(shape).astype(dtype)
-
-    def linear(name: str, rows: int, columns: int = WIDTH) -> None:
-        add(f"{name}/weight", rows, columns)
-        add(f"{name}/bias", rows)
-
-    def norm(name: str) -> None:
-        add(f"{name}/gamma", WIDTH)
-        add(f"{name}/beta", WIDTH)
-
-    add("decoder/embeddings/weight", vocabulary, WIDTH)
-    add("encoder/conv1/weight", WIDTH, MELS, 3)
-    add("encoder/conv1/bias", WIDTH)
-    add("encoder/conv2/weight", WIDTH, WIDTH, 3)
-    add("encoder/conv2/bias", WIDTH)
-    for side, positions in (("encoder", 50), ("decoder", 5)):
-        add(f"{side}/position_encodings/encodings", positions, WIDTH)
-        norm(f"{side}/layer_norm")
-        out[f"{side}/num_heads"] = np.array(2, np.int16)
-        layer = f"{side}/layer_0"
-        linear(f"{layer}/self_attention/linear_0", 3 * WIDTH)
-        out[f"{layer}/self_attention/linear_0/bias"][WIDTH : 2 * WIDTH] = 0
-        linear(f"{layer}/self_attention/linear_1", WIDTH)
-        linear(f"{layer}/ffn/linear_0", FFN)
-        linear(f"{layer}/ffn/linear_1", WIDTH, FFN)
-        norm(f"{layer}/self_attention/layer_norm")
-        norm(f"{layer}/ffn/layer_norm")
-    for index, rows in enumerate((WIDTH, 2 * WIDTH, WIDTH)):
-        linear(f"decoder/layer_0/attention/linear_{index}", rows)
-    out["decoder/layer_0/attention/linear_1/bias"][:WIDTH] = 0
-    norm("decoder/layer_0/attention/layer_norm")
-    out["decoder/activation"] = np.array(3, np.int8)
-    out["decoder/pre_norm"] = np.array(1, np.int8)
-    return out
 
 
 def _read(data: bytes) -> Any:
@@ -99,7 +40,7 @@ def _read(data: bytes) -> Any:
 
 def _folder(path: Path, data: bytes | None = None) -> Path:
     path.mkdir()
-    (path / "model.bin").write_bytes(data or _serialize(_variables(vocabulary=VOCABULARY)))
+    (path / "model.bin").write_bytes(data or serialize(whisper_variables(vocabulary=VOCABULARY)))
     (path / "config.json").write_text('{"suppress_ids": [1], "suppress_ids_begin": [2], "alignment_heads": [[0, 1]]}')
     added = [{"id": index, "content": f"<|{name}|>", "special": True} for index, name in enumerate(SPECIAL)]
     (path / "tokenizer.json").write_text(json.dumps({"added_tokens": added, "model": {"vocab": {}}}))
@@ -116,8 +57,8 @@ def _leftovers(cache: Path) -> list[str]:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_every_tensor_arrives_where_hugging_face_expects_it(dtype: str) -> None:
-    source = _variables(dtype)
-    dims, state = _read(_serialize(source))
+    source = whisper_variables(dtype)
+    dims, state = _read(serialize(source))
     fused = source["decoder/layer_0/attention/linear_1/weight"]
     prefix = "model.decoder.layers.0.encoder_attn"
     np.testing.assert_array_equal(state[f"{prefix}.k_proj.weight"], fused[:WIDTH])
@@ -131,7 +72,7 @@ def test_every_tensor_arrives_where_hugging_face_expects_it(dtype: str) -> None:
 
 
 def test_truncated_anywhere_is_a_base_model_error() -> None:
-    data = _serialize(_variables())
+    data = serialize(whisper_variables())
     for length in range(len(data)):
         with pytest.raises(BaseModelError, match=r"model\.bin"):
             _read(data[:length])
@@ -140,7 +81,7 @@ def test_truncated_anywhere_is_a_base_model_error() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 4000), st.binary(min_size=1, max_size=8))
 def test_changed_bytes_give_a_model_or_a_base_model_error(at: int, junk: bytes) -> None:
-    data = bytearray(_serialize(_variables()))
+    data = bytearray(serialize(whisper_variables()))
     at %= len(data)
     data[at : at + len(junk)] = junk
     with contextlib.suppress(BaseModelError):  # anything else that is raised fails the test
@@ -148,7 +89,7 @@ def test_changed_bytes_give_a_model_or_a_base_model_error(at: int, junk: bytes) 
 
 
 def _raw(name: bytes = b"x\0", rank: int = 1, dims: tuple[int, ...] = (1,), dtype: int = 0, size: int = 4) -> bytes:
-    head = struct.pack("<I", 6) + _text("WhisperSpec") + struct.pack("<II", 3, 1)
+    head = struct.pack("<I", 6) + text("WhisperSpec") + struct.pack("<II", 3, 1)
     head += struct.pack("<H", len(name)) + name + struct.pack("<B", rank)
     return head + struct.pack(f"<{len(dims)}I", *dims) + struct.pack("<BI", dtype, size) + bytes(64)
 
@@ -157,13 +98,13 @@ def _raw(name: bytes = b"x\0", rank: int = 1, dims: tuple[int, ...] = (1,), dtyp
     ("data", "message"),
     [
         (b"", "byte 0: the binary version needs 4 bytes"),
-        (_serialize(_variables(), version=7), "byte 0: the binary version is 7, but must be 6"),
-        (_serialize(_variables(), name="BertSpec"), "byte 4: the spec name is 'BertSpec'"),
-        (_serialize(_variables(), revision=4), "the spec revision is 4, but must be 3"),
-        (_serialize(_variables()) + b"!", "1 bytes follow the last alias"),
-        (_serialize(_variables(), [*ALIASES, *ALIASES]), "comes twice"),
-        (_serialize(_variables(), [("decoder/projection/weight", "nothing")]), "stands for nothing"),
-        (struct.pack("<I", 6) + _text("WhisperSpec") + struct.pack("<II", 3, 2**32 - 1), "4294967295 variables are"),
+        (serialize(whisper_variables(), version=7), "byte 0: the binary version is 7, but must be 6"),
+        (serialize(whisper_variables(), name="BertSpec"), "byte 4: the spec name is 'BertSpec'"),
+        (serialize(whisper_variables(), revision=4), "the spec revision is 4, but must be 3"),
+        (serialize(whisper_variables()) + b"!", "1 bytes follow the last alias"),
+        (serialize(whisper_variables(), [*ALIASES, *ALIASES]), "comes twice"),
+        (serialize(whisper_variables(), [("decoder/projection/weight", "nothing")]), "stands for nothing"),
+        (struct.pack("<I", 6) + text("WhisperSpec") + struct.pack("<II", 3, 2**32 - 1), "4294967295 variables are"),
         (_raw(rank=9), "the rank of x is 9, but must be <= 8"),
         (_raw(dtype=6), "the dtype id of x is 6"),
         (_raw(dtype=5), "x is bfloat16"),
@@ -186,7 +127,7 @@ def test_a_fault_of_the_file_names_value_rule_place_and_remedy(data: bytes, mess
 
 
 def _without(name: str) -> Variables:
-    return {key: value for key, value in _variables().items() if key != name}
+    return {key: value for key, value in whisper_variables().items() if key != name}
 
 
 @pytest.mark.parametrize(
@@ -195,36 +136,36 @@ def _without(name: str) -> Variables:
         (_without("encoder/conv1/weight"), "encoder/conv1/weight is missing"),
         (_without("encoder/num_heads"), "encoder/num_heads is missing"),
         (_without("decoder/layer_norm/beta"), "decoder/layer_norm/beta is missing"),
-        (_variables() | {"decoder/extra": np.ones(2, np.float16)}, "decoder/extra is unknown"),
-        (_variables() | {"encoder/layer_4000000000/x": np.ones(2, np.float16)}, "encoder/layer_1/ffn"),
-        (_variables() | {"encoder/conv2/bias": np.ones(5, np.float16)}, "has the shape [5], but must have [4]"),
-        (_variables() | {"encoder/conv1/weight": np.ones(5, np.float16)}, "must have 3 dimensions"),
-        (_variables() | {"decoder/activation": np.array(0, np.int8)}, "decoder/activation is 0"),
-        (_variables() | {"decoder/pre_norm": np.ones(2, np.float16)}, "must be a single number"),
-        (_variables() | {"decoder/num_heads": np.array(3, np.int16)}, "decoder/num_heads is 3"),
-        (_variables() | {"decoder/num_heads": np.array(-2, np.int16)}, "decoder/num_heads is -2"),
+        (whisper_variables() | {"decoder/extra": np.ones(2, np.float16)}, "decoder/extra is unknown"),
+        (whisper_variables() | {"encoder/layer_4000000000/x": np.ones(2, np.float16)}, "encoder/layer_1/ffn"),
+        (whisper_variables() | {"encoder/conv2/bias": np.ones(5, np.float16)}, "has the shape [5], but must have [4]"),
+        (whisper_variables() | {"encoder/conv1/weight": np.ones(5, np.float16)}, "must have 3 dimensions"),
+        (whisper_variables() | {"decoder/activation": np.array(0, np.int8)}, "decoder/activation is 0"),
+        (whisper_variables() | {"decoder/pre_norm": np.ones(2, np.float16)}, "must be a single number"),
+        (whisper_variables() | {"decoder/num_heads": np.array(3, np.int16)}, "decoder/num_heads is 3"),
+        (whisper_variables() | {"decoder/num_heads": np.array(-2, np.int16)}, "decoder/num_heads is -2"),
         (
-            _variables() | {"encoder/layer_0/self_attention/linear_0/bias": np.ones(12, np.float16)},
+            whisper_variables() | {"encoder/layer_0/self_attention/linear_0/bias": np.ones(12, np.float16)},
             "gives k_proj a bias",
         ),
     ],
 )
 def test_what_is_not_a_whisper_is_refused(variables: Variables, message: str) -> None:
     with pytest.raises(BaseModelError) as caught:
-        _read(_serialize(variables))
+        _read(serialize(variables))
     assert message in str(caught.value)
 
 
 def test_an_output_projection_of_its_own_is_refused() -> None:
     projection = {"decoder/projection/weight": np.ones((3, WIDTH), np.float16)}
     with pytest.raises(BaseModelError, match="Whisper ties them"):
-        _read(_serialize(_variables() | projection, []))
+        _read(serialize(whisper_variables() | projection, []))
 
 
 def test_all_missing_tensors_are_told_at_once() -> None:
-    variables = {key: value for key, value in _variables().items() if "layer_norm/beta" not in key}
+    variables = {key: value for key, value in whisper_variables().items() if "layer_norm/beta" not in key}
     with pytest.raises(BaseModelError) as caught:
-        _read(_serialize(variables))
+        _read(serialize(variables))
     assert str(caught.value).count("is missing") == 7
 
 
@@ -245,7 +186,7 @@ def test_a_folder_is_converted_once_and_then_found(tmp_path: Path) -> None:
 
 
 def test_a_multilingual_vocabulary_gets_languages_and_tasks(tmp_path: Path) -> None:
-    source = _folder(tmp_path / "ct2", _serialize(_variables(vocabulary=51865)))
+    source = _folder(tmp_path / "ct2", serialize(whisper_variables(vocabulary=51865)))
     base = resolve_base_model(str(source), cache_dir=tmp_path / "cache")
     generation = json.loads((base.path / "generation_config.json").read_text())
     assert generation["is_multilingual"] is True
@@ -280,7 +221,7 @@ def test_damaged_side_files_are_base_model_errors(tmp_path: Path, name: str, tex
 
 
 def test_a_tokenizer_of_a_larger_model_is_refused(tmp_path: Path) -> None:
-    source = _folder(tmp_path / "ct2", _serialize(_variables(vocabulary=VOCABULARY - 10)))
+    source = _folder(tmp_path / "ct2", serialize(whisper_variables(vocabulary=VOCABULARY - 10)))
     with pytest.raises(BaseModelError, match="take the tokenizer of this very model"):
         resolve_base_model(str(source), cache_dir=tmp_path / "cache")
 
