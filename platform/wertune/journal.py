@@ -37,10 +37,14 @@ class Journal:
         """Raises OSError when the disk does not take the line; the next one is then written in its place."""
         rest = memoryview(json.dumps(value, ensure_ascii=False).encode() + b"\n")
         end = self.size
-        while rest:
-            written = os.pwrite(self._handle, rest, end)
-            rest, end = rest[written:], end + written
-        os.fsync(self._handle)
+        try:
+            while rest:
+                written = os.pwrite(self._handle, rest, end)
+                rest, end = rest[written:], end + written
+            os.fsync(self._handle)
+        except OSError:
+            os.ftruncate(self._handle, self.size)
+            raise
         self.size = end
 
     def read(self, offset: int) -> Iterator[tuple[int, Any]]:

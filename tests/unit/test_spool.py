@@ -310,6 +310,18 @@ def test_metrics_and_ends_wait_for_no_file(tmp_path: Path, lines: list[str]) -> 
     assert "Permission denied" in lines[0]
 
 
+def test_a_file_waits_for_its_run_to_be_made(tmp_path: Path) -> None:
+    down = FakeServer()
+    down.is_up.clear()
+    before = Spool(tmp_path, PARENT, down, lambda _: None)
+    before.open("a", "trial a", {}).text("no memory left", "traceback.txt")
+    before.close()
+    spool = Spool(tmp_path, PARENT, server := FakeServer(["down"]), lambda _: None)
+    spool.flush(20)
+    spool.close()
+    assert server.run("a").files == {"traceback.txt": "no memory left"}
+
+
 def test_what_the_server_will_never_take_is_kept_apart_and_the_rest_goes_on(tmp_path: Path, lines: list[str]) -> None:
     server = FakeServer()
     server.is_up.clear()
@@ -378,14 +390,15 @@ def test_an_operation_that_a_full_disk_refuses_is_not_said(tmp_path: Path, monke
     run.metrics({"loss": 0.5}, 1)
     spool.flush(20)
 
-    def full(*_: Any) -> int:
+    def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("os.pwrite", full)
+        patch.setattr("wertune.journal.os.fsync", full)
         with pytest.raises(StorageError, match=r"No space left on device.*make room"):
             run.metrics({"loss": 0.4}, 2)
-    run.metrics({"loss": 0.3}, 3)
+    run.end("KILLED")  # a shorter line than the one that failed
     spool.flush(20)
     spool.close()
-    assert [metric.step for metric in server.run("a").metrics] == [1, 3]
+    assert [metric.step for metric in server.run("a").metrics] == [1]
+    assert len(list(Journal(tmp_path / "journal.jsonl").values())) == 3

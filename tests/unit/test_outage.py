@@ -1,0 +1,127 @@
+"""Which faults are waited for, and how long."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import requests
+import sqlalchemy.exc
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+import wertune.outage
+from wertune.errors import ConfigError, TrackingError
+from wertune.outage import is_temporary, patiently, quick_requests
+
+
+def _rest(code: str, message: str = "") -> RestException:
+    return RestException({"error_code": code, "message": message})
+
+
+def _upload(status: int) -> requests.HTTPError:
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError("upload", response=response)
+
+
+def _database(fault: type[sqlalchemy.exc.DBAPIError]) -> MlflowException:
+    return MlflowException(fault("INSERT", {}, Exception("of the driver")), BAD_REQUEST)
+
+
+TEMPORARY = [
+    MlflowException("API request to http://host failed with exception Connection refused"),
+    MlflowException("API request to endpoint /x failed with error code 404 != 200. Response body: 'no backend'"),
+    _rest("TEMPORARILY_UNAVAILABLE"),
+    _rest("REQUEST_LIMIT_EXCEEDED"),
+    _rest("UNAUTHENTICATED"),
+    _rest("PERMISSION_DENIED"),
+    _database(sqlalchemy.exc.InternalError),
+    _database(sqlalchemy.exc.InterfaceError),
+    sqlalchemy.exc.OperationalError("SELECT", {}, Exception("server closed the connection")),
+    _upload(401),
+    _upload(503),
+    PermissionError(13, "Permission denied"),
+    ConnectionResetError(),
+]
+PERMANENT = [
+    _rest("INVALID_PARAMETER_VALUE"),
+    _rest("RESOURCE_DOES_NOT_EXIST"),
+    MlflowException("API request to endpoint /x failed with error code 413 != 200. Response body: ''"),
+    _database(sqlalchemy.exc.DataError),
+    _upload(400),
+    TypeError("a mistake of ours"),
+]
+
+
+@pytest.mark.parametrize("error", TEMPORARY, ids=repr)
+def test_what_an_operator_can_mend_is_waited_for(error: Exception) -> None:
+    assert is_temporary(error)
+
+
+@pytest.mark.parametrize("error", PERMANENT, ids=repr)
+def test_what_will_never_go_is_not(error: Exception) -> None:
+    assert not is_temporary(error)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A time that only sleeping moves."""
+    clock = SimpleNamespace(now_s=0.0, naps_s=[])
+
+    def sleep(seconds: float) -> None:
+        clock.naps_s.append(seconds)
+        clock.now_s += seconds
+
+    monkeypatch.setattr(wertune.outage, "time", SimpleNamespace(monotonic=lambda: clock.now_s, sleep=sleep))
+    return clock
+
+
+def test_a_write_is_repeated_with_growing_pauses_and_the_outage_told_once(clock: SimpleNamespace) -> None:
+    lines: list[str] = []
+
+    def write() -> str:
+        if clock.now_s < 100:
+            raise ConnectionRefusedError(111, "Connection refused")
+        return "written"
+
+    assert patiently(write, "the store", lines.append) == "written"
+    assert clock.naps_s[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert max(clock.naps_s) == 30.0
+    assert len(lines) == 2
+    assert lines[0].startswith("the store takes nothing (Connection refused)")
+    assert lines[1] == "the store answers again"
+
+
+def test_patience_ends_after_its_time_with_a_remedy(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WERTUNE_TRACKING_PATIENCE_S", "45")
+
+    def refused() -> None:
+        raise _rest("UNAUTHENTICATED", "You are not authenticated")
+
+    with pytest.raises(TrackingError, match=r"not authenticated; set MLFLOW_TRACKING_USERNAME .* --resume"):
+        patiently(refused, "the store", lambda _: None)
+    assert clock.now_s == pytest.approx(45)
+    monkeypatch.setenv("WERTUNE_TRACKING_PATIENCE_S", "long")
+    with pytest.raises(ConfigError, match="WERTUNE_TRACKING_PATIENCE_S is 'long'"):
+        patiently(refused, "the store")
+
+
+def test_what_the_store_refuses_for_good_is_tried_once(clock: SimpleNamespace) -> None:
+    def bad() -> None:
+        raise _rest("INVALID_PARAMETER_VALUE", "Changing param values is not allowed")
+
+    with pytest.raises(TrackingError, match=r"refused a write for good.*Changing param"):
+        patiently(bad, "the store")
+    assert clock.naps_s == []
+
+
+def test_requests_are_quick_while_anyone_is_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    with quick_requests():
+        with quick_requests():
+            pass
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "30"
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "7"
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
