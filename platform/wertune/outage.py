@@ -66,7 +66,7 @@ def reason(error: Exception) -> str:
     """The fault in a few words, without passwords."""
     text = " ".join(str(error).split())
     cause = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", text)
-    return without_password(cause.group(1) if cause else text[:300]) or type(error).__name__
+    return without_password(cause.group(1).rstrip(": ") if cause else text[:300]) or type(error).__name__
 
 
 class Backoff:
@@ -101,15 +101,15 @@ def patiently(
     call: Callable[[], Answer],
     store: str,
     say: Callable[[str], None] = tell,
+    wait_s: float | None = None,
     passes: Callable[[Exception], bool] = is_temporary,
 ) -> Answer:
     """The call's answer; one that fails for a while is repeated, so it must do no harm twice.
 
     `passes` tells whether a fault may be over later.
-
-    Raises TrackingError when the store refuses it, or has not answered after `patience_s`.
+    Raises TrackingError when the store refuses it, or has not answered after `wait_s`, else `patience_s()`.
     """
-    backoff, deadline = Backoff(), time.monotonic() + patience_s()
+    backoff, deadline = Backoff(), time.monotonic() + (patience_s() if wait_s is None else wait_s)
     with quick_requests():
         while True:
             try:

@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from wertune.credentials import split_credentials, without_password
 from wertune.errors import TrackingError
-from wertune.outage import CREDENTIALS_REMEDY, is_refused_user, is_temporary, patiently, quick_requests, reason
+from wertune.outage import CREDENTIALS_REMEDY, is_refused_user, is_temporary, patiently, quick_requests, reason, tell
 
 OUTCOME_TAG = "wertune.outcome"
 TRIAL_TAG = "wertune.trial"
@@ -208,14 +208,20 @@ def _start(experiment: str, name: str, resume: str, uri: str) -> str:
 
 def _close(run: RunRef, status: str, error: BaseException | None = None) -> None:
     """Ends the run; what the store does not take of it hides no error of the block's own."""
-    try:
+    at_ms = now_ms()
+
+    def write() -> None:
         if error is not None:
-            run.tags({DESCRIPTION_TAG: _reason(error)})
-        run.end(status)
+            run.client.set_tag(run.run_id, DESCRIPTION_TAG, _reason(error))
+        run.client.set_terminated(run.run_id, status, at_ms)
+
+    try:
+        # A store that was waited for in vain is not waited for again.
+        patiently(write, store_name(run.tracking_uri), wait_s=0.0 if isinstance(error, TrackingError) else None)
     except TrackingError as refusal:
         if error is None:
             raise
-        error.add_note(f"and its run stays open: {refusal}")
+        error.add_note(f"its run stays open: {refusal}")
     finally:
         # Only takes the run off MLflow's stack: its status is written.
         with quick_requests(), suppress(MlflowException):
@@ -250,7 +256,7 @@ def _leave_project_run(resume: str) -> None:
     """`mlflow run` made a run for this command; what it is for goes on in the one that is resumed."""
     made = os.environ.pop("MLFLOW_RUN_ID", None)
     if made:
-        RunRef(tracking_uri(), made).tags({DESCRIPTION_TAG: f"resumed run {resume}"})
+        MlflowClient(tracking_uri()).set_tag(made, DESCRIPTION_TAG, f"resumed run {resume}")
 
 
 def _reason(error: BaseException) -> str:
@@ -259,10 +265,23 @@ def _reason(error: BaseException) -> str:
 
 
 def fail_project_run(reason: str) -> None:
-    """Marks the run that `mlflow run` made FAILED with the reason, when a parameter is refused before it was opened."""
+    """Marks the run that `mlflow run` made FAILED with the reason, when a parameter is refused before it was opened.
+
+    Tried once: the reason may be that the store does not answer.
+    """
     run_id = os.environ.get("MLFLOW_RUN_ID")
-    if run_id:
-        RunRef(tracking_uri(), run_id).fail(reason)
+    if not run_id:
+        return
+    run = RunRef(tracking_uri(), run_id)
+
+    def write() -> None:
+        run.client.log_batch(run_id, tags=[RunTag(DESCRIPTION_TAG, reason), RunTag(OUTCOME_TAG, "failed")])
+        run.client.set_terminated(run_id, "FAILED")
+
+    try:
+        patiently(write, store_name(run.tracking_uri), wait_s=0.0)
+    except TrackingError as refusal:
+        tell(f"run {run_id} stays open: {refusal}")
 
 
 def create_run(uri: str, experiment: str, artifacts: Path) -> RunRef:

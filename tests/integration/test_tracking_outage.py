@@ -33,11 +33,11 @@ class Server:
     folder: Path
     port: int
     app: str
-    options: tuple[str, ...] = ()
+    tls: str = ""
 
     @property
     def uri(self) -> str:
-        return f"{'https' if self.options else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -59,7 +59,11 @@ class Server:
         (metadata / "entry_points.txt").write_text("[mlflow.app]\nguarded = guarded_app:app\n")
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}", "--app-name", self.app]
-        command += ["--artifacts-destination", str(self.folder / "artifacts"), *self.options]
+        command += [
+            "--artifacts-destination",
+            str(self.folder / "artifacts"),
+        ]
+        command += ["--uvicorn-opts", f"--timeout-graceful-shutdown 1 {self.tls}"]
         return _in_folder(self.folder, command, self.port, self.environment)
 
 
@@ -137,8 +141,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run([*command, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"], check=True)
-    options = ("--uvicorn-opts", f"--ssl-keyfile {key} --ssl-certfile {certificate}")
-    server = Server(folder, free_port(), "guarded", options)
+    server = Server(folder, free_port(), "guarded", f"--ssl-keyfile {key} --ssl-certfile {certificate}")
     with server.up():
         yield server
 

@@ -12,6 +12,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 import wertune.outage
 from wertune.errors import ConfigError, TrackingError
 from wertune.outage import is_temporary, patiently, quick_requests
+from wertune.tracking import fail_project_run
 
 
 def _rest(code: str, message: str = "") -> RestException:
@@ -125,3 +126,14 @@ def test_requests_are_quick_while_anyone_is_inside(monkeypatch: pytest.MonkeyPat
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "30"
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "7"
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+
+
+def test_a_run_of_a_store_that_does_not_answer_ends_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0123")
+    monkeypatch.setattr("wertune.tracking.tracking_uri", lambda: "http://127.0.0.1:1")
+    fail_project_run("epochs is 0")
+    assert capsys.readouterr().out.startswith(
+        "run 0123 stays open: the tracking store http://127.0.0.1:1 takes nothing"
+    )
