@@ -11,6 +11,7 @@ import click
 
 from wertune.commands.data import import_, split_
 from wertune.commands.hand_out import export
+from wertune.commands.listen import page, transcribe
 from wertune.commands.options import project_option
 from wertune.errors import ConfigError, WertuneError
 
@@ -31,6 +32,8 @@ def cli() -> None:
 cli.add_command(import_)
 cli.add_command(split_)
 cli.add_command(export)
+cli.add_command(transcribe)
+cli.add_command(page)
 
 
 def main() -> None:
