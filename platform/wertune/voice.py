@@ -28,6 +28,7 @@ class Voice:
     """A model with the context and decoding that it writes with, and the limits that it serves under."""
 
     name: str
+    kind: str
     whisper: Transcriber
     context: ContextConfig
     decode: DecodeConfig
@@ -60,7 +61,9 @@ def version_voice(uri: str) -> Voice:
     """A registered version as it serves; TrackingError where there is none."""
     served = load_registered(uri)
     limits = ServingConfig.model_validate(served.settings.get("serving", {}))
-    return Voice(uri.removeprefix("models:/"), served.whisper, served.context, served.decode, limits)
+    return Voice(
+        uri.removeprefix("models:/"), "registered version", served.whisper, served.context, served.decode, limits
+    )
 
 
 def base_voice(source: str, project: ProjectConfig) -> Voice:
@@ -68,4 +71,4 @@ def base_voice(source: str, project: ProjectConfig) -> Voice:
     base = resolve_base_model(source)
     whisper = load_whisper(Path(base.path), project.language, project.trial.quantization)
     decode = baseline_decode(project.trial.decode)
-    return Voice(source, whisper, ContextConfig(short=False), decode, project.serving)
+    return Voice(source, "untouched base", whisper, ContextConfig(short=False), decode, project.serving)

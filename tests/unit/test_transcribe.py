@@ -35,7 +35,7 @@ class _Counting:
 
 @pytest.fixture
 def voice() -> Voice:
-    return Voice("counting", _Counting(), ContextConfig(), DecodeConfig(batch_size=2), ServingConfig())
+    return Voice("counting", "fake", _Counting(), ContextConfig(), DecodeConfig(batch_size=2), ServingConfig())
 
 
 @given(st.floats(0.1, 100), st.floats(5, 28), st.integers(0, 9))

@@ -19,8 +19,9 @@ from wertune.errors import AudioError, ConfigError
 @click.option(
     "--piece-s",
     type=click.FloatRange(5, 28),
-    default=28,
-    help="longest piece, cut at a pause; a cue of srt and vtt is a piece. Shorter: finer times, less context",
+    default=7,
+    help="longest piece, cut at a pause; a cue of srt and vtt is a piece. A version tuned on single sentences leaves out "
+    "what comes after the first: longer pieces are for those tuned on long clips",
 )
 def transcribe(
     project: Path, files: tuple[Path, ...], model: str, base: str, form: str, out: str, piece_s: float

@@ -49,7 +49,11 @@ def make_app(voices: Sequence[Voice], host: str) -> FastAPI:
 
     @app.get("/about")
     def about() -> dict[str, Any]:
-        return {"names": [voice.name for voice in voices], "limits": limits.model_dump(mode="json")}
+        return {
+            "names": [v.name for v in voices],
+            "kinds": [v.kind for v in voices],
+            "limits": limits.model_dump(mode="json"),
+        }
 
     @app.post("/transcribe")
     async def transcribe(request: Request) -> JSONResponse:

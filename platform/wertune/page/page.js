@@ -27,6 +27,7 @@ async function about() {
   by("beside").textContent = found.names[0];
   by("version").textContent = found.names[1];
   by("formats").textContent = limits.formats.join(", ");
+  found.kinds.forEach((kind, i) => { answers.children[i].querySelector(".role").textContent = kind; });
   document.title = `${found.names[1]} beside ${found.names[0]}`;
 }
 
@@ -96,12 +97,15 @@ async function start() {
     complain("The browser lends its microphone to https and to localhost only; choose a file instead.");
     return;
   }
+  record.disabled = true; // until the person has answered the browser's question
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } });
   } catch (error) {
     complain(`The microphone was not given (${error.message}); allow it beside the address, or choose a file.`);
     return;
+  } finally {
+    record.disabled = false;
   }
   const context = new AudioContext();
   await context.audioWorklet.addModule("recorder.js");
@@ -126,6 +130,8 @@ function press(is) {
   record.setAttribute("aria-pressed", String(is));
   by("record-label").textContent = is ? "Stop" : "Record";
   by("level").hidden = !is;
+  if (is) player.hidden = true;
+  answers.classList.toggle("waiting", is);
   choose.disabled = is;
 }
 
