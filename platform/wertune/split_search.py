@@ -13,7 +13,9 @@ SPLITS = ("train", "validation", "test")
 CHECKED = (0, 2)  # terms are to be learnt in train and to be measured in test
 SWEEPS = 12
 STARTS = 3
-SHARES_WEIGH = 1.5  # the demo at 1: all terms in test, and a validation of 3 % where 10 were asked for; at 2: 92 of 105
+# The demo's 1327 rows, two seeds, at 1, 1.25, 1.5: 105 and 105, 98 and 105, 92 and 88 of 105 terms in test; validation,
+# of which 10 % were asked for, 2.9 and 4.5, 5.1 and 6.2, 7.1 and 7.0 %.
+SHARES_WEIGH = 1.25
 
 
 @dataclass(frozen=True)

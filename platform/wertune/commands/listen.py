@@ -20,7 +20,7 @@ from wertune.errors import AudioError, ConfigError
     "--piece-s",
     type=click.FloatRange(5, 28),
     default=7,
-    help="longest piece, cut at a pause; a cue of srt and vtt is a piece. A version tuned on single sentences leaves out "
+    help="longest piece, cut at a pause; a cue of srt and vtt is one. A version tuned on single sentences leaves out "
     "what comes after the first: longer pieces are for those tuned on long clips",
 )
 def transcribe(
