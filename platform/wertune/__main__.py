@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wertune.commands.data import import_, split_
+from wertune.commands.hand_out import export
+from wertune.commands.listen import page, transcribe
+from wertune.commands.options import project_option
 from wertune.errors import ConfigError, WertuneError
 
 if TYPE_CHECKING:
@@ -20,14 +24,17 @@ EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-project_option = click.option(
-    "--project", type=click.Path(path_type=Path), default=Path("projects/sg_gov"), show_default=True, help="its folder"
-)
-
 
 @click.group(context_settings={"show_default": True})
 def cli() -> None:
     """Adapts Whisper to a domain: LoRA on an 8-bit base, searched, tracked and gated."""
+
+
+cli.add_command(import_)
+cli.add_command(split_)
+cli.add_command(export)
+cli.add_command(transcribe)
+cli.add_command(page)
 
 
 def main() -> None:

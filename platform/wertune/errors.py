@@ -7,6 +7,7 @@ WertuneError
  ├─ AudioError         one recording that cannot be used
  ├─ RequestError       what is asked of the served model
  ├─ AdapterError       a saved adapter that cannot be loaded
+ ├─ ExportError        what is handed out and does not load, or is worse than the version
  ├─ StorageError       a disk that is full or cannot be written
  ├─ StateError         a trial's stored state that cannot be used
  ├─ OutOfMemory        a trial that needs more memory than there is
@@ -41,6 +42,10 @@ class RequestError(WertuneError):
 
 class AdapterError(WertuneError):
     """An adapter's files are missing, damaged or made for another base model."""
+
+
+class ExportError(WertuneError):
+    """An export has no place, cannot be loaded by plain libraries, or is worse there than its version."""
 
 
 class StorageError(WertuneError):

@@ -138,14 +138,15 @@ def _heard(
     return features, durations_s
 
 
-def split_at_pauses(samples: Samples) -> list[Samples]:
-    """Pieces of at most 28 s, cut where the last 8 s of each are quietest; a short clip stays whole.
+def split_at_pauses(samples: Samples, longest_s: float = MAX_SEGMENT_S) -> list[Samples]:
+    """Pieces of at most 28 s, cut where the last 8 s of each are quietest (of less, in proportion); short ones stay.
 
     No cut leaves a rest of less than 1 s: of so little Whisper makes up words.
 
     Whisper's own long-form decoding needs timestamps, which a model tuned on clips without them unlearns.
     """
-    longest, search = round(MAX_SEGMENT_S * SAMPLE_RATE_HZ), round(QUIET_SEARCH_S * SAMPLE_RATE_HZ)
+    longest = round(longest_s * SAMPLE_RATE_HZ)
+    search = round(longest * QUIET_SEARCH_S / MAX_SEGMENT_S)
     pieces = []
     while samples.size > longest:
         end = min(longest, samples.size - round(MIN_REST_S * SAMPLE_RATE_HZ))

@@ -313,3 +313,24 @@ def _shared(
         if key(recording) and (place := places.get(key(recording))):
             problem = f"leaks: {rule.format(place)} ({key(recording)[:60]!r}); keep it in one split only"
             yield Fault(split, recording.place, problem)
+
+
+def read_rows(path: Path) -> list[tuple[int, dict[str, Any], Row]]:
+    """Line number, object and row of every line; no recording is opened. ManifestError with every fault."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path} cannot be read as UTF-8 text ({error}); give a manifest") from None
+    rows: list[tuple[int, dict[str, Any], Row]] = []
+    faults = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                values = _parse_line(line)
+                rows.append((number, values, Row.model_validate(values)))
+            except ValueError as error:
+                faults.append(f"{path}:{number}: {_problem(error)}")
+    if faults:
+        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+        raise ManifestError("\n".join([*faults, f"{count}; mend the rows"]))
+    return rows

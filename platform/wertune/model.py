@@ -342,7 +342,7 @@ def save_adapter(whisper: Whisper, folder: Path, base_model: str, strength: floa
             _amend_config(writing, base_model_name_or_path=base_model, lora_alpha=alpha)
             (writing / "README.md").unlink(missing_ok=True)
             share_mode(writing, of="adapter_config.json")
-            _replace_folder(writing, folder)
+            replace_folder(writing, folder)
         finally:
             shutil.rmtree(writing, ignore_errors=True)
 
@@ -352,7 +352,8 @@ def _amend_config(folder: Path, **changes: Any) -> None:
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")
 
 
-def _replace_folder(new: Path, folder: Path) -> None:
+def replace_folder(new: Path, folder: Path) -> None:
+    """Gives `new` the name `folder`; what stood there goes only when that is done."""
     old = folder.with_name(f".{folder.name}-old")
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)  # of a process that was killed here: no folder could take its name

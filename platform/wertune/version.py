@@ -52,16 +52,17 @@ def load_served(settings: Mapping[str, Any], adapter: Path, engine: Engine) -> S
 
 def _in_torch(settings: Mapping[str, Any], adapter: Path) -> Whisper:
     terms = settings.get("terms", ())
-    base = load_whisper(_base(settings).path, settings["language"], settings["quantization"], terms=terms)
+    base = load_whisper(base_of(settings).path, settings["language"], settings["quantization"], terms=terms)
     whisper = load_adapter(base, adapter)
     whisper.keep_unpacked()
     return whisper
 
 
 def _in_ctranslate2(settings: Mapping[str, Any], adapter: Path) -> Transcriber:
-    return load_engine(_base(settings), adapter, settings["language"], settings.get("terms", ()))
+    return load_engine(base_of(settings), adapter, settings["language"], settings.get("terms", ()))
 
 
-def _base(settings: Mapping[str, Any]) -> BaseModel:
+def base_of(settings: Mapping[str, Any]) -> BaseModel:
+    """The base that a version names, found by reference and digest."""
     base = settings["base_model"]
     return resolve_base_model(base["source"], revision=base["revision"], expected_digest=base["digest"])

@@ -1,0 +1,72 @@
+"""`transcribe` and `page`: a version at work."""
+
+from pathlib import Path
+from typing import cast
+
+import click
+
+from wertune.commands.options import project_option, version_uri
+from wertune.errors import AudioError, ConfigError
+
+
+@click.command()
+@project_option
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--model", default="", help="models:/sg_gov/1, or a version, stage or alias of the project's model")
+@click.option("--base", default="", help="an untouched base instead, such as packaged:whisper-tiny.en")
+@click.option("--format", "form", type=click.Choice(["txt", "json", "srt", "vtt"]), default="txt")
+@click.option("--out", default="", help="folder, a file in it for each recording; empty: the terminal")
+@click.option(
+    "--piece-s",
+    type=click.FloatRange(5, 28),
+    default=7,
+    help="longest piece, cut at a pause; a cue of srt and vtt is one. A version tuned on single sentences leaves out "
+    "what comes after the first: longer pieces are for those tuned on long clips",
+)
+def transcribe(
+    project: Path, files: tuple[Path, ...], model: str, base: str, form: str, out: str, piece_s: float
+) -> None:
+    """Writes what recordings say; one that cannot be read is told, the others go on, and the status is 1."""
+    if bool(model) == bool(base):
+        raise ConfigError("give one of --model and --base: what is to transcribe")
+    from wertune.prepare import load_project
+    from wertune.subtitles import TextFormat
+    from wertune.transcribe import check_names, recordings_of, transcribe_files
+    from wertune.voice import base_voice, version_voice
+
+    config, chosen = load_project(project), recordings_of(files)
+    folder = Path(out) if out else None
+    if folder:
+        check_names(chosen, folder, cast(TextFormat, form))
+    voice = version_voice(version_uri(model, config.name)) if model else base_voice(base, config)
+    failed = transcribe_files(
+        voice, chosen, cast(TextFormat, form), folder, piece_s, click.echo, lambda text: click.echo(text, err=True)
+    )
+    if failed:
+        raise AudioError(f"{failed} of {len(chosen)} recordings could not be read; the others were transcribed")
+
+
+@click.command()
+@project_option
+@click.option("--model", default="production", help="models:/sg_gov/1, or a version, stage or alias of the project's")
+@click.option("--beside", default="", help="another version to stand beside it; empty: an untouched base")
+@click.option("--base", default="", help="the base beside it, such as packaged:whisper-base; empty: the project's")
+@click.option(
+    "--host", default="127.0.0.1", help="another than this machine lets others in, and browsers ask for https"
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8300)
+def page(project: Path, model: str, beside: str, base: str, host: str, port: int) -> None:
+    """A web page to speak to a version and to see what it writes beside its base."""
+    if beside and base:
+        raise ConfigError("give one of --beside and --base: the page shows two models")
+    from wertune.page.app import serve
+    from wertune.prepare import load_project
+    from wertune.voice import base_voice, version_voice
+
+    config = load_project(project)
+    voice = version_voice(version_uri(model, config.name))
+    if beside:
+        other = version_voice(version_uri(beside, config.name))
+    else:
+        other = base_voice(base or config.base_model.source, config)
+    serve([other, voice], host, port, click.echo)

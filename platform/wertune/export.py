@@ -1,0 +1,247 @@
+"""A registered version as a folder for plain libraries: written whole, then loaded and heard in those libraries."""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import soundfile
+
+from wertune.audio import SAMPLE_RATE_HZ
+from wertune.config import ContextConfig, DecodeConfig
+from wertune.engine import converted, require_engine
+from wertune.errors import ExportError
+from wertune.evaluate import Transcriber, transcribe_samples
+from wertune.export_card import MAX_NEW_TOKENS, Format, card, libraries, loading_code
+from wertune.files import storing
+from wertune.hugging_face import read_json
+from wertune.manifest import Recording
+from wertune.metrics import score
+from wertune.model import ADAPTER_FILES, merged, replace_folder
+from wertune.prepare import Prepared, load_project, prepare
+from wertune.serve import load_registered
+from wertune.tracking import registered_version, tracking_uri
+from wertune.version import Served, base_of
+from wertune.weights import BaseModel
+
+RECORD = "export.json"
+# What plain libraries do: no boost, no guard against loops, no cap by the clip's length.
+PLAIN = DecodeConfig(
+    max_new_tokens=MAX_NEW_TOKENS, tokens_per_second=1e3, no_repeat_ngram=0, may_be_empty=False, batch_size=8
+)
+_WEIGHTS_AND_OWN = ("config.json", "generation_config.json", "source.json")
+_RUN_CARD = """\
+import json, sys
+code, clips, out = json.load(sys.stdin)
+names = {"__name__": "card"}
+exec(code, names)
+json.dump([names["transcribe"](clip) for clip in clips], open(out, "w"))
+"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The folder, and what is to be said of it."""
+
+    folder: Path
+    record: dict[str, Any]
+    text: str
+
+
+def free_for_export(folder: Path, force: bool) -> None:
+    """Raises ExportError where something stands at `folder` that may not be replaced."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not force:
+        raise ExportError(
+            f"{folder} exists and is not empty; name another folder, or replace an export with --force true"
+        )
+    if not (folder / RECORD).is_file():
+        raise ExportError(
+            f"{folder} has no {RECORD} and so is no export; --force replaces exports only: remove it first"
+        )
+
+
+def export(
+    project: Path, uri: str, form: str, folder: Path, clips: int = 16, limit: float = 0.03, licence: str = ""
+) -> Exported:
+    """Writes the version `uri` as `form` to `folder`, and compares it there with the version by WER.
+
+    The folder is whole or not there. Raises ExportError where its WER is more than `limit` above the version's, the
+    folder left for a look, or where the plain library cannot load it, nothing left.
+    """
+    form_ = cast(Format, form)
+    if form_ == "ctranslate2":
+        require_engine("ctranslate2")
+    config = load_project(project)
+    prepared = prepare(project, config, {"test": project.resolve() / config.data.test})
+    registered = registered_version(tracking_uri(), uri)
+    served = load_registered(f"models:/{registered.name}/{registered.version}", "torch")
+    base = base_of(served.settings)
+    recordings = sample(prepared.dataset["test"], clips)
+    with _partial(folder) as partial:
+        write_folder(served, base, form_, partial)
+        code = loading_code(form_, *_base_for_card(served), served.settings["language"], _is_multilingual(base))
+        record = {
+            "model": f"{registered.name} {registered.version}",
+            "format": form_,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "language": served.settings["language"],
+            "base_model": dict(served.settings["base_model"]) | {"on_hub": _is_on_hub(served)},
+            "clips": len(recordings),
+            "libraries": libraries(form_),
+            **compare(prepared, served, recordings, run_card(code, partial, recordings), limit),
+        }
+        domain = f"the domain {config.name}, whose lexicon has {len(prepared.lexicon.written)} terms"
+        (partial / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (partial / "README.md").write_text(card(record, code, domain, registered.metrics, licence), encoding="utf-8")
+    return _judged(folder, record)
+
+
+def sample(recordings: Sequence[Recording], clips: int) -> list[Recording]:
+    """At most so many, spread over the whole set."""
+    count = min(clips, len(recordings))
+    return [recordings[i * len(recordings) // count] for i in range(count)]
+
+
+@contextmanager
+def _partial(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its name when the block ends well, and goes otherwise."""
+    writing = folder.absolute().with_name(f".{folder.absolute().name}-{secrets.token_hex(4)}")
+    with storing("the export", folder, "free some space there, or name a folder on another disk"):
+        try:
+            writing.mkdir(parents=True)
+            yield writing
+            for path in [writing, *writing.rglob("*")]:  # safetensors writes 0600, which no colleague can read
+                path.chmod(0o755 if path.is_dir() else 0o644)
+            replace_folder(writing, folder.absolute())
+        finally:
+            shutil.rmtree(writing, ignore_errors=True)
+
+
+def write_folder(served: Served, base: BaseModel, form: Format, folder: Path) -> None:
+    """The weights and all that the plain library reads beside them."""
+    language = served.settings["language"]
+    if form == "peft":
+        _write_peft(served, base, folder)
+    elif form == "merged":
+        merged(base.path, served.adapter, language).half().save_pretrained(folder)
+        _copy_wording(base, folder)
+    else:
+        made = converted(base, served.adapter, language)
+        for file in made.iterdir():
+            if file.name != "source.json":
+                shutil.copyfile(file, folder / file.name)
+        _copy_wording(base, folder)
+
+
+def _write_peft(served: Served, base: BaseModel, folder: Path) -> None:
+    """The adapter as it is stored, its strength in alpha already; with its base where that is on no hub."""
+    for name in ADAPTER_FILES:
+        shutil.copyfile(served.adapter / name, folder / name)
+    where, _ = _base_for_card(served)
+    config = read_json(folder / ADAPTER_FILES[0]) | {"base_model_name_or_path": where}
+    (folder / ADAPTER_FILES[0]).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if not _is_on_hub(served):
+        (folder / "base").mkdir()
+        for file in base.path.iterdir():
+            if file.suffix in (".json", ".safetensors", ".txt") and file.name != "source.json":
+                shutil.copyfile(file, folder / "base" / file.name)
+
+
+def _copy_wording(base: BaseModel, folder: Path) -> None:
+    """Tokenizer and feature extractor."""
+    for file in base.path.iterdir():
+        if file.suffix in (".json", ".txt") and file.name not in _WEIGHTS_AND_OWN and "safetensors" not in file.name:
+            shutil.copyfile(file, folder / file.name)
+
+
+def _is_on_hub(served: Served) -> bool:
+    source = str(served.settings["base_model"]["source"])
+    return not source.startswith("packaged:") and not Path(source).expanduser().is_dir()
+
+
+def _base_for_card(served: Served) -> tuple[str, str | None]:
+    """Where plain transformers find the base, and its revision."""
+    base = served.settings["base_model"]
+    return (base["source"], base["revision"]) if _is_on_hub(served) else ("base", None)
+
+
+def _is_multilingual(base: BaseModel) -> bool:
+    return bool(read_json(base.path / "generation_config.json").get("is_multilingual"))
+
+
+def run_card(code: str, folder: Path, recordings: Sequence[Recording]) -> list[str]:
+    """What the card's code writes for each recording, run by an interpreter of its own that knows nothing of ours."""
+    with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+        clips = [str(Path(scratch) / f"{number}.wav") for number in range(len(recordings))]
+        for clip, recording in zip(clips, recordings, strict=True):
+            soundfile.write(clip, recording.samples(), SAMPLE_RATE_HZ, subtype="FLOAT")
+        out = Path(scratch) / "texts.json"
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _RUN_CARD],
+            input=json.dumps([code, clips, str(out)]),
+            cwd=folder,
+            env={key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            last = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+            rule = "what was exported must load in the plain library"
+            raise ExportError(f"the code of the card failed ({last}), but {rule}; compare the installed versions")
+        texts: list[str] = json.loads(out.read_text(encoding="utf-8"))
+        return texts
+
+
+def compare(
+    prepared: Prepared, served: Served, recordings: Sequence[Recording], texts: Sequence[str], limit: float
+) -> dict[str, Any]:
+    """WER of the exported texts, and of the version decoded alike and as it serves, with the verdict."""
+
+    def wer(hypotheses: Sequence[str]) -> float:
+        clips = (recording.clip for recording in recordings)
+        return score(clips, hypotheses, prepared.normalise, prepared.finder).wer
+
+    alike = _texts(served.whisper, recordings, ContextConfig(short=False), PLAIN)
+    rates = {
+        "exported": wer(texts),
+        "version_same_decoding": wer(alike),
+        "version_as_served": wer(_texts(served.whisper, recordings, served.context, served.decode)),
+    }
+    difference = rates["exported"] - rates["version_same_decoding"]
+    rows = [
+        {"reference": r.text, "exported": mine, "version": other}
+        for r, mine, other in zip(recordings, texts, alike, strict=True)
+    ]
+    return {"wer": rates, "difference": difference, "limit": limit, "passed": difference <= limit, "texts": rows}
+
+
+def _texts(
+    whisper: Transcriber, recordings: Sequence[Recording], context: ContextConfig, decode: DecodeConfig
+) -> list[str]:
+    samples = [recording.samples() for recording in recordings]
+    return [transcript.text for transcript in transcribe_samples(whisper, samples, context, decode)]
+
+
+def _judged(folder: Path, record: dict[str, Any]) -> Exported:
+    wer, difference = record["wer"], 100 * record["difference"]
+    figures = (
+        f"WER on {record['clips']} clips, 30 s of context, greedy: {wer['exported']:.2%} in the plain library, "
+        f"{wer['version_same_decoding']:.2%} of the version ({difference:+.2f} points); "
+        f"{wer['version_as_served']:.2%} as the version serves"
+    )
+    if not record["passed"]:
+        rule = f"may be at most {100 * record['limit']:g} points worse"
+        remedy = "the folder is left for a look; measure with more --clips, export another form, or raise --limit"
+        raise ExportError(f"{folder}: {figures}, but {rule}; {remedy}")
+    return Exported(folder, record, f"{folder}: {record['model']} as {record['format']}\n{figures}")

@@ -1,0 +1,131 @@
+"""What every form is read into: one utterance, with the place where it stands."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from wertune.errors import ManifestError
+
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
+
+
+@dataclass(frozen=True)
+class Item:
+    """One utterance; `audio` is a file or its bytes, of which `offset_s` and `duration_s` take a part."""
+
+    place: str
+    audio: Path | bytes
+    source: str
+    text: str
+    speaker: str = ""
+    offset_s: float = 0.0
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Bad:
+    """What is wrong at a place of the source."""
+
+    place: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}"
+
+
+Found = Iterator[Item | Bad]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold text and speaker; empty: the first of the usual names."""
+
+    text: str = ""
+    speaker: str = ""
+
+    def names(self, columns: list[str], place: str) -> tuple[str, str]:
+        """The columns of text and speaker, the latter empty where there is none; ManifestError."""
+        text = _chosen(self.text, TEXT_COLUMNS, columns, "text", place)
+        if not text:
+            known = f"must be one of {', '.join(TEXT_COLUMNS)}"
+            raise ManifestError(
+                f"{place}: no column of texts among {', '.join(columns)}, but it {known}; give --text-column"
+            )
+        return text, _chosen(self.speaker, SPEAKER_COLUMNS, columns, "speaker", place)
+
+
+TEXT_COLUMNS = ("transcription", "text", "sentence", "transcript", "normalized_text", "raw_transcription")
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk_id", "worker_id")
+
+
+def _chosen(wanted: str, usual: tuple[str, ...], columns: list[str], what: str, place: str) -> str:
+    if wanted and wanted not in columns:
+        raise ManifestError(
+            f"{place}: --{what}-column is {wanted}, but the columns are {', '.join(columns)}; give one of these"
+        )
+    return wanted or next((name for name in usual if name in columns), "")
+
+
+def read_text(path: Path) -> str:
+    """A file's UTF-8 text, with or without a byte-order mark; ManifestError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path} cannot be read as UTF-8 text ({error}); give the folder that holds it") from None
+
+
+def numbered(path: Path) -> Iterator[tuple[str, str]]:
+    """Place and line of every line that is not blank; only line feeds end one."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            yield f"{path}:{number}", line.rstrip("\r")
+
+
+def csv_rows(path: Path, tabs: bool = False) -> Iterator[tuple[str, dict[str, str] | str]]:
+    """Place and values of every row under the header, or what is wrong with the row; with tabs no quotes are read."""
+    lines = StringIO(read_text(path), newline="")
+    reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines)
+    header: list[str] = []
+    first = 1
+    try:
+        for values in reader:
+            place, first = f"{path}:{first}", reader.line_num + 1
+            if not any(values):
+                continue
+            if not header:
+                header = values
+            elif len(values) != len(header):
+                yield place, f"{len(values)} values, but the header has {len(header)}; mend the row's separators"
+            else:
+                yield place, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        yield f"{path}:{reader.line_num}", f"not CSV ({error}); mend the row"
+
+
+def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """Place and object of every line, or what is wrong with the line."""
+    for place, line in numbered(path):
+        try:
+            values = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            yield place, f"not JSON ({error}); a line holds one object"
+            continue
+        yield place, values if isinstance(values, dict) else "not a JSON object; a line holds one"
+
+
+def table_item(root: Path, place: str, row: Mapping[str, Any], file: str, columns: tuple[str, str]) -> Item | Bad:
+    """The utterance of a table's row, its audio named relative to `root`, from which no path may lead away."""
+    text, speaker = columns
+    name = row.get(file)
+    if not isinstance(name, str) or not name:
+        return Bad(place, f"{file} is {name!r}, but must name a recording; mend the row")
+    if not isinstance(row.get(text), str):
+        return Bad(place, f"{text} is {row.get(text)!r}, but must be the transcript; mend the row")
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        return Bad(place, f"{file} is {name}, which leads out of {root}; put the recording into that folder")
+    return Item(place, path, name, row[text], str(row.get(speaker) or "") if speaker else "")

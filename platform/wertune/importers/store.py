@@ -1,0 +1,147 @@
+"""Utterances of any form into a project: recordings in `audio/NAME`, rows in `manifests/NAME.jsonl`, all or none."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import soundfile
+
+from wertune.audio import SAMPLE_RATE_HZ, Samples, load_audio
+from wertune.clips import write_clip
+from wertune.errors import AudioError, ConfigError, ManifestError
+from wertune.files import storing, write_atomically
+from wertune.importers.audiofolder import NAMES, read_audiofolder
+from wertune.importers.common_voice import read_common_voice
+from wertune.importers.item import Bad, Columns, Found, Item
+from wertune.importers.kaldi import read_kaldi
+from wertune.importers.plain import read_plain
+from wertune.importers.saved_datasets import SPLITS, STATE, read_saved
+
+Form = Literal["audiofolder", "datasets", "kaldi", "common-voice", "plain"]
+Encoding = Literal["flac", "opus"]
+
+READERS: dict[str, Callable[[Path, Columns], Found]] = {
+    "audiofolder": read_audiofolder,
+    "datasets": read_saved,
+    "kaldi": read_kaldi,
+    "common-voice": read_common_voice,
+    "plain": read_plain,
+}
+MIN_DURATION_S, MAX_DURATION_S = 0.2, 30.0
+OPUS_KBPS = 32.0
+AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The manifest, how much it holds, and what was left out of it."""
+
+    manifest: Path
+    clips: int
+    minutes: float
+    speakers: int
+    skipped: tuple[Bad, ...]
+
+
+def form_of(source: Path) -> str:
+    """The form of a folder by the files that are its mark."""
+    if source.suffix == ".tsv" or (source / "validated.tsv").is_file():
+        return "common-voice"
+    if (source / "wav.scp").is_file():
+        return "kaldi"
+    if (source / STATE).is_file() or (source / SPLITS).is_file():
+        return "datasets"
+    return "audiofolder" if any(found for name in NAMES for found in source.rglob(name)) else "plain"
+
+
+def import_recordings(
+    source: Path, form: str, project: Path, name: str, encoding: Encoding, columns: Columns, skip: bool
+) -> Imported:
+    """Reads `source`, encodes its recordings at 16 kHz into the project and writes the manifest.
+
+    Raises ManifestError with every fault, and nothing is written, unless `skip`, which leaves bad rows out.
+    """
+    if not source.exists():
+        raise ConfigError(f"{source} does not exist; give a folder of recordings, or a TSV of Common Voice")
+    audio, manifest = project / "audio" / name, project / "manifests" / f"{name}.jsonl"
+    for path in (audio, manifest):
+        if path.exists():
+            raise ConfigError(f"{path} exists, and nothing is written over; give another --name or remove it")
+    partial = audio.with_name(f".{name}-{secrets.token_hex(4)}")
+    with storing("the recordings", project, "free some space there"):
+        try:
+            partial.mkdir(parents=True)
+            found = list(_encoded(READERS[form or form_of(source)](source, columns), partial, name, encoding))
+            rows = [row for row in found if not isinstance(row, Bad)]
+            bad = tuple(each for each in found if isinstance(each, Bad))
+            _refuse(source, rows, bad, skip)
+            partial.rename(audio)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        write_atomically(manifest, lambda file: file.write(lines))
+    minutes = sum(row["duration"] for row in rows) / 60
+    return Imported(manifest, len(rows), minutes, len({row["speaker"] for row in rows if row["speaker"]}), bad)
+
+
+def _refuse(source: Path, rows: list[dict[str, Any]], bad: tuple[Bad, ...], skip: bool) -> None:
+    if bad and not skip:
+        lines = "\n".join(map(str, bad))
+        count = f"{len(bad)} fault{'s' if len(bad) > 1 else ''}"
+        raise ManifestError(f"{lines}\n{count}; mend them, or leave these rows out with --skip true")
+    if not rows:
+        raise ManifestError(f"{source} holds no usable row; a manifest needs at least one clip")
+
+
+def _encoded(
+    found: Iterable[Item | Bad], folder: Path, name: str, encoding: Encoding
+) -> Iterator[dict[str, Any] | Bad]:
+    """The row of each utterance, its recording written; numbered by where it stands in the source."""
+
+    def encode(item: tuple[int, Item | Bad]) -> dict[str, Any] | Bad:
+        number, each = item
+        return each if isinstance(each, Bad) else _row(each, folder, f"{number:06d}", name, encoding)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and encoding leave Python's lock
+        waiting = enumerate(found, start=1)
+        while some := list(islice(waiting, AT_ONCE)):  # not all at once: items hold the bytes of recordings
+            yield from pool.map(encode, some)
+
+
+def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> dict[str, Any] | Bad:
+    if not item.text.strip():
+        return Bad(item.place, "the text is empty; transcribe the clip or remove the row")
+    if isinstance(item.audio, Path) and not item.audio.is_file():
+        return Bad(item.place, f"there is no recording {item.audio}; add it or remove the row")
+    try:
+        samples = load_audio(item.audio, item.offset_s, item.duration_s)
+    except AudioError as error:
+        return Bad(item.place, str(error))
+    duration_s = samples.size / SAMPLE_RATE_HZ
+    if not MIN_DURATION_S <= duration_s <= MAX_DURATION_S:
+        rule = f"must last {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s"
+        return Bad(item.place, f"the recording lasts {duration_s:.2f} s, but {rule}; split it or remove the row")
+    file = folder / f"{stem}.{encoding}"
+    _write(file, samples, encoding)
+    return {
+        "audio_filepath": f"../audio/{name}/{file.name}",
+        "text": item.text.strip(),
+        "duration": round(duration_s, 3),
+        "speaker": item.speaker,
+        "source": item.source,
+    }
+
+
+def _write(path: Path, samples: Samples, encoding: Encoding) -> None:
+    if encoding == "opus":
+        write_clip(path, samples, OPUS_KBPS)
+    else:
+        soundfile.write(path, np.clip(samples, -1, 1), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")

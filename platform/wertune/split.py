@@ -1,0 +1,181 @@
+"""One manifest as train, validation and test that share no speaker and no sentence, and what could not be kept."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wertune.errors import ConfigError, ManifestError
+from wertune.files import storing, write_atomically
+from wertune.manifest import Row, read_rows
+from wertune.split_search import CHECKED, SPLITS, Utterance, search
+from wertune.text import Normalise, TermFinder
+
+REPORT = "split.json"
+
+
+@dataclass(frozen=True)
+class Division:
+    """Rows of each split and the reason of each dropped one, all by their number in the list; terms by split."""
+
+    splits: Mapping[str, tuple[int, ...]]
+    dropped: Mapping[int, str]
+    terms: Mapping[str, Counter[str]]
+
+    def short_terms(self, per_term: int) -> dict[str, dict[str, int]]:
+        """Terms with less than `per_term` occurrences in train or in test, and how many they have there."""
+        checked = [SPLITS[i] for i in CHECKED]
+        names = sorted({term for counts in self.terms.values() for term in counts})
+        found = {name: {split: self.terms[split][name] for split in checked} for name in names}
+        return {name: counts for name, counts in found.items() if min(counts.values()) < per_term}
+
+
+def divide(
+    rows: Sequence[Row], shares: Sequence[float], normalise: Normalise, finder: TermFinder, per_term: int, seed: int
+) -> Division:
+    """Every row in one split or dropped; the same for the same rows, shares and seed.
+
+    Sentences are the same where their normalised texts are. Rows without a speaker go by their recording.
+    """
+    texts = [normalise(row.text) for row in rows]
+    usable = [number for number, text in enumerate(texts) if text]
+    utterances = {
+        number: Utterance(_speaker(rows[number]), texts[number], tuple(finder.find(rows[number].text).elements()))
+        for number in usable
+    }
+    assignment = search(list(utterances.values()), shares, per_term, seed) if utterances else {}
+    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
+    terms = {split: Counter[str]() for split in SPLITS}
+    for all_terms in (utterance.terms for utterance in utterances.values()):
+        for counts in terms.values():
+            counts.update(dict.fromkeys(all_terms, 0))
+    dropped = {number: "text is empty after normalisation" for number, text in enumerate(texts) if not text}
+    for number, utterance in utterances.items():
+        by_speaker, by_sentence = (SPLITS[assignment[key]] for key in utterance.keys)
+        if by_speaker == by_sentence:
+            splits[by_speaker].append(number)
+            terms[by_speaker].update(utterance.terms)
+        else:
+            dropped[number] = f"its speaker is in {by_speaker}, its sentence in {by_sentence}"
+    return Division({split: tuple(found) for split, found in splits.items()}, dict(sorted(dropped.items())), terms)
+
+
+def _speaker(row: Row) -> tuple[str, str]:
+    return ("speaker", row.speaker) if row.speaker else ("recording", row.audio_filepath)
+
+
+def parse_shares(text: str) -> tuple[float, float, float]:
+    """`80,10,10` or `0.8,0.1,0.1`, of train, validation and test; ConfigError."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 3 or not all(0 < number < 1e9 for number in numbers):
+        rule = "must be three numbers above 0, of train, validation and test"
+        raise ConfigError(f"--shares is {text!r}, but {rule}; give such as 80,10,10")
+    train, validation, test = (number / sum(numbers) for number in numbers)
+    return train, validation, test
+
+
+def split_manifest(
+    manifest: Path,
+    out: Path,
+    shares: Sequence[float],
+    normalise: Normalise,
+    finder: TermFinder,
+    per_term: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Writes train.jsonl, validation.jsonl, test.jsonl and split.json to `out` and returns the last one's content.
+
+    Nothing is written over, and nothing is written where a split would be empty.
+    """
+    _refuse_existing(out)
+    read = read_rows(manifest)
+    division = divide([row for _, _, row in read], shares, normalise, finder, per_term, seed)
+    empty = [split for split in SPLITS if not division.splits[split]]
+    if empty:
+        rule = "each split needs speakers and sentences of its own"
+        remedy = "bring more speakers or sentences, or name the speakers of the rows"
+        raise ManifestError(f"{manifest}: {', '.join(empty)} would be empty, but {rule}; {remedy}")
+    report = _report(manifest, read, division, shares, per_term, seed)
+    with storing("the manifests", out, "free some space there"):
+        for split in SPLITS:
+            _write_lines(out / f"{split}.jsonl", [_moved(read[i][1], manifest, out) for i in division.splits[split]])
+        text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+        write_atomically(out / REPORT, lambda file: file.write(text.encode()))
+    return report
+
+
+def _refuse_existing(out: Path) -> None:
+    standing = [str(path) for name in (*(f"{s}.jsonl" for s in SPLITS), REPORT) if (path := out / name).exists()]
+    if standing:
+        raise ConfigError(
+            f"{', '.join(standing)} exist, and nothing is written over; give another --out or remove them"
+        )
+
+
+def _moved(values: Mapping[str, Any], manifest: Path, out: Path) -> dict[str, Any]:
+    """The row with its path relative to the new manifest; all else as it stands."""
+    path = Path(str(values["audio_filepath"]))
+    if path.is_absolute():
+        return dict(values)
+    here = os.path.relpath((manifest.parent / path).resolve(), out.resolve())
+    return dict(values) | {"audio_filepath": Path(here).as_posix()}
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    write_atomically(path, lambda file: file.write(lines))
+
+
+def _report(
+    manifest: Path,
+    read: Sequence[tuple[int, dict[str, Any], Row]],
+    division: Division,
+    shares: Sequence[float],
+    per_term: int,
+    seed: int,
+) -> dict[str, Any]:
+    kept = sum(len(numbers) for numbers in division.splits.values())
+    splits = {}
+    for split, asked in zip(SPLITS, shares, strict=True):
+        rows = [read[i][2] for i in division.splits[split]]
+        splits[split] = {
+            "rows": len(rows),
+            "share": len(rows) / kept,
+            "asked": asked,
+            "minutes": round(sum(row.duration or 0.0 for row in rows) / 60, 2),
+            "speakers": len({row.speaker for row in rows if row.speaker}),
+            "terms": sum(count > 0 for count in division.terms[split].values()),
+        }
+    return {
+        "manifest": manifest.name,
+        "seed": seed,
+        "rows": len(read),
+        "kept": kept,
+        "splits": splits,
+        "per_term": per_term,
+        "short_terms": division.short_terms(per_term),
+        "dropped": [{"line": read[i][0], "reason": reason} for i, reason in division.dropped.items()],
+    }
+
+
+def describe(report: Mapping[str, Any]) -> str:
+    """The report in some lines."""
+    lines = [
+        f"{name}: {s['rows']} rows, {s['share']:.1%} (asked {s['asked']:.1%}), {s['minutes']:.1f} minutes, "
+        f"{s['speakers']} speakers, {s['terms']} terms"
+        for name, s in report["splits"].items()
+    ]
+    reasons = Counter(each["reason"] for each in report["dropped"])
+    lines += [f"dropped {count} of {report['rows']} rows: {reason}" for reason, count in reasons.most_common()]
+    short = report["short_terms"]
+    if short:
+        told = ", ".join(f"{name} ({c['train']} in train, {c['test']} in test)" for name, c in list(short.items())[:8])
+        more = f" and {len(short) - 8} more" if len(short) > 8 else ""
+        lines.append(f"under {report['per_term']} occurrences: {told}{more}; record more of them")
+    return "\n".join(lines)

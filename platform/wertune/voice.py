@@ -1,0 +1,74 @@
+"""Whatever writes texts of recordings, ready to be asked: a registered version as it serves, or an untouched base."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wertune.audio import SAMPLE_RATE_HZ, Samples
+from wertune.baseline import baseline_decode
+from wertune.config import ContextConfig, DecodeConfig, ProjectConfig, ServingConfig
+from wertune.evaluate import MAX_SEGMENT_S, Transcriber, split_at_pauses, transcribe_samples
+from wertune.model import load_whisper
+from wertune.serve import load_registered
+from wertune.weights import resolve_base_model
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a recording between two cuts, what was written for it, and how sure the model was."""
+
+    start_s: float
+    end_s: float
+    text: str
+    avg_logprob: float
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A model with the context and decoding that it writes with, and the limits that it serves under."""
+
+    name: str
+    kind: str
+    whisper: Transcriber
+    context: ContextConfig
+    decode: DecodeConfig
+    limits: ServingConfig
+
+    def write(self, clips: Sequence[Samples], longest_s: float = MAX_SEGMENT_S) -> list[list[Segment]]:
+        """The segments of each clip of 16 kHz samples, one after the other; what is longer is cut at pauses."""
+        pieces = [split_at_pauses(clip, longest_s) for clip in clips]
+        written = iter(
+            transcribe_samples(self.whisper, [p for clip in pieces for p in clip], self.context, self.decode)
+        )
+        segments = []
+        for clip in pieces:
+            start, found = 0, []
+            for piece in clip:
+                transcript, end = next(written), start + piece.size
+                times = start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ
+                found.append(Segment(*times, transcript.text, transcript.avg_logprob))
+                start = end
+            segments.append(found)
+        return segments
+
+
+def text_of(segments: Sequence[Segment]) -> str:
+    """The segments' texts as one."""
+    return " ".join(segment.text for segment in segments if segment.text)
+
+
+def version_voice(uri: str) -> Voice:
+    """A registered version as it serves; TrackingError where there is none."""
+    served = load_registered(uri)
+    limits = ServingConfig.model_validate(served.settings.get("serving", {}))
+    return Voice(
+        uri.removeprefix("models:/"), "registered version", served.whisper, served.context, served.decode, limits
+    )
+
+
+def base_voice(source: str, project: ProjectConfig) -> Voice:
+    """An untouched base at 30 s of context, where it is at its best, with the project's beams."""
+    base = resolve_base_model(source)
+    whisper = load_whisper(Path(base.path), project.language, project.trial.quantization)
+    decode = baseline_decode(project.trial.decode)
+    return Voice(source, "untouched base", whisper, ContextConfig(short=False), decode, project.serving)

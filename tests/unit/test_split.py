@@ -1,0 +1,184 @@
+"""Splits share no speaker and no sentence, whatever the rows; what is dropped is told with its reason."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wertune.errors import ConfigError, ManifestError
+from wertune.manifest import Row
+from wertune.split import Division, describe, divide, parse_shares, split_manifest
+from wertune.split_search import SPLITS
+from wertune.text import TermFinder, normaliser
+
+NORMALISE = normaliser("en")
+TERMS = ("CPF", "MediShield Life")
+FINDER = TermFinder(TERMS, NORMALISE)
+SHARES = (0.8, 0.1, 0.1)
+ROWS = st.lists(
+    st.builds(
+        lambda speaker, file, text: Row(speaker=speaker, audio_filepath=f"{file}.wav", text=text),
+        st.sampled_from(["", "ann", "bob", "eve", "dan"]),
+        st.integers(0, 9),
+        st.sampled_from(
+            ["My CPF, please.", "my cpf please", "MediShield Life", "Good morning", "Yes", "No", "...", ""]
+        ),
+    ),
+    max_size=30,
+)
+
+
+def _divide(rows: list[Row], shares: tuple[float, ...] = SHARES, per_term: int = 2, seed: int = 0) -> Division:
+    return divide(rows, shares, NORMALISE, FINDER, per_term, seed)
+
+
+def _numbers(division: Division) -> list[int]:
+    return sorted([*(number for split in division.splits.values() for number in split), *division.dropped])
+
+
+@given(ROWS, st.integers(0, 5))
+def test_no_two_splits_share_a_speaker_a_sentence_or_an_unnamed_recording(rows: list[Row], seed: int) -> None:
+    division = _divide(rows, seed=seed)
+    assert _numbers(division) == list(range(len(rows)))
+    keys: tuple[Callable[[Row], str], ...] = (
+        lambda row: row.speaker,
+        lambda row: NORMALISE(row.text),
+        lambda row: "" if row.speaker else row.audio_filepath,
+    )
+    for key in keys:
+        seen = [{key(rows[i]) for i in division.splits[split]} - {""} for split in SPLITS]
+        assert not seen[0] & seen[1]
+        assert not seen[0] & seen[2]
+        assert not seen[1] & seen[2]
+
+
+@given(ROWS, st.integers(0, 5))
+def test_the_same_rows_and_seed_are_divided_alike(rows: list[Row], seed: int) -> None:
+    assert _divide(rows, seed=seed) == _divide(rows, seed=seed)
+
+
+@given(ROWS)
+def test_a_row_is_dropped_for_the_reason_that_is_told(rows: list[Row]) -> None:
+    division = _divide(rows)
+    for number, reason in division.dropped.items():
+        if reason == "text is empty after normalisation":
+            assert not NORMALISE(rows[number].text)
+        else:
+            by_speaker, by_sentence = reason.removeprefix("its speaker is in ").split(", its sentence in ")
+            assert {by_speaker, by_sentence} <= set(SPLITS)
+            assert by_speaker != by_sentence
+
+
+def _read_by_own_speakers(speakers: int, each: int) -> list[Row]:
+    return [
+        Row(speaker=f"s{s}", audio_filepath=f"{s}-{i}.wav", text=f"sentence {s} of {i} words")
+        for s in range(speakers)
+        for i in range(each)
+    ]
+
+
+def test_where_speakers_share_no_sentence_nothing_is_dropped_and_the_shares_are_met() -> None:
+    division = _divide(_read_by_own_speakers(20, 5))
+    assert not division.dropped
+    assert [len(division.splits[split]) for split in SPLITS] == [80, 10, 10]
+
+
+def test_prompts_that_everyone_reads_are_divided_with_losses_near_the_shares() -> None:
+    rows = [
+        Row(speaker=f"s{s}", audio_filepath=f"{s}-{i}.wav", text=f"prompt number {i}")
+        for s in range(12)
+        for i in range(12)
+    ]
+    division = _divide(rows)
+    kept = sum(len(split) for split in division.splits.values())
+    assert kept + len(division.dropped) == 144
+    # Of 12 x 12 no assignment keeps more than 10 x 10 + 1 + 1, and shares of 10 % cost half of the rows.
+    assert kept >= 0.35 * 144
+    assert all(
+        abs(len(division.splits[split]) / kept - share) < 0.06 for split, share in zip(SPLITS, SHARES, strict=True)
+    )
+
+
+def test_a_term_is_in_train_and_in_test_where_it_can_be() -> None:
+    rows = _read_by_own_speakers(30, 4)
+    # Six speakers say it twice each: by shares alone, test is as good without them.
+    for s in range(6):
+        for i in range(2):
+            rows[4 * s + i] = rows[4 * s + i].model_copy(update={"text": f"my CPF account {s} {i}"})
+    for seed in range(5):
+        division = _divide(rows, seed=seed)
+        assert division.terms["train"]["CPF"] >= 2
+        assert division.terms["test"]["CPF"] >= 2
+        assert division.short_terms(2) == {}
+
+
+def test_a_term_that_one_sentence_holds_is_told_as_short() -> None:
+    rows = [*_read_by_own_speakers(10, 3), Row(speaker="s0", audio_filepath="x.wav", text="MediShield Life")]
+    short = _divide(rows).short_terms(2)
+    assert list(short) == ["MediShield Life"]
+    assert sum(short["MediShield Life"].values()) <= 1
+
+
+def _manifest(folder: Path, write_manifest: Callable[..., Path]) -> Path:
+    rows: list[dict[str, Any]] = [
+        {
+            "audio_filepath": f"../audio/{s}.opus",
+            "text": f"I am speaker {s}",
+            "speaker": f"s{s}",
+            "duration": 60,
+            "x": s,
+        }
+        for s in range(10)
+    ]
+    return write_manifest(
+        folder / "all" / "all.jsonl", [*rows, {"audio_filepath": "/a.wav", "text": "?", "speaker": "z"}]
+    )
+
+
+def test_written_rows_keep_their_values_and_find_their_audio(
+    tmp_path: Path, write_manifest: Callable[..., Path]
+) -> None:
+    manifest = _manifest(tmp_path, write_manifest)
+    report = split_manifest(manifest, tmp_path / "deep" / "out", SHARES, NORMALISE, FINDER, 2, 0)
+    rows = [
+        json.loads(line)
+        for split in SPLITS
+        for line in (tmp_path / "deep" / "out" / f"{split}.jsonl").read_text().splitlines()
+    ]
+    assert sorted(row["x"] for row in rows) == list(range(10))
+    assert {row["audio_filepath"] for row in rows} == {f"../../audio/{s}.opus" for s in range(10)}
+    assert report["dropped"] == [{"line": 11, "reason": "text is empty after normalisation"}]
+    assert json.loads((tmp_path / "deep" / "out" / "split.json").read_text()) == report
+    assert report["splits"]["train"] == {
+        "rows": 8, "share": 0.8, "asked": 0.8, "minutes": 8.0, "speakers": 8, "terms": 0,
+    }  # fmt: skip
+    assert "dropped 1 of 11 rows: text is empty after normalisation" in describe(report)
+    with pytest.raises(ConfigError, match=r"train\.jsonl.*nothing is written over"):
+        split_manifest(manifest, tmp_path / "deep" / "out", SHARES, NORMALISE, FINDER, 2, 0)
+
+
+def test_what_cannot_be_divided_is_refused_and_nothing_is_written(
+    tmp_path: Path, write_manifest: Callable[..., Path]
+) -> None:
+    path = write_manifest(tmp_path / "one.jsonl", [{"audio_filepath": "a.wav", "text": "hello", "speaker": "ann"}])
+    with pytest.raises(ManifestError, match="validation, test would be empty"):
+        split_manifest(path, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0)
+    bad = write_manifest(tmp_path / "bad.jsonl", ["[]", {"text": "hello"}, "nonsense"])
+    with pytest.raises(ManifestError) as caught:
+        split_manifest(bad, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0)
+    assert [line.split(": ")[0] for line in str(caught.value).splitlines()[:3]] == [f"{bad}:{n}" for n in (1, 2, 3)]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["", "80,10", "80,10,10,0", "80,10,0", "a,b,c", "nan,1,1", "inf,1,1", "-1,1,1"])
+def test_shares_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="three numbers above 0"):
+        parse_shares(text)
+
+
+def test_shares_are_of_their_sum() -> None:
+    assert parse_shares("8,1,1") == parse_shares("80, 10, 10") == (0.8, 0.1, 0.1)

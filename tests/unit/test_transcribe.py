@@ -1,0 +1,127 @@
+"""Recordings in, texts and cues out: times are those of the cuts, and one bad file stops no other."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wertune.audio import SAMPLE_RATE_HZ
+from wertune.commands.options import version_uri
+from wertune.config import ContextConfig, DecodeConfig, ServingConfig
+from wertune.errors import ConfigError
+from wertune.evaluate import split_at_pauses
+from wertune.subtitles import rendered
+from wertune.transcribe import check_names, recordings_of, transcribe_files
+from wertune.voice import Segment, Voice, text_of
+from wertune.wording import Written
+
+SEGMENTS = [Segment(0, 3.5, "one", -0.1), Segment(3.5, 3661.0004, "", -1), Segment(3661.0004, 3662, "a < b", -0.2)]
+
+
+class _Counting:
+    """Writes the number of the batch's clip and its frames."""
+
+    device, mel_bins = torch.device("cpu"), 80
+
+    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[Written]:
+        return [Written(f"{len(token_limits)} of {features.shape[2]}", (-0.5,)) for _ in token_limits]
+
+
+@pytest.fixture
+def voice() -> Voice:
+    return Voice("counting", "fake", _Counting(), ContextConfig(), DecodeConfig(batch_size=2), ServingConfig())
+
+
+@given(st.floats(0.1, 100), st.floats(5, 28), st.integers(0, 9))
+def test_segments_are_short_enough_and_cover_the_recording_without_gaps(
+    seconds: float, longest_s: float, seed: int
+) -> None:
+    samples = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE_HZ)).astype(np.float32)
+    pieces = split_at_pauses(samples, longest_s)
+    assert np.array_equal(np.concatenate(pieces), samples)
+    assert all(piece.size <= longest_s * SAMPLE_RATE_HZ + 1 for piece in pieces)
+    assert len(pieces) == 1 or pieces[-1].size >= SAMPLE_RATE_HZ
+
+
+def test_each_clip_gets_its_own_segments_with_the_times_of_its_cuts(voice: Voice) -> None:
+    quiet = np.full(40 * SAMPLE_RATE_HZ, 0.5, np.float32)
+    quiet[round(24.95 * SAMPLE_RATE_HZ) : round(25.15 * SAMPLE_RATE_HZ)] = 0
+    short, long = voice.write([quiet[: 2 * SAMPLE_RATE_HZ], quiet])
+    assert [(s.start_s, s.end_s) for s in short] == [(0, 2)]
+    assert [s.start_s for s in long] == [0, pytest.approx(25.05, abs=0.1)]
+    assert long[-1].end_s == 40
+    assert text_of(long) == " ".join(s.text for s in long)
+
+
+def test_subrip_and_webvtt() -> None:
+    assert rendered(SEGMENTS, "srt", "a.wav", "m") == (
+        "1\n00:00:00,000 --> 00:00:03,500\none\n\n2\n01:01:01,000 --> 01:01:02,000\na < b\n"
+    )
+    assert rendered(SEGMENTS, "vtt", "a.wav", "m") == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:03.500\none\n\n01:01:01.000 --> 01:01:02.000\na &lt; b\n"
+    )
+    assert rendered(SEGMENTS, "txt", "a.wav", "m") == "one a < b\n"
+    values = json.loads(rendered(SEGMENTS, "json", "a.wav", "m"))
+    assert (values["file"], values["model"], values["text"]) == ("a.wav", "m", "one a < b")
+    assert values["segments"][1] == {"start_s": 3.5, "end_s": 3661.0004, "text": "", "avg_logprob": -1}
+    assert rendered([], "txt", "a.wav", "m") == "\n"
+
+
+def test_one_bad_file_stops_no_other(voice: Voice, tmp_path: Path, write_noise: Callable[..., Path]) -> None:
+    files = [write_noise(tmp_path / f"{n}.wav", 1.0, seed=n) for n in range(3)]
+    (tmp_path / "bad.wav").write_text("no sound")
+    files.insert(1, tmp_path / "bad.wav")
+    files.append(tmp_path / "gone.wav")
+    said: list[str] = []
+    faults: list[str] = []
+    failed = transcribe_files(voice, files, "txt", None, 28, said.append, faults.append)
+    assert failed == len(faults) == 2
+    assert [line.partition(": ")[0] for line in said] == [str(tmp_path / f"{n}.wav") for n in range(3)]
+    assert all("cannot be decoded" in fault for fault in faults)
+    transcribe_files(voice, files, "srt", tmp_path / "out", 28, said.append, faults.append)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.srt", "1.srt", "2.srt"]
+
+
+def test_a_folder_stands_for_its_recordings(tmp_path: Path, write_noise: Callable[..., Path]) -> None:
+    for name in ("b.wav", "a.FLAC", "deep/c.wav"):
+        write_noise(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("")
+    assert recordings_of([tmp_path, Path("x.mp3")]) == [tmp_path / "a.FLAC", tmp_path / "b.wav", Path("x.mp3")]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="holds no recording"):
+        recordings_of([tmp_path / "empty"])
+
+
+def test_two_recordings_are_never_written_to_one_file() -> None:
+    check_names([Path("a/x.wav"), Path("a/y.wav")], Path("out"), "srt")
+    with pytest.raises(ConfigError, match=r"out/x\.srt would be written by several"):
+        check_names([Path("a/x.wav"), Path("b/x.flac")], Path("out"), "srt")
+
+
+@pytest.mark.parametrize(
+    ("model", "uri"),
+    [
+        ("models:/other/3", "models:/other/3"),
+        ("2", "models:/sg_gov/2"),
+        ("Production", "models:/sg_gov/Production"),
+        ("production", "models:/sg_gov@production"),
+        ("@staging", "models:/sg_gov@staging"),
+    ],
+)
+def test_a_version_goes_by_uri_number_stage_or_alias(model: str, uri: str) -> None:
+    assert version_uri(model, "sg_gov") == uri
+
+
+@pytest.mark.parametrize("options", [[], ["--model", "1", "--base", "packaged:whisper-tiny.en"]])
+def test_what_transcribes_is_named_once(options: list[str]) -> None:
+    from wertune.commands.listen import transcribe
+
+    done = CliRunner().invoke(transcribe, ["a.wav", *options])
+    assert isinstance(done.exception, ConfigError)
+    assert "give one of --model and --base" in str(done.exception)
