@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import soundfile
 
+from wertune.adapter_files import ADAPTER_FILES
 from wertune.audio import SAMPLE_RATE_HZ
 from wertune.config import ContextConfig, DecodeConfig
 from wertune.engine import converted, require_engine
@@ -26,7 +27,7 @@ from wertune.files import storing
 from wertune.hugging_face import read_json
 from wertune.manifest import Recording
 from wertune.metrics import score
-from wertune.model import ADAPTER_FILES, merged, replace_folder
+from wertune.model import merged, replace_folder
 from wertune.prepare import Prepared, load_project, prepare
 from wertune.serve import load_registered
 from wertune.tracking import registered_version, tracking_uri

@@ -2,8 +2,9 @@
 
 import logging
 import os
+import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +133,19 @@ class Moves(Callback):  # type: ignore[misc]
         self._config = config
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        places = trial_resources(ray.nodes(), self._config)
+        # Ray takes ten seconds and more to believe in a node's death; the trial is queued by then.
+        places = trial_resources(filter(_answers, ray.nodes()), self._config)
         if trial.config[PLACE] not in {place.kind for place in places}:
             trial.update_resources(_bundle(places[0]))
+
+
+def _answers(node: Mapping[str, Any]) -> bool:
+    """Whether a node's manager takes a connection."""
+    try:
+        with socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def _say(line: str) -> None:
@@ -158,6 +169,8 @@ def cluster(address: str | None, config: SearchConfig) -> Iterator[None]:
 def _start_ray(address: str | None) -> None:
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
+    # It looks for result files, which are not written, and warns of each trial.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     package = Path(wertune.__file__).parent
     try:
         if address is None:
