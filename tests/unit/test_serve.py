@@ -513,6 +513,16 @@ def test_an_answer_that_takes_too_long_ends_with_the_reason(impatient: Any, mode
     assert len(model.predict([{"audio": WAV}])) == 1
 
 
+def test_over_http_the_time_limit_is_a_504_with_the_reason(impatient: Any) -> None:
+    from mlflow.pyfunc import scoring_server
+
+    body = {"dataframe_records": [{"audio": BASE64}]}
+    status, answer = _post(scoring_server.init(impatient), body, "application/json")
+    assert (status, sorted(answer)) == (504, ["error_code", "message"])
+    assert answer["error_code"] == "DEADLINE_EXCEEDED"
+    assert answer["message"].startswith("the answer would take more than 1e-09 s")
+
+
 def test_who_waits_too_long_for_others_is_told_to_come_again(impatient: Any) -> None:
     with impatient.unwrap_python_model()._lock:
         assert _status(impatient) == (503, "the request waited 1e-09 s for others, which is the limit; ask again later")
