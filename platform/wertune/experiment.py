@@ -20,6 +20,7 @@ from wertune.config import (
     flatten,
     with_overrides,
 )
+from wertune.error_report import ScoredSet, error_report
 from wertune.errors import WertuneError
 from wertune.eval_report import ARTEFACT_SET
 from wertune.figures import search_figures
@@ -45,6 +46,7 @@ from wertune.trial import ADAPTER_ARTIFACT, SIZE_METRICS, short_names
 
 FINAL_SPLITS = ("test", "retention_test")
 EVAL_REPORT = "eval_report.json"
+ERROR_REPORT = "error_report.html"
 
 
 @contextmanager
@@ -164,6 +166,7 @@ def final_evaluation(
             after = score_split(prepared, whisper, split, config.context, config.decode)
             comparisons[split] = Comparison(baseline[split], after)
             _log_comparison(run, split, comparisons[split])
+    _log_error_report(run, prepared, comparisons, f"{best.name} on {prepared.base.spec}")
     return comparisons
 
 
@@ -186,6 +189,12 @@ def _log_comparison(run: RunRef, split: str, both: Comparison) -> None:
     if terms:
         rows = [{"term": t, "hits": c.hits, "misses": c.misses, "false": c.false_alarms} for t, c in terms.items()]
         run.table(rows, f"{split}_terms.json")
+
+
+def _log_error_report(run: RunRef, prepared: Prepared, comparisons: Mapping[str, Comparison], facts: str) -> None:
+    sets = [ScoredSet(split, prepared.dataset[split], both) for split, both in comparisons.items()]
+    title = f"{prepared.project.name}: what is written wrong"
+    run.text(error_report(title, facts, sets, prepared.normalise), ERROR_REPORT)
 
 
 def register(prepared: Prepared, best: BestTrial) -> str:
@@ -226,6 +235,7 @@ def evaluate_version(folder: Path, model_uri: str, engine: str = "") -> Evaluate
         report, comparisons = assess(prepared, served, version)
         for split, both in comparisons.items():
             _log_comparison(run, split, both)
+        _log_error_report(run, prepared, comparisons, f"{uri} as it serves in {served.engine}, on {prepared.base.spec}")
         artefact = report.sets.get(ARTEFACT_SET)
         if artefact:
             run.metrics({f"{ARTEFACT_SET}_wer": artefact.wer})
