@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,8 @@ from wertune.config import (
 from wertune.error_report import ScoredSet, error_report
 from wertune.errors import WertuneError
 from wertune.eval_report import ARTEFACT_SET
-from wertune.figures import search_figures
+from wertune.figures import importances, search_figures
+from wertune.interactive import TrialHistory, figures_page
 from wertune.metrics import Scores
 from wertune.model import load_adapter
 from wertune.prepare import Prepared, load_project, prepare
@@ -47,6 +48,7 @@ from wertune.trial import ADAPTER_ARTIFACT, SIZE_METRICS, short_names
 FINAL_SPLITS = ("test", "retention_test")
 EVAL_REPORT = "eval_report.json"
 ERROR_REPORT = "error_report.html"
+FIGURES = "figures.html"
 
 
 @contextmanager
@@ -149,6 +151,30 @@ def log_search(run: RunRef, study: optuna.Study) -> None:
     run.metrics({f"trials_{outcome}": outcomes.count(outcome) for outcome in ("completed", "pruned", "failed")})
     for name, figure in search_figures(study):
         run.figure(figure, f"figures/{name}")
+
+
+def log_figures(
+    run: RunRef,
+    prepared: Prepared,
+    comparisons: Mapping[str, Comparison],
+    study: optuna.Study | None = None,
+    rungs: Sequence[int] = (),
+) -> None:
+    """All figures of the run on one page; without a study those of the run itself as its one trial."""
+    runs = children(run) or [run.client.get_run(run.run_id)]
+    histories = [
+        TrialHistory(
+            name=each.info.run_name,
+            outcome=each.data.tags.get(OUTCOME_TAG, "completed"),
+            val_wer=RunRef(run.tracking_uri, each.info.run_id).history("val_wer"),
+            metrics=each.data.metrics,
+            point=short_names(json.loads(each.data.tags.get(POINT_TAG, "{}"))),
+        )
+        for each in sorted(runs, key=lambda run: str(run.info.run_name))
+    ]
+    shares = short_names(importances(study)) if study else {}
+    title = f"{prepared.project.name}: search and results"
+    run.text(figures_page(title, histories, comparisons, shares, rungs), FIGURES)
 
 
 def final_evaluation(

@@ -62,6 +62,11 @@ class RunRef:
         logged = self.client.get_run(self.run_id).data.metrics
         return {name: logged[name] for name in names if name in logged}
 
+    def history(self, name: str) -> dict[int, float]:
+        """A metric's last value at each step."""
+        points = sorted(self.client.get_metric_history(self.run_id, name), key=lambda m: (m.step, m.timestamp))
+        return {point.step: point.value for point in points}
+
     def tags(self, values: Mapping[str, Any]) -> None:
         self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in values.items()])
 

@@ -76,7 +76,13 @@ def test_the_parent_carries_baseline_leaderboard_figures_tables_and_digests(sear
         assert f"baseline_{split}_wer" in parent.data.metrics
     assert {"test_wer", "test_term_recall", "retention_test_wer"} <= set(parent.data.metrics)
     artifacts = {file.path for file in searched.client.list_artifacts(parent.info.run_id)}
-    assert {"leaderboard.json", "test_utterances.json", "test_by_speaker.json", "project.yaml"} <= artifacts
+    assert {
+        "leaderboard.json",
+        "test_utterances.json",
+        "error_report.html",
+        "figures.html",
+        "project.yaml",
+    } <= artifacts
     figures = {file.path for file in searched.client.list_artifacts(parent.info.run_id, "figures")}
     assert "figures/optimization_history.png" in figures
     assert {entry.dataset.name for entry in parent.inputs.dataset_inputs} >= {"searched/train", "searched/test"}
