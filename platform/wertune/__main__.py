@@ -238,7 +238,7 @@ def _finish(
     _say(f"best: {best.name}; evaluating it on test and retention …")
     comparisons = final_evaluation(run, prepared, baseline, best)
     log_figures(run, prepared, comparisons, study, rungs)
-    version = register(prepared, best)
+    version = register(run, prepared, best, comparisons)
     name = prepared.project.name
     _say(f"registered as models:/{name}/{version}; evaluating it as it serves, for the gates of Staging …")
     stage, verdict = _to_staging(project, name, version, policy)

@@ -27,28 +27,33 @@ from wertune.figures import importances, search_figures
 from wertune.interactive import TrialHistory, figures_page
 from wertune.metrics import Scores
 from wertune.model import load_adapter
+from wertune.model_card import CardOf, card_page, model_card, shortened
 from wertune.prepare import Prepared, load_project, prepare
-from wertune.report import Comparison, markdown_table, summary_rows
+from wertune.report import Comparison, logged_metrics, markdown_table, summary_rows
 from wertune.serve import load_registered, log_and_register, registered_engine
 from wertune.text import normaliser_version
 from wertune.tracking import (
     DESCRIPTION_TAG,
+    MAX_DESCRIPTION_CHARACTERS,
     OUTCOME_TAG,
     POINT_TAG,
     TRAINING_ROWS,
     RunRef,
     children,
+    describe_version,
     open_run,
+    production_version,
     registered_version,
     tracking_uri,
 )
 from wertune.train import Objective
-from wertune.trial import ADAPTER_ARTIFACT, SIZE_METRICS, short_names
+from wertune.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, short_names
 
 FINAL_SPLITS = ("test", "retention_test")
 EVAL_REPORT = "eval_report.json"
 ERROR_REPORT = "error_report.html"
 FIGURES = "figures.html"
+MODEL_CARD = "model_card"
 
 
 @contextmanager
@@ -89,7 +94,7 @@ def score_baseline(run: RunRef, prepared: Prepared, transcribe: Transcribe | Non
     """The untouched base on every evaluation split, logged as `baseline_…`."""
     scores = baseline_scores(prepared, EVALUATION_SPLITS, transcribe)
     for split, values in scores.items():
-        run.metrics({f"baseline_{split}_{name}": float(value) for name, value in values.summary().items()})
+        run.metrics(logged_metrics(values, f"baseline_{split}"))
     return scores
 
 
@@ -185,7 +190,7 @@ def final_evaluation(
     run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
     with downloaded_adapter(best.run) as adapter:
         whisper = load_adapter(prepared.whisper(config.quantization), adapter)
-        run.metrics(best.run.latest(SIZE_METRICS) | {"adapter_mb": _folder_mb(adapter)})
+        run.metrics(best.run.latest(SIZE_METRICS + BEST_METRICS) | {"adapter_mb": _folder_mb(adapter)})
     comparisons = {}
     for split in FINAL_SPLITS:
         if split in baseline:
@@ -223,10 +228,21 @@ def _log_error_report(run: RunRef, prepared: Prepared, comparisons: Mapping[str,
     run.text(error_report(title, facts, sets, prepared.normalise), ERROR_REPORT)
 
 
-def register(prepared: Prepared, best: BestTrial) -> str:
-    """The best adapter as a new version of the project's model, logged to the active run."""
+def register(run: RunRef, prepared: Prepared, best: BestTrial, comparisons: Mapping[str, Comparison]) -> str:
+    """The best adapter as a new version of the project's model, logged to the active run, with its card."""
+    name = prepared.project.name
     with downloaded_adapter(best.run) as adapter:
-        return log_and_register(prepared.project.name, adapter, best.config, prepared)
+        version = log_and_register(name, adapter, best.config, prepared)
+    sizes = run.latest(("trainable_parameters", "trainable_percent", "adapter_mb"))
+    card = model_card(
+        CardOf(version, run.run_id, best.config, sizes, comparisons, production_version(run.tracking_uri, name)),
+        prepared,
+    )
+    run.text(card, f"{MODEL_CARD}.md")
+    run.text(card_page(f"{name} version {version}", card), f"{MODEL_CARD}.html")
+    link = f"[The whole card]({run.ui_path}/artifacts/{MODEL_CARD}.html)"
+    describe_version(run.tracking_uri, name, version, shortened(card, MAX_DESCRIPTION_CHARACTERS, link))
+    return version
 
 
 def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | None, engine: str = "") -> Scores:
@@ -293,9 +309,14 @@ def describe(
     """Writes the run's description and returns the table of results."""
     table = markdown_table(summary_rows(comparisons))
     name = prepared.project.name
+    page = run.ui_path
+    links = {"Error report": ERROR_REPORT, "Figures": FIGURES, "Model card": f"{MODEL_CARD}.html"}
     text = (
-        f"## {name} on {prepared.base.spec}\n\n{table}\n\n"
-        f"Best trial: {best.name}. Registered as `models:/{name}/{version}` (stage {stage}).\n"
+        f"## {name} on {prepared.base.spec}\n\n"
+        + " · ".join(f"[{title}]({page}/artifacts/{file})" for title, file in links.items())
+        + f" · [models:/{name}/{version}](#/models/{name}/versions/{version}), stage {stage}\n\n{table}\n\n"
+        "In brackets: 95 % confidence intervals by a bootstrap over speakers, or over clips where speakers are few. "
+        f"Best trial: {best.name}.\n"
     )
     run.tags({DESCRIPTION_TAG: text})
     return table

@@ -125,9 +125,13 @@ def optimisation_history(trials: Sequence[TrialHistory], rungs: Sequence[int]) -
     best = [min(values[:count]) for count in numbers]
     line = {"shape": "hv", "color": BEFORE}
     traces.append({"name": "best so far", "x": numbers, "y": best, "mode": "lines", "line": line, "hoverinfo": "skip"})
-    labels = [{"x": n, "y": v, "text": f"epoch {max(t.val_wer)}", "showarrow": False, "yshift": 15, "font": {"size": 11}}
-              for n, v, t in zip(numbers, values, trials, strict=True) if t.val_wer]  # fmt: skip
-    note = "Validation WER and the price of forgetting, at each trial's best epoch; above it the epoch it reached."
+    label = {"showarrow": False, "yshift": 15, "font": {"size": 11}}
+    labels = [
+        {**label, "x": number, "y": value, "text": f"epoch {max(trial.val_wer)}"}
+        for number, value, trial in zip(numbers, values, trials, strict=True)
+        if trial.val_wer
+    ]
+    note = "Validation WER and the price of forgetting, at each trial's best epoch; above it the last one."
     layout = {"xaxis": {"title": "trial", "dtick": 1}, "yaxis": {"title": "objective"}, "annotations": labels}
     return _figure("Optimisation history", note, traces, layout)
 

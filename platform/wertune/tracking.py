@@ -23,6 +23,7 @@ TRIAL_TAG = "wertune.trial"
 POINT_TAG = "wertune.point"
 DESCRIPTION_TAG = "mlflow.note.content"
 MAX_PARAM_CHARACTERS = 6000
+MAX_DESCRIPTION_CHARACTERS = 5000
 TRAINING_ROWS = "training_rows.json"
 
 
@@ -91,6 +92,12 @@ class RunRef:
 
     def download(self, name: str, folder: Path) -> Path:
         return Path(self.client.download_artifacts(self.run_id, name, str(folder)))
+
+    @property
+    def ui_path(self) -> str:
+        """The run's page as a link that MLflow's UI follows, wherever it is served."""
+        experiment_id = self.client.get_run(self.run_id).info.experiment_id
+        return f"#/experiments/{experiment_id}/runs/{self.run_id}"
 
     def end(self, status: str) -> None:
         """`status` is FINISHED, FAILED or KILLED."""
@@ -241,6 +248,18 @@ def registered_version(uri: str, model_uri: str) -> RegisteredVersion:
     digests = {str(each.dataset.name).rpartition("/")[2]: each.dataset.digest for each in run.inputs.dataset_inputs}
     training = tuple((digest, text) for digest, text in rows)
     return RegisteredVersion(name, str(number), run.data.tags, run.data.params, run.data.metrics, digests, training)
+
+
+def production_version(uri: str, name: str) -> RegisteredVersion | None:
+    """The version that is in Production, where there is one."""
+    versions = MlflowClient(uri).search_model_versions(f"name = '{name}'")
+    holders = [each.version for each in versions if each.current_stage == "Production"]
+    return registered_version(uri, f"models:/{name}/{holders[0]}") if holders else None
+
+
+def describe_version(uri: str, name: str, version: str, text: str) -> None:
+    """Markdown on the version's page; a database keeps MAX_DESCRIPTION_CHARACTERS of it."""
+    MlflowClient(uri).update_model_version(name, version, text[:MAX_DESCRIPTION_CHARACTERS])
 
 
 def format_traceback(error: BaseException) -> str:
