@@ -12,6 +12,7 @@ from wertune.report import Comparison, markdown_table, summary_rows
 from wertune.text import normaliser_version
 from wertune.tracking import RegisteredVersion
 
+_SCOPES = {"both": "encoder and decoder", "encoder": "the encoder", "decoder": "the decoder"}
 COMPARED = ("test_wer", "test_cer", "test_term_recall", "retention_test_wer")
 
 
@@ -99,7 +100,9 @@ def _facts(of: CardOf, prepared: Prepared) -> str:
         "licence of the data": card.data_licence or "not stated in `project.yaml`",
         "base's weights": config.quantization,
         "LoRA": f"r={lora.r}, alpha={lora.alpha:g}, dropout={lora.dropout:g}, strength={lora.strength:g}, "
-        f"on {modules} of {lora.scope}" + (", DoRA" if lora.dora else "") + (", rsLoRA" if lora.rslora else ""),
+        f"on {modules} of {_SCOPES[lora.scope]}"
+        + (", DoRA" if lora.dora else "")
+        + (", rsLoRA" if lora.rslora else ""),
         "trained": f"{of.sizes.get('trainable_parameters', 0):,.0f} parameters, "
         f"{of.sizes.get('trainable_percent', 0):.2f} % of all; an adapter of {of.sizes.get('adapter_mb', 0):.1f} MB",
         "training": f"at most {config.train.epochs} epochs in batches of {config.train.batch_size}, "
