@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,7 +201,8 @@ def tune(
                 _say(f"interrupted; go on with: {again}")
                 raise
         log_search(run, study)
-        _finish(project, run, prepared, baseline, best_trial(run, prepared), policy)
+        rungs = search_config.asha.rungs(config.trial.train.epochs)
+        _finish(project, run, prepared, baseline, best_trial(run, prepared), policy, study, rungs)
 
 
 def _advise(prepared: Any) -> None:
@@ -238,14 +239,24 @@ def _policy(name: str) -> "Policy":
     return load_policy(Path("registry/policies") / f"{name}.yaml")
 
 
-def _finish(project: Path, run: Any, prepared: Any, baseline: Any, best: Any, policy: "Policy") -> None:
+def _finish(
+    project: Path,
+    run: Any,
+    prepared: Any,
+    baseline: Any,
+    best: Any,
+    policy: "Policy",
+    study: Any = None,
+    rungs: Sequence[int] = (),
+) -> None:
     """Final evaluation, registration, the gates' verdict, and the table that is printed at the end."""
     from wertune.credentials import how_to_look
-    from wertune.experiment import describe, final_evaluation, register
+    from wertune.experiment import describe, final_evaluation, log_figures, register
 
     _say(f"best: {best.name}; evaluating it on test and retention …")
     comparisons = final_evaluation(run, prepared, baseline, best)
-    version = register(prepared, best)
+    log_figures(run, prepared, comparisons, study, rungs)
+    version = register(run, prepared, best, comparisons)
     name = prepared.project.name
     _say(f"registered as models:/{name}/{version}; evaluating it as it serves, for the gates of Staging …")
     stage, verdict = _to_staging(project, name, version, policy)

@@ -44,13 +44,18 @@ def level(samples: Samples) -> Samples:
 
 def write_clip(path: Path, samples: Samples, bitrate_kbps: float) -> None:
     """Ogg Opus at 16 kHz mono, written whole or not at all; equal samples are equal bytes."""
+    stream = encode_opus(samples, bitrate_kbps)
+    write_atomically(path, lambda file: file.write(stream))
+
+
+def encode_opus(samples: Samples, bitrate_kbps: float) -> bytes:
+    """Mono samples (n,) at 16 kHz as Ogg Opus; equal samples are equal bytes."""
     buffer = BytesIO()
     # libsndfile has no bitrate setting: its compression level runs from 256 down to 6 kbit/s a channel.
     sf.write(
         buffer, samples, SAMPLE_RATE_HZ, format="OGG", subtype="OPUS", compression_level=(256 - bitrate_kbps) / 250
     )
-    stream = with_serial(buffer.getvalue(), serial=1)
-    write_atomically(path, lambda file: file.write(stream))
+    return with_serial(buffer.getvalue(), serial=1)
 
 
 def write_manifest(out: Path, split: str, rows: Sequence[dict[str, Any]]) -> Path:

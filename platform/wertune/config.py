@@ -195,6 +195,15 @@ class BaseModelConfig(Frozen):
     digest: str | None = Field(None, description="sha256:… of the weights; a mismatch stops the run")
 
 
+class CardConfig(Frozen):
+    """What the card of every version says that no measurement knows."""
+
+    about: str = Field("", description="one sentence on the domain")
+    data_licence: str = Field("", description="of the recordings and transcripts")
+    base_licence: str = Field("", description="of the base model's weights")
+    limits: tuple[str, ...] = Field((), description="what the version is not good for, a sentence each")
+
+
 class ProjectConfig(Frozen):
     """`project.yaml`: one domain."""
 
@@ -206,6 +215,7 @@ class ProjectConfig(Frozen):
     retention: RetentionConfig = RetentionConfig()
     trial: TrialConfig = TrialConfig()
     serving: ServingConfig = ServingConfig()
+    card: CardConfig = CardConfig()
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,36 +21,45 @@ from wertune.config import (
     flatten,
     with_overrides,
 )
+from wertune.error_report import ScoredSet, error_report
 from wertune.errors import ConfigError, WertuneError
 from wertune.eval_report import ARTEFACT_SET
-from wertune.figures import search_figures
+from wertune.figures import importances, search_figures
+from wertune.interactive import TrialHistory, figures_page
 from wertune.metrics import Scores
 from wertune.model import load_adapter
+from wertune.model_card import CardOf, card_page, model_card, shortened
 from wertune.prepare import Prepared, load_project, prepare
-from wertune.report import Comparison, markdown_table, summary_rows
+from wertune.report import Comparison, logged_metrics, markdown_table, summary_rows
 from wertune.search_space import SearchConfig
 from wertune.serve import load_registered, log_and_register, registered_engine
 from wertune.text import normaliser_version
 from wertune.tracking import (
     DESCRIPTION_TAG,
+    MAX_DESCRIPTION_CHARACTERS,
     OUTCOME_TAG,
     POINT_TAG,
     TRAINING_ROWS,
     RunRef,
     check_artifacts,
     children,
+    describe_version,
     open_run,
+    production_version,
     registered_version,
     tracking_uri,
 )
 from wertune.train import Objective
-from wertune.trial import ADAPTER_ARTIFACT, SIZE_METRICS, short_names
+from wertune.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, short_names
 
 FINAL_SPLITS = ("test", "retention_test")
 EVAL_REPORT = "eval_report.json"
 SEARCH_TAG = "wertune.search"
 # What changes nothing of a trial: a search may go on with more trials, or on another machine.
 FREE_TO_CHANGE = {"trials", "max_concurrent", "gpus_per_trial", "cpus_per_trial"}
+ERROR_REPORT = "error_report.html"
+FIGURES = "figures.html"
+MODEL_CARD = "model_card"
 
 
 @contextmanager
@@ -109,7 +118,7 @@ def score_baseline(run: RunRef, prepared: Prepared, transcribe: Transcribe | Non
     """The untouched base on every evaluation split, logged as `baseline_…`."""
     scores = baseline_scores(prepared, EVALUATION_SPLITS, transcribe)
     for split, values in scores.items():
-        run.metrics({f"baseline_{split}_{name}": float(value) for name, value in values.summary().items()})
+        run.metrics(logged_metrics(values, f"baseline_{split}"))
     return scores
 
 
@@ -173,6 +182,30 @@ def log_search(run: RunRef, study: optuna.Study) -> None:
         run.figure(figure, f"figures/{name}")
 
 
+def log_figures(
+    run: RunRef,
+    prepared: Prepared,
+    comparisons: Mapping[str, Comparison],
+    study: optuna.Study | None = None,
+    rungs: Sequence[int] = (),
+) -> None:
+    """All figures of the run on one page; without a study those of the run itself as its one trial."""
+    runs = children(run) or [run.client.get_run(run.run_id)]
+    histories = [
+        TrialHistory(
+            name=each.info.run_name,
+            outcome=each.data.tags.get(OUTCOME_TAG, "completed"),
+            val_wer=RunRef(run.tracking_uri, each.info.run_id).history("val_wer"),
+            metrics=each.data.metrics,
+            point=short_names(json.loads(each.data.tags.get(POINT_TAG, "{}"))),
+        )
+        for each in sorted(runs, key=lambda run: str(run.info.run_name))
+    ]
+    shares = short_names(importances(study)) if study else {}
+    title = f"{prepared.project.name}: search and results"
+    run.text(figures_page(title, histories, comparisons, shares, rungs), FIGURES)
+
+
 def final_evaluation(
     run: RunRef, prepared: Prepared, baseline: Mapping[str, Scores], best: BestTrial
 ) -> dict[str, Comparison]:
@@ -181,13 +214,14 @@ def final_evaluation(
     run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
     with downloaded_adapter(best.run) as adapter:
         whisper = load_adapter(prepared.whisper(config.quantization), adapter)
-        run.metrics(best.run.latest(SIZE_METRICS) | {"adapter_mb": _folder_mb(adapter)})
+        run.metrics(best.run.latest(SIZE_METRICS + BEST_METRICS) | {"adapter_mb": _folder_mb(adapter)})
     comparisons = {}
     for split in FINAL_SPLITS:
         if split in baseline:
             after = score_split(prepared, whisper, split, config.context, config.decode)
             comparisons[split] = Comparison(baseline[split], after)
             _log_comparison(run, split, comparisons[split])
+    _log_error_report(run, prepared, comparisons, f"{best.name} on {prepared.base.spec}")
     return comparisons
 
 
@@ -212,10 +246,27 @@ def _log_comparison(run: RunRef, split: str, both: Comparison) -> None:
         run.table(rows, f"{split}_terms.json")
 
 
-def register(prepared: Prepared, best: BestTrial) -> str:
-    """The best adapter as a new version of the project's model, logged to the active run."""
+def _log_error_report(run: RunRef, prepared: Prepared, comparisons: Mapping[str, Comparison], facts: str) -> None:
+    sets = [ScoredSet(split, prepared.dataset[split], both) for split, both in comparisons.items()]
+    title = f"{prepared.project.name}: what is written wrong"
+    run.text(error_report(title, facts, sets, prepared.normalise), ERROR_REPORT)
+
+
+def register(run: RunRef, prepared: Prepared, best: BestTrial, comparisons: Mapping[str, Comparison]) -> str:
+    """The best adapter as a new version of the project's model, logged to the active run, with its card."""
+    name = prepared.project.name
     with downloaded_adapter(best.run) as adapter:
-        return log_and_register(prepared.project.name, adapter, best.config, prepared)
+        version = log_and_register(name, adapter, best.config, prepared)
+    sizes = run.latest(("trainable_parameters", "trainable_percent", "adapter_mb"))
+    card = model_card(
+        CardOf(version, run.run_id, best.config, sizes, comparisons, production_version(run.tracking_uri, name)),
+        prepared,
+    )
+    run.text(card, f"{MODEL_CARD}.md")
+    run.text(card_page(f"{name} version {version}", card), f"{MODEL_CARD}.html")
+    link = f"[The whole card]({run.ui_path}/artifacts/{MODEL_CARD}.html)"
+    describe_version(run.tracking_uri, name, version, shortened(card, MAX_DESCRIPTION_CHARACTERS, link))
+    return version
 
 
 def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | None, engine: str = "") -> Scores:
@@ -250,6 +301,7 @@ def evaluate_version(folder: Path, model_uri: str, engine: str = "") -> Evaluate
         report, comparisons = assess(prepared, served, version)
         for split, both in comparisons.items():
             _log_comparison(run, split, both)
+        _log_error_report(run, prepared, comparisons, f"{uri} as it serves in {served.engine}, on {prepared.base.spec}")
         artefact = report.sets.get(ARTEFACT_SET)
         if artefact:
             run.metrics({f"{ARTEFACT_SET}_wer": artefact.wer})
@@ -281,9 +333,14 @@ def describe(
     """Writes the run's description and returns the table of results."""
     table = markdown_table(summary_rows(comparisons))
     name = prepared.project.name
+    page = run.ui_path
+    links = {"Error report": ERROR_REPORT, "Figures": FIGURES, "Model card": f"{MODEL_CARD}.html"}
     text = (
-        f"## {name} on {prepared.base.spec}\n\n{table}\n\n"
-        f"Best trial: {best.name}. Registered as `models:/{name}/{version}` (stage {stage}).\n"
+        f"## {name} on {prepared.base.spec}\n\n"
+        + " · ".join(f"[{title}]({page}/artifacts/{file})" for title, file in links.items())
+        + f" · [models:/{name}/{version}](#/models/{name}/versions/{version}), stage {stage}\n\n{table}\n\n"
+        "In brackets: 95 % confidence intervals by a bootstrap over speakers, or over clips where speakers are few. "
+        f"Best trial: {best.name}.\n"
     )
     run.tags({DESCRIPTION_TAG: text})
     return table

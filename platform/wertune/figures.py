@@ -23,6 +23,16 @@ def search_figures(study: optuna.Study) -> Iterator[tuple[str, Figure]]:
             yield "param_importances.png", _figure(plots.plot_param_importances(seen, target_name="objective"))
 
 
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Each searched parameter's share of the objective's variance, the greatest first; two trials at least."""
+    seen = _with_pruned(study)
+    if len(seen.trials) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return dict(optuna.importance.get_param_importances(seen))
+
+
 def _with_pruned(study: optuna.Study) -> optuna.Study:
     """The study with pruned trials as complete ones, at their last value: Optuna's plots leave them out otherwise."""
     seen = optuna.create_study(direction=study.direction)

@@ -4,7 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wertune.bootstrap import Interval
+from wertune.intervals import precision_interval, recall_interval, wer_interval
 from wertune.metrics import Scores, utterance_row
+
+
+def logged_metrics(scores: Scores, prefix: str) -> dict[str, float]:
+    """The summary as metrics, `test_wer`, …; those of terms only where a term is said.
+
+    MLflow's columns are narrow: `validation` is `val`, in baselines as in trials.
+    """
+    has_terms = scores.terms.hits + scores.terms.misses > 0
+    named = prefix.replace("validation", "val")
+    summary = scores.summary().items()
+    return {f"{named}_{name}": float(value) for name, value in summary if has_terms or not name.startswith("term_")}
 
 
 @dataclass(frozen=True)
@@ -20,9 +33,10 @@ class Comparison:
         return 1.0 - self.after.wer / self.before.wer if self.before.wer else 0.0
 
     def metrics(self, split: str) -> dict[str, float]:
-        """As logged: `test_wer`, `baseline_test_wer`, …; the rise of WER is in points."""
-        after = {f"{split}_{name}": float(value) for name, value in self.after.summary().items()}
-        before = {f"baseline_{split}_{name}": float(value) for name, value in self.before.summary().items()}
+        """As logged: `test_wer` with its interval, `baseline_test_wer`, …; the rise of WER is in points."""
+        after, before = logged_metrics(self.after, split), logged_metrics(self.before, f"baseline_{split}")
+        for name, ends in (("wer", wer_interval(self.after)), ("term_recall", recall_interval(self.after))):
+            after |= {f"{split}_{name}_low": ends.low, f"{split}_{name}_high": ends.high} if ends else {}
         rise = 100.0 * (self.after.wer - self.before.wer)
         return after | before | {f"{split}_wer_rise_points": rise, f"{split}_wer_reduction": self.relative_reduction}
 
@@ -51,19 +65,24 @@ class Comparison:
 
 
 def summary_rows(comparisons: Mapping[str, Comparison]) -> list[list[str]]:
-    """The table that is printed at the end: what, before, after."""
+    """The table that is printed at the end: what, before, after, with 95 % intervals."""
     rows = [["", "untouched base", "best adapter", "change"]]
     for split, both in comparisons.items():
         name = split.replace("_", " ")
         before, after = both.before, both.after
         change = f"{100 * (after.wer - before.wer):+.2f} points ({-100 * both.relative_reduction:+.1f} %)"
-        rows.append([f"{name} WER", _percent(before.wer), _percent(after.wer), change])
+        intervals = [wer_interval(scores) for scores in (before, after)]
+        rows.append([f"{name} WER", *map(_with_interval, (before.wer, after.wer), intervals), change])
         rows.append([f"{name} CER", _percent(before.cer), _percent(after.cer), ""])
         if before.terms.hits + before.terms.misses:
-            for measure in ("recall", "precision"):
-                values = [_percent(getattr(scores.terms, measure)) for scores in (before, after)]
+            for measure, ends in (("recall", recall_interval), ("precision", precision_interval)):
+                values = [_with_interval(getattr(s.terms, measure), ends(s)) for s in (before, after)]
                 rows.append([f"{name} term {measure}", *values, ""])
     return rows
+
+
+def _with_interval(value: float, ends: Interval | None) -> str:
+    return _percent(value) + (f" ({100 * ends.low:.1f} to {100 * ends.high:.1f})" if ends else "")
 
 
 def _percent(value: float) -> str:

@@ -77,6 +77,14 @@ class AshaConfig(Frozen):
     grace_epochs: int = Field(1, ge=1)
     reduction_factor: float = Field(3.0, gt=1)
 
+    def rungs(self, epochs: int) -> list[int]:
+        """The epochs before the last of `epochs` at which trials are compared, as Ray's scheduler sets them."""
+        found, rung = [], float(min(self.grace_epochs, epochs))
+        while int(rung) < epochs:
+            found.append(int(rung))
+            rung *= self.reduction_factor
+        return found
+
 
 class SearchConfig(Frozen):
     """The whole of `search.yaml`."""

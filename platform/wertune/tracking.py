@@ -29,6 +29,7 @@ TRIAL_TAG = "wertune.trial"
 POINT_TAG = "wertune.point"
 DESCRIPTION_TAG = "mlflow.note.content"
 MAX_PARAM_CHARACTERS = 6000
+MAX_DESCRIPTION_CHARACTERS = 5000
 TRAINING_ROWS = "training_rows.json"
 PROBE = "wertune-probe"
 # What MLflow's UI reads to find the tables of a run.
@@ -85,8 +86,13 @@ class RunRef:
 
     def tag(self, name: str) -> str | None:
         """The tag's value, if the run has it."""
-        tags: dict[str, str] = self.client.get_run(self.run_id).data.tags
+        tags: dict[str, str] = self.ask(lambda client: client.get_run(self.run_id)).data.tags
         return tags.get(name)
+
+    def history(self, name: str) -> dict[int, float]:
+        """A metric's last value at each step."""
+        points = self.ask(lambda client: client.get_metric_history(self.run_id, name))
+        return {point.step: point.value for point in sorted(points, key=lambda m: (m.step, m.timestamp))}
 
     def tags(self, values: Mapping[str, Any]) -> None:
         texts = [RunTag(key, str(value)) for key, value in values.items()]
@@ -124,6 +130,12 @@ class RunRef:
 
     def download(self, name: str, folder: Path) -> Path:
         return Path(self.ask(lambda client: client.download_artifacts(self.run_id, name, str(folder))))
+
+    @property
+    def ui_path(self) -> str:
+        """The run's page as a link that MLflow's UI follows, wherever it is served."""
+        experiment_id = self.ask(lambda client: client.get_run(self.run_id)).info.experiment_id
+        return f"#/experiments/{experiment_id}/runs/{self.run_id}"
 
     def end(self, status: str) -> None:
         """`status` is FINISHED, FAILED or KILLED."""
@@ -419,6 +431,18 @@ def registered_version(uri: str, model_uri: str) -> RegisteredVersion:
     digests = {str(each.dataset.name).rpartition("/")[2]: each.dataset.digest for each in run.inputs.dataset_inputs}
     training = tuple((digest, text) for digest, text in rows)
     return RegisteredVersion(name, str(number), run.data.tags, run.data.params, run.data.metrics, digests, training)
+
+
+def production_version(uri: str, name: str) -> RegisteredVersion | None:
+    """The version that is in Production, where there is one."""
+    versions = MlflowClient(uri).search_model_versions(f"name = '{name}'")
+    holders = [each.version for each in versions if each.current_stage == "Production"]
+    return registered_version(uri, f"models:/{name}/{holders[0]}") if holders else None
+
+
+def describe_version(uri: str, name: str, version: str, text: str) -> None:
+    """Markdown on the version's page; a database keeps MAX_DESCRIPTION_CHARACTERS of it."""
+    MlflowClient(uri).update_model_version(name, version, text[:MAX_DESCRIPTION_CHARACTERS])
 
 
 def format_traceback(error: BaseException) -> str:

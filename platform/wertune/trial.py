@@ -234,6 +234,17 @@ SIZE_METRICS = (
 )
 
 
+# Of the trial that a search registers, on the search's own run too: sorted there, runs of searches compare.
+BEST_METRICS = (
+    "best_objective",
+    "best_val_wer",
+    "best_retention_val_wer",
+    "best_epoch",
+    "clips_per_s",
+    "peak_memory_mb",
+)
+
+
 def size_metrics(size: ModelSize) -> dict[str, float]:
     """Counts of the model as metrics, so that trials can be sorted by them."""
     return {name: getattr(size, name) for name in SIZE_METRICS}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wergate.bootstrap import BootstrapSettings, Floats
+from wertune.bootstrap import BootstrapSettings, Floats
 from wertune.eval_report import EvalReport, SetReport, UtteranceCounts
 
 

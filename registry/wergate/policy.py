@@ -8,8 +8,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from wergate.bootstrap import BootstrapSettings
 from wergate.gate_kinds import AnyGate, ProvenanceGate
+from wertune.bootstrap import BootstrapSettings
 from wertune.config import Frozen, load_yaml
 from wertune.errors import ConfigError
 

@@ -11,7 +11,6 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 from wergate.approve import approve
-from wergate.bootstrap import BootstrapSettings
 from wergate.database_locks import database_lock
 from wergate.desk import Desk
 from wergate.gate_kinds import WerGate
@@ -20,6 +19,7 @@ from wergate.policy import ApprovalSettings, Policy
 from wergate.promote import promote
 from wergate.shelf import FoundReport, Version
 from wergate.store import MlflowShelf
+from wertune.bootstrap import BootstrapSettings
 from wertune.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
 
 GATES = (WerGate(limit=0.5),)

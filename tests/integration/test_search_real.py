@@ -72,15 +72,27 @@ def test_the_trial_that_ends_is_finished_with_a_metric_for_every_epoch(searched:
 
 def test_the_parent_carries_baseline_leaderboard_figures_tables_and_digests(searched: SimpleNamespace) -> None:
     parent = searched.client.get_run(searched.parent.info.run_id)
-    for split in ("validation", "test", "retention_validation", "retention_test"):
+    for split in ("val", "test", "retention_val", "retention_test"):
         assert f"baseline_{split}_wer" in parent.data.metrics
     assert {"test_wer", "test_term_recall", "retention_test_wer"} <= set(parent.data.metrics)
     artifacts = {file.path for file in searched.client.list_artifacts(parent.info.run_id)}
-    assert {"leaderboard.json", "test_utterances.json", "test_by_speaker.json", "project.yaml"} <= artifacts
+    assert {
+        "leaderboard.json",
+        "test_utterances.json",
+        "error_report.html",
+        "figures.html",
+        "model_card.md",
+        "model_card.html",
+        "project.yaml",
+    } <= artifacts
     figures = {file.path for file in searched.client.list_artifacts(parent.info.run_id, "figures")}
     assert "figures/optimization_history.png" in figures
     assert {entry.dataset.name for entry in parent.inputs.dataset_inputs} >= {"searched/train", "searched/test"}
-    assert "| test WER" in parent.data.tags["mlflow.note.content"]
+    description = parent.data.tags["mlflow.note.content"]
+    assert "| test WER" in description
+    link = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts/error_report.html"
+    assert f"[Error report]({link})" in description
+    assert {"best_val_wer", "peak_memory_mb", "clips_per_s", "trainable_percent"} <= set(parent.data.metrics)
 
 
 def test_the_output_ends_with_the_table_and_the_command_that_opens_the_ui(searched: SimpleNamespace) -> None:
@@ -99,6 +111,13 @@ def test_the_first_version_is_1_and_carries_the_reasons_of_its_stage(searched: S
     stored = _json_artifact(searched, decision["run_id"], decision["artifact"])
     assert [gate["kind"] for gate in stored["gates"]] == ["wer"]
     assert stored["report_digest"] == decision["report_digest"]
+
+
+def test_the_version_carries_its_card(searched: SimpleNamespace) -> None:
+    card = searched.client.get_model_version("searched", "1").description
+    assert card.startswith("# searched version 1\n")
+    assert "No version was in Production" in card
+    assert "packaged:whisper-tiny.en" in card
 
 
 def test_the_report_of_the_version_is_complete(searched: SimpleNamespace) -> None:

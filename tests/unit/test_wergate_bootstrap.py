@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wergate import bench, bootstrap
-from wergate.bootstrap import (
+from wergate import bench
+from wertune import bootstrap
+from wertune.bootstrap import (
     BootstrapSettings,
     TooFewBlocks,
     choose_blocks,

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wergate.bootstrap import BootstrapSettings
 from wergate.decide import Decision, GateResult, decide, summary
 from wergate.gate_kinds import (
     AnyGate,
@@ -26,6 +25,7 @@ from wergate.gate_kinds import (
     WorstTermGate,
 )
 from wergate.policy import Policy
+from wertune.bootstrap import BootstrapSettings
 from wertune.errors import ConfigError
 from wertune.eval_report import EvalReport, SetReport, UtteranceCounts
 

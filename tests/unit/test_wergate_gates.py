@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wergate.bootstrap import BootstrapSettings
 from wergate.decision import GateResult
 from wergate.evidence import Evidence
 from wergate.gate_kinds import (
@@ -34,6 +33,7 @@ from wergate.gate_kinds import (
 )
 from wergate.gates import evaluate
 from wergate.gates.terms import MEASURES
+from wertune.bootstrap import BootstrapSettings
 from wertune.eval_report import EvalReport, Provenance, SetReport
 from wertune.metrics import TermCounts
 

@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from wergate.bootstrap import BootstrapSettings
 from wergate.decide import Decision, GateResult, decide
 from wergate.gate_kinds import BaseGate, CerGate, WerGate
 from wergate.page import html_page, text_table
 from wergate.policy import Policy
 from wergate.units import show, show_ends
+from wertune.bootstrap import BootstrapSettings
 from wertune.eval_report import EvalReport
 
 GATES = (WerGate(limit=0.5), BaseGate(limit=-0.9), CerGate(limit=0.0, blocks=False))

@@ -12,7 +12,6 @@ import pytest
 from tests.unit.fake_shelf import FakeShelf, Killed, World, free_lock
 
 from wergate.approve import approve
-from wergate.bootstrap import BootstrapSettings
 from wergate.desk import Desk, Outcome
 from wergate.errors import LockLost, Refused, RegistryError
 from wergate.gate_kinds import ProvenanceGate, WerGate
@@ -23,6 +22,7 @@ from wergate.promote import promote
 from wergate.records import INTENT_TAG, Record, Stage, broken_links, trail
 from wergate.rollback import check, rollback
 from wergate.shelf import ENGINE_TAG
+from wertune.bootstrap import BootstrapSettings
 from wertune.eval_report import EvalReport
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

@@ -1,6 +1,5 @@
 """Error rates: within limits, better than the base and than Production, and no worse on ordinary speech."""
 
-from wergate.bootstrap import Floats, Interval, TooFewBlocks, corpus_rate, paired_difference
 from wergate.decision import GateResult
 from wergate.evidence import Evidence, NoEvidence, column, errors, find_set, same_clips, speakers, words
 from wergate.gate_kinds import (
@@ -13,6 +12,7 @@ from wergate.gate_kinds import (
     WerGate,
 )
 from wergate.gates.verdict import judged, judged_end, waived
+from wertune.bootstrap import Floats, Interval, TooFewBlocks, corpus_rate, paired_difference
 from wertune.eval_report import SetReport
 
 _MORE_CLIPS = "evaluate more clips of more speakers"

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from wergate.bootstrap import Floats, TooFewBlocks, interval, ratio
 from wergate.decision import GateResult
 from wergate.evidence import Evidence, NoEvidence, speakers
 from wergate.gate_kinds import TermGate, WorstTermGate
 from wergate.gates.verdict import judged, judged_end, waived
+from wertune.bootstrap import Floats, TooFewBlocks, interval, ratio
 from wertune.eval_report import SetReport, UtteranceCounts
 
 HIT, MISS, FALSE = 0, 1, 2

@@ -1,10 +1,10 @@
 """From a figure to a result: the one place where a limit is applied."""
 
-from wergate.bootstrap import Interval
 from wergate.decision import GateResult
 from wergate.evidence import NoEvidence
 from wergate.gate_kinds import GateSpec
 from wergate.units import show
+from wertune.bootstrap import Interval
 
 
 def judged(gate: GateSpec, value: float, detail: str, remedy: str) -> GateResult:

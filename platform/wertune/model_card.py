@@ -1,0 +1,140 @@
+"""The card of a registered version: what it is, what it was made of, what it can and cannot do, how to use it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from markdown_it import MarkdownIt
+
+from wertune.config import TrialConfig
+from wertune.html_page import page
+from wertune.prepare import Prepared
+from wertune.report import Comparison, markdown_table, summary_rows
+from wertune.text import normaliser_version
+from wertune.tracking import RegisteredVersion
+
+_SCOPES = {"both": "encoder and decoder", "encoder": "the encoder", "decoder": "the decoder"}
+COMPARED = ("test_wer", "test_cer", "test_term_recall", "retention_test_wer")
+
+
+@dataclass(frozen=True)
+class CardOf:
+    """What a card tells of, beside the project; `champion` was in Production when this version was registered."""
+
+    version: str
+    run_id: str
+    config: TrialConfig
+    sizes: Mapping[str, float]
+    comparisons: Mapping[str, Comparison]
+    champion: RegisteredVersion | None
+
+
+def model_card(of: CardOf, prepared: Prepared) -> str:
+    """The card in Markdown."""
+    name, card = prepared.project.name, prepared.project.card
+    parts = [
+        f"# {name} version {of.version}",
+        card.about,
+        f"A LoRA adapter on an untouched Whisper for the domain `{name}`, language `{prepared.project.language}`.",
+        "## Results",
+        markdown_table(summary_rows(of.comparisons)),
+        "In brackets: 95 % confidence intervals by a bootstrap over speakers, or over clips where speakers are few. "
+        f"Errors are counted after {normaliser_version(prepared.project.language)}. "
+        "The base is scored at 30 s of context, without the boost of terms.",
+        _against_champion(of, prepared),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in card.limits)
+        or "None are stated: `card.limits` of `project.yaml` is empty.",
+        "## How to use it",
+        _usage(name, of.version),
+        "## What it was made of",
+        _facts(of, prepared),
+        "## Data",
+        _data(prepared),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _against_champion(of: CardOf, prepared: Prepared) -> str:
+    """This version's figures beside those of the one in Production, where both were measured on the same test set."""
+    if of.champion is None:
+        return "No version was in Production when this one was registered."
+    title = f"Version {of.champion.version} was in Production when this one was registered"
+    digest = of.champion.dataset_digests.get("test", "")
+    if not digest or not prepared.dataset.digest("test").startswith(digest):
+        return f"{title}; its figures are of another test set, and cannot stand beside these."
+    ours = {key: value for split, both in of.comparisons.items() for key, value in both.metrics(split).items()}
+    theirs = of.champion.metrics
+    known = [(key, 100 * theirs[key], 100 * ours[key]) for key in COMPARED if key in ours and key in theirs]
+    rows = [
+        [
+            key.replace("_", " ").replace("wer", "WER").replace("cer", "CER"),
+            f"{before:.2f} %",
+            f"{after:.2f} %",
+            f"{after - before:+.2f} points",
+        ]
+        for key, before, after in known
+    ]
+    header = ["", f"version {of.champion.version}", f"version {of.version}", "change"]
+    return f"{title}:\n\n{markdown_table([header, *rows])}"
+
+
+def _usage(name: str, version: str) -> str:
+    return f"""```python
+import mlflow
+model = mlflow.pyfunc.load_model("models:/{name}/{version}")
+model.predict([{{"path": "clip.wav"}}])["text"][0]
+```
+
+```
+mlflow models serve -m models:/{name}/{version} --env-manager local --port 5001
+```"""
+
+
+def _facts(of: CardOf, prepared: Prepared) -> str:
+    config, card = of.config, prepared.project.card
+    lora = config.lora
+    modules = ", ".join(lora.target_modules)
+    facts = {
+        "base": f"`{prepared.base.spec}`, `{prepared.base.digest}`",
+        "licence of the base": card.base_licence or "not stated in `project.yaml`",
+        "licence of the data": card.data_licence or "not stated in `project.yaml`",
+        "base's weights": config.quantization,
+        "LoRA": f"r={lora.r}, alpha={lora.alpha:g}, dropout={lora.dropout:g}, strength={lora.strength:g}, "
+        f"on {modules} of {_SCOPES[lora.scope]}"
+        + (", DoRA" if lora.dora else "")
+        + (", rsLoRA" if lora.rslora else ""),
+        "trained": f"{of.sizes.get('trainable_parameters', 0):,.0f} parameters, "
+        f"{of.sizes.get('trainable_percent', 0):.2f} % of all; an adapter of {of.sizes.get('adapter_mb', 0):.1f} MB",
+        "training": f"at most {config.train.epochs} epochs in batches of {config.train.batch_size}, "
+        f"learning rate {config.train.learning_rate:.2g}, seed {config.seed}",
+        "decoding": f"{config.decode.num_beams} beams, terms boosted by {config.decode.term_boost:g}",
+        "served by": prepared.project.serving.engine,
+        "run": f"`{of.run_id}`",
+    }
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
+
+
+def _data(prepared: Prepared) -> str:
+    rows = [["split", "clips", "minutes", "speakers", "sha256 of audio and texts"]]
+    for split, recordings in prepared.dataset.splits.items():
+        minutes = sum(recording.duration_s for recording in recordings) / 60
+        speakers = len({recording.row.speaker for recording in recordings if recording.row.speaker})
+        digest = f"`{prepared.dataset.digest(split)[:16]}…`"
+        rows.append(
+            [split.replace("_", " "), str(len(recordings)), f"{minutes:.1f}", str(speakers or "unknown"), digest]
+        )
+    return markdown_table(rows)
+
+
+def shortened(card: str, characters: int, link: str) -> str:
+    """The card's first whole sections within `characters`, with a link to all of it."""
+    room = characters - len(link) - 2
+    if len(card) <= room:
+        return f"{card}\n{link}"
+    whole = card[:room].rpartition("\n## ")[0] or card[:room]
+    return f"{whole.rstrip()}\n\n{link}"
+
+
+def card_page(title: str, card: str) -> str:
+    """The card as an HTML file that needs nothing else; markup in its texts stays text."""
+    return page(title, MarkdownIt("commonmark", {"html": False}).enable("table").render(card))

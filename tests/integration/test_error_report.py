@@ -1,0 +1,203 @@
+"""The error report in a real Chromium, from a file: searching, filtering, playing, keyboard, narrow and dark."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from wertune.audio import SAMPLE_RATE_HZ
+from wertune.clips import encode_opus
+from wertune.error_report import MAX_PAGE_BYTES, ScoredSet, error_report
+from wertune.manifest import Recording, Row
+from wertune.metrics import score
+from wertune.report import Comparison
+from wertune.text import TermFinder
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
+CLIPS, SOUNDS, SECONDS = 500, 20, 6.0
+SENTENCES = (
+    # said, written by the base, written by the adapter
+    ("Pay your CPF today.", "Pay your sea pee f today.", "Pay your CPF today."),
+    ("Log in with Singpass now", "Log in with sing pass now", "Log in Singpass now"),
+    ("The counter is closed", "The counter is closed", "The counter is CPF closed"),
+    ("<b onclick=alert(1)>Bold</b> words", "<i>other</i>", "<script>alert(2)</script> words"),
+    ("Nothing was wrong here at all", "Nothing was wrong", "Nothing was wrong here at all"),
+)
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of 500 clips of six seconds of noise, of twenty sounds."""
+    folder = tmp_path_factory.mktemp("report")
+    rows, noise = [], np.random.default_rng(0)
+    for number in range(SOUNDS):
+        samples = (0.1 * noise.standard_normal(round(SECONDS * SAMPLE_RATE_HZ))).clip(-1, 1).astype(np.float32)
+        (folder / f"{number}.opus").write_bytes(encode_opus(samples, 20))
+    for number in range(CLIPS):
+        path, said = folder / f"{number % SOUNDS}.opus", SENTENCES[number % len(SENTENCES)][0]
+        row = Row(audio_filepath=path.name, text=said, speaker=f"voice {number % 8}")
+        rows.append(Recording(row, f"{folder}/test.jsonl:{number + 1}", path, SECONDS, str(number)))
+    clips, finder = [row.clip for row in rows], TermFinder(["CPF", "Singpass"], str.lower)
+    texts = [[SENTENCES[number % len(SENTENCES)][which] for number in range(CLIPS)] for which in (1, 2)]
+    both = Comparison(*(score(clips, written, str.lower, finder) for written in texts))
+    page = folder / "error_report.html"
+    page.write_text(error_report("A report", "of noise", [ScoredSet("test", rows, both)], str.lower), encoding="utf-8")
+    return page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
+    """`opened(**context)`: the page in a fresh context; a word on the console or a request to a network fails."""
+    contexts, said = [], []
+
+    def open_page(**options: Any) -> Page:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(dialog.message))
+        page.on("request", lambda request: request.url.startswith("http") and said.append(request.url))
+        page.goto(report.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+def _rows(page: Page) -> Any:
+    return page.locator(".row")
+
+
+def _plays(page: Page, sound: int = 0) -> bool:
+    """Whether the page's so manyth sound gets on; `wait_for_function` needs an eval that the page forbids."""
+    for _ in range(200):
+        page.wait_for_timeout(50)
+        if page.evaluate("which => (document.querySelectorAll('audio')[which]?.currentTime ?? 0) > 0.1", sound):
+            return True
+    return False
+
+
+def test_500_clips_with_their_sound_stay_under_the_limit(report: Path, opened: Callable[..., Page]) -> None:
+    assert MAX_PAGE_BYTES / 4 < report.stat().st_size < MAX_PAGE_BYTES
+    page = opened()
+    expect(page.get_by_role("status")).to_contain_text("500 of 500 utterances")
+    assert page.locator("script[id^=clip-]").count() == CLIPS
+    assert page.locator("audio").count() == 0  # none is made before it is asked for
+    expect(_rows(page)).to_have_count(200)
+    page.get_by_role("button", name="Show 200 more").click()
+    expect(_rows(page)).to_have_count(400)
+
+
+def test_search_filters_and_counts(opened: Callable[..., Page]) -> None:
+    page = opened()
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.type("singpass")
+    expect(page.get_by_role("status")).to_contain_text("100 of 500")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("status")).to_contain_text("500 of 500")
+    for kind, count in (("insertion", 100), ("deletion", 200), ("false", 100), ("missed", 0), ("any", 300)):
+        page.get_by_label("Kind", exact=True).select_option(kind)
+        expect(page.get_by_role("status")).to_contain_text(f"{count} of 500")
+    page.get_by_label("Speaker", exact=True).select_option("voice 0")
+    page.get_by_label("Errors of", exact=True).select_option("base")
+    page.get_by_label("Kind", exact=True).select_option("missed")
+    expect(page.get_by_role("status")).to_contain_text("26 of 500")  # every 8th clip, two of five sentences
+    page.get_by_label("Term", exact=True).select_option("CPF")
+    expect(page.get_by_role("status")).to_contain_text("13 of 500")
+    page.get_by_role("button", name="Reset").click()
+    expect(page.get_by_role("status")).to_contain_text("500 of 500")
+
+
+def test_a_wrong_word_filters_and_is_marked_by_shape(opened: Callable[..., Page]) -> None:
+    page = opened()
+    page.locator("#confusions button", has_text="cpf").click()
+    expect(page.get_by_role("status")).to_contain_text("100 of 500")
+    added = _rows(page).first.locator(".columns .added")
+    expect(added).to_have_text("cpf")
+    assert added.evaluate("each => getComputedStyle(each).outlineStyle") == "solid"
+    page.get_by_label("Kind", exact=True).select_option("")
+    page.get_by_role("button", name="No longer only this error").click()
+    expect(page.get_by_role("status")).to_contain_text("500 of 500")
+    page.get_by_role("searchbox").fill("log in with")
+    assert "line-through" in _rows(page).first.locator(".left-out").first.evaluate(
+        "each => getComputedStyle(each).textDecorationLine"
+    )
+    assert "wavy" in page.locator(".legend .swapped").evaluate("each => getComputedStyle(each).textDecorationStyle")
+
+
+def test_a_clip_plays(opened: Callable[..., Page]) -> None:
+    page = opened()
+    row = _rows(page).first
+    row.get_by_role("button", name="Play").click()
+    expect(row.get_by_role("button", name="Pause")).to_be_visible()
+    assert _plays(page)
+    assert page.locator("audio").evaluate("each => each.duration") == pytest.approx(SECONDS, abs=0.1)
+    other = _rows(page).nth(1)
+    other.get_by_role("button", name="Play").click()
+    expect(row.get_by_role("button", name="Play")).to_be_visible()  # one at a time
+    assert _plays(page, 1)
+    other.get_by_role("button", name="Pause").click()
+    expect(other.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_the_keyboard_goes_through_the_rows(opened: Callable[..., Page]) -> None:
+    page = opened()
+    page.keyboard.press("/")
+    page.keyboard.press("ArrowDown")
+    expect(_rows(page).first).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(_rows(page).nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(_rows(page).nth(1)).to_have_attribute("aria-expanded", "true")
+    expect(_rows(page).nth(1).locator(".texts")).to_contain_text("<script>alert(2)</script> words")
+    page.keyboard.press("Space")
+    assert _plays(page)
+    page.keyboard.press("Space")
+    assert page.locator("audio").evaluate("each => each.paused")
+    page.keyboard.press("Tab")
+    expect(_rows(page).nth(1).get_by_role("button")).to_be_focused()
+    page.locator(".row").nth(1).focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowDown")
+    expect(_rows(page).nth(200)).to_be_focused()
+    page.keyboard.press("Home")
+    expect(_rows(page).first).to_be_focused()
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_scrolls_down_only(opened: Callable[..., Page], width: int) -> None:
+    page = opened(viewport={"width": width, "height": 800})
+    page.keyboard.press("/")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_dark_follows_the_system_and_the_button(opened: Callable[..., Page]) -> None:
+    page = opened(color_scheme="dark")
+    back = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(back)
+    assert sum(int(part) for part in dark.removeprefix("rgb(").removesuffix(")").split(",")) < 120
+    page.get_by_role("button", name="Use light colours").click()
+    assert page.evaluate(back) == "rgb(255, 255, 255)"
+    page.get_by_role("button", name="Use dark colours").click()
+    assert page.evaluate(back) == dark

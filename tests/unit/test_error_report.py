@@ -1,0 +1,144 @@
+"""What the error report holds, what it leaves out, and that no text in it becomes markup."""
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wertune.clips import encode_opus
+from wertune.error_report import MAX_PAGE_BYTES, ScoredSet, clip_audio, error_report
+from wertune.html_page import fill, json_block, page
+from wertune.intervals import recall_interval, wer_change, wer_interval
+from wertune.manifest import Recording
+from wertune.metrics import Clip, Scores, score
+from wertune.report import Comparison
+from wertune.text import TermFinder
+
+FINDER = TermFinder(["cpf", "singpass"], str.lower)
+
+
+def scored_set(recordings: list[Recording], before: list[str], after: list[str]) -> ScoredSet:
+    clips = [recording.clip for recording in recordings]
+    both = Comparison(*(score(clips, texts, str.lower, FINDER) for texts in (before, after)))
+    return ScoredSet("test", recordings, both)
+
+
+def data_of(html: str) -> Any:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def test_a_row_has_both_transcripts_its_terms_and_its_sound(make_recordings: Callable[..., list[Recording]]) -> None:
+    recordings = make_recordings(["log in with singpass", "top up cpf"])
+    html = error_report(
+        "t", "f", [scored_set(recordings, ["log in", "top up"], ["log in with singpass cpf", "top up CPF"])], str.lower
+    )
+    first, second = data_of(html)[0]["rows"]
+    assert first["id"] == "clips.jsonl:1"
+    assert first["columns"] == [
+        ["log", "log", "log"],
+        ["in", "in", "in"],
+        ["with", "", "with"],
+        ["singpass", "", "singpass"],
+        ["", "", "cpf"],
+    ]
+    assert first["systems"][0]["missed"] == ["singpass"]
+    assert first["systems"][1] == {"text": "log in with singpass cpf", "errors": 1, "missed": [], "false": ["cpf"]}
+    assert second["systems"][1]["errors"] == 0
+    assert ["with", "", 1, 0] in data_of(html)[0]["confusions"]
+    sound = re.search(rf'id="clip-{first["clip"]}">([^<]*)<', html)
+    assert sound
+    with soundfile.SoundFile(BytesIO(base64.b64decode(sound[1]))) as file:
+        assert file.subtype == "OPUS"
+        assert len(file) / file.samplerate == pytest.approx(0.5, abs=0.05)
+    assert str(recordings[0].path.parent) not in html
+
+
+def test_where_sound_does_not_fit_the_clips_with_fewest_errors_go_without(
+    make_recordings: Callable[..., list[Recording]],
+) -> None:
+    recordings = make_recordings([f"word{number} b" for number in range(12)], 2.0)
+    texts = [f"word{number} b" for number in range(6)] + ["wrong b"] * 6
+    scored = scored_set(recordings, texts, texts)
+    whole = error_report("t", "f", [scored], str.lower)
+    limit = len(whole.encode()) - sum(len(clip_audio(recording)) for recording in recordings) // 2
+    html = error_report("t", "f", [scored], str.lower, max_bytes=limit)
+    assert len(html.encode()) <= limit
+    rows = data_of(html)[0]["rows"]
+    heard = [row["clip"] is not None for row in rows]
+    assert True in heard
+    assert False in heard[:6]
+    assert min(row["systems"][1]["errors"] for row, has in zip(rows, heard, strict=True) if has) >= max(
+        row["systems"][1]["errors"] for row, has in zip(rows, heard, strict=True) if not has
+    )
+    assert all(row["clip"] is not None for row in data_of(whole)[0]["rows"])
+    assert len(whole) < MAX_PAGE_BYTES
+
+
+def test_a_small_opus_file_goes_in_as_it_stands(make_recordings: Callable[..., list[Recording]]) -> None:
+    (recording,) = make_recordings(["a"], 2.0)
+    path = recording.path.with_suffix(".opus")
+    path.write_bytes(encode_opus(recording.samples(), 16))
+    fields = vars(recording)
+    assert clip_audio(Recording(**fields | {"path": path})) == path.read_bytes()
+    part = Recording(
+        **fields | {"path": path, "duration_s": 1.0, "row": recording.row.model_copy(update={"duration": 1.0})}
+    )
+    assert len(clip_audio(part)) < len(path.read_bytes())
+
+
+@given(st.text())
+def test_no_text_ends_its_script_element(text: str) -> None:
+    block = json_block("data", [text])
+    inside = block.removeprefix('<script type="application/json" id="data">').removesuffix("</script>")
+    assert "<" not in inside
+    assert json.loads(inside) == [text]
+
+
+@given(st.text(), st.text())
+def test_what_is_filled_in_is_not_looked_through_again(first: str, second: str) -> None:
+    assert fill("{{a}}|{{b}}", a=first + "{{b}}", b=second) == f"{first}{{{{b}}}}|{second}"
+
+
+def test_hostile_texts_stay_texts(make_recordings: Callable[..., list[Recording]]) -> None:
+    evil = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)>"
+    (recording,) = make_recordings([evil])
+    html = error_report(evil, evil, [scored_set([recording], [evil], [evil])], str)
+    assert "<script>alert" not in html
+    assert "<img" not in html
+    assert data_of(html)[0]["rows"][0]["reference"] == evil
+
+
+def test_only_the_page_s_own_script_may_run_and_nothing_is_fetched() -> None:
+    html = page("t", "<p>body</p>", script="let a = 1;")
+    assert "default-src 'none'" in html
+    assert re.search(r"script-src 'sha256-[A-Za-z0-9+/=]{44}'", html)
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', html)
+
+
+def _scores(errors: list[int], speakers: list[str]) -> Scores:
+    clips = [Clip(str(i), "a b c d", speaker) for i, speaker in enumerate(speakers)]
+    texts = [" ".join(["x"] * wrong + ["a", "b", "c", "d"][wrong:]) for wrong in errors]
+    return score(clips, texts, str.lower, FINDER)
+
+
+def test_intervals_hold_their_value_and_need_enough_clips() -> None:
+    speakers = [f"speaker {number % 8}" for number in range(40)]
+    worse, better = _scores([2] * 20 + [1] * 20, speakers), _scores([1] * 20 + [0] * 20, speakers)
+    ends, change = wer_interval(worse), wer_change(worse, better)
+    assert ends
+    assert ends.low <= worse.wer <= ends.high
+    assert ends.note == "8 speaker blocks"
+    assert change
+    assert change.point == pytest.approx(better.wer - worse.wer)
+    assert change.high < 0
+    assert recall_interval(worse) is None  # no term was said
+    assert wer_interval(_scores([1], ["ann"])) is None

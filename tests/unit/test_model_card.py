@@ -1,0 +1,81 @@
+"""The card says what was measured, against what, and no more than a database keeps."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wertune.config import CardConfig, ProjectConfig, TrialConfig
+from wertune.manifest import Dataset, Recording
+from wertune.metrics import score
+from wertune.model_card import CardOf, card_page, model_card, shortened
+from wertune.prepare import Prepared
+from wertune.report import Comparison
+from wertune.text import Lexicon, TermFinder
+from wertune.tracking import RegisteredVersion
+from wertune.weights import BaseModel
+
+LIMITS = ("Speech is <b>synthetic</b>.",)
+
+
+@pytest.fixture
+def prepared(make_recordings: Callable[..., list[Recording]]) -> Prepared:
+    manifests = {"train": "train.jsonl", "validation": "val.jsonl", "test": "test.jsonl"}
+    card = CardConfig(about="A domain.", data_licence="CC0", limits=LIMITS)
+    project = ProjectConfig.model_validate({"name": "words", "base_model": "a/b", "data": manifests, "card": card})
+    dataset = Dataset({"test": tuple(make_recordings(["pay your cpf", "log in"] * 4))})
+    return Prepared(project, Lexicon(terms=()), BaseModel("a/b", Path("base"), "sha256:123"), dataset)
+
+
+@pytest.fixture
+def card_of(prepared: Prepared) -> CardOf:
+    clips, finder = [recording.clip for recording in prepared.dataset["test"]], TermFinder(["cpf"], str.lower)
+    texts = (["pay your see", "log in"] * 4, ["pay your cpf", "log on"] * 4)
+    both = Comparison(*(score(clips, written, str.lower, finder) for written in texts))
+    sizes = {"trainable_parameters": 1234.0, "trainable_percent": 1.5, "adapter_mb": 2.1}
+    return CardOf("3", "run", TrialConfig(), sizes, {"test": both}, None)
+
+
+def _champion(digest: str) -> RegisteredVersion:
+    return RegisteredVersion("words", "2", {}, {}, {"test_wer": 0.3, "test_cer": 0.1}, {"test": digest}, ())
+
+
+def test_a_card_tells_results_limits_licences_data_and_use(prepared: Prepared, card_of: CardOf) -> None:
+    card = model_card(card_of, prepared)
+    for told in (
+        "# words version 3",
+        "| test WER ",
+        "20.00 % (",
+        "No version was in Production",
+        f"- {LIMITS[0]}",
+        "licence of the data: CC0",
+        "licence of the base: not stated in `project.yaml`",
+        "sha256:123",
+        "r=16, alpha=32",
+        "1,234 parameters, 1.50 % of all",
+        prepared.dataset.digest("test")[:16],
+        'load_model("models:/words/3")',
+    ):
+        assert told in card
+    page = card_page("words", card)
+    assert "<table>" in page
+    assert "&lt;b&gt;synthetic" in page
+
+
+def test_versions_are_compared_on_one_test_set_alone(prepared: Prepared, card_of: CardOf) -> None:
+    same = replace(card_of, champion=_champion(prepared.dataset.digest("test")[:36]))
+    assert "| test WER | 30.00 %   | 20.00 %   | -10.00 points" in model_card(same, prepared)
+    other = model_card(replace(card_of, champion=_champion("0" * 36)), prepared)
+    assert "of another test set" in other
+    assert "30.00 %" not in other
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=8), st.integers(60, 200))
+def test_a_shortened_card_fits_and_ends_with_its_link(sections: list[str], characters: int) -> None:
+    card = "\n## ".join(sections)
+    short = shortened(card, characters, "[all](#/x)")
+    assert len(short) <= characters
+    assert short.endswith("[all](#/x)")
