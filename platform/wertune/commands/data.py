@@ -1,0 +1,48 @@
+"""`validate` and `synthesize`: a project's clips and manifests."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wertune.command_line import json_option
+from wertune.commands.options import project_option
+
+
+@click.command()
+@project_option
+@json_option
+def validate(project: Path) -> dict[str, Any]:
+    """Checks every row of every manifest; reports all faults at once with file and line."""
+    from wertune.prepare import load_project, prepare
+
+    prepared = prepare(project, load_project(project))
+    splits = {}
+    for split, recordings in prepared.dataset.splits.items():
+        minutes = sum(recording.duration_s for recording in recordings) / 60
+        click.echo(f"{split}: {len(recordings)} clips, {minutes:.1f} minutes")
+        splits[split] = {"clips": len(recordings), "minutes": round(minutes, 2)}
+    skipped = [str(fault) for fault in prepared.dataset.skipped]
+    for fault in skipped:
+        click.echo(f"skipped {fault}")
+    click.echo(f"base model {prepared.base.spec}, {prepared.base.digest}")
+    base = {"source": prepared.base.spec, "digest": prepared.base.digest}
+    return {"splits": splits, "skipped": skipped, "base_model": base}
+
+
+@click.command()
+@project_option
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="another folder than the project's own")
+@json_option
+def synthesize(project: Path, out: Path | None) -> dict[str, Any]:
+    """Speaks the project's sentences in its voices: audio and manifests from synthesis.yaml."""
+    from wertune.synthesize import synthesize as run
+
+    report = run(project, out)
+    splits = {}
+    for split, manifest in report.manifests.items():
+        clips, minutes = report.clips[split], report.minutes[split]
+        click.echo(f"{split}: {clips} clips, {minutes:.1f} minutes, {manifest}")
+        splits[split] = {"clips": clips, "minutes": round(minutes, 2), "manifest": str(manifest)}
+    click.echo(f"audio: {report.bytes / 1e6:.1f} MB")
+    return {"splits": splits, "bytes": report.bytes}
