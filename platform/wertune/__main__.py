@@ -9,6 +9,7 @@ from wertune.command_line import EXIT_STATUS, Tool, run_tool
 
 COMMANDS = {
     "bench": "wertune.commands.score:bench",
+    "doctor": "wertune.commands.doctor:doctor",
     "evaluate": "wertune.commands.score:evaluate",
     "synthesize": "wertune.commands.data:synthesize",
     "train": "wertune.commands.tune:train",

@@ -132,7 +132,7 @@ def open_run(experiment: str, name: str, resume: str = "") -> Iterator[RunRef]:
             active = mlflow.start_run(run_name=name)
     except MlflowException as error:
         remedy = "set MLFLOW_TRACKING_URI to a server that answers, or unset it for a local SQLite file"
-        raise TrackingError(f"tracking store {_without_password(uri)} refused: {error.message}; {remedy}") from None
+        raise TrackingError(f"tracking store {without_password(uri)} refused: {error.message}; {remedy}") from None
     run = RunRef(uri, active.info.run_id)
     try:
         run.tags({"mlflow.runName": name})
@@ -157,7 +157,8 @@ def _reason(error: BaseException) -> str:
     return "Interrupted" if isinstance(error, KeyboardInterrupt) else text
 
 
-def _without_password(uri: str) -> str:
+def without_password(uri: str) -> str:
+    """The URI as it may be shown."""
     scheme, separator, rest = uri.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
