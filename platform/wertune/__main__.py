@@ -11,6 +11,8 @@ COMMANDS = {
     "bench": "wertune.commands.score:bench",
     "doctor": "wertune.commands.doctor:doctor",
     "evaluate": "wertune.commands.score:evaluate",
+    "init": "wertune.commands.project:init",
+    "schema": "wertune.commands.project:schema",
     "synthesize": "wertune.commands.data:synthesize",
     "train": "wertune.commands.tune:train",
     "tune": "wertune.commands.tune:tune",
