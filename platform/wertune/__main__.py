@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 
 import click
 
@@ -33,8 +34,11 @@ def main() -> None:
 
 
 def _quiet_libraries() -> None:
-    """What bitsandbytes says on import of kernels that it does without, and tokenizers of processes that fork."""
+    """What bitsandbytes says on import of kernels that it does without, tokenizers of processes that fork, and one
+    library of a name that another one still uses.
+    """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

@@ -11,7 +11,8 @@ from wertune.commands.options import configured, project_option, trial_options
 
 if TYPE_CHECKING:
     from wergate.policy import Policy
-    from wertune.config import TrialConfig
+    from wertune.config import ProjectConfig, TrialConfig
+    from wertune.search_space import SearchConfig
 
 
 @click.command()
@@ -43,6 +44,7 @@ def train(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> 
 @click.option("--ray-address", default="", help="an existing Ray cluster; empty: a local Ray with every core and GPU")
 @click.option("--study-storage", default="", help="Optuna's database URL; empty: .wertune/optuna.db")
 @click.option("--resume", default="", metavar="RUN_ID", help="goes on with an interrupted search")
+@click.option("--dry-run", is_flag=True, help="measures two steps, and prints what the search will take; logs nothing")
 @json_option
 def tune(
     project: Path,
@@ -54,10 +56,13 @@ def tune(
     ray_address: str,
     study_storage: str,
     resume: str,
+    dry_run: bool,
 ) -> dict[str, Any]:
     """Searches for the best adapter and registers it."""
     config = configured(project, overrides, epochs, seed)
     search_config = _search_config(project, config.trial, trials, gpus_per_trial)
+    if dry_run:
+        return _plan(project, config, search_config)
     policy = _policy(config.name)
     from wertune.experiment import best_trial, log_search, objective_of, score_baseline, start_experiment
     from wertune.tune import SearchInterrupted, SearchPlace, cluster, search, transcribe_across
@@ -81,6 +86,14 @@ def tune(
         return _finish(project, run, prepared, baseline, best_trial(run, prepared), policy)
 
 
+def _plan(project: Path, config: "ProjectConfig", search_config: "SearchConfig") -> dict[str, Any]:
+    from wertune.plan import as_text, make_plan
+
+    plan = make_plan(project, config, search_config)
+    click.echo(as_text(plan))
+    return plan.to_json()
+
+
 def _advise(prepared: Any) -> None:
     """A word where 8 bits save next to nothing on this base; the search goes on as it was asked for."""
     import torch
@@ -94,7 +107,7 @@ def _advise(prepared: Any) -> None:
         click.echo(advice)
 
 
-def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_trial: str) -> Any:
+def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_trial: str) -> "SearchConfig":
     import yaml
 
     from wertune.config import load_yaml, with_overrides
