@@ -36,17 +36,20 @@ def rungs(asha: AshaConfig, epochs: int) -> list[int]:
     return found
 
 
-def expected_epochs(asha: AshaConfig, trials: int, epochs: int, at_once: int) -> tuple[Range, Range]:
+def expected_epochs(
+    asha: AshaConfig, trials: int, epochs: int, at_once: int, known_good: int = 0
+) -> tuple[Range, Range]:
     """Epochs in all, and epochs one after another until the last trial ends with `at_once` trials side by side.
 
-    In each game the trials' true order is drawn anew and holds at every rung; a search whose first configuration is the
-    best ends earlier than the mean, one that gets better and better later.
+    In each game the trials' true order is drawn anew and holds at every rung. In every other game the `known_good`
+    ones, which come first, are the best: then the search ends early. One that gets better and better takes longer.
     """
-    generator = np.random.default_rng(SEED)
-    stops = rungs(asha, epochs)
-    games = [
-        _play(generator.random(trials).tolist(), epochs, stops, asha.reduction_factor, at_once) for _ in range(GAMES)
-    ]
+    generator, stops = np.random.default_rng(SEED), rungs(asha, epochs)
+    games = []
+    for game in range(GAMES):
+        losses = generator.random(trials)
+        losses[:known_good] -= game % 2
+        games.append(_play(losses.tolist(), epochs, stops, asha.reduction_factor, at_once))
     totals, spans = zip(*games, strict=True)
     return _range(totals), _range(spans)
 

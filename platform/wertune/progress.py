@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Outcome = str  # completed, pruned or failed
 COLOURS = {"running": "cyan", "completed": "green", "pruned": "yellow", "failed": "red", "interrupted": "red"}
 SIGNS = {"running": "▶", "completed": "✓", "pruned": "✂", "failed": "✗", "interrupted": "■"}
+COLUMNS = {"trial": 5, "": 13, "epoch": 5, "val WER": 8, "retention": 9, "clips/s": 7}
 NARROW = 100  # columns below which a trial's values are left out
 
 
@@ -194,10 +195,10 @@ class LiveTable:
         wide = self.console.width >= NARROW
         shown = self._shown(self.console.height - 6)
         table = Table(box=None, padding=(0, 1))
-        for name in ("trial", "", "epoch", "val WER", "retention", "clips/s"):
-            table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
+        for name, width in COLUMNS.items():
+            table.add_column(name, justify="right" if name else "left", no_wrap=True, min_width=width)
         if wide:
-            table.add_column("values", overflow="ellipsis", no_wrap=True)
+            table.add_column("values", no_wrap=True)
         for number in shown:
             table.add_row(*self._cells(number)[: None if wide else -1])
         hidden = len(self._rows) - len(shown)
@@ -226,7 +227,9 @@ class LiveTable:
         row = self._rows[number]
         sign = Text(f"{SIGNS[row.state]} {row.state}", style=COLOURS[row.state])
         name = Text(f"{number + 1:02d}", style="bold" if number == self._best_trial else "")
-        values = row.reason or " ".join(f"{key}={short(value)}" for key, value in row.point.items())
+        values = Text(row.reason or " ".join(f"{key}={short(value)}" for key, value in row.point.items()))
+        # Rich would take the room for it from all columns alike.
+        values.truncate(self.console.width - sum(COLUMNS.values()) - 2 * len(COLUMNS) - 2, overflow="ellipsis")
         return [
             name,
             sign,
@@ -234,7 +237,7 @@ class LiveTable:
             percent(row.val_wer),
             percent(row.retention),
             "" if row.clips_per_s is None else f"{row.clips_per_s:.1f}",
-            Text(values),
+            values,
         ]
 
 

@@ -66,6 +66,15 @@ def test_what_is_expected_lies_between_what_is_possible(trials: int, epochs: int
     assert max(epochs, total.mean / at_once) - 1e-9 <= span.mean <= total.mean + 1e-9
 
 
+def test_a_known_good_one_that_comes_first_ends_the_others_early() -> None:
+    asha = AshaConfig(reduction_factor=2)
+    blind, _ = expected_epochs(asha, 8, 8, 2)
+    known, _ = expected_epochs(asha, 8, 8, 2, known_good=1)
+    assert known.mean < 0.85 * blind.mean
+    assert known.low < blind.low
+    assert known.low >= 8 + 7
+
+
 def test_halving_leaves_out_what_it_promises_to() -> None:
     total, _ = expected_epochs(AshaConfig(reduction_factor=3), 200, 9, 1)
     assert total.mean < 0.5 * 200 * 9

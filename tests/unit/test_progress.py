@@ -85,6 +85,14 @@ def test_a_row_tells_a_trial(table: Callable[..., LiveTable], time: Clock) -> No
     assert "0:20 gone, about " in text
 
 
+def test_long_values_are_cut_and_figures_are_not(table: Callable[..., LiveTable]) -> None:
+    live = table(width=110)
+    live.started(0, {f"augment.frequency_mask_bins_{number}": number for number in range(9)})
+    live.epoch(0, 1, 4, 0.2, 0.03, 14.2, 0.25)
+    assert _row(_text(live), 1).startswith("01 ▶ running 1/4 20.00 % 3.00 % 14.2 augment.frequency_mask_bins_0=0 ")
+    assert _row(_text(live), 1).endswith("…")
+
+
 def test_a_narrow_terminal_leaves_out_the_values(table: Callable[..., LiveTable]) -> None:
     live = table(width=80)
     live.started(0, POINT)
