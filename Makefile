@@ -30,10 +30,10 @@ layers: .venv/.ready
 	$(BIN)/lint-imports
 
 unit: .venv/.ready
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/unit -q
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal
 
 integration: .venv/.ready
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration tests/gpu -q --durations=10
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration tests/gpu -q -n 2 --dist loadfile --durations=15
 
 bench: .venv/.ready
 	$(BIN)/python -m wertune bench --model-uri "$(MODEL_URI)"

@@ -4,8 +4,7 @@ import json
 import math
 import re
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from wertune.keeper import STATE, KeptTrial, TrialFiles, unpack
+from wertune.progress import Progress, short, trial_name
 from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT, finished
 from wertune.spool import Spool
 from wertune.tracking import OUTCOME_TAG, POINT_TAG, TRIAL_TAG, children
@@ -76,12 +76,14 @@ class Book:
         for step, values in what["metrics"]:
             run.metrics(values, step)
 
-    def end(self, number: int, epoch: int) -> None:
-        """The trial's adapter, its outcome and the end of its run."""
+    def end(self, number: int, epoch: int) -> str:
+        """The trial's adapter, its outcome, which is returned, and the end of its run."""
         self._adapter(number)
+        outcome = "completed" if epoch >= self.epochs else "pruned"
         run = self._spool.run(str(number))
-        run.tags({OUTCOME_TAG: "completed" if epoch >= self.epochs else "pruned", EPOCHS_TAG: epoch})
+        run.tags({OUTCOME_TAG: outcome, EPOCHS_TAG: epoch})
         run.end("FINISHED")
+        return outcome
 
     def fail(self, number: int, traceback: str) -> str:
         """The cause of a failure, and the adapter of the epochs before it; returns the cause in one line."""
@@ -121,12 +123,11 @@ def settle(book: Book, study: optuna.Study, parent: Any) -> None:
 class ChildRuns(Callback):  # type: ignore[misc]
     """Tells the book and the terminal what becomes of each trial."""
 
-    def __init__(self, book: Book, say: Callable[[str], None]) -> None:
-        self._book, self._say = book, say
+    def __init__(self, book: Book, progress: Progress) -> None:
+        self._book, self._progress = book, progress
         self._open: set[int] = set()
         self._last_epoch: dict[int, int] = {}
         self._best = math.inf
-        self._started = time.time()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -136,6 +137,7 @@ class ChildRuns(Callback):  # type: ignore[misc]
         if number not in self._open:  # or its process died and it starts again
             self._book.begin(number, trial.config[POINT])
         self._open.add(number)
+        self._progress.started(number, trial.config[POINT])
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -148,24 +150,22 @@ class ChildRuns(Callback):  # type: ignore[misc]
             return
         self._last_epoch[number] = epoch
         self._best = min(self._best, result[METRIC])
-        retention = f", retention {100 * result['retention_val_wer']:.2f} %" if "retention_val_wer" in result else ""
-        self._say(
-            f"{_clock(time.time() - self._started)} {trial_name(number)} epoch {epoch}/{self._book.epochs}: "
-            f"WER {100 * result['val_wer']:.2f} %{retention}, {result['clips_per_s']:.1f} clips/s; "
-            f"best objective so far {self._best:.4f}"
-        )
+        retention = result.get("retention_val_wer")
+        rate = result["clips_per_s"]
+        self._progress.epoch(number, epoch, self._book.epochs, result["val_wer"], retention, rate, self._best)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number, last = trial.config[NUMBER], trial.last_result
         self._open.discard(number)
         if last.get(FAILURE):
-            self._say(f"{trial_name(number)} failed: {self._book.fail(number, last[FAILURE])}")
+            self._progress.ended(number, "failed", self._book.fail(number, last[FAILURE]))
         else:
-            self._book.end(number, last.get(EPOCH, 0))
+            self._progress.ended(number, self._book.end(number, last.get(EPOCH, 0)))
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         cause = _last_line(_traceback(trial))
-        self._say(f"{trial_name(trial.config[NUMBER])} lost its process, goes on from its last epoch: {cause}")
+        name = trial_name(trial.config[NUMBER])
+        self._progress.say(f"{name} lost its process, goes on from its last epoch: {cause}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config[NUMBER]
@@ -173,17 +173,12 @@ class ChildRuns(Callback):  # type: ignore[misc]
             self._book.begin(number, trial.config[POINT])
         self._open.discard(number)
         traceback = trial.last_result.get(FAILURE) or _traceback(trial)
-        self._say(f"{trial_name(number)} failed: {self._book.fail(number, traceback)}")
+        self._progress.ended(number, "failed", self._book.fail(number, traceback))
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         for number in self._open:
             self._book.interrupt(number)
         self._open.clear()
-
-
-def trial_name(number: int) -> str:
-    """As it stands in MLflow and the terminal, counted from 1."""
-    return f"trial {number + 1:02d}"
 
 
 def _traceback(trial: Trial) -> str:
@@ -196,15 +191,7 @@ def _traceback(trial: Trial) -> str:
 def _describe(point: Mapping[str, Any]) -> str:
     """The first values of a configuration, in search.yaml's order, as the name of its run; all are its parameters."""
     chosen = list(short_names(dict(point)).items())[:NAMED_VALUES]
-    return " ".join(f"{key}={_short(value)}" for key, value in chosen)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60:d}:{int(seconds) % 60:02d}"
+    return " ".join(f"{key}={short(value)}" for key, value in chosen)
 
 
 def _last_line(text: str) -> str:

@@ -18,9 +18,9 @@ class Frozen(BaseModel):
 class Draw(Frozen):
     """An augmentation's chance and the range from which its strength is drawn uniformly."""
 
-    probability: float = Field(0.0, ge=0, le=1)
-    low: float
-    high: float
+    probability: float = Field(0.0, ge=0, le=1, description="how many of the clips get it: 0.3 is three in ten")
+    low: float = Field(description="least strength")
+    high: float = Field(description="greatest strength")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -35,31 +35,37 @@ class AugmentConfig(Frozen):
     variants: int = Field(
         4, ge=1, description="ways in which a clip's waveform is augmented; kept on disk, and taken in turn"
     )
-    speed_factor: Draw = Draw(probability=0.3, low=0.9, high=1.1)
-    pitch_semitones: Draw = Draw(probability=0.0, low=-2.0, high=2.0)
-    noise_snr_db: Draw = Draw(probability=0.3, low=10.0, high=30.0)
-    gain_db: Draw = Draw(probability=0.3, low=-8.0, high=4.0)
-    band_limit_hz: Draw = Draw(probability=0.1, low=3000.0, high=4000.0)
-    time_masks: int = Field(1, ge=0, le=10)
+    speed_factor: Draw = Field(Draw(probability=0.3, low=0.9, high=1.1), description="faster or slower, pitch included")
+    pitch_semitones: Draw = Field(Draw(probability=0.0, low=-2.0, high=2.0), description="another pitch at equal speed")
+    noise_snr_db: Draw = Field(Draw(probability=0.3, low=10.0, high=30.0), description="noise so far below the speech")
+    gain_db: Draw = Field(Draw(probability=0.3, low=-8.0, high=4.0), description="louder or quieter")
+    band_limit_hz: Draw = Field(Draw(probability=0.1, low=3000.0, high=4000.0), description="dull, as on the telephone")
+    time_masks: int = Field(1, ge=0, le=10, description="stretches of time that are blanked out in each clip")
     time_mask_frames: int = Field(20, ge=0, le=200, description="longest time mask; a frame is 10 ms")
-    frequency_masks: int = Field(1, ge=0, le=10)
+    frequency_masks: int = Field(1, ge=0, le=10, description="bands of mel bins that are blanked out in each clip")
     frequency_mask_bins: int = Field(12, ge=0, le=40, description="widest mask; Whisper has 80 mel bins")
 
 
 class LoraConfig(Frozen):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) as PEFT takes them."""
 
-    r: int = Field(16, ge=1, le=256)
-    alpha: float = Field(32.0, gt=0)
-    dropout: float = Field(0.05, ge=0, lt=1)
-    target_modules: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
-    scope: Literal["encoder", "decoder", "both"] = "both"
+    r: int = Field(16, ge=1, le=256, description="rank: how much an adapter can learn, and its size")
+    alpha: float = Field(32.0, gt=0, description="what an adapter adds is multiplied by alpha / r")
+    dropout: float = Field(0.05, ge=0, lt=1, description="share of an adapter's inputs that a step leaves out")
+    target_modules: tuple[str, ...] = Field(
+        ("q_proj", "v_proj"),
+        min_length=1,
+        description="linear layers that get adapters: q_proj, k_proj, v_proj, out_proj, fc1, fc2",
+    )
+    scope: Literal["encoder", "decoder", "both"] = Field("both", description="the half of Whisper that gets adapters")
     first_encoder_layer: int = Field(0, ge=0, description="layers of the encoder below it carry no adapters")
     strength: float = Field(
         1.0, gt=0, le=1, description="what is scored, kept and served is the base and this much of the adapter"
     )
-    rslora: bool = False
-    dora: bool = False
+    rslora: bool = Field(False, description="alpha / sqrt(r) instead of alpha / r (arXiv:2312.03732)")
+    dora: bool = Field(
+        False, description="lengths of weights are learnt too (arXiv:2402.09353); not on 8 bits on a CPU"
+    )
 
     @field_validator("target_modules", mode="before")
     @classmethod
@@ -72,18 +78,18 @@ class ContextConfig(Frozen):
     """How many encoder positions a clip gets: duration_s x 50 + margin, rounded up, at most Whisper's 1500."""
 
     short: bool = Field(True, description="false pads every clip to 30 s, as Whisper was trained")
-    margin_positions: int = Field(32, ge=0, le=1500)
-    multiple: int = Field(16, ge=1, le=512)
+    margin_positions: int = Field(32, ge=0, le=1500, description="silence behind a clip; a position is 20 ms")
+    multiple: int = Field(16, ge=1, le=512, description="positions are rounded up to a multiple of it")
 
 
 class DecodeConfig(Frozen):
     """Greedy or beam search, the same in validation, test and serving."""
 
-    num_beams: int = Field(1, ge=1, le=16)
+    num_beams: int = Field(1, ge=1, le=16, description="texts that are followed at once; 1: greedy")
     term_boost: float = Field(
         0.0, ge=0, description="added to the log-probability of each token of a lexicon's term; 0: off"
     )
-    max_new_tokens: int = Field(224, ge=1, le=440)
+    max_new_tokens: int = Field(224, ge=1, le=440, description="of one clip of up to 30 s, at most")
     tokens_per_second: float = Field(
         10.0, gt=0, description="caps a clip's tokens at 8 + this x duration_s: what loops ends"
     )
@@ -115,22 +121,26 @@ class ServingConfig(Frozen):
     max_answer_s: float = Field(
         50.0, gt=0, description="over HTTP, waiting for other requests included; MLflow's own limit is 60"
     )
-    formats: tuple[Literal["wav", "flac", "ogg", "mp3"], ...] = Field(("wav", "flac", "ogg", "mp3"), min_length=1)
+    formats: tuple[Literal["wav", "flac", "ogg", "mp3"], ...] = Field(
+        ("wav", "flac", "ogg", "mp3"), min_length=1, description="what a recording may be sent as"
+    )
 
 
 class TrainConfig(Frozen):
     """The epoch loop: AdamW, linear warm-up, cosine decay."""
 
-    epochs: int = Field(4, ge=1)
-    batch_size: int = Field(16, ge=1)
-    accumulation_steps: int = Field(1, ge=1)
-    learning_rate: float = Field(1e-3, gt=0, lt=1)
+    epochs: int = Field(4, ge=1, description="at most; ASHA ends most trials earlier")
+    batch_size: int = Field(16, ge=1, description="clips of a step")
+    accumulation_steps: int = Field(
+        1, ge=1, description="batches that share one update: larger batches in little memory"
+    )
+    learning_rate: float = Field(1e-3, gt=0, lt=1, description="of an adapter's A, once the rate has risen")
     learning_rate_ratio: float = Field(
         1.0, ge=1, le=64, description="the rate of an adapter's B over that of its A (LoRA+, arXiv:2402.12354)"
     )
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="as AdamW applies it")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of all steps with a rising rate")
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are shortened to it")
     gradient_checkpointing: bool = Field(
         False, description="less than half of the memory for a third more products: for the largest bases"
     )
@@ -153,8 +163,8 @@ class TrainConfig(Frozen):
 class TrialConfig(Frozen):
     """Everything that one trial may vary; a search key is a path in here, such as `lora.r`."""
 
-    seed: int = Field(0, ge=0)
-    quantization: Literal["int8", "nf4", "none"] = "int8"
+    seed: int = Field(0, ge=0, description="of everything that is drawn: weights, order, augmentation")
+    quantization: Literal["int8", "nf4", "none"] = Field("int8", description="how the frozen base is stored")
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -165,33 +175,35 @@ class TrialConfig(Frozen):
 class DataConfig(Frozen):
     """The manifests, relative to the project's folder, and what is asked of their rows."""
 
-    train: Path
-    validation: Path
-    test: Path
-    replay: Path | None = None
-    retention_validation: Path | None = None
-    retention_test: Path | None = None
+    train: Path = Field(description="what adapters learn from")
+    validation: Path = Field(description="what the search compares trials by")
+    test: Path = Field(description="what the gates judge by: other speakers and sentences than the two above")
+    replay: Path | None = Field(None, description="everyday speech that is trained on beside the domain")
+    retention_validation: Path | None = Field(None, description="everyday speech: the price of forgetting in a search")
+    retention_test: Path | None = Field(None, description="everyday speech that the gates judge forgetting by")
     audio_root: Path | None = Field(
         None, description="a folder outside the project's that rows may name files in; links are followed first"
     )
-    on_bad_row: Literal["stop", "skip"] = "stop"
-    disjoint_speakers: bool = True
-    min_duration_s: float = Field(0.2, gt=0)
-    max_duration_s: float = Field(30.0, gt=0, le=30.0)
+    on_bad_row: Literal["stop", "skip"] = Field("stop", description="skip: goes on without the rows that break a rule")
+    disjoint_speakers: bool = Field(True, description="no speaker of test or validation may be heard in training")
+    min_duration_s: float = Field(0.2, gt=0, description="of a row")
+    max_duration_s: float = Field(30.0, gt=0, le=30.0, description="of a row; Whisper hears no more at once")
 
 
 class RetentionConfig(Frozen):
     """The price of forgetting: validation WER grows by `penalty` x what retention WER rises above the margin."""
 
     margin_wer: float = Field(0.01, ge=0, le=1, description="0.01 is one point")
-    penalty: float = Field(2.0, ge=0)
+    penalty: float = Field(2.0, ge=0, description="points of validation WER for a point above the margin")
 
 
 class BaseModelConfig(Frozen):
     """`source` is a Hub id, a Hugging Face folder, a CTranslate2 folder, or packaged:whisper-tiny.en / -base."""
 
-    source: str = Field(min_length=1)
-    revision: str | None = None
+    source: str = Field(
+        min_length=1, description="a Hub id, a Hugging Face or CTranslate2 folder, packaged:whisper-tiny.en or -base"
+    )
+    revision: str | None = Field(None, description="commit, tag or branch of a Hub id")
     digest: str | None = Field(None, description="sha256:… of the weights; a mismatch stops the run")
 
 
@@ -210,7 +222,7 @@ class ProjectConfig(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="also the registered model's name")
     language: str = Field("en", min_length=2, description="as Whisper names it: en, zh, ms, ta, …")
     base_model: BaseModelConfig
-    lexicon: Path | None = None
+    lexicon: Path | None = Field(None, description="the domain's terms; none: no term is boosted or counted")
     data: DataConfig
     retention: RetentionConfig = RetentionConfig()
     trial: TrialConfig = TrialConfig()

@@ -19,11 +19,11 @@ Value = bool | int | float | str
 class Range(Frozen):
     """Numbers between two ends, both included; `integer: true` for whole ones."""
 
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = Field(None, gt=0)
-    integer: bool = False
+    low: float = Field(description="the least value")
+    high: float = Field(description="the greatest value")
+    log: bool = Field(False, description="drawn evenly between the ends' logarithms: for rates")
+    step: float | None = Field(None, gt=0, description="only every so many, from low on")
+    integer: bool = Field(False, description="whole numbers only")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -51,7 +51,7 @@ class Range(Frozen):
 class Choices(Frozen):
     """One of a list; modules are written as `q_proj,v_proj`."""
 
-    choices: tuple[Value, ...] = Field(min_length=1)
+    choices: tuple[Value, ...] = Field(min_length=1, description="the values to choose from")
 
     def distribution(self) -> BaseDistribution:
         return CategoricalDistribution(self.choices)
@@ -74,14 +74,14 @@ Values = Annotated[
 class AshaConfig(Frozen):
     """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934); rungs at grace x factor^k epochs."""
 
-    grace_epochs: int = Field(1, ge=1)
-    reduction_factor: float = Field(3.0, gt=1)
+    grace_epochs: int = Field(1, ge=1, description="that every trial gets")
+    reduction_factor: float = Field(3.0, gt=1, description="of those at a rung, one in so many goes on")
 
     def rungs(self, epochs: int) -> list[int]:
-        """The epochs before the last of `epochs` at which trials are compared, as Ray's scheduler sets them."""
+        """The epochs after which a trial is compared with those that came so far; at the last there is no choice."""
         found, rung = [], float(min(self.grace_epochs, epochs))
-        while int(rung) < epochs:
-            found.append(int(rung))
+        while math.ceil(rung) < epochs:  # Ray compares at the first epoch that is no less than the rung
+            found.append(math.ceil(rung))
             rung *= self.reduction_factor
         return found
 
@@ -89,13 +89,15 @@ class AshaConfig(Frozen):
 class SearchConfig(Frozen):
     """The whole of `search.yaml`."""
 
-    trials: int = Field(12, ge=1)
-    seed: int = Field(0, ge=0)
+    trials: int = Field(12, ge=1, description="configurations that are tried")
+    seed: int = Field(0, ge=0, description="of what is proposed")
     gpus_per_trial: float | Literal["auto"] = Field("auto", description="auto: one GPU each; 0 without GPUs")
-    cpus_per_trial: int = Field(1, ge=1)
-    max_concurrent: int | Literal["auto"] = "auto"
+    cpus_per_trial: int = Field(1, ge=1, description="cores, each with one thread of work")
+    max_concurrent: int | Literal["auto"] = Field("auto", description="trials at once; auto: as many as fit")
     asha: AshaConfig = AshaConfig()
-    space: dict[str, Values] = Field(min_length=1)
+    space: dict[str, Values] = Field(
+        min_length=1, description="what is varied, and how far; a key is a path in project.yaml's `trial:`"
+    )
     first_points: tuple[dict[str, Value], ...] = Field((), description="configurations to try before any proposal")
 
     def distributions(self) -> dict[str, BaseDistribution]:

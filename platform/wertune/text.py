@@ -37,16 +37,16 @@ def normaliser_version(language: str) -> str:
 class Term(Frozen):
     """A word or words of the domain: as written, and as said for speech synthesis."""
 
-    term: str = Field(min_length=1)
-    spoken: str = Field(min_length=1)
-    kind: str = ""
-    meaning: str = ""
+    term: str = Field(min_length=1, description="as it stands in transcripts")
+    spoken: str = Field(min_length=1, description="as it is said, for speech synthesis: CPF is `see pee eff`")
+    kind: str = Field("", description="for people: agency, scheme, system, …")
+    meaning: str = Field("", description="for people")
 
 
 class Lexicon(Frozen):
     """The domain's terms; the longest match wins, so that `MediShield Life` is not also `MediShield`."""
 
-    terms: tuple[Term, ...]
+    terms: tuple[Term, ...] = Field(description="words that are boosted while they are written, and counted")
 
     @model_validator(mode="after")
     def _distinct(self) -> "Lexicon":

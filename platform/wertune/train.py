@@ -378,14 +378,19 @@ def validation_loss(whisper: Whisper, clips: EvaluationSet, batch_size: int) -> 
 
 
 def _batches_per_epoch(config: TrialConfig, data: TrainingData) -> int:
-    return math.ceil(sum(_clips_per_epoch(config, data)) / config.train.batch_size)
+    return math.ceil(sum(clips_per_epoch(config, data.train, data.replay)) / config.train.batch_size)
 
 
-def _clips_per_epoch(config: TrialConfig, data: TrainingData) -> tuple[int, int, int]:
+def clips_per_epoch(
+    config: TrialConfig, train: Sequence[Recording], replay: Sequence[Recording]
+) -> tuple[int, int, int]:
     """Domain, replay and nonspeech clips of one epoch: what is asked for, or all there are."""
-    domain = min(len(data.train), config.train.clips_per_epoch or len(data.train))
-    replay = min(len(data.replay), round(config.train.replay_ratio * domain))
-    return domain, replay, round(config.train.nonspeech_ratio * domain)
+    domain = min(len(train), config.train.clips_per_epoch or len(train))
+    return (
+        domain,
+        min(len(replay), round(config.train.replay_ratio * domain)),
+        round(config.train.nonspeech_ratio * domain),
+    )
 
 
 @dataclass(frozen=True)
@@ -412,7 +417,7 @@ def _draw(clips: Sequence[Recording], count: int, seed: int, epoch: int) -> list
 def training_batches(config: TrialConfig, whisper: Whisper, data: TrainingData, epoch: int) -> Iterator[Batch]:
     """The epoch's batches: its clips with and without words, batched with clips of like length, shuffled."""
     generator = np.random.default_rng([config.seed, epoch])
-    domain, replay, speechless = _clips_per_epoch(config, data)
+    domain, replay, speechless = clips_per_epoch(config, data.train, data.replay)
     spoken = _draw(data.train, domain, config.seed, epoch) + _draw(data.replay, replay, config.seed, epoch)
     recordings = [drawn.clip for drawn in spoken if isinstance(drawn.clip, Recording)]
     drawn = [*spoken, *map(Drawn, nonspeech(speechless, recordings, generator))]

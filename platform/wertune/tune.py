@@ -24,9 +24,11 @@ from wertune.config import with_overrides
 from wertune.depot import Depot, open_depot, prepared_here
 from wertune.errors import ConfigError, WertuneError
 from wertune.fleet import Place, trial_resources
+from wertune.halving import expected_epochs
 from wertune.keeper import KeptTrial, TrialFiles, open_keeper
 from wertune.outage import patience_s
 from wertune.prepare import Prepared
+from wertune.progress import progress_for
 from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, PLACE, POINT, Proposals, asha, finished, open_study
 from wertune.search_space import SearchConfig
 from wertune.spool import Spool
@@ -95,15 +97,20 @@ def search(
 def fit(run: Any, config: SearchConfig, study: optuna.Study, book: Book, folder: Path) -> None:
     """Lets Ray call `run` with a proposal for each trial, until the study has as many as were asked for."""
     places = trial_resources(ray.nodes(), config)
+    by_kind, at_once = {place.kind: place for place in places}, sum(place.slots for place in places)
     # With a searcher Ray starts one worker after another, and each imports for a quarter of a minute.
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(sum(place.slots for place in places)))
-    by_kind = {place.kind: place for place in places}
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(at_once))
     past = finished(study)
-    with tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as scratch:
+    wanted, _ = expected_epochs(config.asha, config.trials, book.epochs, at_once, len(config.first_points))
+    left = config.trials - len(past)
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as scratch,
+        progress_for(_say, left, book.epochs, wanted.mean * left / config.trials) as progress,
+    ):
         Tuner(
             tune.with_resources(run, lambda proposal: _bundle(by_kind[proposal[PLACE]])),
             tune_config=TuneConfig(
-                num_samples=config.trials - len(past),
+                num_samples=left,
                 max_concurrent_trials=None if config.max_concurrent == "auto" else config.max_concurrent,
                 search_alg=Proposals(study, config, book.epochs, places),
                 scheduler=asha(config, book.epochs, past),
@@ -113,7 +120,7 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, book: Book, folder:
             run_config=RunConfig(
                 name="search",
                 storage_path=scratch,
-                callbacks=[ChildRuns(book, _say), Moves(config)],
+                callbacks=[ChildRuns(book, progress), Moves(config)],
                 failure_config=FailureConfig(max_failures=DEATHS_FORGIVEN),
                 verbose=0,
             ),

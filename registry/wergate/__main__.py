@@ -1,53 +1,27 @@
-"""The registry's command line. Exit status: 0 done, 1 refused or a mistake in what was asked for, 2 usage."""
+"""The registry's command line."""
 
 import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from wertune.command_line import EXIT_STATUS, Tool, print_json, run_tool
+
 if TYPE_CHECKING:
     from wergate.desk import Desk
     from wergate.policy import Policy
 
-EXIT_REFUSED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
-
-@click.group(context_settings={"show_default": True})
+@click.group(cls=Tool, context_settings={"show_default": True}, epilog=EXIT_STATUS)
 def cli() -> None:
-    """Moves versions through the registry: only what clears every gate and a person's approval is served.
-
-    Exit status: 0 done, 1 refused or a mistake in what was asked for, 2 usage.
-    """
+    """Moves versions through the registry: only what clears every gate and a person's approval is served."""
 
 
 def main() -> None:
-    """Runs a command; a refusal ends it with a message, and the run that `mlflow run` made with FAILED."""
-    from wertune.errors import WertuneError
-
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    try:
-        cli.main(standalone_mode=False, prog_name="wergate")
-    except click.ClickException as error:
-        _refuse(error.format_message(), EXIT_USAGE)
-    except WertuneError as error:
-        _refuse(str(error), EXIT_REFUSED)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(EXIT_INTERRUPTED)
-
-
-def _refuse(reason: str, status: int) -> None:
-    click.echo(f"wergate: {reason}", err=True)
-    if "MLFLOW_RUN_ID" in os.environ:
-        from wertune.tracking import fail_project_run
-
-        fail_project_run(reason)
-    sys.exit(status)
+    """Runs `wergate`."""
+    run_tool(cli, "wergate")
 
 
 def _note(text: str) -> None:
@@ -123,8 +97,10 @@ def promote(project: Path, model: str, as_json: bool, version: str, to: Any, rea
 
 
 def _answer(as_json: bool, values: Any, text: str) -> None:
-    if as_json or text:
-        click.echo(json.dumps(values, ensure_ascii=False, indent=1) if as_json else text)
+    if as_json:
+        print_json(values)
+    elif text:
+        click.echo(text)
 
 
 @cli.command()

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
 from packaging.markers import Marker
 
@@ -51,12 +52,18 @@ def _package(command: str) -> str:
     return re.search(r"python -m (\w+) ", command)[1]  # type: ignore[index]
 
 
+def _commands(group: click.Group) -> dict[str, click.Command]:
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command}
+
+
 def test_every_entry_point_is_a_command() -> None:
     from wergate.__main__ import cli as wergate
     from wertune.__main__ import cli as wertune
 
-    commands = {("wertune", name): command for name, command in wertune.commands.items()}
-    commands |= {("wergate", name): command for name, command in wergate.commands.items()}
+    tools: dict[str, click.Group] = {"wertune": wertune, "wergate": wergate}
+    commands = {(tool, name): command for tool, group in tools.items() for name, command in _commands(group).items()}
     project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
     entry_points = {(_package(entry["command"]), name): entry for name, entry in project["entry_points"].items()}
     assert set(entry_points) == set(commands)

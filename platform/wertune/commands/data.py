@@ -1,68 +1,48 @@
-"""`import` and `split`: from recordings in other forms to the manifests of a project."""
+"""`validate` and `synthesize`: a project's clips and manifests."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import click
 
+from wertune.command_line import json_option
 from wertune.commands.options import project_option
 
 
-@click.command("import")
+@click.command()
 @project_option
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("--name", default="imported", help="of the manifest and of the folder of recordings")
-@click.option(
-    "--form",
-    type=click.Choice(["", "audiofolder", "datasets", "kaldi", "common-voice", "plain"]),
-    default="",
-    help="empty: by the files that are there",
-)
-@click.option(
-    "--audio", type=click.Choice(["flac", "opus"]), default="flac", help="opus: a fifth of the size, not the same"
-)
-@click.option("--text-column", default="", help="of a table; empty: the first of the usual names")
-@click.option("--speaker-column", default="", help="of a table; empty: the first of the usual names, or none")
-@click.option(
-    "--skip", type=click.BOOL, default=False, help="true: bad rows are left out; otherwise nothing is imported"
-)
-def import_(
-    project: Path, source: Path, name: str, form: str, audio: str, text_column: str, speaker_column: str, skip: bool
-) -> None:
-    """Takes recordings and transcripts of another form into the project, as 16 kHz mono and a manifest."""
-    from wertune.importers.item import Columns
-    from wertune.importers.store import Encoding, import_recordings
+@json_option
+def validate(project: Path) -> dict[str, Any]:
+    """Checks every row of every manifest; reports all faults at once with file and line."""
+    from wertune.prepare import load_project, prepare
 
-    columns = Columns(text_column, speaker_column)
-    done = import_recordings(source, form, project, name, cast(Encoding, audio), columns, skip)
-    for bad in done.skipped:
-        click.echo(f"skipped {bad}")
-    click.echo(f"{done.manifest}: {done.clips} clips, {done.minutes:.1f} minutes, {done.speakers} speakers")
+    prepared = prepare(project, load_project(project))
+    splits = {}
+    for split, recordings in prepared.dataset.splits.items():
+        minutes = sum(recording.duration_s for recording in recordings) / 60
+        click.echo(f"{split}: {len(recordings)} clips, {minutes:.1f} minutes")
+        splits[split] = {"clips": len(recordings), "minutes": round(minutes, 2)}
+    skipped = [str(fault) for fault in prepared.dataset.skipped]
+    for fault in skipped:
+        click.echo(f"skipped {fault}")
+    click.echo(f"base model {prepared.base.spec}, {prepared.base.digest}")
+    base = {"source": prepared.base.spec, "digest": prepared.base.digest}
+    return {"splits": splits, "skipped": skipped, "base_model": base}
 
 
-@click.command("split")
+@click.command()
 @project_option
-@click.argument("manifest", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="folder; empty: the project's manifests")
-@click.option("--shares", default="80,10,10", help="of train, validation and test")
-@click.option(
-    "--per-term", type=click.IntRange(0), default=2, help="wanted occurrences of a term in train, and in test"
-)
-@click.option("--seed", type=int, default=0)
-def split_(project: Path, manifest: Path, out: Path | None, shares: str, per_term: int, seed: int) -> None:
-    """Divides a manifest into train, validation and test that share no speaker and no sentence."""
-    from wertune.split import describe, parse_shares, split_manifest
-    from wertune.text import TermFinder, load_lexicon, normaliser
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="another folder than the project's own")
+@json_option
+def synthesize(project: Path, out: Path | None) -> dict[str, Any]:
+    """Speaks the project's sentences in its voices: audio and manifests from synthesis.yaml."""
+    from wertune.synthesize import synthesize as run
 
-    language, lexicon = _language_and_lexicon(project)
-    normalise = normaliser(language)
-    finder = TermFinder(load_lexicon(lexicon).written, normalise)
-    out = out or project / "manifests"
-    click.echo(describe(split_manifest(manifest, out, parse_shares(shares), normalise, finder, per_term, seed)))
-
-
-def _language_and_lexicon(project: Path) -> tuple[str, Path | None]:
-    from wertune.config import ProjectConfig, load_yaml
-
-    config = load_yaml(project / "project.yaml", ProjectConfig)
-    return config.language, project / config.lexicon if config.lexicon else None
+    report = run(project, out)
+    splits = {}
+    for split, manifest in report.manifests.items():
+        clips, minutes = report.clips[split], report.minutes[split]
+        click.echo(f"{split}: {clips} clips, {minutes:.1f} minutes, {manifest}")
+        splits[split] = {"clips": clips, "minutes": round(minutes, 2), "manifest": str(manifest)}
+    click.echo(f"audio: {report.bytes / 1e6:.1f} MB")
+    return {"splits": splits, "bytes": report.bytes}

@@ -1,14 +1,53 @@
 """What commands ask for alike."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from wertune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wertune.config import ProjectConfig
 
 STAGES = ("None", "Staging", "Production", "Archived")
 
 project_option = click.option(
     "--project", type=click.Path(path_type=Path), default=Path("projects/sg_gov"), show_default=True, help="its folder"
 )
+
+
+def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that replace values of project.yaml's `trial:`; an empty one keeps what the file says."""
+    options = [
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="such as train.learning_rate=5e-4"),
+        click.option("--epochs", default="", help="epochs at most for a trial; empty: as in project.yaml"),
+        click.option("--seed", default="", help="empty: as in project.yaml"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def configured(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> "ProjectConfig":
+    """project.yaml with the command line's values in its `trial:`, all of it checked."""
+    import yaml
+
+    from wertune.config import with_overrides
+    from wertune.prepare import load_project
+
+    values: dict[str, Any] = {}
+    for override in overrides:
+        for item in filter(None, override.split()):
+            key, separator, text = item.partition("=")
+            if not separator:
+                raise ConfigError(f"--set is {item!r}, but must be KEY=VALUE, such as lora.r=8")
+            values[f"trial.{key}"] = yaml.safe_load(text)
+    for key, text in (("train.epochs", epochs), ("seed", seed)):
+        if text:
+            values[f"trial.{key}"] = yaml.safe_load(text)
+    return with_overrides(load_project(project), values, "command line")
 
 
 def version_uri(model: str, name: str) -> str:

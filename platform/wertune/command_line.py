@@ -1,0 +1,102 @@
+"""What both command lines share: commands that are imported late, answers as JSON, and the exit status."""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from importlib import import_module
+from typing import Any
+
+import click
+
+from wertune.errors import WertuneError
+
+EXIT_REFUSED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_STATUS = (
+    "Exit status: 0 done, 1 refused or a mistake in what was asked for (said in one line on standard error), "
+    "2 usage, 130 interrupted."
+)
+
+
+class Tool(click.Group):
+    """A group whose commands end their help with the exit status; those of `places` are imported when asked for."""
+
+    def __init__(self, *args: Any, places: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._places = dict(places or {})  # name: "module:attribute"
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in order."""
+        return sorted({*super().list_commands(ctx), *self._places})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now where it was not yet; None where there is none of that name."""
+        command = super().get_command(ctx, cmd_name)
+        if command is None and cmd_name in self._places:
+            module, _, attribute = self._places[cmd_name].partition(":")
+            command = getattr(import_module(module), attribute)
+        if command is not None and not command.epilog:
+            command.epilog = EXIT_STATUS
+        return command
+
+
+def run_tool(tool: Tool, name: str) -> None:
+    """Runs a command; a user's mistake ends it with a message, and the run that `mlflow run` made with FAILED."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # With S3 behind it, MLflow's server would send clients to a store that they have neither account nor path to.
+    for direction in ("DOWNLOAD", "UPLOAD"):
+        os.environ.setdefault(f"MLFLOW_ENABLE_PROXY_MULTIPART_{direction}", "false")
+    try:
+        tool.main(standalone_mode=False, prog_name=name)
+    except click.ClickException as error:
+        _refuse(name, error.format_message(), EXIT_USAGE)
+    except WertuneError as error:
+        _refuse(name, str(error), EXIT_REFUSED)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _refuse(name: str, reason: str, status: int) -> None:
+    click.echo(f"{name}: {reason}", err=True)
+    if "MLFLOW_RUN_ID" in os.environ:
+        from wertune.tracking import fail_project_run
+
+        fail_project_run(reason)
+    sys.exit(status)
+
+
+def print_json(values: Any) -> None:
+    """One document, readable."""
+    click.echo(json.dumps(values, ensure_ascii=False, indent=1))
+
+
+def answering(command: Callable[..., Any], as_json: bool) -> Any:
+    """What `command()` returns, which is also printed as JSON where asked for; all else then goes to standard error.
+
+    A refusal is a document with `error` and is raised again.
+    """
+    if not as_json:
+        return command()
+    try:
+        with redirect_stdout(sys.stderr):
+            values = command()
+    except WertuneError as error:
+        print_json({"error": str(error)})
+        raise
+    print_json(values)
+    return values
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option --json of a command that returns what a program would want to know."""
+
+    @click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout; text for people on stderr")
+    @functools.wraps(command)
+    def run(as_json: bool, **values: Any) -> None:
+        answering(functools.partial(command, **values), as_json)
+
+    return run

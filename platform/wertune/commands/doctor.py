@@ -1,0 +1,55 @@
+"""`doctor`: what may stand in the way of a search."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from wertune.command_line import EXIT_REFUSED, print_json
+from wertune.commands.options import project_option
+
+if TYPE_CHECKING:
+    from wertune.doctor import Finding
+
+EPILOG = "Exit status: 0 nothing stands in the way (! is a word of advice), 1 something must be mended (✗), 2 usage."
+
+
+@click.command(epilog=EPILOG)
+@project_option
+@click.option("--ray-address", default="", help="the cluster that `tune` is to use; empty: RAY_ADDRESS, or none")
+@click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout instead of the table")
+def doctor(project: Path, ray_address: str, as_json: bool) -> None:
+    """Checks machine, libraries, servers and project, and says what to do about what is wrong."""
+    from wertune.doctor import Site, all_checks, examine
+    from wertune.doctor import as_json as document
+
+    findings = list(examine(Site(project, ray_address), all_checks()))
+    if as_json:
+        print_json(document(findings))
+    else:
+        _print_table(findings)
+    if any(finding.state == "fail" for finding in findings):
+        sys.exit(EXIT_REFUSED)
+
+
+def _print_table(findings: Iterable["Finding"]) -> None:
+    """State by sign and colour, and a line of remedy below what needs one."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from wertune.doctor import SIGNS
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        sign, colour = SIGNS[finding.state]
+        told = Text(finding.found)
+        if finding.remedy:
+            told.append(f"\n→ {finding.remedy}", style=colour)
+        table.add_row(Text(sign, style=f"bold {colour}"), finding.name, told)
+    Console().print(table)

@@ -1,0 +1,68 @@
+"""`import` and `split`: from recordings in other forms to the manifests of a project."""
+
+from pathlib import Path
+from typing import cast
+
+import click
+
+from wertune.commands.options import project_option
+
+
+@click.command("import")
+@project_option
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--name", default="imported", help="of the manifest and of the folder of recordings")
+@click.option(
+    "--form",
+    type=click.Choice(["", "audiofolder", "datasets", "kaldi", "common-voice", "plain"]),
+    default="",
+    help="empty: by the files that are there",
+)
+@click.option(
+    "--audio", type=click.Choice(["flac", "opus"]), default="flac", help="opus: a fifth of the size, not the same"
+)
+@click.option("--text-column", default="", help="of a table; empty: the first of the usual names")
+@click.option("--speaker-column", default="", help="of a table; empty: the first of the usual names, or none")
+@click.option(
+    "--skip", type=click.BOOL, default=False, help="true: bad rows are left out; otherwise nothing is imported"
+)
+def import_(
+    project: Path, source: Path, name: str, form: str, audio: str, text_column: str, speaker_column: str, skip: bool
+) -> None:
+    """Takes recordings and transcripts of another form into the project, as 16 kHz mono and a manifest."""
+    from wertune.importers.item import Columns
+    from wertune.importers.store import Encoding, import_recordings
+
+    columns = Columns(text_column, speaker_column)
+    done = import_recordings(source, form, project, name, cast(Encoding, audio), columns, skip)
+    for bad in done.skipped:
+        click.echo(f"skipped {bad}")
+    click.echo(f"{done.manifest}: {done.clips} clips, {done.minutes:.1f} minutes, {done.speakers} speakers")
+
+
+@click.command("split")
+@project_option
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="folder; empty: the project's manifests")
+@click.option("--shares", default="80,10,10", help="of train, validation and test")
+@click.option(
+    "--per-term", type=click.IntRange(0), default=2, help="wanted occurrences of a term in train, and in test"
+)
+@click.option("--seed", type=int, default=0)
+def split_(project: Path, manifest: Path, out: Path | None, shares: str, per_term: int, seed: int) -> None:
+    """Divides a manifest into train, validation and test that share no speaker and no sentence."""
+    from wertune.split import describe, parse_shares, split_manifest
+    from wertune.text import TermFinder, load_lexicon, normaliser
+
+    language, lexicon = _language_and_lexicon(project)
+    normalise = normaliser(language)
+    finder = TermFinder(load_lexicon(lexicon).written, normalise)
+    out = out or project / "manifests"
+    click.echo(describe(split_manifest(manifest, out, parse_shares(shares), normalise, finder, per_term, seed)))
+
+
+def _language_and_lexicon(project: Path) -> tuple[str, Path | None]:
+    from wertune.config import ProjectConfig, load_yaml
+
+    config = load_yaml(project / "project.yaml", ProjectConfig)
+    return config.language, project / config.lexicon if config.lexicon else None

@@ -1,0 +1,83 @@
+"""`evaluate` and `bench`: what a version is worth, and what this program is."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wertune.command_line import answering
+from wertune.commands.options import project_option
+from wertune.errors import ConfigError
+
+STDOUT = "-"
+
+
+@click.command()
+@project_option
+@click.option("--model-uri", default="", help="a registered version, such as models:/sg_gov/1")
+@click.option("--base", default="", help="an untouched base instead, such as packaged:whisper-tiny.en")
+@click.option(
+    "--manifest", default="", help="any manifest; empty: the test split, and for a version all that the gates ask for"
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["", "torch", "ctranslate2"]),
+    default="",
+    help="what transcribes in the place of the version's own engine; empty: as registered",
+)
+@click.option(
+    "--json",
+    "json_path",
+    is_flag=False,
+    flag_value=STDOUT,
+    default="",
+    metavar="[PATH]",
+    help="a file for the scores of every clip; without a path: stdout, and text for people on stderr",
+)
+def evaluate(project: Path, model_uri: str, base: str, manifest: str, engine: str, json_path: str) -> None:
+    """Scores a registered version, or an untouched base at 30 s.
+
+    A version without a manifest is measured for the gates, its report kept as a run; on a manifest it is only scored.
+    """
+    if bool(model_uri) == bool(base):
+        raise ConfigError("give one of --model-uri and --base: what is to be scored")
+    if engine and base:
+        raise ConfigError(f"--engine is {engine}, but goes with --model-uri: a base is scored in torch; remove it")
+    score = functools.partial(_scored, project, model_uri, base, manifest, engine)
+    values = answering(score, json_path == STDOUT)
+    if json_path not in ("", STDOUT):
+        Path(json_path).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _scored(project: Path, model_uri: str, base: str, manifest: str, engine: str) -> dict[str, Any]:
+    """The scores as JSON; their summary is printed."""
+    from wertune.experiment import evaluate_manifest, evaluate_version
+
+    if model_uri and not manifest:
+        found = evaluate_version(project, model_uri, engine)
+        scores = found.scores
+        click.echo(f"engine: {found.engine}")
+        if found.artefact_wer is not None:
+            click.echo(f"wer of the 8-bit artefact in torch: {found.artefact_wer:.4f}")
+    else:
+        scores = evaluate_manifest(project, model_uri, base, Path(manifest) if manifest else None, engine)
+    for name, value in scores.summary().items():
+        click.echo(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+    return scores.to_json()
+
+
+@click.command()
+@project_option
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("docs"), show_default=True, help="folder of results"
+)
+@click.option("--model-uri", default="", help="a registered version whose serving is measured too; empty: none")
+def bench(project: Path, out: Path, model_uri: str) -> None:
+    """Ours beside the field's recipe in one run, as ratios, and the time of the gates' bootstrap."""
+    from wergate.bench import bench_bootstrap
+    from wertune.bench import bench as run
+
+    click.echo(run(project, out, model_uri))
+    click.echo(bench_bootstrap())

@@ -1,0 +1,196 @@
+"""`train` and `tune`: one adapter, or the best of many, registered and put before the gates of Staging."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wertune.command_line import json_option
+from wertune.commands.options import configured, project_option, trial_options
+
+if TYPE_CHECKING:
+    from wergate.policy import Policy
+    from wertune.config import ProjectConfig, TrialConfig
+    from wertune.search_space import SearchConfig
+
+
+STUDY_STORAGE_VARIABLE = "WERTUNE_STUDY_STORAGE"
+
+
+@click.command()
+@project_option
+@trial_options
+@json_option
+def train(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> dict[str, Any]:
+    """Trains one adapter with the configuration of project.yaml, and registers it."""
+    config = configured(project, overrides, epochs, seed)
+    policy = _policy(config.name)
+    from wertune.experiment import BestTrial, objective_of, score_baseline, start_experiment
+    from wertune.trial import run_trial
+
+    with start_experiment(project, config, f"train {config.name}") as (run, prepared):
+        _advise(prepared)
+        click.echo("scoring the untouched base …")
+        baseline = score_baseline(run, prepared)
+        run_trial(
+            config.trial, prepared, objective_of(prepared, baseline), run, lambda result: click.echo(result.line())
+        )
+        return _finish(project, run, prepared, baseline, BestTrial(run, "this one", config.trial), policy)
+
+
+@click.command()
+@project_option
+@trial_options
+@click.option("--trials", default="", help="empty: as in search.yaml")
+@click.option("--gpus-per-trial", default="", help="a number, a fraction or auto; empty: as in search.yaml")
+@click.option("--ray-address", default="", help="an existing Ray cluster; empty: a local Ray with every core and GPU")
+@click.option(
+    "--study-storage", default="", help="Optuna's database URL; empty: $WERTUNE_STUDY_STORAGE or .wertune/optuna.db"
+)
+@click.option("--resume", default="", metavar="RUN_ID", help="goes on with an interrupted search")
+@click.option("--dry-run", is_flag=True, help="measures two steps, and prints what the search will take; logs nothing")
+@json_option
+def tune(
+    project: Path,
+    overrides: tuple[str, ...],
+    epochs: str,
+    seed: str,
+    trials: str,
+    gpus_per_trial: str,
+    ray_address: str,
+    study_storage: str,
+    resume: str,
+    dry_run: bool,
+) -> dict[str, Any]:
+    """Searches for the best adapter and registers it."""
+    config = configured(project, overrides, epochs, seed)
+    search_config = _search_config(project, config.trial, trials, gpus_per_trial)
+    if dry_run:
+        return _plan(project, config, search_config)
+    policy = _policy(config.name)
+    from wertune.credentials import check_holds_no_password
+    from wertune.experiment import best_trial, log_search, objective_of, score_baseline, start_experiment
+    from wertune.spool import check_unused
+    from wertune.tune import SearchInterrupted, SearchPlace, cluster, search, transcribe_across
+
+    root = Path(".wertune").resolve()
+    root.mkdir(exist_ok=True)
+    check_holds_no_password(study_storage, "study_storage", STUDY_STORAGE_VARIABLE)
+    storage = study_storage or os.environ.get(STUDY_STORAGE_VARIABLE) or f"sqlite:///{root / 'optuna.db'}"
+    if resume:
+        check_unused(SearchPlace(root / "searches" / resume, storage).spool)
+    with start_experiment(project, config, f"tune {config.name}", resume, search_config) as (run, prepared):
+        _advise(prepared)
+        again = f"mlflow run . -e tune --env-manager local -P resume={run.run_id}"
+        click.echo(f"should this be interrupted or killed, go on with: {again}")
+        with cluster(ray_address or None, search_config):
+            click.echo("scoring the untouched base on validation, test and retention …")
+            baseline = score_baseline(run, prepared, transcribe_across(search_config))
+            place = SearchPlace(root / "searches" / run.run_id, storage)
+            click.echo(f"searching: {search_config.trials} trials of at most {config.trial.train.epochs} epochs …")
+            try:
+                study = search(prepared, search_config, objective_of(prepared, baseline), run, place, bool(resume))
+            except SearchInterrupted:
+                click.echo(f"interrupted; go on with: {again}")
+                raise
+        log_search(run, study)
+        rungs = search_config.asha.rungs(config.trial.train.epochs)
+        return _finish(project, run, prepared, baseline, best_trial(run, prepared), policy, study, rungs)
+
+
+def _plan(project: Path, config: "ProjectConfig", search_config: "SearchConfig") -> dict[str, Any]:
+    from wertune.plan import as_text, make_plan
+
+    plan = make_plan(project, config, search_config)
+    click.echo(as_text(plan))
+    return plan.to_json()
+
+
+def _advise(prepared: Any) -> None:
+    """A word where 8 bits save next to nothing on this base; the search goes on as it was asked for."""
+    import torch
+
+    from wertune.footprint import quantization_advice
+    from wertune.model import product_dtype
+
+    dtype = product_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    advice = quantization_advice(prepared.base.path, prepared.project.trial.quantization, dtype)
+    if advice:
+        click.echo(advice)
+
+
+def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_trial: str) -> "SearchConfig":
+    import yaml
+
+    from wertune.config import load_yaml, with_overrides
+    from wertune.search_space import SearchConfig, check_space
+
+    path = project / "search.yaml"
+    given = {"trials": trials, "gpus_per_trial": gpus_per_trial}
+    values = {key: yaml.safe_load(text) for key, text in given.items() if text}
+    config = with_overrides(load_yaml(path, SearchConfig), values, "command line")
+    check_space(config, trial, str(path))
+    return config
+
+
+def _policy(name: str) -> "Policy":
+    """The project's policy, read before anything is trained: nothing is worse than a night without a verdict."""
+    from wergate.policy import load_policy
+
+    return load_policy(Path("registry/policies") / f"{name}.yaml")
+
+
+def _finish(
+    project: Path,
+    run: Any,
+    prepared: Any,
+    baseline: Any,
+    best: Any,
+    policy: "Policy",
+    study: Any = None,
+    rungs: Sequence[int] = (),
+) -> dict[str, Any]:
+    """Final evaluation, registration, the gates' verdict, and the table that is printed at the end."""
+    from wertune.credentials import how_to_look
+    from wertune.experiment import describe, final_evaluation, log_figures, register
+
+    click.echo(f"best: {best.name}; evaluating it on test and retention …")
+    comparisons = final_evaluation(run, prepared, baseline, best)
+    log_figures(run, prepared, comparisons, study, rungs)
+    version = register(run, prepared, best, comparisons)
+    name = prepared.project.name
+    click.echo(f"registered as models:/{name}/{version}; evaluating it as it serves, for the gates of Staging …")
+    stage, verdict = _to_staging(project, name, version, policy)
+    click.echo("\n" + describe(run, prepared, comparisons, best, version, stage) + "\n")
+    click.echo(f"models:/{name}/{version}, stage {stage}: {verdict}")
+    click.echo(f"look at it: {how_to_look(run.tracking_uri)}")
+    return {
+        "model": name,
+        "version": version,
+        "stage": stage,
+        "verdict": verdict,
+        "run_id": run.run_id,
+        "tracking_uri": run.tracking_uri,
+        "best_trial": best.name,
+        "best_trial_run_id": best.run.run_id,
+        "best_config": best.config.model_dump(mode="json"),
+        "scores": {
+            split: {"base": c.before.summary(), "adapter": c.after.summary()} for split, c in comparisons.items()
+        },
+    }
+
+
+def _to_staging(project: Path, name: str, version: str, policy: "Policy") -> tuple[str, str]:
+    """Moves the version to Staging if every gate passes; a refusal is a result, and the search was not in vain."""
+    from wergate.errors import Refused
+    from wergate.open import evaluate_in_a_clean_process, open_desk
+    from wergate.promote import promote
+
+    try:
+        outcome = promote(open_desk(name, click.echo), version, "Staging", policy, evaluate_in_a_clean_process(project))
+    except Refused as refused:
+        click.echo("\n" + refused.table)
+        return "None", str(refused)
+    return "Staging", outcome.text

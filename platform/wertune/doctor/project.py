@@ -1,0 +1,111 @@
+"""Checks of a project: its base model, the memory of a trial, its checkout, and the voices that speak for it."""
+
+import subprocess
+from pathlib import Path
+
+from wertune.config import ProjectConfig, load_yaml
+from wertune.doctor import Check, Finding, Site, fail, ok, warn
+from wertune.errors import BaseModelError, ConfigError, SynthesisError
+from wertune.machine import free_memory_mb
+
+# A worker with torch, transformers and Ray, and a step of training on tiny or base: measured, rounded up.
+PROCESS_MB, STEP_MB = 1000.0, 700.0
+GIT_S = 30
+
+
+def base_model(site: Site) -> Finding:
+    """Its weights are found, read and, where the project names a digest, trusted."""
+    from wertune.weights import resolve_base_model
+
+    try:
+        source = _project(site).base_model
+        base = resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
+    except (ConfigError, BaseModelError) as error:
+        problem, _, remedy = str(error).rpartition("; ")
+        return fail("base model", problem or remedy, remedy)
+    return ok("base model", f"{base.spec}, {base.digest[:15]}…")
+
+
+def memory(site: Site) -> Finding:
+    """What is free, beside what one trial takes at least; `tune --dry-run` measures it."""
+    free_mb = free_memory_mb()
+    if free_mb is None:
+        return warn("memory", "this system does not say what is free", "watch the first trial")
+    needed_mb = PROCESS_MB + STEP_MB + _weights_mb(site)
+    found = f"{free_mb / 1024:.1f} GB free, a trial takes about {needed_mb / 1024:.1f} GB"
+    if free_mb < needed_mb:
+        return fail("memory", found, "close other programs, take a smaller base, or train.gradient_checkpointing: true")
+    return ok("memory", found)
+
+
+def _weights_mb(site: Site) -> float:
+    """0 where the base is not found: another check says so."""
+    import torch
+
+    from wertune.footprint import footprint
+    from wertune.model import product_dtype
+    from wertune.weights import resolve_base_model
+
+    try:
+        project = _project(site)
+        source = project.base_model
+        base = resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
+    except (ConfigError, BaseModelError):
+        return 0.0
+    sizes = footprint(base.path, product_dtype(torch.device("cpu")))
+    return sizes.plain_mb if project.trial.quantization == "none" else sizes.int8_mb
+
+
+def checkout(site: Site) -> Finding:
+    """The provenance gate asks for the commit that a version was trained at."""
+    try:
+        commit = _git(site.project, "rev-parse", "--short", "HEAD")
+        changed = _git(site.project, "status", "--porcelain")
+    except (OSError, subprocess.SubprocessError):
+        remedy = "keep project and code in git: `git init`, and commit before a search"
+        return warn("git", "no commit here; the provenance gate will refuse what is trained", remedy)
+    if changed:
+        files = len(changed.splitlines())
+        found = f"{commit}, and {files} changed or new files that the commit does not hold"
+        return warn("git", found, "commit them first, so that the commit that is logged can be trained again")
+    return ok("git", f"{commit}, clean")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=GIT_S).stdout.strip()
+
+
+def voices(site: Site) -> Finding:
+    """One word by each engine that synthesis.yaml names."""
+    from wertune.synthesis_config import SynthesisConfig
+    from wertune.voices import ENGINES
+
+    path = site.project / "synthesis.yaml"
+    if not path.exists():
+        return ok("speech engines", "not needed: the project has no synthesis.yaml")
+    config = load_yaml(path, SynthesisConfig)
+    first = {voice.engine: voice.name for voice in reversed(config.voices)}
+    problems = []
+    for engine, name in sorted(first.items()):
+        try:
+            ENGINES[engine].speak("Hello.", name, 1.0)
+        except SynthesisError as error:
+            problems.append(str(error))
+    if problems:
+        found = "; ".join(problem.rpartition("; ")[0] or problem for problem in problems)
+        remedy = "; ".join(problem.rpartition("; ")[2] for problem in problems)
+        return warn("speech engines", found, f"only `synthesize` needs them: {remedy}")
+    return ok("speech engines", ", ".join(sorted(first)))
+
+
+def _project(site: Site) -> ProjectConfig:
+    return load_yaml(site.project / "project.yaml", ProjectConfig)
+
+
+CHECKS: dict[str, Check] = {
+    "base model": base_model,
+    "memory": memory,
+    "git": checkout,
+    "speech engines": voices,
+}

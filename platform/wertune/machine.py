@@ -1,0 +1,46 @@
+"""What this machine has free: cores, memory, disk. A container's limits count where they are less."""
+
+import os
+import shutil
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def cores() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory_mb() -> float | None:
+    """What new processes can have before the system swaps or kills; None where it does not say."""
+    known = [size for size in (_available_mb(), _left_by_container_mb()) if size is not None]
+    return min(known, default=None)
+
+
+def _available_mb() -> float | None:
+    try:
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) / 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _left_by_container_mb() -> float | None:
+    """Of cgroup v2's limit; None without one."""
+    try:
+        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return None if limit == "max" else (int(limit) - int(used)) / 2**20
+    except (OSError, ValueError):
+        return None
+
+
+def free_disk_mb(folder: Path) -> float:
+    """Where `folder` lies or will lie."""
+    return shutil.disk_usage(existing(folder)).free / 2**20
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or its nearest parent that there is."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())

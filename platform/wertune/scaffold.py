@@ -1,0 +1,110 @@
+"""A new project: its folder, with every value that may be set and what it means, and the gates of its adapters."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wertune.config import ProjectConfig, parse
+from wertune.errors import ConfigError
+from wertune.scaffold_texts import EXAMPLE_ROW, LEXICON, POLICY, PROJECT, README, SEARCH, SPACE
+from wertune.schemas import FOLDER, reference, write_schemas
+from wertune.search_space import SearchConfig
+from wertune.text import Lexicon, Term
+from wertune.yaml_page import flow, yaml_page
+
+NEEDED = ("train", "validation", "test")
+SPLITS = (*NEEDED, "replay", "retention_validation", "retention_test")
+POLICIES = Path("registry/policies")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person says of a new project; `terms` are (written, spoken)."""
+
+    folder: Path
+    name: str
+    language: str
+    base_model: str
+    terms: Sequence[tuple[str, str]] = ()
+    manifests: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def policy(self) -> Path:
+        return POLICIES / f"{self.name}.yaml"
+
+
+def make_project(wanted: Wanted) -> list[Path]:
+    """Writes the project, its policy and, where there are none, the schemas; returns the files.
+
+    Raises ConfigError before anything is written: a value that breaks its rule, or a file that stands there already.
+    """
+    _check(wanted)
+    files = {wanted.folder / name: text for name, text in _project_files(wanted).items()}
+    files[wanted.policy] = _policy(wanted)
+    for path in files:
+        if path.exists():
+            raise ConfigError(f"{path} exists already; choose another name or folder, or remove it first")
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    made = [] if FOLDER.exists() else write_schemas(FOLDER)
+    return [*files, *made]
+
+
+def _check(wanted: Wanted) -> None:
+    if wanted.language != "en" and wanted.base_model.endswith(".en"):
+        remedy = "take one of many languages, such as packaged:whisper-base or openai/whisper-small"
+        raise ConfigError(f"language is {wanted.language}, but {wanted.base_model} knows English only; {remedy}")
+    unknown = sorted(set(wanted.manifests) - set(SPLITS))
+    if unknown:
+        raise ConfigError(f"--manifest names {unknown[0]!r}, but a split is one of {', '.join(SPLITS)}")
+
+
+def project_config(wanted: Wanted) -> ProjectConfig:
+    """The model's defaults, and what was said."""
+    data = {split: f"manifests/{split}.jsonl" for split in NEEDED}
+    for split, path in wanted.manifests.items():
+        data[split] = Path(os.path.relpath(path.absolute(), wanted.folder.absolute())).as_posix()
+    values = {
+        "name": wanted.name,
+        "language": wanted.language,
+        "base_model": wanted.base_model,
+        "lexicon": "lexicon.yaml",
+        "data": data,
+    }
+    return parse(ProjectConfig, values, "init")
+
+
+def _project_files(wanted: Wanted) -> dict[str, str]:
+    folder = wanted.folder
+    project = PROJECT + yaml_page(project_config(wanted))
+    search = SearchConfig.model_validate({"space": SPACE})
+    terms = parse(Lexicon, {"terms": [{"term": t, "spoken": s} for t, s in wanted.terms]}, "--term").terms
+    return {
+        "project.yaml": reference(folder / "project.yaml", "project") + project,
+        "search.yaml": reference(folder / "search.yaml", "search") + SEARCH + _search_page(search),
+        "lexicon.yaml": reference(folder / "lexicon.yaml", "lexicon") + LEXICON + _terms(terms),
+        "manifests/example.jsonl": json.dumps(EXAMPLE_ROW, ensure_ascii=False) + "\n",
+        "README.md": README.format(name=wanted.name, folder=folder.as_posix(), policy=wanted.policy.as_posix()),
+    }
+
+
+def _search_page(search: SearchConfig) -> str:
+    space = "\n".join(f"{key}: {flow(SPACE[key])}" for key in search.space)
+    return yaml_page(search, {"space": space})
+
+
+def _terms(terms: Sequence[Term]) -> str:
+    if not terms:
+        return "terms: []\n"
+    return "terms:\n" + "".join(f"  - {flow(term.model_dump())}\n" for term in terms)
+
+
+def _policy(wanted: Wanted) -> str:
+    """Gates whose set or terms the project does not have are there as comments."""
+    text = POLICY
+    for marker, there in (("forgetting", "retention_test" in wanted.manifests), ("term", bool(wanted.terms))):
+        text = text.replace(f"  @{marker} ", "  " if there else "  # ")
+    return reference(wanted.policy, "policy") + text.replace("@name", wanted.name)

@@ -1,0 +1,60 @@
+"""JSON Schemas of the YAML files, for editors: they complete keys and mark faults while one types."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from wertune.config import ProjectConfig
+from wertune.search_space import SearchConfig
+from wertune.synthesis_config import SynthesisConfig
+from wertune.text import Lexicon
+
+FOLDER = Path("schemas")
+STRING = {"type": "string", "minLength": 1}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Each by its name: project, search, lexicon, synthesis, policy."""
+    from wergate.policy import Policy
+
+    models: dict[str, type[BaseModel]] = {
+        "project": ProjectConfig,
+        "search": SearchConfig,
+        "lexicon": Lexicon,
+        "synthesis": SynthesisConfig,
+        "policy": Policy,
+    }
+    found = {name: model.model_json_schema() for name, model in models.items()}
+    project = found["project"]
+    _also_string(project["properties"], "base_model", "short for its source")
+    _also_string(project["$defs"]["LoraConfig"]["properties"], "target_modules", "such as q_proj,v_proj")
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {name: dialect | schema for name, schema in found.items()}
+
+
+def _also_string(properties: dict[str, Any], key: str, meaning: str) -> None:
+    """What a validator of the model makes of a string, which pydantic cannot know."""
+    kept = {name: properties[key].pop(name) for name in ("default", "description", "title") if name in properties[key]}
+    properties[key] = {"anyOf": [properties[key], STRING | {"description": meaning}]} | kept
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Writes NAME.json for each, and returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, schema in schemas().items():
+        (folder / f"{name}.json").write_text(as_text(schema), encoding="utf-8")
+    return sorted(folder / f"{name}.json" for name in schemas())
+
+
+def as_text(schema: dict[str, Any]) -> str:
+    """As it stands in its file."""
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def reference(file: Path, name: str, folder: Path = FOLDER) -> str:
+    """The first line of a YAML `file` that tells an editor's language server which schema is the file's."""
+    path = Path(os.path.relpath((folder / f"{name}.json").absolute(), file.absolute().parent))
+    return f"# yaml-language-server: $schema={path.as_posix()}\n"

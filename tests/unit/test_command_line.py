@@ -1,0 +1,203 @@
+"""The command line: what --help costs and says, JSON for programs, and the exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from wertune import __main__ as wertune_line
+from wertune import command_line
+from wertune.__main__ import COMMANDS
+from wertune.errors import ManifestError, WertuneError
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"torch", "ray", "mlflow", "transformers", "pandas", "numpy", "pydantic", "yaml", "optuna", "rich"}
+HELP = """import sys, runpy; sys.argv = {argv}
+try: runpy.run_module({tool!r}, run_name='__main__')
+except SystemExit: pass"""
+
+Shell = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """`shell(*arguments)`: `wertune` in this process; exit status, standard output, standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["wertune", *arguments])
+        monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+        status = 0
+        try:
+            wertune_line.main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, tiny_whisper_folder: Path, write_noise: Callable[..., Path], write_manifest: Callable[..., Path]
+) -> Path:
+    """A project of three clips of noise."""
+    for number, split in enumerate(("train", "validation", "test")):
+        write_noise(tmp_path / f"{split}.wav", seed=number)
+        row = {"audio_filepath": f"{split}.wav", "text": f"sentence {split}", "speaker": split}
+        write_manifest(tmp_path / f"{split}.jsonl", [row])
+    data = "".join(f"  {split}: {split}.jsonl\n" for split in ("train", "validation", "test"))
+    text = f"name: small\nbase_model: {tiny_whisper_folder}\ndata:\n{data}"
+    (tmp_path / "project.yaml").write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("tool", ["wertune", "wergate"])
+def test_help_imports_nothing_that_takes_long(tool: str) -> None:
+    """Of the group and of each command, in one process: a later --help could not undo an earlier import."""
+    names = COMMANDS if tool == "wertune" else ("promote", "approve", "rollback", "history", "check")
+    calls = [HELP.format(argv=[tool, *name, "--help"], tool=tool) for name in ([], *([name] for name in names))]
+    program = "\n".join([*calls, f"import sys; print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.count("Usage: ") == len(names) + 1
+    assert done.stdout.count("Exit status: 0 ") == len(names) + 1
+    assert done.stderr == "[]\n"
+
+
+def test_help_tells_where_versions_are_moved(shell: Shell) -> None:
+    status, out, err = shell("--help")
+    assert (status, err) == (0, "")
+    assert "`wergate promote | approve | rollback | history | check`" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "reason"),
+    [
+        (["validate", "--project", "nowhere"], 1, "nowhere/project.yaml does not exist"),
+        (["evaluate"], 1, "give one of --model-uri and --base"),
+        (["train", "--set", "lora.r"], 1, "--set is 'lora.r', but must be KEY=VALUE"),
+        (["no-such-command"], 2, "No such command 'no-such-command'"),
+        (["validate", "--no-such-option"], 2, "no such option"),
+        (["evaluate", "--engine", "abacus"], 2, "'abacus' is not one of"),
+    ],
+)
+def test_a_mistake_is_one_line_and_a_status(shell: Shell, arguments: list[str], status: int, reason: str) -> None:
+    ended, out, err = shell(*arguments)
+    assert (ended, out) == (status, "")
+    assert err.startswith("wertune: ")
+    assert reason.lower() in err.lower()
+    assert len(err.splitlines()) == 1
+
+
+def test_validate_answers_a_program(shell: Shell, project: Path) -> None:
+    status, out, err = shell("validate", "--project", str(project), "--json")
+    assert status == 0
+    assert json.loads(out)["splits"]["train"] == {"clips": 1, "minutes": pytest.approx(1 / 60, abs=0.01)}
+    assert json.loads(out)["base_model"]["digest"].startswith("sha256:")
+    assert err.startswith("train: 1 clips, 0.0 minutes\n")
+    status, out, err = shell("validate", "--project", str(project))
+    assert (status, err) == (0, "")
+    assert out.startswith("train: 1 clips, 0.0 minutes\n")
+
+
+def test_a_refusal_is_a_document_too(shell: Shell, project: Path) -> None:
+    (project / "train.wav").unlink()
+    status, out, err = shell("validate", "--project", str(project), "--json")
+    assert status == 1
+    assert "train.jsonl:1: audio_filepath is train.wav" in json.loads(out)["error"]
+    assert err.startswith("wertune: ")
+
+
+def test_evaluate_writes_the_scores_where_it_is_told(shell: Shell, project: Path) -> None:
+    arguments = ["evaluate", "--project", str(project), "--base", str(json.loads(_base(project)))]
+    status, out, err = shell(*arguments, "--json", str(project / "scores.json"))
+    assert (status, err) == (0, "")
+    assert "wer: " in out
+    written = json.loads((project / "scores.json").read_text())
+    assert len(written["utterances"]) == 1
+    status, out, err = shell(*arguments, "--json")
+    assert json.loads(out) == written
+    assert "wer: " in err
+    status, out, err = shell(*arguments, "--json", "")  # as `mlflow run` passes it on
+    assert (status, err) == (0, "")
+    assert "utterances" not in out
+
+
+def _base(project: Path) -> str:
+    line = next(line for line in (project / "project.yaml").read_text().splitlines() if line.startswith("base_model"))
+    return json.dumps(line.partition(": ")[2])
+
+
+def test_what_libraries_print_stays_out_of_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> dict[str, Any]:
+        print("View run at http://…")
+        click.echo("trained")
+        return {"wer": 0.5, "text": "ü"}
+
+    command_line.answering(command, as_json=True)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"wer": 0.5, "text": "ü"}
+    assert captured.err == "View run at http://…\ntrained\n"
+    command_line.answering(command, as_json=False)
+    assert capsys.readouterr().out == "View run at http://…\ntrained\n"
+
+
+def test_a_fault_of_the_program_is_no_document(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        command_line.answering(command, as_json=True)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "text"),
+    [
+        (ManifestError("a.jsonl:1: text is empty"), 1, "tool: a.jsonl:1: text is empty\n"),
+        (WertuneError("no"), 1, "tool: no\n"),
+        (click.UsageError("--to is missing"), 2, "tool: --to is missing\n"),
+        (KeyboardInterrupt(), 130, "\n"),  # behind the ^C that the terminal shows
+        (click.Abort(), 130, ""),
+    ],
+)
+def test_each_end_has_its_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: BaseException, status: int, text: str
+) -> None:
+    @click.group(cls=command_line.Tool)
+    def tool() -> None: ...
+
+    @tool.command()
+    def work() -> None:
+        raise raised
+
+    monkeypatch.setattr(sys, "argv", ["tool", "work"])
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        command_line.run_tool(tool, "tool")
+    assert ended.value.code == status
+    assert capsys.readouterr() == ("", text)
+
+
+def test_an_interrupted_process_ends_with_130(tmp_path: Path) -> None:
+    program = (
+        "import sys, click\nfrom wertune.command_line import Tool, run_tool\n"
+        "@click.group(cls=Tool)\ndef tool(): pass\n"
+        "@tool.command()\ndef work():\n    print('working', flush=True)\n    import time; time.sleep(60)\n"
+        "sys.argv = ['tool', 'work']\nrun_tool(tool, 'tool')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == command_line.EXIT_INTERRUPTED
+    process.stdout.close()

@@ -1,0 +1,163 @@
+"""The plan of a search: measured on a real model, added up as it says, and nothing of it is logged."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from wertune import __main__ as command_line
+from wertune import plan as module
+from wertune.config import ProjectConfig
+from wertune.errors import ConfigError
+from wertune.halving import Range
+from wertune.plan import Machine, Plan, as_text, make_plan
+from wertune.prepare import load_project, prepare
+from wertune.probe import Probe, probe
+from wertune.search_space import SearchConfig
+
+SPACE = {"lora.r": {"choices": [2, 4]}}
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path,
+    tiny_whisper_folder: Path,
+    write_noise: Callable[..., Path],
+    write_manifest: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """Six clips to train on, two to compare by, one to judge by; a cache of its own."""
+    monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for split, count in (("train", 6), ("validation", 2), ("test", 1)):
+        rows = []
+        for number in range(count):
+            audio = write_noise(tmp_path / f"{split}{number}.wav", 0.5 + number / 10, seed=hash((split, number)) % 1000)
+            rows.append({"audio_filepath": audio.name, "text": f"{split} number {number}", "speaker": split})
+        write_manifest(tmp_path / f"{split}.jsonl", rows)
+    trial = {
+        "quantization": "none",
+        "train": {"epochs": 4, "batch_size": 2, "nonspeech_ratio": 0.5},
+        "lora": {"r": 4},
+        "decode": {"num_beams": 2},
+    }
+    data = {split: f"{split}.jsonl" for split in ("train", "validation", "test")}
+    values = {"name": "small", "base_model": str(tiny_whisper_folder), "data": data, "trial": trial}
+    (tmp_path / "project.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump({"trials": 3, "space": SPACE}))
+    return tmp_path
+
+
+def test_the_probe_measures_and_keeps_nothing(project: Path) -> None:
+    prepared = prepare(project, load_project(project))
+    before = sorted(project.rglob("*"))
+    found = probe(prepared, threads=1)
+    assert min(found.train_clip_s, found.features_clip_s, found.evaluation_clip_s, found.baseline_clip_s) > 0
+    assert 0 < found.share_of_cores <= 1
+    assert found.memory_mb > 50
+    # Two layers of encoder and decoder, with attention to both: q and v of width 32 at rank 4, in 32 bits.
+    assert found.adapter_mb == pytest.approx(2 * (2 + 4) * 2 * 32 * 4 * 4 / 2**20)
+    assert sorted(project.rglob("*")) == before
+    with prepared.resident_whisper("none") as whisper:
+        assert not [name for name, _ in whisper.bare.named_parameters() if "lora" in name]
+
+
+def _fixed(**values: Any) -> Probe:
+    found = Probe(
+        train_clip_s=0.1,
+        features_clip_s=0.01,
+        evaluation_clip_s=0.5,
+        final_clip_s=1.0,
+        baseline_clip_s=2.0,
+        memory_mb=1000,
+        adapter_mb=2.0,
+        mel_bins=80,
+        share_of_cores=1.0,
+    )
+    return replace(found, **values)
+
+
+@pytest.fixture
+def planned(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
+    """`planned(search, **measured)`: the plan on two cores of what is measured as given."""
+
+    def make(search: dict[str, Any] | None = None, **measured: Any) -> Plan:
+        monkeypatch.setattr(module, "probe", lambda *_: _fixed(**measured))
+        monkeypatch.setattr(module, "cores", lambda: 2)
+        monkeypatch.setattr(module, "free_memory_mb", lambda: 4400.0)
+        monkeypatch.setattr(module, "free_disk_mb", lambda _: 1000.0)
+        return make_plan(project, load_project(project), SearchConfig.model_validate({"space": SPACE} | (search or {})))
+
+    return make
+
+
+def test_it_adds_up(planned: Callable[..., Plan]) -> None:
+    plan = planned({"trials": 1})
+    assert plan.machine == Machine(cores=2, gpus=0, products="float32", trials_at_once=1)
+    assert plan.clips_per_epoch == 9  # six of the domain, and half as many without words
+    assert plan.epoch_s == pytest.approx(9 * 0.1 + 2 * 0.5)
+    assert plan.all_epochs == Range(4, 4, 4)
+    assert plan.features_s == pytest.approx(6 * 4 * 0.01)  # each clip in four variants
+    assert plan.search_s.low == pytest.approx(4 * plan.epoch_s)
+    assert plan.search_s.high == pytest.approx(4 * plan.epoch_s + plan.features_s)
+    baseline_s, final_s = 3 * 2.0, 2 * 1 * 1.0
+    assert plan.total_s.high > plan.search_s.high + baseline_s + final_s + module.START_UP_S
+    assert plan.adapters_mb == 4.0
+    assert plan.memory_free_mb == 4000
+    # 0.5 s of context and a margin of 32 positions are 64 positions, 128 frames; of the baseline 3000.
+    assert plan.cache_mb > 3 * 3000 * 80 * 4 / 2**20
+
+
+def test_trials_side_by_side_take_less_time(planned: Callable[..., Plan]) -> None:
+    alone, both = planned({"trials": 6, "max_concurrent": 1}), planned({"trials": 6})
+    assert (alone.machine.trials_at_once, both.machine.trials_at_once) == (1, 2)
+    assert both.search_s.mean < 0.8 * alone.search_s.mean
+    assert planned({"trials": 6, "cpus_per_trial": 2}).machine.trials_at_once == 1
+
+
+def test_what_does_not_fit_is_told(planned: Callable[..., Plan]) -> None:
+    text = as_text(planned({"trials": 3}))
+    assert "!" not in text
+    assert "3 trials of at most 4 epochs" in text
+    assert "compares trials after epochs 1, 3" in text
+    assert "1000 MB a trial, 2 at once; free: 3.9 GB" in text
+    assert "! memory: 4.9 GB wanted, 3.9 GB free" in as_text(planned({"trials": 3}, memory_mb=2500))
+    assert "! disk: 2.0 GB wanted" in as_text(planned({"trials": 3}, adapter_mb=500.0))
+    busy = as_text(planned({"trials": 3}, share_of_cores=0.25))
+    assert "! busy: other programs left the probe 25 % of its cores" in busy
+
+
+def test_the_advice_on_8_bits_is_part_of_it(project: Path, planned: Callable[..., Plan]) -> None:
+    assert planned().advice is None
+    text = (project / "project.yaml").read_text().replace("quantization: none", "quantization: int8")
+    (project / "project.yaml").write_text(text)
+    assert "quantization=none" in (planned().advice or "")
+
+
+def test_gpus_that_are_not_there(planned: Callable[..., Plan]) -> None:
+    with pytest.raises(ConfigError, match="gpus_per_trial is 1, but this machine has 0 GPUs"):
+        planned({"gpus_per_trial": 1})
+
+
+def test_tune_dry_run_logs_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole of it on the tiny model, as people type it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    arguments = ["tune", "--project", str(project), "--trials", "2", "--epochs", "3", "--dry-run", "--json"]
+    monkeypatch.setattr(sys, "argv", ["wertune", *arguments])
+    command_line.main()
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert (document["trials"], document["epochs"]) == (2, 3)
+    assert document["search_s"]["low"] <= document["search_s"]["mean"] <= document["search_s"]["high"]
+    assert "2 trials of at most 3 epochs" in captured.err
+    assert not (project / "mlflow.db").exists()
+    assert not (project / ".wertune").exists()
+    assert isinstance(load_project(project), ProjectConfig)

@@ -1,0 +1,203 @@
+"""Progress in lines and as a table: what it shows, what is left, and which of the two it is."""
+
+from collections.abc import Callable
+from io import StringIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from wertune.progress import LiveTable, PlainProgress, clock, progress_for
+
+POINT = {"train.learning_rate": 8.1234e-4, "lora.r": 16}
+
+
+class Clock:
+    """Time that passes when told."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def table(time: Clock) -> Callable[..., LiveTable]:
+    """`table(trials, epochs, expected, width, height)`: on a terminal of a recording console."""
+
+    def make(trials: int = 3, epochs: int = 4, expected: float = 6.0, width: int = 120, height: int = 40) -> LiveTable:
+        console = Console(
+            record=True, force_terminal=True, width=width, height=height, file=StringIO(), _environ={"TERM": "xterm"}
+        )
+        return LiveTable(trials, epochs, expected, console, time)
+
+    return make
+
+
+def _text(table: LiveTable) -> str:
+    table.console.print(table._draw())
+    return table.console.export_text()
+
+
+def _row(text: str, number: int) -> str:
+    return " ".join(next(line for line in text.splitlines() if line.split()[:1] == [f"{number:02d}"]).split())
+
+
+def test_lines_are_those_of_logs(time: Clock) -> None:
+    said: list[str] = []
+    with PlainProgress(said.append, time) as progress:
+        progress.started(0, POINT)
+        time.now += 67
+        progress.epoch(0, 1, 4, 0.12345, 0.031, 14.26, 0.1567)
+        progress.epoch(0, 2, 4, 0.1, None, 14.0, 0.1)
+        progress.ended(0, "completed")
+        progress.ended(1, "failed", "ConfigError: no such layer")
+        progress.say("registered")
+    assert said == [
+        "1:07 trial 01 epoch 1/4: WER 12.35 %, retention 3.10 %, 14.3 clips/s; best objective so far 0.1567",
+        "1:07 trial 01 epoch 2/4: WER 10.00 %, 14.0 clips/s; best objective so far 0.1000",
+        "trial 02 failed: ConfigError: no such layer",
+        "registered",
+    ]
+
+
+def test_a_row_tells_a_trial(table: Callable[..., LiveTable], time: Clock) -> None:
+    live = table()
+    live.started(0, POINT)
+    live.started(1, {"lora.r": 4})
+    time.now += 20
+    live.epoch(0, 1, 4, 0.2, 0.03, 14.2, 0.25)
+    live.epoch(1, 1, 4, 0.1, None, 15.0, 0.1)
+    live.ended(0, "pruned")
+    live.started(2, {})
+    live.ended(2, "failed", "ValueError: of [bold]layers[/bold]")
+    text = _text(live)
+    assert _row(text, 1) == "01 ✂ pruned 1/4 20.00 % 3.00 % 14.2 train.learning_rate=0.00081 lora.r=16"
+    assert _row(text, 2) == "02 ▶ running 1/4 10.00 % 15.0 lora.r=4"
+    assert _row(text, 3) == "03 ✗ failed 0/4 ValueError: of [bold]layers[/bold]"
+    assert "3 of 3 trials: 1 running, 1 pruned, 1 failed; best objective 0.1000 (trial 02)" in text
+    assert "0:20 gone, about " in text
+
+
+def test_long_values_are_cut_and_figures_are_not(table: Callable[..., LiveTable]) -> None:
+    live = table(width=110)
+    live.started(0, {f"augment.frequency_mask_bins_{number}": number for number in range(9)})
+    live.epoch(0, 1, 4, 0.2, 0.03, 14.2, 0.25)
+    assert _row(_text(live), 1).startswith("01 ▶ running 1/4 20.00 % 3.00 % 14.2 augment.frequency_mask_bins_0=0 ")
+    assert _row(_text(live), 1).endswith("…")
+
+
+def test_a_narrow_terminal_leaves_out_the_values(table: Callable[..., LiveTable]) -> None:
+    live = table(width=80)
+    live.started(0, POINT)
+    live.epoch(0, 1, 4, 0.2, 0.03, 14.2, 0.25)
+    text = _text(live)
+    assert "lora.r" not in text
+    assert _row(text, 1) == "01 ▶ running 1/4 20.00 % 3.00 % 14.2"
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_a_low_terminal_keeps_what_matters(table: Callable[..., LiveTable]) -> None:
+    live = table(trials=40, width=80, height=11)
+    for number in range(30):
+        live.started(number, {})
+        live.epoch(number, 1, 4, 0.2, None, 14.0, 0.05 if number == 3 else 0.1)
+        if number < 28:
+            live.ended(number, "pruned")
+    text = _text(live)
+    shown = [line.split()[0] for line in text.splitlines() if "14.0" in line]
+    assert shown == ["04", "27", "28", "29", "30"]
+    assert "25 more that ended" in text
+    assert "30 of 40 trials" in text
+
+
+def test_what_is_left_is_told_from_the_first_epoch_on(table: Callable[..., LiveTable], time: Clock) -> None:
+    live = table(trials=2, epochs=4, expected=6.0)
+    assert live.left_s() is None
+    live.started(0, {})
+    time.now += 10
+    live.epoch(0, 1, 4, 0.2, None, 14.0, 0.2)
+    assert live.left_s() == pytest.approx((2 + 3) * 10)  # two more of this one, three of the other
+    live.ended(0, "pruned")
+    live.started(1, {})
+    assert live.left_s() == pytest.approx(2 * 10)  # what ended counts as much as the plan: (3 + 1) / 2
+    for epoch in (1, 2, 3, 4):
+        time.now += 10
+        live.epoch(1, epoch, 4, 0.2, None, 14.0, 0.2)
+    assert live.left_s() == 0
+    live.ended(1, "completed")
+    assert live.left_s() == 0
+
+
+def test_a_resumed_trial_does_not_count_what_another_process_did(table: Callable[..., LiveTable], time: Clock) -> None:
+    live = table(trials=1, epochs=4, expected=4.0)
+    live.started(0, {})
+    time.now += 10
+    live.epoch(0, 3, 4, 0.2, None, 14.0, 0.2)
+    assert live.left_s() == pytest.approx(10)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["epoch", "pruned", "failed", "completed"]))))
+def test_nothing_that_trials_do_breaks_it(events: list[tuple[int, str]]) -> None:
+    live = LiveTable(5, 4, 9.0, Console(force_terminal=True, width=100, height=8, file=StringIO()), Clock())
+    epochs = dict.fromkeys(range(5), 0)
+    for number, event in events:
+        live.started(number, POINT)
+        if event == "epoch":
+            epochs[number] = min(4, epochs[number] + 1)
+            live.epoch(number, epochs[number], 4, 0.1, None, 1.0, 0.1)
+        else:
+            live.ended(number, event)
+        left = live.left_s()
+        assert left is None or left >= 0
+        live.console.print(live._draw())
+
+
+def test_it_is_drawn_in_place_and_the_last_one_stays(table: Callable[..., LiveTable]) -> None:
+    live = table()
+    with live:
+        live.started(0, POINT)
+        live.say("checking [data]")
+    text = live.console.export_text()
+    assert "checking [data]" in text
+    assert "■ interrupted" in text
+
+
+class Stream(StringIO):
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    return monkeypatch
+
+
+def test_a_table_is_for_terminals_only(environment: pytest.MonkeyPatch) -> None:
+    def kind(terminal: bool) -> type:
+        return type(progress_for(print, 3, 4, 6.0, Stream(terminal)))
+
+    assert kind(terminal=True) is LiveTable
+    assert kind(terminal=False) is PlainProgress
+    environment.setenv("CI", "true")
+    assert kind(terminal=True) is PlainProgress
+    environment.delenv("CI")
+    environment.setenv("TERM", "dumb")
+    assert kind(terminal=True) is PlainProgress
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (67.9, "1:07"), (3599, "59:59"), (3661, "1:01:01")])
+def test_clocks(seconds: float, text: str) -> None:
+    assert clock(seconds) == text

@@ -1,0 +1,238 @@
+"""A new project is one that the commands take, every value in it is the default, and editors know its schema."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from wergate.policy import Policy, load_policy
+from wertune import __main__ as command_line
+from wertune.config import Draw, ProjectConfig, flatten, load_yaml
+from wertune.errors import ConfigError
+from wertune.prepare import load_project, prepare
+from wertune.scaffold import SPLITS, Wanted, make_project
+from wertune.schemas import FOLDER, as_text, schemas
+from wertune.search_space import SearchConfig, check_space
+from wertune.synthesis_config import SynthesisConfig
+from wertune.text import Lexicon
+from wertune.yaml_page import meaning, yaml_page
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = [
+    ("projects/sg_gov/project.yaml", "project"),
+    ("projects/sg_gov/search.yaml", "search"),
+    ("projects/sg_gov/lexicon.yaml", "lexicon"),
+    ("projects/sg_gov/synthesis.yaml", "synthesis"),
+    ("registry/policies/sg_gov.yaml", "policy"),
+    ("registry/examples/other_domain/project.yaml", "project"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    return Path("projects/my-domain")
+
+
+def _wanted(folder: Path, **values: Any) -> Wanted:
+    return Wanted(**({"folder": folder, "name": "my-domain", "language": "en", "base_model": "some/base"} | values))
+
+
+def _init(*arguments: str) -> int:
+    sys.argv = ["wertune", "init", *arguments]
+    try:
+        command_line.main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.fixture(autouse=True)
+def own_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [])
+
+
+def test_every_value_is_written_and_is_the_default(folder: Path) -> None:
+    make_project(_wanted(folder))
+    data = {split: Path(f"manifests/{split}.jsonl") for split in ("train", "validation", "test")}
+    plain = ProjectConfig(name="my-domain", base_model={"source": "some/base"}, lexicon="lexicon.yaml", data=data)  # type: ignore[arg-type]
+    assert load_project(folder) == plain
+    written = yaml.safe_load((folder / "project.yaml").read_text())
+    assert flatten(written).keys() == flatten(plain.model_dump()).keys()
+    search = load_yaml(folder / "search.yaml", SearchConfig)
+    assert search == SearchConfig(space=search.space)
+    assert yaml.safe_load((folder / "search.yaml").read_text()).keys() == SearchConfig.model_fields.keys()
+    check_space(search, plain.trial, "search.yaml")
+    policy = load_policy(Path("registry/policies/my-domain.yaml"))
+    assert policy == Policy(staging=policy.staging, production=policy.production)
+
+
+def _sections(config: BaseModel) -> Iterator[BaseModel]:
+    yield config
+    for name in type(config).model_fields:
+        if isinstance(value := getattr(config, name), BaseModel):
+            yield from _sections(value)
+
+
+def test_every_field_says_what_it_means(folder: Path) -> None:
+    make_project(_wanted(folder))
+    pages = {"project.yaml": load_project(folder), "search.yaml": load_yaml(folder / "search.yaml", SearchConfig)}
+    for page, config in pages.items():
+        text = (folder / page).read_text()
+        assert all(len(line) <= 120 for line in text.splitlines())
+        for section in _sections(config):
+            for name, field in type(section).model_fields.items():
+                words = meaning(field, getattr(section, name))
+                assert words, f"{type(section).__name__}.{name} has no description"
+                if not isinstance(section, Draw):
+                    assert words[:40] in text
+
+
+def test_the_choices_stand_in_the_comment(folder: Path) -> None:
+    make_project(_wanted(folder))
+    assert (
+        "# int8 | nf4 | none: how the frozen base is stored\n  quantization: int8\n"
+        in (folder / "project.yaml").read_text()
+    )
+
+
+def test_it_passes_validate_once_there_are_clips(
+    folder: Path, tiny_whisper_folder: Path, write_noise: Callable[..., Path], write_manifest: Callable[..., Path]
+) -> None:
+    make_project(_wanted(folder, base_model=str(tiny_whisper_folder), terms=[("CPF", "see pee eff")]))
+    example = json.loads((folder / "manifests/example.jsonl").read_text())
+    for number, split in enumerate(("train", "validation", "test")):
+        audio = write_noise(folder / "audio" / f"{split}.wav", seed=number)
+        row = {**example, "audio_filepath": f"../audio/{audio.name}", "text": f"CPF {split}", "speaker": split}
+        write_manifest(folder / "manifests" / f"{split}.jsonl", [row])
+    prepared = prepare(folder, load_project(folder))
+    assert [len(prepared.dataset[split]) for split in ("train", "validation", "test")] == [1, 1, 1]
+    assert prepared.lexicon.written == ("CPF",)
+
+
+def test_manifests_are_named_as_the_project_sees_them(folder: Path, tmp_path: Path) -> None:
+    retention = {split: tmp_path / "speech" / f"{split}.jsonl" for split in SPLITS[3:]}
+    make_project(_wanted(folder, manifests={"train": Path("mine/a.jsonl"), **retention}))
+    data = load_project(folder).data
+    assert (folder / data.train).resolve() == tmp_path / "mine" / "a.jsonl"
+    assert data.test == Path("manifests/test.jsonl")
+    assert data.retention_test is not None
+    assert (folder / data.retention_test).resolve() == retention["retention_test"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [
+        ({}, set()),
+        ({"terms": [("CPF", "see pee eff")]}, {"term"}),
+        ({"manifests": {"retention_test": Path("r.jsonl")}}, {"forgetting"}),
+    ],
+)
+def test_gates_are_those_that_the_project_has_data_for(folder: Path, values: dict[str, Any], kinds: set[str]) -> None:
+    make_project(_wanted(folder, **values))
+    policy = load_policy(Path("registry/policies/my-domain.yaml"))
+    for gates in (policy.staging, policy.production):
+        assert {gate.kind for gate in gates} & {"term", "forgetting"} == kinds
+    assert "@" not in Path("registry/policies/my-domain.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"language": "ms", "base_model": "packaged:whisper-tiny.en"}, "knows English only"),
+        ({"manifests": {"tset": Path("a.jsonl")}}, "--manifest names 'tset', but a split is one of train"),
+        ({"name": "my domain"}, "init: name is 'my domain'"),
+        ({"terms": [("CPF", "x"), ("cpf", "y")]}, "terms listed twice: cpf"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_written(folder: Path, values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        make_project(_wanted(folder, **values))
+    assert not list(Path().iterdir())
+
+
+def test_nothing_is_overwritten(folder: Path) -> None:
+    made = make_project(_wanted(folder))
+    assert all(path.is_file() for path in made)
+    (folder / "project.yaml").unlink()
+    (folder / "search.yaml").write_text("mine")
+    with pytest.raises(ConfigError, match=r"search\.yaml exists already"):
+        make_project(_wanted(folder))
+    assert (folder / "search.yaml").read_text() == "mine"
+    assert not (folder / "project.yaml").exists()
+
+
+def test_flags_are_enough_where_nobody_can_be_asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _init("my-domain", "--language", "ms", "--term", "CPF=see pee eff", "--term", "HDB", "--name", "ours") == 0
+    project = load_project(folder)
+    assert (project.name, project.language, project.base_model.source) == ("ours", "ms", "packaged:whisper-base")
+    terms = load_yaml(folder / "lexicon.yaml", Lexicon).terms
+    assert [(term.term, term.spoken) for term in terms] == [("CPF", "see pee eff"), ("HDB", "HDB")]
+    assert "made registry/policies/ours.yaml" in capsys.readouterr().out
+    assert _init("") == 2
+    assert _init("elsewhere/other", "--manifest", "train") == 1
+    assert _init("elsewhere/other") == 0
+    assert load_project(Path("elsewhere/other")).name == "other"
+
+
+def test_a_person_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["my-domain", "en", "packaged:whisper-tiny.en", "CPF=see pee eff", "HDB", ""])
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.prompt", lambda *_, **__: next(answers))
+    assert _init() == 0
+    assert load_project(folder).base_model.source == "packaged:whisper-tiny.en"
+    assert load_yaml(folder / "lexicon.yaml", Lexicon).written == ("CPF", "HDB")
+
+
+def test_a_page_may_be_cut_and_quoted() -> None:
+    config = SynthesisConfig.model_validate(yaml.safe_load((ROOT / "projects/sg_gov/synthesis.yaml").read_text()))
+    assert SynthesisConfig.model_validate(yaml.safe_load(yaml_page(config))) == config
+
+
+def test_the_schemas_are_current() -> None:
+    stored = {file.stem: file.read_text(encoding="utf-8") for file in (ROOT / FOLDER).glob("*.json")}
+    made = {name: as_text(schema) for name, schema in schemas().items()}
+    assert stored == made, "run `wertune schema`"
+
+
+@pytest.mark.parametrize(("file", "name"), DEMO)
+def test_the_demo_names_its_schemas_and_keeps_to_them(file: str, name: str) -> None:
+    path = ROOT / file
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    named = path.parent / first.removeprefix("# yaml-language-server: $schema=")
+    assert named.resolve() == ROOT / FOLDER / f"{name}.json"
+    jsonschema.validate(yaml.safe_load(path.read_text(encoding="utf-8")), json.loads(named.read_text(encoding="utf-8")))
+
+
+def test_a_new_project_names_its_schemas_and_keeps_to_them(folder: Path) -> None:
+    make_project(_wanted(folder, terms=[("CPF", "see pee eff")], manifests={"retention_test": Path("r.jsonl")}))
+    files = {folder / f"{name}.yaml": name for name in ("project", "search", "lexicon")}
+    for path, name in (files | {Path("registry/policies/my-domain.yaml"): "policy"}).items():
+        first, _, rest = path.read_text(encoding="utf-8").partition("\n")
+        named = path.parent / first.removeprefix("# yaml-language-server: $schema=")
+        assert named.resolve() == (FOLDER / f"{name}.json").resolve()
+        jsonschema.validate(yaml.safe_load(rest), json.loads(named.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("project", {"name": "a", "base_model": "b", "data": {"train": "a", "validation": "b"}}),
+        ("project", {"name": "a", "base_model": 3, "data": {"train": "a", "validation": "b", "test": "c"}}),
+        ("search", {"space": {"lora.r": {"choices": []}}}),
+        ("search", {"space": {"lora.r": {"choices": [1]}}, "trails": 3}),
+        ("lexicon", {"terms": [{"term": "CPF"}]}),
+        ("policy", {"staging": [{"kind": "wer", "limit": 2}], "production": []}),
+        ("policy", {"staging": [{"kind": "were", "limit": 0.2}], "production": []}),
+    ],
+)
+def test_a_schema_marks_what_the_models_refuse(name: str, document: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schemas()[name])
