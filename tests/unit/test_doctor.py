@@ -6,13 +6,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import pytest
 import soundfile
 import torch
@@ -30,14 +31,17 @@ SITE = Site(Path("nowhere"))
 
 
 @pytest.fixture
-def site(tmp_path: Path, tiny_whisper_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(tmp_path: Path, tiny_whisper_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A project whose base is there, and no server."""
     monkeypatch.chdir(tmp_path)
+    for variable in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(variable, "")  # a URI's user and password go there, and with this test
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     text = f"name: small\nbase_model: {tiny_whisper_folder}\ndata: {{train: a, validation: b, test: c}}\n"
     (tmp_path / "project.yaml").write_text(text)
-    return Site(tmp_path)
+    yield Site(tmp_path)
+    mlflow.set_tracking_uri(None)
 
 
 def _told(finding: Finding, state: str, found: str, remedy: str) -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from wertune.interactive import TrialHistory, _positions, figures_page
 from wertune.metrics import Clip, score
 from wertune.report import Comparison
-from wertune.search_space import AshaConfig
 from wertune.text import TermFinder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -69,18 +68,6 @@ def test_positions_keep_the_order_of_numbers(values: list[float | None]) -> None
     known = [(value, place) for value, place in zip(values, placed, strict=True) if value is not None]
     assert all(place is not None and 0 <= place <= 1 for _, place in known)
     assert sorted(place for _, place in known) == [place for _, place in sorted(known)]  # type: ignore[type-var]
-
-
-@pytest.mark.parametrize(
-    ("grace", "factor", "epochs"), [(1, 2.0, 8), (1, 3.0, 8), (2, 3.0, 20), (5, 2.0, 4), (1, 1.5, 10), (1, 4.0, 1)]
-)
-def test_rungs_are_those_of_ray_s_scheduler(grace: int, factor: float, epochs: int) -> None:
-    from ray.tune.schedulers.async_hyperband import _Bracket
-
-    bracket = _Bracket(min(grace, epochs), epochs, factor, 0)
-    milestones = sorted(int(milestone) for milestone, _ in bracket._rungs)
-    ours = AshaConfig(grace_epochs=grace, reduction_factor=factor).rungs(epochs)
-    assert ours == [milestone for milestone in milestones if milestone < epochs]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")

@@ -22,7 +22,7 @@ def _scores(text: str) -> Scores:
 
 def _logged() -> set[str]:
     scores = _scores("top up")
-    epoch = EpochResult(1, 0.1, 1.0, 1.0, scores, scores, 0.1, 1.0, 1.0, 1.0)
+    epoch = EpochResult(1, 0.1, 1.0, 1.0, 0.1, 0.1, 0.9, 0.1, 0.1, 1.0, 1.0, 1.0)
     names = set(Comparison(scores, _scores("top up cpf")).metrics("test"))
     names = {name for name in names if not name.startswith("baseline_")}
     return names | set(epoch.metrics()) | set(best_metrics(epoch)) | set(SIZE_METRICS) | set(BEST_METRICS) | SINGLE

@@ -359,7 +359,8 @@ def test_a_written_journal_is_emptied_and_ended_runs_are_forgotten(tmp_path: Pat
         run.end("FINISHED")
     spool.flush(20)
     spool.close()
-    assert (tmp_path / "journal.jsonl").stat().st_size == 0
+    # What was said after it had been emptied may lie in it still.
+    assert (tmp_path / "journal.jsonl").stat().st_size <= wertune.spool.EMPTIED_BYTES
     assert json.loads((tmp_path / "state.json").read_text())["runs"] == {}
     again = Spool(tmp_path, PARENT, server := FakeServer())
     again.open("k", "trial k", {}).end("KILLED")
