@@ -296,10 +296,10 @@ def fail_project_run(reason: str) -> None:
         tell(f"run {run_id} stays open: {refusal}")
 
 
-def create_run(uri: str, experiment: str, artifacts: Path) -> RunRef:
-    """A run in a new experiment of any store, whatever store and run are in use otherwise."""
+def create_run(uri: str, experiment: str, artifacts: Path | None = None) -> RunRef:
+    """A run in a new experiment of any store, whatever store and run are in use otherwise; artifacts where it says."""
     client = MlflowClient(uri)
-    made = client.create_run(client.create_experiment(experiment, artifacts.as_uri()))
+    made = client.create_run(client.create_experiment(experiment, artifacts.as_uri() if artifacts else None))
     return RunRef(uri, made.info.run_id)
 
 

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -15,6 +17,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from tests.integration.processes import wait_for
 from tests.integration.stack import TeamStack, team_stack
+
+from wertune.errors import TrackingError
+from wertune.fleet import Place
+from wertune.proposals import EPOCH, METRIC, NUMBER, Proposals, open_study
+from wertune.search_space import Range, SearchConfig
+from wertune.spool import Spool
+from wertune.tracking import check_artifacts, children, create_run
 
 # What someone runs on a machine of their own: only MLflow's address and their sign-in are known there.
 COLLEAGUE = """
@@ -108,6 +117,27 @@ def test_a_full_store_refuses_an_artifact_and_takes_it_later(
     assert [name for name in stack.store.names() if name.endswith("late.txt")]
 
 
+def test_files_wait_for_the_store_while_metrics_go_on(stack: TeamStack, client: MlflowClient, tmp_path: Path) -> None:
+    parent = create_run(stack.tracking_uri, "files wait")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "weights").write_text("weights")
+    with closing(Spool(tmp_path / "spool", parent)) as spool:
+        run = spool.open("0", "trial 01", {})
+        stack.store.refuse_writes()
+        try:
+            run.artifacts(tmp_path / "adapter", "adapter")
+            run.metrics({"val_wer": 0.1}, 1)
+            wait_for(lambda: [child.data.metrics for child in children(parent)] == [{"val_wer": 0.1}])
+            with pytest.raises(TrackingError, match="nothing is lost"):
+                spool.flush(1.0)
+            with pytest.raises(TrackingError, match="a place that this process can write to"):
+                check_artifacts(parent)
+        finally:
+            stack.store.accept_writes()
+        spool.flush(60.0)
+    assert [name for name in stack.store.names() if name.endswith("adapter/weights")]
+
+
 def test_the_dashboard_shows_the_study(stack: TeamStack, client: MlflowClient) -> None:
     optuna.create_study(study_name="shown", storage=stack.study_storage).enqueue_trial({"lora.r": 8})
     with urllib.request.urlopen(f"{stack.dashboard_uri}/api/studies") as response:
@@ -134,6 +164,23 @@ def test_versions_aliases_and_studies_outlive_a_restart_and_a_crash(
     assert Path(client.download_artifacts(run_id, "report.txt", str(tmp_path))).read_text() == "all passed"
     assert len(optuna.load_study(study_name=run_id, storage=stack.study_storage).trials) == 2
     wait_for(stack.dashboard.answers)  # a connection that was cut costs it one request
+
+
+def test_a_search_waits_for_its_study_while_postgresql_restarts(
+    stack: TeamStack, client: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = SearchConfig(trials=3, space={"train.learning_rate": Range(low=1e-4, high=1e-2, log=True)})
+    study = open_study("waits", stack.study_storage, config, resume=False)
+    proposals = Proposals(study, config, 4, [Place("cpu", {"CPU": 1.0}, 1, {})])
+    proposals.suggest("a")
+    stack.postgres.stop()
+    later = threading.Timer(3.0, stack.postgres.start)
+    later.start()
+    proposals.on_trial_result("a", {METRIC: 0.5, EPOCH: 1})
+    assert proposals.suggest("b")[NUMBER] == 1
+    later.join()
+    assert "the study's database takes nothing" in capsys.readouterr().out
+    assert [trial.intermediate_values for trial in study.get_trials()] == [{1: 0.5}, {}]
 
 
 def test_no_secret_stands_in_a_run_a_process_title_or_a_log(

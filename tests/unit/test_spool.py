@@ -369,6 +369,21 @@ def test_a_written_journal_is_emptied_and_ended_runs_are_forgotten(tmp_path: Pat
     assert [(run.key, run.status) for run in server.runs] == [("k", "KILLED")]
 
 
+def test_a_clock_that_jumps_back_loses_and_reorders_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([9_000, 8_000, 1_000, 1_000, 500])
+    monkeypatch.setattr(wertune.spool, "now_ms", lambda: next(times))
+    spool = Spool(tmp_path, PARENT, server := FakeServer())
+    run = spool.open("a", "trial a", {})
+    for epoch in (1, 2, 3):
+        run.metrics({"val_wer": 1 / epoch}, epoch)
+    run.end("FINISHED")
+    spool.flush(20)
+    spool.close()
+    (written,) = server.runs
+    assert [(metric.step, metric.value) for metric in written.metrics] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert written.status == "FINISHED"
+
+
 def test_a_folder_belongs_to_one_search_and_one_process(tmp_path: Path) -> None:
     spool = Spool(tmp_path, PARENT, FakeServer())
     with pytest.raises(TrackingError, match="another process"):

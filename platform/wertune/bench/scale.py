@@ -55,7 +55,8 @@ def simulate(trials: int, gpus: int, epoch_s: float, curves: Sequence[Sequence[f
     )
     with tempfile.TemporaryDirectory(prefix="wertune-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
-        parent = create_run(tracking or f"sqlite:///{folder / 'mlflow.db'}", "scale", folder / "artifacts")
+        store, place = (tracking, None) if tracking else (f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
+        parent = create_run(store, f"scale {folder.name}", place)
         study = open_study(parent.run_id, f"sqlite:///{folder / 'optuna.db'}", config, resume=False)
         with closing(Spool(folder / "spool", parent)) as spool:
             started = time.perf_counter()
