@@ -107,12 +107,13 @@ def transcribe_samples(
     context: ContextConfig,
     decode: DecodeConfig,
     check: Callable[[], object] = lambda: None,
+    longest_s: float = MAX_SEGMENT_S,
 ) -> list[Transcript]:
-    """What each clip of 16 kHz samples says; what is longer than 30 s is cut at pauses and joined again.
+    """What each clip of 16 kHz samples says; what is longer than `longest_s` is cut at pauses and joined again.
 
     `check` is called before each piece is heard and each batch is written: it may raise what ends the work.
     """
-    pieces = [split_at_pauses(clip) for clip in clips]
+    pieces = [split_at_pauses(clip, longest_s) for clip in clips]
     written = iter(_in_batches(whisper, *_heard(whisper, pieces, context, check), decode, check))
     transcripts = []
     for clip in pieces:

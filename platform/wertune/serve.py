@@ -84,6 +84,7 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
         settings = context.model_config
         self._limits = parse(ServingConfig, settings.get("serving", {}), "serving")
         self.served = load_served(settings, Path(context.artifacts["adapter"]), self._limits.engine)
+        self._longest_piece_s = self._limits.longest_piece_s or self.served.longest_piece_s
         self._lock = Lock()
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
@@ -120,7 +121,9 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
 
     def _transcribe(self, clips: list[Samples], details: bool, clock: "_Clock") -> pd.DataFrame:
         served = self.served
-        transcripts = transcribe_samples(served.whisper, clips, served.context, served.decode, clock.check)
+        transcripts = transcribe_samples(
+            served.whisper, clips, served.context, served.decode, clock.check, self._longest_piece_s
+        )
         texts = [transcript.text for transcript in transcripts]
         if not details:
             return pd.DataFrame({"text": texts})

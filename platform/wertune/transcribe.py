@@ -39,7 +39,13 @@ def check_names(files: Sequence[Path], out: Path, form: TextFormat) -> None:
 
 
 def transcribe_files(
-    voice: Voice, files: Sequence[Path], form: TextFormat, out: Path | None, longest_s: float, say: Say, complain: Say
+    voice: Voice,
+    files: Sequence[Path],
+    form: TextFormat,
+    out: Path | None,
+    longest_s: float | None,
+    say: Say,
+    complain: Say,
 ) -> int:
     """Says or writes each recording's text in the order of the files; how many could not be read."""
     failed = 0

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wertune.config import ContextConfig, DecodeConfig, Engine, TrialConfig
 from wertune.engine import load_engine
-from wertune.evaluate import Transcriber
+from wertune.evaluate import MAX_SEGMENT_S, Transcriber
 from wertune.model import Whisper, load_adapter, load_whisper
 from wertune.prepare import Prepared
 from wertune.weights import BaseModel, resolve_base_model
+
+MIN_PIECE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,11 @@ class Served:
     decode: DecodeConfig
     engine: Engine
     whisper: Transcriber
+
+    @property
+    def longest_piece_s(self) -> float:
+        """What is longer is cut at pauses; as versions said before they knew it, in pieces as long as Whisper hears."""
+        return float(self.settings.get("longest_piece_s", MAX_SEGMENT_S))
 
     def artefact(self) -> Whisper:
         """The 8-bit base with the adapter in torch, which another engine is measured against."""
@@ -38,9 +47,18 @@ def stored_settings(trial: TrialConfig, prepared: Prepared) -> dict[str, Any]:
         "quantization": trial.quantization,
         "context": trial.context.model_dump(),
         "decode": trial.decode.model_dump(),
+        "longest_piece_s": _longest_piece_s(prepared),
         "terms": list(prepared.lexicon.written),
         "serving": prepared.project.serving.model_dump(mode="json"),
     }
+
+
+def _longest_piece_s(prepared: Prepared) -> float:
+    """As the project says, or as 19 of 20 clips that were trained on; between 5 s and what Whisper hears at once."""
+    if prepared.project.serving.longest_piece_s is not None:
+        return prepared.project.serving.longest_piece_s
+    usual = np.quantile([recording.duration_s for recording in prepared.dataset["train"]], 0.95)
+    return round(float(np.clip(usual, MIN_PIECE_S, MAX_SEGMENT_S)), 1)
 
 
 def load_served(settings: Mapping[str, Any], adapter: Path, engine: Engine) -> Served:

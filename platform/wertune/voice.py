@@ -33,10 +33,11 @@ class Voice:
     context: ContextConfig
     decode: DecodeConfig
     limits: ServingConfig
+    longest_piece_s: float = MAX_SEGMENT_S
 
-    def write(self, clips: Sequence[Samples], longest_s: float = MAX_SEGMENT_S) -> list[list[Segment]]:
+    def write(self, clips: Sequence[Samples], longest_s: float | None = None) -> list[list[Segment]]:
         """The segments of each clip of 16 kHz samples, one after the other; what is longer is cut at pauses."""
-        pieces = [split_at_pauses(clip, longest_s) for clip in clips]
+        pieces = [split_at_pauses(clip, longest_s or self.longest_piece_s) for clip in clips]
         written = iter(
             transcribe_samples(self.whisper, [p for clip in pieces for p in clip], self.context, self.decode)
         )
@@ -61,9 +62,8 @@ def version_voice(uri: str) -> Voice:
     """A registered version as it serves; TrackingError where there is none."""
     served = load_registered(uri)
     limits = ServingConfig.model_validate(served.settings.get("serving", {}))
-    return Voice(
-        uri.removeprefix("models:/"), "registered version", served.whisper, served.context, served.decode, limits
-    )
+    name, longest_s = uri.removeprefix("models:/"), limits.longest_piece_s or served.longest_piece_s
+    return Voice(name, "registered version", served.whisper, served.context, served.decode, limits, longest_s)
 
 
 def base_voice(source: str, project: ProjectConfig) -> Voice:

@@ -173,6 +173,14 @@ def test_a_long_recording_is_written_as_one_text_in_its_order() -> None:
     assert texts == ["192 frames", "2496 frames 2688 frames", "288 frames"]
 
 
+def test_what_is_longer_than_a_version_learned_from_is_cut() -> None:
+    clips, whole = SpellingWhisper(), _noise(12.0)
+    whole[6 * SAMPLE_RATE_HZ : round(6.2 * SAMPLE_RATE_HZ)] = 0
+    (cut,) = transcribe_samples(clips, [whole], ContextConfig(), DecodeConfig(), longest_s=7.0)  # type: ignore[arg-type]
+    (uncut,) = transcribe_samples(clips, [whole], ContextConfig(), DecodeConfig())  # type: ignore[arg-type]
+    assert (cut.text.count("frames"), uncut.text.count("frames")) == (2, 1)
+
+
 def test_a_silent_piece_leaves_no_double_blank() -> None:
     whole = np.concatenate([_noise(28.0), np.zeros(60 * SAMPLE_RATE_HZ, np.float32), _noise(20.0)])
     (text,), _ = _transcribe([whole])

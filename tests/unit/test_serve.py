@@ -19,9 +19,14 @@ from hypothesis import strategies as st
 
 import wertune.serve
 from wertune.audio import SAMPLE_RATE_HZ, load_audio
-from wertune.config import ServingConfig
+from wertune.config import BaseModelConfig, DataConfig, ProjectConfig, ServingConfig, TrialConfig
 from wertune.errors import ConfigError, RequestError, TrackingError
+from wertune.manifest import Dataset, Recording, Row
+from wertune.prepare import Prepared
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
+from wertune.text import Lexicon
+from wertune.version import stored_settings
+from wertune.weights import BaseModel
 
 LIMITS = ServingConfig()
 RNG = np.random.default_rng(0)
@@ -555,3 +560,20 @@ def test_a_version_that_is_not_there_is_named(tmp_path: Path) -> None:
             wertune.serve.load_registered("models:/nothing/7")
     finally:
         mlflow.set_tracking_uri(before)
+
+
+@pytest.mark.parametrize(
+    ("durations_s", "given_s", "stored_s"),
+    [([4.0] * 19 + [20.0], None, 5.0), ([12.0] * 20, None, 12.0), ([40.0] * 5, None, 28.0), ([4.0], 15.0, 15.0)],
+)
+def test_a_version_is_cut_at_what_it_learned_from_unless_the_project_says_otherwise(
+    durations_s: list[float], given_s: float | None, stored_s: float, tiny_whisper_folder: Path
+) -> None:
+    data = DataConfig(train=Path("a"), validation=Path("b"), test=Path("c"))
+    base, serving = BaseModelConfig(source=str(tiny_whisper_folder)), ServingConfig(longest_piece_s=given_s)
+    project = ProjectConfig(name="p", base_model=base, data=data, serving=serving)
+    row = Row(audio_filepath="a.wav", text="a", speaker="s")
+    recordings = tuple(Recording(row, "a:1", Path("a.wav"), seconds, "0") for seconds in durations_s)
+    tiny = BaseModel("tiny", tiny_whisper_folder, "sha256:tiny")
+    prepared = Prepared(project, Lexicon(terms=()), tiny, Dataset({"train": recordings}))
+    assert stored_settings(TrialConfig(), prepared)["longest_piece_s"] == stored_s

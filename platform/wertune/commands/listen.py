@@ -19,12 +19,11 @@ from wertune.errors import AudioError, ConfigError
 @click.option(
     "--piece-s",
     type=click.FloatRange(5, 28),
-    default=7,
-    help="longest piece, cut at a pause; a cue of srt and vtt is one. A version tuned on single sentences leaves out "
-    "what comes after the first: longer pieces are for those tuned on long clips",
+    default=None,
+    help="longest piece, cut at a pause; a cue of srt and vtt is one. Where it is not given, as the version serves",
 )
 def transcribe(
-    project: Path, files: tuple[Path, ...], model: str, base: str, form: str, out: str, piece_s: float
+    project: Path, files: tuple[Path, ...], model: str, base: str, form: str, out: str, piece_s: float | None
 ) -> None:
     """Writes what recordings say; one that cannot be read is told, the others go on, and the status is 1."""
     if bool(model) == bool(base):
