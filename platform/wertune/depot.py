@@ -49,8 +49,6 @@ def open_depot(prepared: "Prepared") -> Depot:
     actor = ray.remote(Shelf).options(
         num_cpus=0,
         max_concurrency=4,
-        max_restarts=-1,
-        max_task_retries=3,
         scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
     )
     shelf = actor.remote(files_of(prepared.base), audio, cache_root() / "features")
