@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: tune test check lint types layers unit integration bench audit clean
+.PHONY: tune test check lint types layers unit integration docs env bench audit clean
 
 tune: .venv/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e tune --env-manager local --experiment-name sg_gov
@@ -34,6 +34,11 @@ unit: .venv/.ready
 
 integration: .venv/.ready
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration tests/gpu -q -n 2 --dist loadfile --durations=15
+
+docs: .venv/.ready
+	$(BIN)/mkdocs build --strict
+
+env: .venv/.ready
 
 bench: .venv/.ready
 	$(BIN)/python -m wertune bench --model-uri "$(MODEL_URI)"

@@ -1,0 +1,82 @@
+"""The tutorial's shell blocks, run in their order in an empty folder as a reader would."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mlflow.tracking import MlflowClient
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from shown_commands import shell_blocks
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "projects" / "sg_gov"
+TERMS = {"CPF", "Singpass", "HDB", "TADM", "SRS", "ICA", "NOA"}
+SPEAKERS = ("joe", "slt", "rms", "heart", "jf-alpha", "jf-gongitsune")
+PEOPLE = {"replay": 24, "retention_validation": 8, "retention_test": 8}
+
+
+def test_a_reader_who_types_the_tutorial_has_a_version_in_production(tmp_path: Path) -> None:
+    _record(tmp_path)
+    blocks = shell_blocks(ROOT / "docs" / "tutorial.md")
+    script = "\n".join(f'echo "== block {number} after $SECONDS s"\n{block}' for number, block in enumerate(blocks, 1))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=_environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    print(done.stdout)
+    assert done.returncode == 0
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert client.get_model_version_by_alias("counter", "production").current_stage == "Production"
+    experiment = client.get_experiment_by_name("counter")
+    (search,) = client.search_runs([experiment.experiment_id], "tags.mlflow.runName = 'tune counter'")
+    assert {"error_report.html", "figures.html"} <= {each.path for each in client.list_artifacts(search.info.run_id)}
+    assert "CPF" in done.stdout.rsplit("== block", 1)[1]  # what `transcribe` wrote
+
+
+def _record(folder: Path) -> None:
+    """The reader's recordings: clips of the demo that say the tutorial's terms, and people's everyday speech."""
+    said: Counter[str] = Counter()
+    sentences = set()
+    for row in _rows("train"):
+        fits = row["speaker"] in SPEAKERS and TERMS & set(row["terms"]) and row["sentence"] not in sentences
+        if fits and said[row["speaker"]] < 15:
+            said[row["speaker"]] += 1
+            sentences.add(row["sentence"])
+            _put(row, folder / "recordings" / row["speaker"])
+    for split, count in PEOPLE.items():
+        people = [row for row in _rows(split) if row["voice"] == "human"]
+        for row in people[:: len(people) // count][:count]:
+            _put(row, folder / "everyday")
+
+
+def _rows(split: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (DEMO / "manifests" / f"{split}.jsonl").open(encoding="utf-8")]
+
+
+def _put(row: dict[str, Any], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    source = (DEMO / "manifests" / row["audio_filepath"]).resolve()
+    (folder / source.name).write_bytes(source.read_bytes())
+    (folder / source.name).with_suffix(".txt").write_text(row["text"], encoding="utf-8")
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """`wertune` and `wergate` on the path, from this checkout."""
+    tools = folder.with_name(f"{folder.name}-bin")
+    tools.mkdir()
+    for tool in ("wertune", "wergate"):
+        (tools / tool).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {tool} "$@"\n', encoding="utf-8")
+        (tools / tool).chmod(0o755)
+    paths = [str(tools), str(Path(sys.executable).parent), os.environ["PATH"]]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return kept | {"PATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
