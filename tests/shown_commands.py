@@ -101,7 +101,7 @@ def fault(words: tuple[str, ...]) -> str:
         case ("python", script, *_) if script.endswith(".py"):
             return _missing_file([script])
         case ("python", "-m", module, *_):
-            return _missing_file([module.replace(".", "/") + "/__main__.py"])
+            return "" if _is_runnable(module) else f"there is no module {module} to run"
         case (name, *_) if name in OTHERS:
             return _missing_file([name]) if "/" in name else ""
     return f"{words[0]} is neither one of our commands nor in OTHERS"
@@ -148,6 +148,12 @@ def _project_fault(words: list[str]) -> str:
 def _make_fault(words: list[str]) -> str:
     targets = set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     return "; ".join(f"the Makefile has no target {word}" for word in words if "=" not in word and word not in targets)
+
+
+def _is_runnable(module: str) -> bool:
+    path = module.replace(".", "/")
+    names = (f"{root}{path}{end}" for root in ("", "platform/", "registry/") for end in (".py", "/__main__.py"))
+    return any((ROOT / name).is_file() for name in names)
 
 
 def _missing_file(names: Any) -> str:
