@@ -101,7 +101,8 @@ def fault(words: tuple[str, ...]) -> str:
         case ("python", script, *_) if script.endswith(".py"):
             return _missing_file([script])
         case ("python", "-m", module, *_):
-            return _missing_file([module.replace(".", "/") + "/__main__.py"])
+            path = module.replace(".", "/")
+            return _missing_file([f"{path}.py"]) and _missing_file([f"{path}/__main__.py"])
         case (name, *_) if name in OTHERS:
             return _missing_file([name]) if "/" in name else ""
     return f"{words[0]} is neither one of our commands nor in OTHERS"
