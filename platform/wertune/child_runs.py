@@ -18,9 +18,10 @@ from wertune.progress import Progress, short, trial_name
 from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT, finished
 from wertune.spool import Spool
 from wertune.tracking import OUTCOME_TAG, POINT_TAG, TRIAL_TAG, children
-from wertune.trial import ADAPTER_ARTIFACT, short_names
+from wertune.trial import ADAPTER_ARTIFACT
 
 NAMED_VALUES = 4
+ABBREVIATIONS = {"learning_rate": "lr", "learning_rate_ratio": "ratio", "target_modules": "on", "dropout": "drop"}
 SAID = "said"
 EPOCHS_TAG = "wertune.epochs"
 
@@ -189,9 +190,12 @@ def _traceback(trial: Trial) -> str:
 
 
 def _describe(point: Mapping[str, Any]) -> str:
-    """The first values of a configuration, in search.yaml's order, as the name of its run; all are its parameters."""
-    chosen = list(short_names(dict(point)).items())[:NAMED_VALUES]
-    return " ".join(f"{key}={short(value)}" for key, value in chosen)
+    """The first values of a configuration, in search.yaml's order, as the name of its run; all are its parameters.
+
+    MLflow's pages show some thirty letters of it.
+    """
+    names = ((key.rpartition(".")[2], value) for key, value in list(point.items())[:NAMED_VALUES])
+    return " ".join(f"{ABBREVIATIONS.get(name, name)}={short(value)}" for name, value in names)
 
 
 def _last_line(text: str) -> str:

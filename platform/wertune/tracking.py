@@ -26,6 +26,7 @@ from wertune.outage import CREDENTIALS_REMEDY, is_refused_user, is_temporary, pa
 
 OUTCOME_TAG = "wertune.outcome"
 TRIAL_TAG = "wertune.trial"
+EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 POINT_TAG = "wertune.point"
 DESCRIPTION_TAG = "mlflow.note.content"
 MAX_PARAM_CHARACTERS = 6000
@@ -209,13 +210,21 @@ def _start(experiment: str, name: str, resume: str, uri: str) -> str:
                 return str(mlflow.start_run(run_id=resume).info.run_id)
             if "MLFLOW_RUN_ID" not in os.environ:
                 mlflow.set_experiment(experiment)
-            return str(mlflow.start_run(run_name=name).info.run_id)
+            started = mlflow.start_run(run_name=name)
+            _show_as_training(MlflowClient(uri), started.info.experiment_id)
+            return str(started.info.run_id)
     except Exception as error:
         if not (isinstance(error, MlflowException) or is_temporary(error)):
             raise
         remedy = "set MLFLOW_TRACKING_URI to a server that answers, or unset it for a local SQLite file"
         remedy = CREDENTIALS_REMEDY if is_refused_user(error) else remedy
         raise TrackingError(f"{store_name(uri)} refused: {reason(error)}; {remedy}") from None
+
+
+def _show_as_training(client: MlflowClient, experiment_id: str) -> None:
+    """Where nobody has chosen, MLflow's UI would open the experiment as one of generative AI, without its metrics."""
+    if EXPERIMENT_KIND_TAG not in client.get_experiment(experiment_id).tags:
+        client.set_experiment_tag(experiment_id, EXPERIMENT_KIND_TAG, "custom_model_development")
 
 
 def _close(run: RunRef, status: str, error: BaseException | None = None) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,17 @@ METRICS_AN_EPOCH = 16
 
 @dataclass(frozen=True)
 class Scaled:
-    """What a simulated search took; `busy_share` is the share of GPU time in which a trial slept as if it trained."""
+    """What a simulated search took.
+
+    `start_up_s` is until the first trial began: on a machine with few cores most of it are imports of the workers.
+    `busy_share` is the share of all GPUs' time since then in which a trial slept as if it trained.
+    """
 
     trials: int
     gpus: int
     epoch_s: float
     epochs: int
+    start_up_s: float
     wall_s: float
     flush_s: float
     busy_share: float
@@ -59,15 +65,27 @@ def simulate(trials: int, gpus: int, epoch_s: float, curves: Sequence[Sequence[f
         parent = create_run(store, f"scale {folder.name}", place)
         study = open_study(parent.run_id, f"sqlite:///{folder / 'optuna.db'}", config, resume=False)
         with closing(Spool(folder / "spool", parent)) as spool:
-            started = time.perf_counter()
+            began, started = datetime.now(), time.perf_counter()
             fit(_stub(curves, epoch_s), config, study, Book(spool, TrialFiles(folder / "trials"), EPOCHS), folder)
             wall_s = time.perf_counter() - started
             spool.flush(patience_s())
             flush_s = time.perf_counter() - started - wall_s
-        epochs = sum(max(trial.intermediate_values, default=0) for trial in finished(study))
+        ends = [(trial.datetime_complete, max(trial.intermediate_values, default=0)) for trial in finished(study)]
+        epochs = sum(count for _, count in ends)
+        first = min(end - timedelta(seconds=epoch_s * count) for end, count in ends if end is not None)
+        start_up_s = (first - began).total_seconds()
         runs = len(children(parent))
     return Scaled(
-        trials, gpus, epoch_s, epochs, wall_s, flush_s, epochs * epoch_s / (gpus * wall_s), epochs / wall_s, runs
+        trials=trials,
+        gpus=gpus,
+        epoch_s=epoch_s,
+        epochs=epochs,
+        start_up_s=start_up_s,
+        wall_s=wall_s,
+        flush_s=flush_s,
+        busy_share=epochs * epoch_s / (gpus * (wall_s - start_up_s)),
+        epochs_per_s=epochs / (wall_s - start_up_s),
+        runs=runs,
     )
 
 
