@@ -1,0 +1,149 @@
+"""What becomes of trials, as the driver writes it down and shows it."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from tests.unit.test_spool import PARENT, FakeRun, FakeServer
+
+import wertune.child_runs
+from wertune.child_runs import Book, ChildRuns, Said, settle
+from wertune.keeper import STATE, TrialFiles
+from wertune.progress import PlainProgress
+from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT
+from wertune.spool import Spool
+from wertune.trial import ADAPTER_ARTIFACT
+
+POINT_OF_TRIAL = {"train.learning_rate": 5e-4, "lora.r": 8, "lora.target_modules": "q_proj", "lora.alpha": 32, "x.y": 1}
+
+
+class Told:
+    """A driver's side of a search: callbacks, runs in memory, and what the terminal shows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server, self.lines = FakeServer(), list[str]()
+        self.files = TrialFiles(folder / "trials")
+        self.spool = Spool(folder / "spool", PARENT, self.server, self.lines.append)
+        self.book = Book(self.spool, self.files, epochs=2)
+        self.callback = ChildRuns(self.book, PlainProgress(self.lines.append))
+
+    def trial(self, number: int = 0) -> Any:
+        config = {NUMBER: number, POINT: POINT_OF_TRIAL}
+        return SimpleNamespace(config=config, last_result={}, max_failures=2, error_file=None)
+
+    def report(self, trial: Any, epoch: int, failure: str = "", **said: Any) -> None:
+        whole = json.dumps({"params": {}, "tags": {}, "metrics": []} | said)
+        result = {EPOCH: epoch, METRIC: 0.5, "said": whole, "val_wer": 0.5, "clips_per_s": 3.0}
+        trial.last_result = result | ({FAILURE: failure} if failure else {})
+        self.callback.on_trial_result(0, [], trial, trial.last_result)
+
+    def runs(self) -> list[FakeRun]:
+        self.spool.flush(20)
+        return self.server.runs
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Any:
+    driver = Told(tmp_path)
+    yield driver
+    driver.spool.close()
+
+
+def test_a_trial_that_completes_has_its_name_values_adapter_and_outcome(told: Told) -> None:
+    trial = told.trial(3)
+    told.callback.on_trial_start(0, [], trial)
+    told.report(trial, 1, params={"lora_r": "8"}, metrics=[[1, {"val_wer": 0.5}]])
+    told.report(trial, 2, tags={"wertune.host": "here"}, metrics=[[2, {"val_wer": 0.4}]])
+    told.files.put(3, ADAPTER_ARTIFACT, {"adapter_config.json": b"{}"})
+    told.files.put(3, STATE, {"state.json": b"{}"})
+    told.callback.on_trial_complete(0, [], trial)
+    (run,) = told.runs()
+    assert (run.status, run.params, run.tags["wertune.outcome"]) == ("FINISHED", {"lora_r": "8"}, "completed")
+    assert [(metric.step, metric.value) for metric in run.metrics] == [(1, 0.5), (2, 0.4)]
+    assert run.files == {"adapter/adapter_config.json": "{}"}
+    assert run.tags["wertune.host"] == "here"
+    assert told.files.get(3, STATE) is told.files.get(3, ADAPTER_ARTIFACT) is None
+
+
+def test_a_trials_name_is_short_and_says_what_it_is() -> None:
+    assert wertune.child_runs._describe(POINT_OF_TRIAL) == "lr=0.0005 r=8 on=q_proj alpha=32"
+
+
+def test_an_epoch_that_is_told_again_is_shown_once(told: Told) -> None:
+    trial = told.trial()
+    told.callback.on_trial_start(0, [], trial)
+    for epoch in (1, 1, 2):
+        told.report(trial, epoch)
+    assert [line.split(":")[-2].split()[-2:] for line in told.lines if "epoch" in line] == [
+        ["epoch", "1/2"],
+        ["epoch", "2/2"],
+    ]
+
+
+def test_what_a_trial_raises_is_not_forgiven_and_told(told: Told) -> None:
+    trial = told.trial()
+    told.callback.on_trial_start(0, [], trial)
+    told.report(trial, 0, failure="Traceback\nTrainingDiverged: loss is nan")
+    assert trial.max_failures == 0
+    told.callback.on_trial_complete(0, [], trial)
+    (run,) = told.runs()
+    assert (run.status, run.tags["mlflow.note.content"]) == ("FAILED", "TrainingDiverged: loss is nan")
+    assert "Traceback" in run.files["traceback.txt"]
+    assert told.lines[-1] == "trial 01 failed: TrainingDiverged: loss is nan"
+
+
+def test_a_trial_that_never_started_has_a_run_with_the_cause(told: Told, tmp_path: Path) -> None:
+    trial = told.trial()
+    trial.error_file = str(tmp_path / "error.txt")
+    Path(trial.error_file).write_text("\x1b[36mray::\x1b[39m\nOutOfMemoryError: a node ran out of memory\n")
+    told.callback.on_trial_error(0, [], trial)
+    (run,) = told.runs()
+    assert (run.status, run.tags["mlflow.note.content"]) == ("FAILED", "OutOfMemoryError: a node ran out of memory")
+
+
+def test_an_interrupted_search_kills_what_is_open_and_resuming_opens_it_again(told: Told) -> None:
+    trial = told.trial()
+    told.callback.on_trial_start(0, [], trial)
+    told.callback.on_experiment_end([])
+    assert [run.status for run in told.runs()] == ["KILLED"]
+    told.callback.on_trial_start(0, [], trial)
+    assert [run.status for run in told.runs()] == ["RUNNING"]
+
+
+def test_runs_of_trials_that_ended_when_nobody_was_left_are_settled(
+    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = optuna.create_study()
+    for number, state in enumerate(("COMPLETE", "PRUNED", "FAIL", None)):
+        told.book.begin(number, POINT_OF_TRIAL)
+        trial = study.ask()
+        if state != "FAIL":
+            for epoch in range(1, 3 if state == "COMPLETE" else 2):
+                trial.report(0.5, epoch)
+        if state:
+            study.tell(trial, 0.5 if state == "COMPLETE" else None, state=optuna.trial.TrialState[state])
+    before = told.runs()
+    found = [SimpleNamespace(data=SimpleNamespace(tags={"wertune.trial": run.key} | run.tags)) for run in before]
+    monkeypatch.setattr(wertune.child_runs, "children", lambda parent: found)
+    settle(told.book, study, PARENT)
+    outcomes = [(run.status, run.tags.get("wertune.outcome")) for run in told.runs()]
+    assert outcomes == [("FINISHED", "completed"), ("FINISHED", "pruned"), ("FAILED", "failed"), ("RUNNING", None)]
+
+
+def test_what_a_trial_says_is_taken_once(tmp_path: Path) -> None:
+    kept: list[tuple[str, Path]] = []
+    said = Said(SimpleNamespace(put=lambda name, folder: kept.append((name, folder))))  # type: ignore[arg-type]
+    said.params({"r": 8})
+    said.metrics({"val_wer": 0.5}, step=1)
+    said.tags({"host": "here"})
+    said.artifacts(tmp_path, "adapter")
+    assert json.loads(said.take()) == {
+        "params": {"r": "8"},
+        "tags": {"host": "here"},
+        "metrics": [[1, {"val_wer": 0.5}]],
+    }
+    assert json.loads(said.take()) == {"params": {}, "tags": {}, "metrics": []}
+    assert kept == [("adapter", tmp_path)]
