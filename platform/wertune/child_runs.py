@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import optuna
@@ -21,6 +22,7 @@ from wertune.tracking import OUTCOME_TAG, POINT_TAG, TRIAL_TAG, children
 from wertune.trial import ADAPTER_ARTIFACT
 
 NAMED_VALUES = 4
+CAUSE_CHARACTERS = 160  # Ray ends some messages with a page of advice
 ABBREVIATIONS = {"learning_rate": "lr", "learning_rate_ratio": "ratio", "target_modules": "on", "dropout": "drop"}
 SAID = "said"
 EPOCHS_TAG = "wertune.epochs"
@@ -164,7 +166,7 @@ class ChildRuns(Callback):  # type: ignore[misc]
             self._progress.ended(number, self._book.end(number, last.get(EPOCH, 0)))
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        cause = _last_line(_traceback(trial))
+        cause = shorten(_last_line(_traceback(trial)), CAUSE_CHARACTERS)
         name = trial_name(trial.config[NUMBER])
         self._progress.say(f"{name} lost its process, goes on from its last epoch: {cause}")
 
