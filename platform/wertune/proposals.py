@@ -10,6 +10,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from ray.tune import PlacementGroupFactory
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 from sqlalchemy.exc import DBAPIError
@@ -131,6 +132,12 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def bundle(place: Place) -> PlacementGroupFactory:
+    """What Ray reserves for a trial; workers look it up here too, and import nothing heavy for it."""
+    labels = [dict(place.labels)] if place.labels else None
+    return PlacementGroupFactory([dict(place.resources)], bundle_label_selector=labels)
 
 
 def asha(config: SearchConfig, epochs: int, past: list[FrozenTrial]) -> AsyncHyperBandScheduler:

@@ -14,7 +14,7 @@ import optuna
 import ray
 from ray import tune
 from ray.exceptions import RayActorError
-from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 
 import wertune
@@ -23,13 +23,25 @@ from wertune.child_runs import SAID, Book, ChildRuns, Said, settle
 from wertune.config import with_overrides
 from wertune.depot import Depot, open_depot, prepared_here
 from wertune.errors import ConfigError, WertuneError
-from wertune.fleet import Place, trial_resources
+from wertune.fleet import trial_resources
 from wertune.halving import expected_epochs
 from wertune.keeper import KeptTrial, TrialFiles, open_keeper
 from wertune.outage import patience_s
 from wertune.prepare import Prepared
 from wertune.progress import progress_for
-from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, PLACE, POINT, Proposals, asha, finished, open_study
+from wertune.proposals import (
+    EPOCH,
+    FAILURE,
+    METRIC,
+    NUMBER,
+    PLACE,
+    POINT,
+    Proposals,
+    asha,
+    bundle,
+    finished,
+    open_study,
+)
 from wertune.search_space import SearchConfig
 from wertune.spool import Spool
 from wertune.tracking import RunRef, format_traceback
@@ -108,7 +120,7 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, book: Book, folder:
         progress_for(_say, left, book.epochs, wanted.mean * left / config.trials) as progress,
     ):
         Tuner(
-            tune.with_resources(run, lambda proposal: _bundle(by_kind[proposal[PLACE]])),
+            tune.with_resources(run, lambda proposal: bundle(by_kind[proposal[PLACE]])),
             tune_config=TuneConfig(
                 num_samples=left,
                 max_concurrent_trials=None if config.max_concurrent == "auto" else config.max_concurrent,
@@ -127,12 +139,6 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, book: Book, folder:
         ).fit()
 
 
-def _bundle(place: Place) -> PlacementGroupFactory:
-    """What Ray reserves for a trial."""
-    labels = [dict(place.labels)] if place.labels else None
-    return PlacementGroupFactory([dict(place.resources)], bundle_label_selector=labels)
-
-
 class Moves(Callback):  # type: ignore[misc]
     """A trial that lost its node, the last of its kind, goes on at another kind of place."""
 
@@ -143,7 +149,7 @@ class Moves(Callback):  # type: ignore[misc]
         # Ray takes ten seconds and more to believe in a node's death; the trial is queued by then.
         places = trial_resources(filter(_answers, ray.nodes()), self._config)
         if trial.config[PLACE] not in {place.kind for place in places}:
-            trial.update_resources(_bundle(places[0]))
+            trial.update_resources(bundle(places[0]))
 
 
 def _answers(node: Mapping[str, Any]) -> bool:
