@@ -90,14 +90,12 @@ def validate(project: Path) -> None:
 @cli.command()
 @project_option
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="another folder than the project's own")
-def synthesize(project: Path, out: Path | None) -> None:
-    """Speaks the project's sentences in its voices: audio and manifests from synthesis.yaml."""
+@click.option("--processes", type=click.IntRange(0), default=0, help="0: one for every core")
+def synthesize(project: Path, out: Path | None, processes: int) -> None:
+    """Speaks the project's sentences in the voices of the installed engines, or in those of synthesis.yaml."""
     from wertune.synthesize import synthesize as run
 
-    report = run(project, out)
-    for split, manifest in report.manifests.items():
-        _say(f"{split}: {report.clips[split]} clips, {report.minutes[split]:.1f} minutes, {manifest}")
-    _say(f"audio: {report.bytes / 1e6:.1f} MB")
+    run(project, out, processes, _say)
 
 
 def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
