@@ -76,8 +76,8 @@ def split_sentences(
 ) -> dict[str, list[Sentence]]:
     """Test and validation take natural sentences only, so that no template is shared, and at most half of those.
 
-    Where there are enough of them, test covers every term and three training sentences are left to each. SynthesisError
-    where a split is empty, and with `missing_term: stop` where a term has fewer.
+    Where there are enough of them, test covers every term, growing for it, and three training sentences are left to
+    each. SynthesisError where a split is empty, and with `missing_term: stop` where a term has fewer.
     """
     order = np.random.default_rng(config.seed).permutation(len(sentences))
     pool = {sentences[i].id: sentences[i] for i in order if sentences[i].kind == "natural"}
@@ -89,7 +89,7 @@ def split_sentences(
     most = {split: max(1, int(share / sum(shares.values()) * len(pool) / 2)) for split, share in shares.items()}
     for split, share in shares.items():
         count = max(1, min(round(share * len(sentences)), most[split]))
-        chosen |= dict.fromkeys(_pick(pool, terms, left, kept, count), split)
+        chosen |= dict.fromkeys(_pick(pool, terms, left, kept, count, cover=split == "test"), split)
     splits: dict[str, list[Sentence]] = {"train": [], "validation": [], "test": []}
     for sentence in sentences:
         splits[chosen.get(sentence.id, "train")].append(sentence)
@@ -112,15 +112,18 @@ def _pick(
     left: Counter[str],
     kept: Mapping[str, int],
     count: int,
+    cover: bool,
 ) -> list[str]:
     """Moves `count` sentences out of `pool`, the ones with the terms least picked so far first.
 
-    Of each term, as many sentences as `kept` says stay.
+    Of each term, as many sentences as `kept` says stay; with `cover`, it goes on for terms that were not picked yet.
     """
     seen: Counter[str] = Counter()
     picked: list[str] = []
-    while len(picked) < count:
+    while len(picked) < count or cover:
         free = [key for key in pool if all(left[term] > kept[term] for term in terms[key])]
+        if len(picked) >= count:
+            free = [key for key in free if not all(seen[term] for term in terms[key])]
         if not free:
             break
         best = max(free, key=lambda key: _need(terms[key], seen))  # the first of equals, in the drawn order

@@ -42,7 +42,8 @@ def synthesize(
     out = out_dir or project_dir
     project = load_synthesis_project(project_dir)
     plans = plan_project(project)
-    _refuse_recordings(out, {plan.split for plan in plans})
+    recorded_splits = {"replay", "retention_validation", "retention_test"} if project.config.recordings else set()
+    _refuse_recordings(out, {plan.split for plan in plans} | recorded_splits)
     for engine, why in project.absent_engines.items():
         say(f"not used: {engine}: {why}")
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -92,24 +93,25 @@ def _is_ours(manifest: Path) -> bool:
 def _speak(plans: Sequence[ClipPlan], out: Path, processes: int, say: Callable[[str], object]) -> list[float]:
     """Each clip's seconds; a SynthesisError lists all that could not be spoken, and what was spoken is kept."""
     jobs = [(plan, out / "audio" / plan.split / plan.filename) for plan in plans]
-    unspoken = [plan for plan, path in jobs if not path.exists()]
-    _try_voices(unspoken)
-    workers = min(processes or len(os.sched_getaffinity(0)), max(1, len(unspoken) // _CHUNK))
-    say(f"{len(unspoken)} clips to speak, {len(jobs) - len(unspoken)} are there; processes: {workers}")
+    unspoken = [(plan, path) for plan, path in jobs if not path.exists()]
+    if unspoken:
+        _try_voices([plan for plan, _ in unspoken])
+        workers = min(processes or len(os.sched_getaffinity(0)), -(-len(unspoken) // _CHUNK))
+        say(f"{len(unspoken)} clips to speak, {len(jobs) - len(unspoken)} are there; processes: {workers}")
+        _speak_in_processes(unspoken, workers)
+    return [float(sf.info(path).duration) for _, path in jobs]
+
+
+def _speak_in_processes(jobs: Sequence[Job], workers: int) -> None:
     with (
         ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool,
-        tqdm(total=len(jobs), desc="clips", unit="clip", disable=not sys.stderr.isatty()) as bar,
+        tqdm(pool.map(_write, jobs, chunksize=_CHUNK), "clips", len(jobs), disable=not sys.stderr.isatty()) as bar,
     ):
-        spoken = []
-        for outcome in pool.map(_ensure_clip, jobs, chunksize=_CHUNK):
-            spoken.append(outcome)
-            bar.update()
-    faults = [outcome for outcome in spoken if isinstance(outcome, str)]
+        faults = [fault for fault in bar if fault]
     if faults:
         more = [f"and {len(faults) - _LISTED_FAULTS} more"] if len(faults) > _LISTED_FAULTS else []
-        ending = f"{len(faults)} of {len(jobs)} clips; no manifest was written, and what was spoken is kept"
+        ending = f"{len(faults)} of {len(jobs)} clips failed; no manifest was written, and what was spoken is kept"
         raise SynthesisError("\n".join([*faults[:_LISTED_FAULTS], *more, ending]))
-    return [outcome for outcome in spoken if not isinstance(outcome, str)]
 
 
 def manifest_row(plan: ClipPlan, duration_s: float) -> dict[str, Any]:
@@ -145,15 +147,14 @@ def _try_voices(plans: Sequence[ClipPlan]) -> None:
         find_engine(engine).speak("Hello.", name, 1.0)
 
 
-def _ensure_clip(job: Job) -> float | str:
-    """Speaks the clip unless it is there; its duration in seconds, or what is wrong with it."""
+def _write(job: Job) -> str:
+    """Speaks the clip; what is wrong with it, or nothing."""
     plan, path = job
     try:
-        if not path.exists():
-            write_clip(path, render(plan), plan.bitrate_kbps)
+        write_clip(path, render(plan), plan.bitrate_kbps)
     except SynthesisError as error:
         return f"{plan.sentence.id}: {error}"
-    return float(sf.info(path).duration)
+    return ""
 
 
 def _one_thread() -> None:

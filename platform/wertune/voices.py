@@ -37,10 +37,13 @@ def find_engine(name: str) -> Engine:
         return ENGINES[name]
     module, _, attribute = name.partition(":")
     try:
-        return cast(Engine, getattr(importlib.import_module(module), attribute)())
+        engine = getattr(importlib.import_module(module), attribute)()
     except (ImportError, AttributeError) as error:
         remedy = "put its folder on PYTHONPATH, or mend the name"
         raise SynthesisError(f"engine {name} cannot be imported ({error}); {remedy}") from None
+    if absent := [method for method in ("offers", "speak") if not callable(getattr(engine, method, None))]:
+        raise SynthesisError(f"engine {name} has no {' and no '.join(absent)}; see Engine in wertune/speech.py")
+    return cast(Engine, engine)
 
 
 def offered_voices(names: Iterable[str], language: str) -> tuple[dict[str, Sequence[Offer]], dict[str, str]]:
