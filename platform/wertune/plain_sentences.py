@@ -55,6 +55,8 @@ def _fault(text: str, key: str, lexicon: Lexicon) -> str | None:
         return f"{text!r} has no word; remove the line"
     if len(slots) > 1:
         return f"{text!r} has {len(slots)} slots, but one is the most; write a template for each"
+    if slots and not lexicon.terms:
+        return f"{text!r} has a slot, but the project has no term; write lexicon.yaml"
     if slots and not _terms(slots[0], lexicon):
         return f"{{{slots[0]}}} fits no term of the lexicon; take one of {', '.join(f'{{{name}}}' for name in known)}"
     return None

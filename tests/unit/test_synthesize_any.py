@@ -175,6 +175,9 @@ def test_all_faults_of_plain_text_come_at_once(tmp_path: Path) -> None:
     assert "take one of {agency}, {term}" in lines[2]
     with pytest.raises(SynthesisError, match="holds no sentence"):
         read(tmp_path, "# nothing\n")
+    (tmp_path / "sentences.txt").write_text("Ask {term}.")
+    with pytest.raises(SynthesisError, match="no term; write lexicon"):
+        read_plain_sentences(tmp_path / "sentences.txt", "s", Lexicon(terms=()), normaliser("en"))
 
 
 @settings(deadline=None, max_examples=100)
