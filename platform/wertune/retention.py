@@ -1,6 +1,6 @@
 """Human speech from outside the domain: what a tuned model must not forget, and what it may rehearse."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,8 @@ import numpy as np
 from wertune.audio import SAMPLE_RATE_HZ, Samples, load_audio
 from wertune.clips import level, trim, write_clip
 from wertune.errors import SynthesisError
-from wertune.sentences import load_sentences
 from wertune.synthesis_config import Recordings, RetentionSizes, SynthesisConfig
-from wertune.text import normaliser
+from wertune.text import Normalise
 
 _SHORTEST_S, _LONGEST_S = 0.6, 12.0
 _MIN_WORDS, _PREFERRED_WORDS = 2, 3
@@ -30,12 +29,12 @@ class Prompt:
     samples: Samples
 
 
-def build_retention(project_dir: Path, out: Path, config: SynthesisConfig) -> dict[str, list[dict[str, Any]]]:
-    """Writes the clips of the human recordings; manifest rows by split, no sentence in two of them."""
+def build_retention(
+    project_dir: Path, out: Path, config: SynthesisConfig, texts: Iterable[str], normalise: Normalise
+) -> dict[str, list[dict[str, Any]]]:
+    """Writes the clips of the human recordings; manifest rows by split, no sentence in two of them or in `texts`."""
     prompts = [prompt for source in config.recordings for prompt in read_prompts(project_dir, source)]
-    normalise = normaliser("en")
-    files = ("sentences.jsonl", "general.jsonl")
-    known = {normalise(sentence.text) for file in files for sentence in load_sentences(project_dir / file)}
+    known = set(map(normalise, texts))
     keys = [normalise(prompt.text) for prompt in prompts]
     rows: dict[str, list[dict[str, Any]]] = {}
     fixed = [prompt.only for prompt in prompts]

@@ -12,13 +12,13 @@ from pydantic import Field, ValidationError
 from wertune.config import Frozen
 from wertune.errors import SynthesisError
 from wertune.synthesis_config import SynthesisConfig
-from wertune.text import Lexicon, normaliser
+from wertune.text import Lexicon, normaliser, said
 
-_MIN_TRAIN_SENTENCES = 3
+MIN_TRAIN_SENTENCES = 3
 
 
 class Sentence(Frozen):
-    """One line of sentences.jsonl or general.jsonl."""
+    """One line of sentences.jsonl or general.jsonl, or what a line of their .txt holds (see plain_sentences.py)."""
 
     id: str = Field(min_length=1)
     text: str = Field(min_length=1)
@@ -29,8 +29,8 @@ class Sentence(Frozen):
 class Speller:
     """Finds the lexicon's terms as they are written, case and all, and says them as the lexicon says them."""
 
-    def __init__(self, lexicon: Lexicon) -> None:
-        self._spoken = {entry.term: entry.spoken for entry in lexicon.terms}
+    def __init__(self, lexicon: Lexicon, language: str = "en") -> None:
+        self._spoken = {entry.term: said(entry, language) for entry in lexicon.terms}
         longest_first = sorted(self._spoken, key=len, reverse=True)
         self._pattern = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)")
 
@@ -52,10 +52,10 @@ class Speller:
         return tuple(dict.fromkeys(self._pattern.findall(text))) if self._spoken else ()
 
 
-def load_sentences(path: Path) -> list[Sentence]:
+def load_sentences(path: Path, language: str = "en") -> list[Sentence]:
     """The file's sentences; a SynthesisError lists every line that is not one or repeats another."""
     sentences, faults, places = [], [], dict[str, int]()
-    normalise = normaliser("en")
+    normalise = normaliser(language)
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             sentence = Sentence.model_validate_json(line)
@@ -74,31 +74,56 @@ def load_sentences(path: Path) -> list[Sentence]:
 def split_sentences(
     sentences: Sequence[Sentence], speller: Speller, config: SynthesisConfig
 ) -> dict[str, list[Sentence]]:
-    """Test and validation take natural sentences only, so that no template is shared; test covers every term.
+    """Test and validation take natural sentences only, so that no template is shared, and at most half of those.
 
-    No term is left with fewer than three training sentences, or a SynthesisError names the terms.
+    Where there are enough of them, test covers every term, growing for it, and three training sentences are left to
+    each. SynthesisError where a split is empty, and with `missing_term: stop` where a term has fewer.
     """
     order = np.random.default_rng(config.seed).permutation(len(sentences))
     pool = {sentences[i].id: sentences[i] for i in order if sentences[i].kind == "natural"}
-    left = Counter(term for sentence in sentences for term in speller.terms(sentence.text))
     terms = {sentence.id: speller.terms(sentence.text) for sentence in sentences}
+    left = Counter(term for found in terms.values() for term in found)
+    kept = {term: min(MIN_TRAIN_SENTENCES, max(1, count - 1)) for term, count in left.items()}
     chosen: dict[str, str] = {}
-    for split, share in (("test", config.test_share), ("validation", config.validation_share)):
-        picked = _pick(pool, terms, left, round(share * len(sentences)))
-        chosen |= dict.fromkeys(picked, split)
+    shares = {"test": config.test_share, "validation": config.validation_share}
+    most = {split: max(1, int(share / sum(shares.values()) * len(pool) / 2)) for split, share in shares.items()}
+    for split, share in shares.items():
+        count = max(1, min(round(share * len(sentences)), most[split]))
+        chosen |= dict.fromkeys(_pick(pool, terms, left, kept, count, cover=split == "test"), split)
     splits: dict[str, list[Sentence]] = {"train": [], "validation": [], "test": []}
     for sentence in sentences:
         splits[chosen.get(sentence.id, "train")].append(sentence)
-    _check_coverage(splits, terms, speller.written)
+    _refuse_empty(splits)
+    if config.missing_term == "stop":
+        _check_coverage(splits, terms, speller.written)
     return splits
 
 
-def _pick(pool: dict[str, Sentence], terms: Mapping[str, tuple[str, ...]], left: Counter[str], count: int) -> list[str]:
-    """Moves `count` sentences out of `pool`, the ones with the terms least picked so far first."""
+def _refuse_empty(splits: Mapping[str, Sequence[Sentence]]) -> None:
+    if empty := [split for split, found in splits.items() if not found]:
+        rule = "each split needs sentences of its own, and test and validation take none out of templates"
+        remedy = "add sentences without {…}, so that each term stands in five or more"
+        raise SynthesisError(f"no sentence is left for {', '.join(empty)}, but {rule}; {remedy}")
+
+
+def _pick(
+    pool: dict[str, Sentence],
+    terms: Mapping[str, tuple[str, ...]],
+    left: Counter[str],
+    kept: Mapping[str, int],
+    count: int,
+    cover: bool,
+) -> list[str]:
+    """Moves `count` sentences out of `pool`, the ones with the terms least picked so far first.
+
+    Of each term, as many sentences as `kept` says stay; with `cover`, it goes on for terms that were not picked yet.
+    """
     seen: Counter[str] = Counter()
     picked: list[str] = []
-    while len(picked) < count:
-        free = [key for key in pool if all(left[term] > _MIN_TRAIN_SENTENCES for term in terms[key])]
+    while len(picked) < count or cover:
+        free = [key for key in pool if all(left[term] > kept[term] for term in terms[key])]
+        if len(picked) >= count:
+            free = [key for key in free if not all(seen[term] for term in terms[key])]
         if not free:
             break
         best = max(free, key=lambda key: _need(terms[key], seen))  # the first of equals, in the drawn order
@@ -120,9 +145,9 @@ def _check_coverage(
     counts = {split: Counter(term for sentence in splits[split] for term in terms[sentence.id]) for split in splits}
     faults = [f"{term} has no test sentence" for term in known if not counts["test"][term]]
     faults += [
-        f"{term} has {counts['train'][term]} training sentences, but needs {_MIN_TRAIN_SENTENCES}"
+        f"{term} has {counts['train'][term]} training sentences, but needs {MIN_TRAIN_SENTENCES}"
         for term in known
-        if counts["train"][term] < _MIN_TRAIN_SENTENCES
+        if counts["train"][term] < MIN_TRAIN_SENTENCES
     ]
     if faults:
         raise SynthesisError("sentences.jsonl: " + "; ".join(faults) + "; add natural sentences with these terms")

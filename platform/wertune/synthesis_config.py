@@ -2,14 +2,19 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from wertune.config import Frozen
+from wertune.voices import known_engine
 
 Domain = Literal["train", "validation", "test"]
-EngineName = Literal["flite", "espeak", "festival", "hibari", "kokoro", "piper"]
+EngineName = Annotated[str, AfterValidator(known_engine)]
+MissingTerm = Literal["report", "stop"]
+
+# The letter A of an abbreviation is said "ay", which these engines read as "eye".
+_RESPELL = {"espeak": {"ay": "eigh"}, "hibari": {"ay": "eh"}, "kokoro": {"ay": "eh"}, "piper": {"ay": "eigh"}}
 
 
 class Voice(Frozen):
@@ -53,34 +58,45 @@ class RetentionSizes(Frozen):
 
 
 class ClipCounts(Frozen):
-    """At least so many: every sentence is spoken once, and the first ones again by other speakers."""
+    """At least so many: every sentence is spoken once, and the first ones again by other speakers.
 
-    train: int = Field(ge=0)
-    validation: int = Field(ge=0)
-    test: int = Field(ge=0)
-    replay: int = Field(ge=0)
+    Where no number is given, three speakers say each sentence of the domain, and one each of replay.
+    """
+
+    train: int | None = Field(None, ge=0)
+    validation: int | None = Field(None, ge=0)
+    test: int | None = Field(None, ge=0)
+    replay: int | None = Field(None, ge=0)
 
 
 class SynthesisConfig(Frozen):
-    """`synthesis.yaml`."""
+    """`synthesis.yaml`; without one, or with an empty one, these are the values."""
 
     seed: int = Field(0, ge=0)
     bitrate_kbps: float = Field(14.0, ge=6, le=128)
     validation_share: float = Field(0.09, gt=0, lt=1, description="of the sentences")
     test_share: float = Field(0.16, gt=0, lt=1)
-    clips: ClipCounts
+    clips: ClipCounts = ClipCounts()
     telephone_share: float = Field(0.12, ge=0, le=1)
     noisy_share: float = Field(0.13, ge=0, le=1)
     noise: Noise = Noise()
     respell: dict[EngineName, dict[str, str]] = Field(
-        {}, description="words of the lexicon's spoken forms that an engine misreads, as it needs them spelt"
+        _RESPELL, description="words of the lexicon's spoken forms that an engine misreads, as it needs them spelt"
     )
-    voices: tuple[Voice, ...] = Field(min_length=3)
+    sentences: Path | None = Field(None, description="sentences.jsonl or sentences.txt where it is not given")
+    general: Path | None = Field(None, description="everyday sentences for replay: general.jsonl or .txt, or none")
+    missing_term: MissingTerm = Field(
+        "report", description="of a term without a test sentence or with fewer than three training sentences"
+    )
+    engines: tuple[EngineName, ...] = Field((), description="whose voices are cast; none given: all that are installed")
+    voices: tuple[Voice, ...] = Field((), description="none given: cast from what the engines have")
     recordings: tuple[Recordings, ...] = ()
     retention: RetentionSizes = RetentionSizes()
 
     @model_validator(mode="after")
     def _disjoint(self) -> "SynthesisConfig":
+        if self.voices and self.engines:
+            raise ValueError("both voices and engines are given, but engines are cast where no voices are; remove one")
         splits: dict[str, str] = {}
         for voice in self.voices:
             if splits.setdefault(voice.speaker, voice.split) != voice.split:
@@ -88,6 +104,6 @@ class SynthesisConfig(Frozen):
         doubled = [name for name, count in Counter(voice.id for voice in self.voices).items() if count > 1]
         if doubled:
             raise ValueError(f"voices listed twice: {', '.join(doubled)}; give each its own id")
-        if missing := {"train", "validation", "test"} - set(splits.values()):
+        if self.voices and (missing := {"train", "validation", "test"} - set(splits.values())):
             raise ValueError(f"no voice for {', '.join(sorted(missing))}; give each split a voice")
         return self

@@ -13,6 +13,7 @@ from wertune.sentences import Sentence, Speller
 from wertune.synthesis_config import SynthesisConfig, Voice
 
 Channel = Literal["clean", "telephone", "noisy"]
+_SPEAKERS_A_SENTENCE = 3
 _RECIPE = 1  # to be raised when trimming, levelling or a channel changes: old clips are then spoken again
 
 
@@ -44,7 +45,7 @@ def plan_clips(
 ) -> list[ClipPlan]:
     """One plan a clip: voices by their weights, no speaker twice for one sentence, channels by exact shares."""
     generator = np.random.default_rng([config.seed, *split.encode()])
-    takes = _takes(sentences, max(getattr(config.clips, split), len(sentences)), generator)
+    takes = _takes(sentences, max(_wanted(split, sentences, voices, config), len(sentences)), generator)
     channels = _channels(len(takes), config, generator)
     plans, spoken_by = [], dict[str, set[str]]()
     used: Counter[str] = Counter()
@@ -54,6 +55,14 @@ def plan_clips(
         spoken_by[sentence.id].add(voice.speaker)
         plans.append(_plan_clip(split, sentence, voice, channel, speller, config, generator))
     return plans
+
+
+def _wanted(split: str, sentences: Sequence[Sentence], voices: Sequence[Voice], config: SynthesisConfig) -> int:
+    """The configured number of clips, or each sentence by three speakers where there are as many."""
+    clips: int | None = getattr(config.clips, split)
+    if clips is not None or split == "replay":
+        return clips or 0
+    return len(sentences) * min(_SPEAKERS_A_SENTENCE, len({voice.speaker for voice in voices}))
 
 
 def _plan_clip(

@@ -1,8 +1,10 @@
-"""Speaks a project's sentences: Opus clips and their manifests, the same ones for the same files."""
+"""Speaks a project's sentences: Opus clips, their manifests and a report, the same ones for the same files."""
 
-from collections.abc import Sequence
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -10,63 +12,106 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 import torch
+from tqdm import tqdm
 
 from wertune.audio import Samples, resample
 from wertune.augment import add_coloured_noise, telephone
 from wertune.clips import check, level, trim, write_clip, write_manifest
-from wertune.config import load_yaml
+from wertune.errors import SynthesisError
 from wertune.retention import build_retention
-from wertune.sentences import Speller, load_sentences, split_sentences
-from wertune.synthesis_config import SynthesisConfig
+from wertune.synthesis_advice import missing_steps
 from wertune.synthesis_plan import ClipPlan, plan_clips
-from wertune.text import load_lexicon
-from wertune.voices import ENGINES
+from wertune.synthesis_project import SynthesisProject, load_synthesis_project
+from wertune.synthesis_report import SynthesisReport, build_report
+from wertune.text import normaliser
+from wertune.voices import find_engine
 
-_PROCESSES = 2
-
-
-@dataclass(frozen=True)
-class SynthesisReport:
-    """What was written; minutes and clips by split."""
-
-    manifests: dict[str, Path]
-    clips: dict[str, int]
-    minutes: dict[str, float]
-    bytes: int
+_CHUNK = 4
+_LISTED_FAULTS = 20
+Job = tuple[ClipPlan, Path]
 
 
-def synthesize(project_dir: Path, out_dir: Path | None = None) -> SynthesisReport:
-    """Writes `audio/<split>/*.opus` and `manifests/<split>.jsonl` under `out_dir`, by default the project.
+def synthesize(
+    project_dir: Path, out_dir: Path | None = None, processes: int = 0, say: Callable[[str], object] = print
+) -> SynthesisReport:
+    """Writes `audio/<split>/*.opus`, `manifests/<split>.jsonl` and the report under `out_dir`, by default the project.
 
     A clip that exists under its digest is not spoken again. Human recordings (see retention.py) join `replay`.
+    `processes` 0 is one for every core. Raises ConfigError or SynthesisError; manifests are written last.
     """
     out = out_dir or project_dir
-    config = load_yaml(project_dir / "synthesis.yaml", SynthesisConfig)
-    plans = plan_project(project_dir, config)
-    jobs = [(plan, out / "audio" / plan.split / plan.filename) for plan in plans]
-    _try_voices([plan for plan, path in jobs if not path.exists()])
-    with ProcessPoolExecutor(_PROCESSES, get_context("spawn"), initializer=_one_thread) as pool:
-        durations = list(pool.map(_ensure_clip, jobs, chunksize=4))
+    project = load_synthesis_project(project_dir)
+    plans = plan_project(project)
+    recorded_splits = {"replay", "retention_validation", "retention_test"} if project.config.recordings else set()
+    _refuse_recordings(out, {plan.split for plan in plans} | recorded_splits)
+    for engine, why in project.absent_engines.items():
+        say(f"not used: {engine}: {why}")
     rows: dict[str, list[dict[str, Any]]] = {}
-    for plan, duration_s in zip(plans, durations, strict=True):
+    for plan, duration_s in zip(plans, _speak(plans, out, processes, say), strict=True):
         rows.setdefault(plan.split, []).append(manifest_row(plan, duration_s))
-    for split, recorded in build_retention(project_dir, out, config).items():
+    normalise = normaliser(project.language)
+    for split, recorded in build_retention(project_dir, out, project.config, project.texts, normalise).items():
         rows.setdefault(split, []).extend(recorded)
     manifests = {split: write_manifest(out, split, found) for split, found in rows.items()}
-    return _report(out, manifests, rows)
+    report = _report(project, out, manifests, rows)
+    say(report.markdown())
+    for split, manifest in manifests.items():
+        say(f"{split}: {manifest}")
+    say(f"audio: {report.audio_bytes / 1e6:.1f} MB; this report: {report.write()}")
+    for step in missing_steps(project_dir, project.project, manifests):
+        say(f"next: {step}")
+    return report
 
 
-def plan_project(project_dir: Path, config: SynthesisConfig) -> list[ClipPlan]:
+def plan_project(project: SynthesisProject) -> list[ClipPlan]:
     """The plans of all clips of train, validation, test and replay."""
-    speller = Speller(load_lexicon(project_dir / "lexicon.yaml"))
-    splits = split_sentences(load_sentences(project_dir / "sentences.jsonl"), speller, config)
-    splits["replay"] = load_sentences(project_dir / "general.jsonl")
     plans = []
-    for split, sentences in splits.items():
+    for split, sentences in project.splits.items():
         speakers = "train" if split == "replay" else split
-        voices = [voice for voice in config.voices if voice.split == speakers]
-        plans += plan_clips(split, sentences, voices, speller, config)
+        voices = [voice for voice in project.config.voices if voice.split == speakers]
+        plans += plan_clips(split, sentences, voices, project.speller, project.config)
     return plans
+
+
+def _refuse_recordings(out: Path, splits: set[str]) -> None:
+    """Manifests of other origin are not written over: who imported recordings would lose their splits."""
+    paths = [out / "manifests" / f"{split}.jsonl" for split in sorted(splits)]
+    foreign = [str(path) for path in paths if path.exists() and not _is_ours(path)]
+    if foreign:
+        raise SynthesisError(f"{', '.join(foreign)} would be written over, but was not spoken here; give another --out")
+
+
+def _is_ours(manifest: Path) -> bool:
+    """Whether each row names its sentence and voice, as `manifest_row` does."""
+    try:
+        rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    except ValueError:
+        return False
+    return all(isinstance(row, dict) and {"sentence", "voice"} <= row.keys() for row in rows)
+
+
+def _speak(plans: Sequence[ClipPlan], out: Path, processes: int, say: Callable[[str], object]) -> list[float]:
+    """Each clip's seconds; a SynthesisError lists all that could not be spoken, and what was spoken is kept."""
+    jobs = [(plan, out / "audio" / plan.split / plan.filename) for plan in plans]
+    unspoken = [(plan, path) for plan, path in jobs if not path.exists()]
+    if unspoken:
+        _try_voices([plan for plan, _ in unspoken])
+        workers = min(processes or len(os.sched_getaffinity(0)), -(-len(unspoken) // _CHUNK))
+        say(f"{len(unspoken)} clips to speak, {len(jobs) - len(unspoken)} are there; processes: {workers}")
+        _speak_in_processes(unspoken, workers)
+    return [float(sf.info(path).duration) for _, path in jobs]
+
+
+def _speak_in_processes(jobs: Sequence[Job], workers: int) -> None:
+    with (
+        ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool,
+        tqdm(pool.map(_write, jobs, chunksize=_CHUNK), "clips", len(jobs), disable=not sys.stderr.isatty()) as bar,
+    ):
+        faults = [fault for fault in bar if fault]
+    if faults:
+        more = [f"and {len(faults) - _LISTED_FAULTS} more"] if len(faults) > _LISTED_FAULTS else []
+        ending = f"{len(faults)} of {len(jobs)} clips failed; no manifest was written, and what was spoken is kept"
+        raise SynthesisError("\n".join([*faults[:_LISTED_FAULTS], *more, ending]))
 
 
 def manifest_row(plan: ClipPlan, duration_s: float) -> dict[str, Any]:
@@ -85,7 +130,7 @@ def manifest_row(plan: ClipPlan, duration_s: float) -> dict[str, Any]:
 
 def render(plan: ClipPlan) -> Samples:
     """Speech at 16 kHz: spoken, trimmed, levelled, sent through its channel, checked."""
-    samples, rate = ENGINES[plan.voice.engine].speak(plan.spoken, plan.voice.name, plan.speed)
+    samples, rate = find_engine(plan.voice.engine).speak(plan.spoken, plan.voice.name, plan.speed)
     generator = np.random.default_rng(plan.seed)
     speech = level(trim(resample(samples, rate), float(generator.uniform(0.1, 0.25))))
     if plan.channel == "telephone":
@@ -99,22 +144,26 @@ def render(plan: ClipPlan) -> Samples:
 def _try_voices(plans: Sequence[ClipPlan]) -> None:
     """One word by each voice: what is missing is said at once, and caches are filled before two processes would."""
     for engine, name in sorted({(plan.voice.engine, plan.voice.name) for plan in plans}):
-        ENGINES[engine].speak("Hello.", name, 1.0)
+        find_engine(engine).speak("Hello.", name, 1.0)
 
 
-def _ensure_clip(job: tuple[ClipPlan, Path]) -> float:
-    """Speaks the clip unless it is there; its duration in seconds."""
+def _write(job: Job) -> str:
+    """Speaks the clip; what is wrong with it, or nothing."""
     plan, path = job
-    if not path.exists():
+    try:
         write_clip(path, render(plan), plan.bitrate_kbps)
-    return float(sf.info(path).duration)
+    except SynthesisError as error:
+        return f"{plan.sentence.id}: {error}"
+    return ""
 
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _report(out: Path, manifests: dict[str, Path], rows: dict[str, list[dict[str, Any]]]) -> SynthesisReport:
-    minutes = {split: sum(row["duration"] for row in found) / 60 for split, found in rows.items()}
+def _report(
+    project: SynthesisProject, out: Path, manifests: dict[str, Path], rows: dict[str, list[dict[str, Any]]]
+) -> SynthesisReport:
     size = sum(clip.stat().st_size for split in rows for clip in (out / "audio" / split).glob("*.opus"))
-    return SynthesisReport(manifests, {split: len(found) for split, found in rows.items()}, minutes, size)
+    voices = project.config.voices
+    return build_report(manifests, rows, project.lexicon, project.speller, voices, project.absent_engines, size)

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from wertune.config import Frozen, load_yaml
 
 Normalise = Callable[[str], str]
+_ABBREVIATION = re.compile(r"[A-Z]{2,5}")
 
 
 @lru_cache(maxsize=2)
@@ -35,12 +36,27 @@ def normaliser_version(language: str) -> str:
 
 
 class Term(Frozen):
-    """A word or words of the domain: as written, and as said for speech synthesis."""
+    """A word or words of the domain: as written, and as said for speech synthesis (see `said` where not given)."""
 
     term: str = Field(min_length=1, description="as it stands in transcripts")
-    spoken: str = Field(min_length=1, description="as it is said, for speech synthesis: CPF is `see pee eff`")
+    spoken: str | None = Field(
+        None,
+        min_length=1,
+        description="as it is said, for speech synthesis: CPF is `see pee eff`; else abbreviations are spelt",
+    )
     kind: str = Field("", description="for people: agency, scheme, system, …")
     meaning: str = Field("", description="for people")
+
+
+def said(entry: Term, language: str) -> str:
+    """The spoken form, or else the term with its words of two to five capitals spelt: "CPF" is said "C P F"."""
+    letters = {"A": "ay"} if language == "en" else {}  # between other words engines take the letter for the article
+
+    def say(word: str) -> str:
+        spelt = _ABBREVIATION.fullmatch(word)
+        return " ".join(letters.get(letter, letter) for letter in word) if spelt else word
+
+    return entry.spoken or " ".join(map(say, entry.term.split()))
 
 
 class Lexicon(Frozen):

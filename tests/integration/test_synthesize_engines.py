@@ -1,7 +1,10 @@
 """The real engines: they speak, they say the same thing twice, and a missing one is named with its package."""
 
 import importlib.util
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from wertune.audio import SAMPLE_RATE_HZ, resample
 from wertune.clips import check, level, trim
 from wertune.errors import SynthesisError
-from wertune.voices import ENGINES
+from wertune.voices import ENGINES, offered_voices
 
 TEXT = "Please bring your identity card on Monday."
 FESTIVAL_VOICES = Path("/usr/share/festival/voices")
@@ -100,3 +103,52 @@ def test_an_unknown_voice_is_an_error(engine: str, voice: str) -> None:
     skip_without(engine, "kal_diphone")
     with pytest.raises(SynthesisError, match="nobody"):
         ENGINES[engine].speak(TEXT, voice, 1.0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_voice_that_an_engine_offers_speaks(engine: str) -> None:
+    offered, absent = offered_voices([engine], "en")
+    if engine in absent:
+        pytest.skip(absent[engine])
+    spoken = {offer.name: ENGINES[engine].speak("Yes, on Monday.", offer.name, 1.0) for offer in offered[engine]}
+    for name, (samples, rate) in spoken.items():
+        check(level(trim(resample(samples, rate), 0.2)), name)
+    assert len({samples.tobytes() for samples, _ in spoken.values()}) == len(spoken)
+
+
+def test_espeak_offers_other_languages() -> None:
+    skip_without("espeak", "")
+    names = {language: {offer.name for offer in ENGINES["espeak"].offers(language)} for language in ("de", "zh", "xx")}
+    assert "de+m3" in names["de"]
+    assert "cmn+m3" in names["zh"]
+    assert not names["xx"]
+
+
+TERMS = ("CPF", "Singpass", "NEA", "MediSave", "HDB")
+PATTERNS = (
+    "Tell me about {} again.", "Who pays for {} now?", "I lost my {} letter.", "Is {} open today?",
+    "We like {} best of all.", "My mother asked for {} twice.",
+)  # fmt: skip
+
+
+def test_words_alone_become_a_project_that_validates(tmp_path: Path) -> None:
+    """A new user's way: five terms, thirty sentences, two engines, and the project.yaml that is printed."""
+    skip_without("espeak", "")
+    skip_without("flite", "")
+    (tmp_path / "lexicon.yaml").write_text("terms:\n" + "".join(f"- {{term: {term}}}\n" for term in TERMS))
+    (tmp_path / "sentences.txt").write_text("\n".join(text.format(term) for term in TERMS for text in PATTERNS))
+    (tmp_path / "synthesis.yaml").write_text("engines: [espeak, flite]\nclips: {train: 22}\n")
+    said = wertune("synthesize", "--project", str(tmp_path), "--processes", "2")
+    assert "Sentences are missing" not in said
+    printed = said.split("write this there:\n\n")[1].split("\nnext:")[0]
+    (tmp_path / "project.yaml").write_text(printed)
+    assert "test: 15 clips" in wertune("validate", "--project", str(tmp_path))
+    report = json.loads((tmp_path / "manifests" / "synthesis_report.json").read_text())
+    assert {row["engine"] for row in report["voices"]} == {"espeak", "flite"}
+    assert all(row["clips"]["test"] == 3 for row in report["terms"])
+
+
+def wertune(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "wertune", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -14,6 +14,8 @@ import soundfile as sf
 from wertune.config import load_yaml
 from wertune.sentences import Sentence, Speller, load_sentences
 from wertune.synthesis_config import SynthesisConfig
+from wertune.synthesis_project import load_synthesis_project
+from wertune.synthesize import plan_project
 from wertune.text import Lexicon, load_lexicon, normaliser
 
 PROJECT = Path(__file__).resolve().parents[2] / "projects" / "sg_gov"
@@ -154,6 +156,18 @@ def test_every_row_has_its_file_and_its_duration(split: str) -> None:
         assert info.duration == pytest.approx(row["duration"], abs=0.05)
         assert shortest <= row["duration"] <= longest, row
     assert {path.name for path in paths} == {path.name for path in (PROJECT / "audio" / split).iterdir()}
+
+
+def test_the_files_still_give_these_clips() -> None:
+    """A clip's name holds a digest of all that decides how it sounds: none would be spoken anew."""
+    planned = {f"{plan.split}/{plan.filename}" for plan in plan_project(load_synthesis_project(PROJECT))}
+    listed = {
+        f"{split}/{Path(row['audio_filepath']).name}"
+        for split in (*DOMAIN, "replay")
+        for row in rows(split)
+        if row["voice"] != "human"
+    }
+    assert planned == listed
 
 
 def test_the_audio_is_small() -> None:

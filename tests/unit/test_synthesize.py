@@ -92,7 +92,7 @@ def test_splits_share_no_sentence_and_cover_every_term(natural: int, templated: 
 
 def test_too_few_sentences_of_a_term_are_named() -> None:
     with pytest.raises(SynthesisError, match="NEA has no test sentence"):
-        split_sentences([s for s in sentences(60) if "NEA" not in s.text], SPELLER, config())
+        split_sentences([s for s in sentences(60) if "NEA" not in s.text], SPELLER, config(missing_term="stop"))
 
 
 @settings(deadline=None, max_examples=40)

@@ -110,11 +110,11 @@ def test_a_term_listed_twice_is_refused_whatever_its_case(tmp_path: Path) -> Non
 
 
 def test_all_faults_of_a_lexicon_come_at_once(tmp_path: Path) -> None:
-    path = _lexicon_file(tmp_path, "terms:\n- {term: CPF}\n- {term: '', spoken: b}\n- {term: a, spoken: b, kin: c}\n")
+    path = _lexicon_file(tmp_path, "terms:\n- {spoken: c}\n- {term: '', spoken: b}\n- {term: a, spoken: b, kin: c}\n")
     with pytest.raises(ConfigError) as caught:
         load_lexicon(path)
     missing, empty, unknown = str(caught.value).splitlines()
-    assert missing == f"{path}: terms.0.spoken is missing; add it"
+    assert missing == f"{path}: terms.0.term is missing; add it"
     assert empty.startswith(f"{path}: terms.1.term is '': ")
     assert "at least 1 character" in empty
     assert unknown == f"{path}: terms.2.kin is not a known key; remove it or mend its spelling"

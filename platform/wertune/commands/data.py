@@ -33,16 +33,10 @@ def validate(project: Path) -> dict[str, Any]:
 @click.command()
 @project_option
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="another folder than the project's own")
+@click.option("--processes", type=click.IntRange(0), default=0, help="0: one for every core")
 @json_option
-def synthesize(project: Path, out: Path | None) -> dict[str, Any]:
-    """Speaks the project's sentences in its voices: audio and manifests from synthesis.yaml."""
+def synthesize(project: Path, out: Path | None, processes: int) -> dict[str, Any]:
+    """Speaks the project's sentences in the voices of the installed engines, or in those of synthesis.yaml."""
     from wertune.synthesize import synthesize as run
 
-    report = run(project, out)
-    splits = {}
-    for split, manifest in report.manifests.items():
-        clips, minutes = report.clips[split], report.minutes[split]
-        click.echo(f"{split}: {clips} clips, {minutes:.1f} minutes, {manifest}")
-        splits[split] = {"clips": clips, "minutes": round(minutes, 2), "manifest": str(manifest)}
-    click.echo(f"audio: {report.bytes / 1e6:.1f} MB")
-    return {"splits": splits, "bytes": report.bytes}
+    return run(project, out, processes, click.echo).to_json()

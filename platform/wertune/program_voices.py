@@ -1,0 +1,125 @@
+"""Speech engines that are programs: flite, espeak-ng and festival."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import ClassVar
+
+import soundfile as sf
+
+from wertune.errors import SynthesisError
+from wertune.speech import Offer, Samples
+
+_TIMEOUT_S = 60
+_ESPEAK_WORDS_PER_MINUTE = 165
+
+
+class Flite:
+    """CMU Flite with the voices that are compiled in."""
+
+    voices = ("kal", "kal16", "awb", "rms", "slt")
+    offered = ("kal16", "awb", "rms", "slt")  # kal is kal16 at 8 kHz
+
+    def offers(self, language: str) -> Sequence[Offer]:
+        """See Engine."""
+        listed = _run("flite", "flite", ["-lv"]).split() if language == "en" else ()
+        licence = "BSD-like (CMU Flite)"
+        return [Offer(name, name.removesuffix("16"), licence) for name in self.offered if name in listed]
+
+    def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
+        """See Engine."""
+        if voice not in self.voices:  # flite itself would speak with another voice and say nothing of it
+            raise SynthesisError(f"flite has no voice {voice!r}; take one of {', '.join(self.voices)}")
+        stretch = f"duration_stretch={1 / speed:.3f}"
+        return _run_to_wav("flite", "flite", ["-voice", voice, "--setf", stretch, "-t", text, "-o"])
+
+
+class Espeak:
+    """eSpeak NG; a voice is `accent+variant` or `accent+variant:pitch`, the pitch from 0 to 99."""
+
+    # Without those that whisper, shout, are robots or sound like another one. `en-gb+VARIANT` is not used: eSpeak NG
+    # 1.51 ignores the variant there.
+    variants = (
+        *("f2", "f3", "f4", "f5", "m1", "m3", "m5", "m7", "Annie", "Denis", "Gene", "Mike", "belinda", "benjamin"),
+        *("iven", "paul", "robert", "sandro", "steph2", "victor"),
+    )
+    english = ("en-us", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-gb-x-gbclan", "en-us-nyc", "en-gb-x-gbcwmd")
+    of_whisper: ClassVar[dict[str, str]] = {"zh": "cmn", "jw": "jv", "no": "nb"}
+
+    def offers(self, language: str) -> Sequence[Offer]:
+        """See Engine; English personas take its accents in turn."""
+        own = self.of_whisper.get(language, language)
+        known = len(_run("espeak-ng", "espeak-ng", [f"--voices={own}"]).splitlines()) > 1  # below a heading
+        accents = (self.english if own == "en" else (own,)) if known else ()
+        licence = "GPL-3.0-or-later (eSpeak NG)"
+        spoken = zip(self.variants, cycle(accents), strict=False)
+        return [Offer(f"{accent}+{name}", name.lower(), licence, (0.88, 1.12)) for name, accent in spoken]
+
+    def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
+        """See Engine."""
+        name, _, pitch = voice.partition(":")
+        words_per_minute = str(round(_ESPEAK_WORDS_PER_MINUTE * speed))
+        options = ["-v", name, "-s", words_per_minute, "-p", pitch or "50"]
+        return _run_to_wav("espeak-ng", "espeak-ng", [*options, f" {text}", "-w"])
+
+
+class Festival:
+    """Festival through text2wave; the voice cmu_us_slt_arctic_hts keeps its own pace, whatever the speed."""
+
+    packages: ClassVar[dict[str, str]] = {
+        "kal_diphone": "festvox-kallpc16k",
+        "ked_diphone": "festvox-kdlpc16k",
+        "cmu_us_slt_arctic_hts": "festvox-us-slt-hts",
+    }
+
+    speakers: ClassVar[dict[str, str]] = {"kal_diphone": "kal", "ked_diphone": "ked", "cmu_us_slt_arctic_hts": "slt"}
+
+    def offers(self, language: str) -> Sequence[Offer]:
+        """See Engine."""
+        if language != "en":
+            return ()
+        listed = _run("festival", "festival festvox-kallpc16k", ["--batch", "(print (voice.list))"])
+        names = listed.strip().strip("()").split()
+        licence = "BSD-like (CMU or University of Edinburgh)"
+        return [Offer(name, speaker, licence) for name, speaker in self.speakers.items() if name in names]
+
+    def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
+        """See Engine."""
+        packages = f"festival {self.packages.get(voice, '')}".strip()
+        scheme = ["-eval", f"(voice_{voice})", "-eval", f"(Parameter.set 'Duration_Stretch {1 / speed:.3f})"]
+        return _run_to_wav("text2wave", packages, [*scheme, "-o"], stdin=text)
+
+
+def _run(program: str, packages: str, arguments: list[str]) -> str:
+    """What the program prints."""
+    _check_program(program, packages)
+    command = [program, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+    except subprocess.SubprocessError as error:
+        raise SynthesisError(f"{' '.join(command)} failed ({error}); try the command by hand") from None
+    return done.stdout
+
+
+def _check_program(program: str, packages: str) -> None:
+    if shutil.which(program) is None:
+        raise SynthesisError(f"{program} is not installed; on Debian: apt-get install {packages}")
+
+
+def _run_to_wav(program: str, packages: str, arguments: list[str], stdin: str = "") -> tuple[Samples, int]:
+    """The wav file that `program arguments… FILE` writes."""
+    _check_program(program, packages)
+    with tempfile.TemporaryDirectory() as folder:
+        wav = Path(folder) / "speech.wav"
+        command = [program, *arguments, str(wav)]
+        try:
+            done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+            samples, rate = sf.read(wav, dtype="float32")
+        except (subprocess.TimeoutExpired, sf.LibsndfileError) as error:
+            raise SynthesisError(f"{' '.join(command)} gave no audio ({error}); try the command by hand") from None
+    if done.returncode != 0:
+        raise SynthesisError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    return samples, rate

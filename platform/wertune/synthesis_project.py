@@ -1,0 +1,107 @@
+"""What `synthesize` reads of a project: lexicon, sentences by split, voices; with defaults for what is not there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wertune.casting import cast_voices
+from wertune.config import ProjectConfig, load_yaml
+from wertune.errors import SynthesisError
+from wertune.plain_sentences import read_plain_sentences
+from wertune.sentences import Sentence, Speller, load_sentences, split_sentences
+from wertune.synthesis_config import SynthesisConfig
+from wertune.text import Lexicon, Normalise, load_lexicon, normaliser
+from wertune.voices import ENGINES, offered_voices
+
+
+@dataclass(frozen=True)
+class SynthesisProject:
+    """All that decides what is spoken; `project` is None where there is no project.yaml yet."""
+
+    project: ProjectConfig | None
+    language: str
+    lexicon: Lexicon
+    config: SynthesisConfig
+    splits: Mapping[str, list[Sentence]]
+    absent_engines: Mapping[str, str]
+
+    @property
+    def speller(self) -> Speller:
+        return Speller(self.lexicon, self.language)
+
+    @property
+    def texts(self) -> list[str]:
+        """Every sentence that is spoken, as written."""
+        return [sentence.text for found in self.splits.values() for sentence in found]
+
+
+def load_synthesis_project(folder: Path) -> SynthesisProject:
+    """Needs sentences; lexicon.yaml, synthesis.yaml, project.yaml and general sentences where they are there.
+
+    ConfigError or SynthesisError with what is wrong or missing.
+    """
+    project = load_yaml(folder / "project.yaml", ProjectConfig) if (folder / "project.yaml").exists() else None
+    language = project.language if project else "en"
+    lexicon = load_lexicon(_lexicon_path(folder, project))
+    path = folder / "synthesis.yaml"
+    given = load_yaml(path, SynthesisConfig) if path.exists() else SynthesisConfig()
+    splits = _load_splits(folder, given, lexicon, language)
+    config, absent = _with_voices(given, language)
+    return SynthesisProject(project, language, lexicon, config, splits, absent)
+
+
+def _lexicon_path(folder: Path, project: ProjectConfig | None) -> Path | None:
+    if project and project.lexicon:
+        return folder / project.lexicon
+    usual = folder / "lexicon.yaml"
+    return usual if usual.exists() else None
+
+
+def _with_voices(config: SynthesisConfig, language: str) -> tuple[SynthesisConfig, dict[str, str]]:
+    """The config with voices, and why engines that could have been cast were not."""
+    if config.voices:
+        return config, {}
+    offered, absent = offered_voices(config.engines or ENGINES, language)
+    if not offered:
+        raise SynthesisError("\n".join(["no engine can speak:", *(f"{name}: {why}" for name, why in absent.items())]))
+    voices = [voice.model_dump() for voice in cast_voices(offered, config.seed)]
+    return SynthesisConfig.model_validate({**config.model_dump(), "engines": (), "voices": voices}), absent
+
+
+def _load_splits(folder: Path, config: SynthesisConfig, lexicon: Lexicon, language: str) -> dict[str, list[Sentence]]:
+    """The sentences of train, validation and test, and of replay where there are general ones."""
+    normalise = normaliser(language)
+    path = _find(folder, config.sentences, "sentences")
+    if path is None:
+        remedy = "write sentences.txt there, one sentence a line, or name the file as `sentences:` in synthesis.yaml"
+        raise SynthesisError(f"{folder} holds no sentences.jsonl and no sentences.txt; {remedy}")
+    sentences = _read(path, "s", lexicon, language, normalise)
+    splits = split_sentences(sentences, Speller(lexicon, language), config)
+    if general := _find(folder, config.general, "general"):
+        splits["replay"] = _read(general, "g", lexicon, language, normalise)
+        _refuse_shared(splits, general, normalise)
+    return splits
+
+
+def _find(folder: Path, named: Path | None, stem: str) -> Path | None:
+    """The file of sentences; None where none is named and neither of the usual ones is there."""
+    if named is not None and not (folder / named).is_file():
+        raise SynthesisError(f"{folder / named} does not exist; mend `{stem}:` in synthesis.yaml, or write the file")
+    usual = [path for suffix in ("jsonl", "txt") if (path := folder / f"{stem}.{suffix}").is_file()]
+    if named is None and len(usual) > 1:
+        raise SynthesisError(f"{usual[0]} and {usual[1]} exist; name one of them as `{stem}:` in synthesis.yaml")
+    return folder / named if named else next(iter(usual), None)
+
+
+def _read(path: Path, letter: str, lexicon: Lexicon, language: str, normalise: Normalise) -> list[Sentence]:
+    if path.suffix == ".jsonl":
+        return load_sentences(path, language)
+    return read_plain_sentences(path, letter, lexicon, normalise)
+
+
+def _refuse_shared(splits: Mapping[str, list[Sentence]], general: Path, normalise: Normalise) -> None:
+    """What is rehearsed in training may not be what is tested."""
+    domain = {normalise(s.text) for split, found in splits.items() if split != "replay" for s in found}
+    if shared := [sentence for sentence in splits["replay"] if normalise(sentence.text) in domain]:
+        listed = "\n".join(f"{general}: {s.id}: {s.text!r} is a sentence of the domain too" for s in shared)
+        raise SynthesisError(f"{listed}\nremove them there")
