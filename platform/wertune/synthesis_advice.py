@@ -15,6 +15,9 @@ def missing_steps(folder: Path, project: ProjectConfig | None, manifests: Mappin
         steps = [f"{folder / 'project.yaml'} does not exist; write this there:\n\n{_project_text(folder, manifests)}"]
     else:
         steps = list(_unnamed(folder, project, manifests))
+    if "replay" not in manifests and not (project and project.data.replay):
+        remedy = "write general.txt, everyday sentences, or copy general.jsonl of projects/sg_gov, and run this again"
+        steps.append(f"there is no replay, without which a tuned model forgets other speech; {remedy}")
     if not (folder / "search.yaml").exists():
         steps.append(f"`tune` reads {folder / 'search.yaml'}, which does not exist; start from projects/sg_gov's")
     policy = Path("registry/policies") / f"{project.name if project else _name(folder)}.yaml"

@@ -263,6 +263,9 @@ def test_what_project_yaml_must_hold_is_said_and_is_a_project(spoken: tuple[Path
         update={"data": project.data.model_copy(update={"test": Path("t.jsonl"), "replay": None})}
     )
     steps = "\n".join(missing_steps(folder, other, report.manifests))
+    assert "there is no replay" not in steps
+    without = {split: path for split, path in report.manifests.items() if split != "replay"}
+    assert "there is no replay" in "\n".join(missing_steps(folder, other, without))
     assert "data.replay is not given; add `replay: manifests/replay.jsonl`" in steps
     assert "data.test is t.jsonl, which is not what was spoken" in steps
 
