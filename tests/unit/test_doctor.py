@@ -20,6 +20,7 @@ import torch
 from mlflow.exceptions import MlflowException
 
 import wertune.model
+import wertune.voices
 from wertune import __main__ as command_line
 from wertune import doctor
 from wertune import machine as free
@@ -263,6 +264,7 @@ def test_voices_that_are_missing(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     def mute(text: str, voice: str, speed: float) -> None:
         raise SynthesisError("espeak-ng is not installed; on Debian: apt-get install espeak-ng")
 
+    monkeypatch.setattr(wertune.voices, "find_engine", ENGINES.__getitem__)
     monkeypatch.setitem(ENGINES, "flite", SimpleNamespace(speak=speak))
     monkeypatch.setitem(ENGINES, "espeak", SimpleNamespace(speak=speak))
     _told(project.voices(site), "ok", "espeak, flite", "")

@@ -228,7 +228,7 @@ def test_a_new_project_names_its_schemas_and_keeps_to_them(folder: Path) -> None
         ("project", {"name": "a", "base_model": 3, "data": {"train": "a", "validation": "b", "test": "c"}}),
         ("search", {"space": {"lora.r": {"choices": []}}}),
         ("search", {"space": {"lora.r": {"choices": [1]}}, "trails": 3}),
-        ("lexicon", {"terms": [{"term": "CPF"}]}),
+        ("lexicon", {"terms": [{"spoken": "see pee eff"}]}),
         ("policy", {"staging": [{"kind": "wer", "limit": 2}], "production": []}),
         ("policy", {"staging": [{"kind": "were", "limit": 0.2}], "production": []}),
     ],

@@ -79,7 +79,7 @@ def _git(folder: Path, *arguments: str) -> str:
 def voices(site: Site) -> Finding:
     """One word by each engine that synthesis.yaml names."""
     from wertune.synthesis_config import SynthesisConfig
-    from wertune.voices import ENGINES
+    from wertune.voices import find_engine
 
     path = site.project / "synthesis.yaml"
     if not path.exists():
@@ -89,7 +89,7 @@ def voices(site: Site) -> Finding:
     problems = []
     for engine, name in sorted(first.items()):
         try:
-            ENGINES[engine].speak("Hello.", name, 1.0)
+            find_engine(engine).speak("Hello.", name, 1.0)
         except SynthesisError as error:
             problems.append(str(error))
     if problems:
