@@ -27,7 +27,7 @@ from wertune.weights import cache_root
 
 # Not measured by the probe: Ray's start and the workers' imports, and the process that evaluates for the gates.
 START_UP_S = 45.0
-# Trials side by side share memory and caches; two on two cores took a fifth longer each than one alone.
+# Trials side by side share memory and caches: an allowance, not a measurement.
 SIDE_BY_SIDE = 1.25
 LEAST_PROCESS_MB = 400.0  # the driver beside the trials
 
