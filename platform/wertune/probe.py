@@ -45,7 +45,7 @@ def probe(prepared: Prepared, threads: int) -> Probe:
     """Measures with the project's settings, on the GPU or with a trial's threads."""
     trial = prepared.project.trial
     keep_freed_memory()
-    with prepared.resident_whisper(trial.quantization) as base, _threads(threads):
+    with prepared.resident_whisper(trial.quantization) as base, using_threads(threads):
         baseline_s = _evaluation_s(base, prepared, ContextConfig(short=False), baseline_decode(trial.decode))
         start_memory_peak()
         whisper = add_lora(base, trial.lora, trial.seed)
@@ -75,7 +75,8 @@ def _trained(whisper: Whisper) -> list[torch.nn.Parameter]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def using_threads(count: int) -> Iterator[None]:
+    """PyTorch computes with so many threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

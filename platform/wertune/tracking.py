@@ -312,20 +312,6 @@ def create_run(uri: str, experiment: str, artifacts: Path | None = None) -> RunR
     return RunRef(uri, made.info.run_id)
 
 
-def create_child(parent: RunRef, trial_id: str, name: str, point: Mapping[str, Any]) -> RunRef:
-    """A RUNNING child of the search's run, found again by the trial's id."""
-    made = ChildStore(parent).create(trial_id, name, {POINT_TAG: json.dumps(point)}, now_ms())
-    return RunRef(parent.tracking_uri, made)
-
-
-def find_child(parent: RunRef, trial_id: str) -> RunRef:
-    """The newest child run of a trial."""
-    found = patiently(lambda: ChildStore(parent).find(trial_id), store_name(parent.tracking_uri))
-    if found is None:
-        raise TrackingError(f"trial {trial_id} has no child run under {parent.run_id}; was it deleted?")
-    return RunRef(parent.tracking_uri, found.run_id)
-
-
 def children(parent: RunRef) -> list[Any]:
     """All child runs of the search, oldest first."""
     experiment_id = parent.ask(lambda client: client.get_run(parent.run_id)).info.experiment_id

@@ -6,8 +6,7 @@ All get the same adapter and the same clips. What counts is processor time, whic
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +26,7 @@ from wertune.manifest import Recording
 from wertune.metrics import score
 from wertune.model import merged, product_dtype
 from wertune.prepare import Prepared, load_project, prepare
+from wertune.probe import using_threads
 from wertune.report import markdown_table
 from wertune.serve import load_registered
 from wertune.version import load_served, stored_settings
@@ -125,19 +125,9 @@ def _bench(
 ) -> list[ServingRow]:
     recordings = prepared.dataset["test"]
     recordings = recordings[:: max(1, len(recordings) // clips)][:clips]
-    with _threads(threads), tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+    with using_threads(threads), tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
         ways = _ways(prepared, settings, adapter, Path(scratch))
         return [_measured(prepared, way, recordings, batch) for batch in BATCHES for way in ways.items()]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _ways(prepared: Prepared, settings: Mapping[str, Any], adapter: Path, scratch: Path) -> dict[str, Transcribe]:
