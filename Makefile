@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+SITE := .site
 
 .PHONY: tune test check lint types layers unit integration docs env bench audit clean
 
@@ -14,7 +15,7 @@ check: lint types layers
 
 .venv/.ready: pyproject.toml uv.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	$(BIN)/uv sync --frozen --quiet --all-extras --inexact
 	$(BIN)/uv pip install --quiet --no-deps --editable .
 	touch $@
@@ -36,7 +37,7 @@ integration: .venv/.ready
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration tests/gpu -q -n 2 --dist loadfile --durations=15
 
 docs: .venv/.ready
-	$(BIN)/mkdocs build --strict
+	$(BIN)/mkdocs build --strict --site-dir "$(SITE)"
 
 env: .venv/.ready
 

@@ -4,7 +4,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from wertune.config import ContextConfig
+from wertune.config import ContextConfig, LoraConfig, ProjectConfig, load_yaml
 from wertune.features import FULL_CONTEXT_POSITIONS, context_positions
 from wertune.search_space import AshaConfig
 
@@ -13,6 +13,13 @@ ROW, BAR = 30, 18
 OURS = "var(--md-accent-fg-color)"
 THEIRS, PALE = "var(--md-default-fg-color--light)", "var(--md-default-fg-color--lighter)"
 CONTEXT_SECONDS = (2, 4, 8, 15, 28)
+# Radford et al. 2022, table 1: tiny's width, and the layers of each of its halves.
+TINY_WIDTH, TINY_LAYERS = 384, 4
+PROJECTIONS, FEED_FORWARD = ("q_proj", "k_proj", "v_proj", "out_proj"), ("fc1", "fc2")
+BLOCKS = {
+    "encoder": {"self-attention": PROJECTIONS, "feed-forward": FEED_FORWARD},
+    "decoder": {"self-attention": PROJECTIONS, "cross-attention": PROJECTIONS, "feed-forward": FEED_FORWARD},
+}
 
 
 @cache
@@ -20,7 +27,13 @@ def figures(folder: Path) -> dict[str, str]:
     """Name and SVG of each figure; `folder` holds benchmarks.json and learning_curves.json."""
     bench = json.loads((folder / "benchmarks.json").read_text(encoding="utf-8"))
     curves = json.loads((folder / "learning_curves.json").read_text(encoding="utf-8"))["curves"]
-    return {"context": _context(), "memory": _memory(bench["memory"]["counted_mb"]), "halving": _halving(curves)}
+    lora = load_yaml(folder.parent / "projects/sg_gov/project.yaml", ProjectConfig).trial.lora
+    return {
+        "context": _context(),
+        "memory": _memory(bench["memory"]["counted_mb"]),
+        "targets": _targets(lora),
+        "halving": _halving(curves),
+    }
 
 
 def _context() -> str:
@@ -36,6 +49,36 @@ def _memory(counted: dict[str, dict[str, dict[str, float]]]) -> str:
     peaks = {recipe: found["peak"] for recipe, found in counted["large-v2"].items()}
     bars = [(recipe, peak, f"{peak / 1000:.1f} GB") for recipe, peak in peaks.items()]
     return _bars("Memory of a training step of large-v2 at batch 8", bars, max(peaks.values()), left=285)
+
+
+def _targets(lora: LoraConfig) -> str:
+    """The linear layers of an encoder and of a decoder layer; those with adapters filled, with what each adds."""
+    parts, y, added = [], 4, 0
+    for half, blocks in BLOCKS.items():
+        for block, layers in blocks.items():
+            parts.append(_text(150, y + 19, f"{half}, {block}", "end"))
+            for place, layer in enumerate(layers):
+                chosen = layer in lora.target_modules and lora.scope in (half, "both")
+                # A is r times a layer's inputs, B r times its outputs; a feed-forward layer is four times as wide.
+                count = lora.r * TINY_WIDTH * (5 if layer in FEED_FORWARD else 2) if chosen else 0
+                added += TINY_LAYERS * count
+                parts.append(_box(162 + 120 * place, y, layer, f"+{count:,}" if count else "", chosen))
+            y += 34
+        y += 10
+    parts.append(
+        _text(162, y + 10, f"r={lora.r}, {TINY_LAYERS} layers of each kind: {added:,} trainable parameters", "start")
+    )
+    return _svg("Which linear layers of Whisper get adapters in the demo", y + 18, parts)
+
+
+def _box(x: float, y: float, name: str, note: str, filled: bool) -> str:
+    paint = (
+        f'fill="{OURS}" fill-opacity=".25" stroke="{OURS}" stroke-width="2"'
+        if filled
+        else f'fill="none" stroke="{PALE}"'
+    )
+    label = f"{name}  {note}" if note else name
+    return f'<rect x="{x}" y="{y}" width="112" height="28" rx="4" {paint}/>' + _text(x + 56, y + 18, label, "middle")
 
 
 def _bars(title: str, bars: list[tuple[str, float, str]], full: float, left: int, framed: bool = False) -> str:

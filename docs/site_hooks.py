@@ -3,13 +3,14 @@
 import ast
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "platform"), str(ROOT / "registry"), str(ROOT / "docs")]
@@ -27,6 +28,7 @@ FILES = {
     "synthesis": "projects/NAME/synthesis.yaml",
     "policy": "registry/policies/NAME.yaml",
 }
+FROM_ELSEWHERE = {"CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md", "deploy.md": "deploy/README.md"}
 # What other code may rely on; modules beside these are listed with their first line alone.
 PUBLIC = (
     "wertune.manifest",
@@ -35,6 +37,7 @@ PUBLIC = (
     "wertune.features",
     "wertune.model",
     "wertune.train",
+    "wertune.batches",
     "wertune.evaluate",
     "wertune.search_space",
     "wertune.trial",
@@ -52,13 +55,13 @@ Schema = Mapping[str, Any]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the generated pages, the figures, and the two files that stand at the top of the repository."""
+    """Adds the generated pages, the figures, and the pages that stand elsewhere in the repository."""
     pages = {
         "reference/commands.md": commands_page(),
         "reference/configuration.md": configuration_page(),
         "reference/gates.md": gates_page(),
         "reference/python.md": python_page(),
-        **{name: (ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "CHANGELOG.md")},
+        **{name: (ROOT / source).read_text(encoding="utf-8") for name, source in FROM_ELSEWHERE.items()},
         **{f"figures/{name}.svg": svg for name, svg in figures(ROOT / "docs").items()},
     }
     for path, content in pages.items():
@@ -66,8 +69,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Puts each figure into its page, where the colours of the theme reach it: `<!-- figure: NAME -->`."""
+    if page.file.src_uri.startswith("howto/"):
+        page.meta["hide"] = ["toc"]  # they have no headings to list, and long commands
     for name, svg in figures(ROOT / "docs").items():
         markdown = markdown.replace(f"<!-- figure: {name} -->", svg)
     return markdown
@@ -128,6 +133,7 @@ def _resolved(value: Schema, root: Schema) -> Schema:
     return found[0] if found and found[0].get("properties") else value
 
 
+_MANY = 8
 RULES = {
     "minimum": "≥ {}",
     "exclusiveMinimum": "> {}",
@@ -143,7 +149,7 @@ def _kind(value: Schema, root: Schema) -> str:
     if "$ref" in value:
         return _kind(root["$defs"][value["$ref"].rsplit("/", 1)[1]], root)
     if "enum" in value or "const" in value:
-        return " or ".join(f"`{each}`" for each in value.get("enum", [value.get("const")]))
+        return _choices(value.get("enum", [value.get("const")]))
     if "anyOf" in value or "oneOf" in value:
         kinds = dict.fromkeys(_kind(each, root) for each in value.get("anyOf", value.get("oneOf")))
         return "a gate" if len(kinds) > 4 else " or ".join(kinds)
@@ -155,6 +161,13 @@ def _kind(value: Schema, root: Schema) -> str:
         return f"mapping ({', '.join(value['properties'])})"
     rules = [text.format(value[rule]) for rule, text in RULES.items() if rule in value]
     return ", ".join([value.get("type", "any"), *rules])
+
+
+def _choices(values: Sequence[Any]) -> str:
+    """All of a few; of many the first, and how many there are, for a column is narrow."""
+    if len(values) > _MANY:
+        return f"{', '.join(f'`{each}`' for each in values[:3])}, … ({len(values)} values)"
+    return " or ".join(f"`{each}`" for each in values)
 
 
 def _default(value: Schema) -> str:

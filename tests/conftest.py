@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from wertune.audio import SAMPLE_RATE_HZ, audio_digest, load_audio
 from wertune.manifest import Recording, Row
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from wertune.model import Whisper
 
 # The same examples on every machine, and none too slow: two busy cores are no fault.
-settings.register_profile("tests", deadline=None, derandomize=True)
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
 TINY_SIZES = {
@@ -194,3 +194,13 @@ def served_folder(
         pip_requirements=["mlflow"],
     )
     return folder / "model"
+
+
+@pytest.fixture
+def track_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """`track_in(uri)` makes a store the one that MLflow uses, until the test ends: it keeps it for the process."""
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield mlflow.set_tracking_uri
+    mlflow.set_tracking_uri(None)

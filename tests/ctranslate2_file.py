@@ -7,6 +7,8 @@ import numpy as np
 
 TYPE_IDS = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}
 WIDTH, FFN, MELS, VOCABULARY = 4, 8, 2, 1512
+SPECIAL = ["endoftext", "startoftranscript", "en", "de", "translate", "transcribe", "startofprev", "notimestamps"]
+CONFIG = {"suppress_ids": [1], "suppress_ids_begin": [2], "alignment_heads": [[0, 1]]}
 ALIASES = [("decoder/projection/weight", "decoder/embeddings/weight")]
 Variables = dict[str, np.ndarray[Any, Any]]
 
@@ -73,3 +75,9 @@ def whisper_variables(dtype: str = "float16", vocabulary: int = 3) -> Variables:
     out["decoder/activation"] = np.array(3, np.int8)
     out["decoder/pre_norm"] = np.array(1, np.int8)
     return out
+
+
+def whisper_tokenizer() -> dict[str, Any]:
+    """tokenizer.json with the special tokens only; with its timestamps it has 3 tokens less than VOCABULARY."""
+    added = [{"id": index, "content": f"<|{name}|>", "special": True} for index, name in enumerate(SPECIAL)]
+    return {"added_tokens": added, "model": {"vocab": {}}}

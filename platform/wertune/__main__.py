@@ -39,10 +39,12 @@ def main() -> None:
 
 
 def _quiet_libraries() -> None:
-    """What bitsandbytes says on import of kernels that it does without, tokenizers of processes that fork, and one
-    library of a name that another one still uses.
+    """What bitsandbytes says on import of kernels that it does without, tokenizers of processes that fork, one library
+    of a name that another one still uses, and MLflow of uv.lock and of an example that a version with audio has not.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logging.getLogger("mlflow.utils.uv_utils").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*An input example was not provided")
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

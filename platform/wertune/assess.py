@@ -19,7 +19,7 @@ from wertune.model import adapter_digest
 from wertune.prepare import Prepared
 from wertune.report import Comparison
 from wertune.text import normaliser_version
-from wertune.tracking import RegisteredVersion
+from wertune.tracking.versions import RegisteredVersion
 from wertune.trial import peak_memory_mb
 from wertune.version import Served
 

@@ -1,7 +1,9 @@
 """Recordings as Whisper hears them: 16 kHz, mono, float32."""
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,53 +18,98 @@ if TYPE_CHECKING:
 SAMPLE_RATE_HZ = 16_000
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 BLOCK_VALUES = 1 << 22
+# Frames that are resampled at once: what is shorter is resampled whole, half an hour at 96 kHz in little memory.
+PIECE_FRAMES = 1 << 22
+# What torchaudio's filter sees beside a frame, in steps of its phase: six zero crossings at 0.99 of the band.
+MARGIN_STEPS = 8
 
 Samples = npt.NDArray[np.float32]
 
 
-def load_audio(source: Path | bytes, offset_s: float = 0.0, duration_s: float | None = None) -> Samples:
+def load_audio(
+    source: Path | bytes,
+    offset_s: float = 0.0,
+    duration_s: float | None = None,
+    check: Callable[[], object] = lambda: None,
+) -> Samples:
     """Mono float32 samples (n,) at 16 kHz of a wav, flac, ogg/opus or mp3 file or its bytes.
 
+    `check` is called before each piece: it may raise what ends the work.
     Raises AudioError when it cannot be decoded, is empty, or holds NaN or infinite samples.
     """
     # soundfile and torchaudio cost a second to import: not before there is a file to read.
     import soundfile
 
     place = "the audio" if isinstance(source, bytes) else str(source)
+    if isinstance(source, Path) and not source.exists():
+        raise AudioError(f"{place} does not exist; mend its path")
     readable = BytesIO(source) if isinstance(source, bytes) else source
     try:
         with soundfile.SoundFile(readable) as file:
             rate: int = file.samplerate
+            if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
+                rule = f"must have {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz"
+                raise AudioError(f"{place} has {rate} Hz, but {rule}; export it again")
             file.seek(min(round(offset_s * rate), len(file)))
-            samples = _read_mono(file, len(file) if duration_s is None else round(duration_s * rate))
+            frames = len(file) if duration_s is None else round(duration_s * rate)
+            samples = _joined(_resampled(_mono_pieces(file, frames, check), rate))
     except (OSError, RuntimeError, ValueError) as error:
         remedy = "give wav, flac, ogg/opus or mp3"
         problem = str(error).replace(repr(readable), place)
         raise AudioError(f"{place} cannot be decoded ({problem}); {remedy}") from None
-    if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
-        raise AudioError(f"{place} has {rate} Hz, but must have {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz; export it again")
     if samples.size == 0:
         raise AudioError(f"{place} holds no samples from {offset_s:g} s on; remove the row or mend its offset")
     if not np.isfinite(samples).all():
         raise AudioError(f"{place} holds NaN or infinite samples; export it again")
-    return resample(samples, rate)
+    return samples
 
 
-def _read_mono(file: "SoundFile", frames: int) -> Samples:
-    """The next frames (n,), channels averaged; in blocks, since a damaged header may promise more than there is."""
+def _mono_pieces(file: "SoundFile", frames: int, check: Callable[[], object]) -> Iterator[Samples]:
+    """The next frames, channels averaged, PIECE_FRAMES at a time; a damaged header may promise more than there are."""
     most = max(1, BLOCK_VALUES // file.channels)
-    blocks = [np.zeros(0, np.float32)]
-    while frames > 0 and len(block := file.read(min(frames, most), dtype="float32", always_2d=True)):
+    blocks: list[Samples] = []
+    gathered = 0
+    while frames > 0:
+        check()
+        block = file.read(min(frames, most, PIECE_FRAMES - gathered), dtype="float32", always_2d=True)
+        if not len(block):
+            break
         blocks.append(block.mean(axis=1))
-        frames -= len(block)
-    return np.concatenate(blocks)
+        frames, gathered = frames - len(block), gathered + len(block)
+        if gathered == PIECE_FRAMES:
+            yield _joined(blocks)
+            blocks, gathered = [], 0
+    yield _joined(blocks)
+
+
+def _joined(pieces: Iterable[Samples]) -> Samples:
+    return np.concatenate([np.zeros(0, np.float32), *pieces])
 
 
 def resample(samples: Samples, rate_hz: int) -> Samples:
     """The samples (n,) at 16 kHz, by torchaudio's windowed sinc; `rate_hz` to the nearest 25 Hz."""
+    starts = range(0, samples.size, PIECE_FRAMES)
+    return _joined(_resampled((samples[start : start + PIECE_FRAMES] for start in starts), rate_hz))
+
+
+def _resampled(pieces: Iterable[Samples], rate_hz: int) -> Iterator[Samples]:
+    """Pieces of one recording at 16 kHz, together the whole's: each is filtered with its neighbours' edges."""
     # Without a common divisor of the rates the kernel takes gigabytes: 12 GB for 44,101 Hz.
     rate_hz = round(rate_hz / 25) * 25
-    if rate_hz == SAMPLE_RATE_HZ:
+    step = rate_hz // gcd(rate_hz, SAMPLE_RATE_HZ)  # frames after which the filter's phase is the same
+    margin, before = MARGIN_STEPS * step, 0
+    held = np.zeros(0, np.float32)  # `before` frames that are through, and those that are not
+    for piece in pieces:
+        through = max(before, (held.size - margin) // step * step)
+        if through > before:
+            yield _filtered(held, rate_hz)[before * SAMPLE_RATE_HZ // rate_hz : through * SAMPLE_RATE_HZ // rate_hz]
+            held, before = held[max(0, through - margin) :], min(margin, through)
+        held = np.concatenate([held, piece])
+    yield _filtered(held, rate_hz)[before * SAMPLE_RATE_HZ // rate_hz :]
+
+
+def _filtered(samples: Samples, rate_hz: int) -> Samples:
+    if rate_hz == SAMPLE_RATE_HZ or samples.size == 0:
         return samples
     import torch
     import torchaudio.functional

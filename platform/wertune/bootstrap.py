@@ -33,9 +33,9 @@ class TooFewBlocks(ValueError):
 class BootstrapSettings(Frozen):
     """How intervals are made; each end holds by itself with `confidence` (one-sided)."""
 
-    resamples: int = Field(10_000, ge=100, le=1_000_000)
-    seed: int = Field(0, ge=0)
-    confidence: float = Field(0.95, ge=0.8, lt=1)
+    resamples: int = Field(10_000, ge=100, le=1_000_000, description="draws behind an interval")
+    seed: int = Field(0, ge=0, description="of the draws")
+    confidence: float = Field(0.95, ge=0.8, lt=1, description="of each end; closer to 1 asks for more resamples")
     blocks: Literal["speaker", "utterance"] = Field("speaker", description="speaker: where known, else utterance")
 
     @model_validator(mode="after")

@@ -45,7 +45,8 @@ def _splits_of_speakers(offered: Mapping[str, Sequence[Offer]], seed: int) -> di
         drawn = np.random.default_rng([seed, *engine.encode()]).permutation(len(own))
         splits |= {own[i]: _TURNS[turn % len(_TURNS)] for turn, i in enumerate(drawn)}
     if len(splits) < len(_SPLITS):
-        found = f"{len(splits)} speakers ({', '.join(splits)})" if splits else "no speaker"
+        noun = "speaker" if len(splits) == 1 else "speakers"
+        found = f"{len(splits)} {noun} ({', '.join(splits)})" if splits else "no speaker"
         raise SynthesisError(
             f"the engines have {found}, but each of three splits needs its own; install another engine"
         )

@@ -1,31 +1,37 @@
 """The MLflow run of each trial, written by the driver from what trials report."""
 
+import functools
 import json
 import math
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
+from ray.exceptions import OutOfMemoryError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from wertune.keeper import STATE, KeptTrial, TrialFiles, unpack
-from wertune.progress import Progress, short, trial_name
+from wertune.errors import WertuneError
+from wertune.files import storing
+from wertune.keeper import SHORTAGES, STATE, KeptTrial, TrialFiles, unpack
+from wertune.progress import Epoch, Progress, short_point, trial_name
 from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT, finished
 from wertune.spool import Spool
-from wertune.tracking import OUTCOME_TAG, POINT_TAG, TRIAL_TAG, children
+from wertune.tracking.runs import OUTCOME_TAG, POINT_TAG, TRIAL_TAG, children
 from wertune.trial import ADAPTER_ARTIFACT
 
 NAMED_VALUES = 4
 CAUSE_CHARACTERS = 160  # Ray ends some messages with a page of advice
-ABBREVIATIONS = {"learning_rate": "lr", "learning_rate_ratio": "ratio", "target_modules": "on", "dropout": "drop"}
 SAID = "said"
+RAY_OUT_OF_MEMORY = f"{OutOfMemoryError.__module__}.{OutOfMemoryError.__name__}"
 EPOCHS_TAG = "wertune.epochs"
+ENDED = ("FINISHED", "FAILED")  # and not KILLED: that one was interrupted
 
 
 class Said:
@@ -91,7 +97,7 @@ class Book:
     def fail(self, number: int, traceback: str) -> str:
         """The cause of a failure, and the adapter of the epochs before it; returns the cause in one line."""
         self._adapter(number)
-        run, cause = self._spool.run(str(number)), _last_line(traceback)
+        run, cause = self._spool.run(str(number)), _memory_cause(traceback) or _last_line(traceback)
         run.text(traceback, "traceback.txt")
         run.fail(cause)
         return cause
@@ -100,13 +106,25 @@ class Book:
         """Ends the run as KILLED; its trial can go on."""
         self._spool.run(str(number)).end("KILLED")
 
+    def close(self, number: int, status: str) -> None:
+        """Ends a run of which everything else is said; `status` is FINISHED or FAILED."""
+        self._spool.run(str(number)).end(status)
+
+    def short_of_memory(self, number: int, cause: str) -> None:
+        """The trial's next process is to know that Ray ended this one."""
+        self._files.add_shortage(number, cause)
+
     def _adapter(self, number: int) -> None:
         files = self._files.get(number, ADAPTER_ARTIFACT)
         if files:
-            with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+            here = Path(tempfile.gettempdir())
+            with (
+                storing(f"the adapter of {trial_name(number)}", here, "make room, then resume the search"),
+                tempfile.TemporaryDirectory(prefix="wertune-") as scratch,
+            ):
                 unpack(files, Path(scratch))
                 self._spool.run(str(number)).artifacts(Path(scratch), ADAPTER_ARTIFACT)
-        for name in (ADAPTER_ARTIFACT, STATE):  # the spool has the one, and nobody goes on with the other
+        for name in (ADAPTER_ARTIFACT, STATE, SHORTAGES):  # the spool has the one, and nobody goes on with the other
             self._files.forget(number, name)
 
 
@@ -115,19 +133,40 @@ def settle(book: Book, study: optuna.Study, parent: Any) -> None:
     known = {trial.number: trial for trial in finished(study)}
     for run in children(parent):
         trial = known.get(int(run.data.tags.get(TRIAL_TAG, -1)))
-        if trial is None or OUTCOME_TAG in run.data.tags:
+        said = OUTCOME_TAG in run.data.tags
+        if trial is None or (said and run.info.status in ENDED):
             continue
-        if trial.state is TrialState.FAIL:
+        failed = trial.state is TrialState.FAIL
+        if said:  # and then the process died
+            book.close(trial.number, "FAILED" if failed else "FINISHED")
+        elif failed:
             book.fail(trial.number, "the trial failed when the search was killed; its cause was lost")
         else:
             book.end(trial.number, max(trial.intermediate_values, default=0))
 
 
+def _ending_the_search(hook: Callable[..., None]) -> Callable[..., None]:
+    """Raises what the hook raises, and raises it again from each later one: Ray takes some for deaths of the trial."""
+
+    @functools.wraps(hook)
+    def call(self: "ChildRuns", *arguments: Any, **named: Any) -> None:
+        if self._fault is not None:
+            raise self._fault
+        try:
+            hook(self, *arguments, **named)
+        except WertuneError as error:
+            self._fault = error
+            raise
+
+    return call
+
+
 class ChildRuns(Callback):  # type: ignore[misc]
-    """Tells the book and the terminal what becomes of each trial."""
+    """Tells the book and the terminal what becomes of each trial; what the book does not take ends the search."""
 
     def __init__(self, book: Book, progress: Progress) -> None:
         self._book, self._progress = book, progress
+        self._fault: WertuneError | None = None
         self._open: set[int] = set()
         self._last_epoch: dict[int, int] = {}
         self._best = math.inf
@@ -135,6 +174,7 @@ class ChildRuns(Callback):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
+    @_ending_the_search
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config[NUMBER]
         if number not in self._open:  # or its process died and it starts again
@@ -142,6 +182,7 @@ class ChildRuns(Callback):  # type: ignore[misc]
         self._open.add(number)
         self._progress.started(number, trial.config[POINT])
 
+    @_ending_the_search
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
@@ -155,28 +196,35 @@ class ChildRuns(Callback):  # type: ignore[misc]
         self._best = min(self._best, result[METRIC])
         retention = result.get("retention_val_wer")
         rate = result["clips_per_s"]
-        self._progress.epoch(number, epoch, self._book.epochs, result["val_wer"], retention, rate, self._best)
+        told = Epoch(number, epoch, self._book.epochs, result["val_wer"], retention, rate, self._best)
+        self._progress.epoch(told)
 
+    @_ending_the_search
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number, last = trial.config[NUMBER], trial.last_result
-        self._open.discard(number)
         if last.get(FAILURE):
             self._progress.ended(number, "failed", self._book.fail(number, last[FAILURE]))
         else:
             self._progress.ended(number, self._book.end(number, last.get(EPOCH, 0)))
+        self._open.discard(number)
 
+    @_ending_the_search
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        cause = shorten(_last_line(_traceback(trial)), CAUSE_CHARACTERS)
-        name = trial_name(trial.config[NUMBER])
-        self._progress.say(f"{name} lost its process, goes on from its last epoch: {cause}")
+        number, traceback = trial.config[NUMBER], _traceback(trial)
+        cause = _memory_cause(traceback)
+        if cause:
+            self._book.short_of_memory(number, cause)
+        why = cause or shorten(_last_line(traceback), CAUSE_CHARACTERS)
+        self._progress.say(f"{trial_name(number)} lost its process, goes on from its last epoch: {why}")
 
+    @_ending_the_search
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config[NUMBER]
         if number not in self._open:  # it never came as far as to start
             self._book.begin(number, trial.config[POINT])
-        self._open.discard(number)
         traceback = trial.last_result.get(FAILURE) or _traceback(trial)
         self._progress.ended(number, "failed", self._book.fail(number, traceback))
+        self._open.discard(number)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         for number in self._open:
@@ -191,15 +239,24 @@ def _traceback(trial: Trial) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", Path(trial.error_file).read_text(encoding="utf-8"))
 
 
+def _memory_cause(traceback: str) -> str:
+    """Why Ray ended the process, if it was for want of memory; the time tells one cause from another."""
+    if RAY_OUT_OF_MEMORY not in traceback:
+        return ""
+    used = re.search(r"[\d.]+GB used / [\d.]+GB limit", traceback)
+    at = datetime.now().astimezone().isoformat(timespec="milliseconds")
+    return f"Ray ended its process at {at} for want of memory: {used.group() if used else 'no figures given'}"
+
+
 def _describe(point: Mapping[str, Any]) -> str:
     """The first values of a configuration, in search.yaml's order, as the name of its run; all are its parameters.
 
     MLflow's pages show some thirty letters of it.
     """
-    names = ((key.rpartition(".")[2], value) for key, value in list(point.items())[:NAMED_VALUES])
-    return " ".join(f"{ABBREVIATIONS.get(name, name)}={short(value)}" for name, value in names)
+    return short_point(dict(list(point.items())[:NAMED_VALUES]))
 
 
 def _last_line(text: str) -> str:
+    """Of a traceback, its error without the modules in front of it."""
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    return re.sub(r"^(?:\w+\.)+(?=\w+: )", "", lines[-1]) if lines else "no reason given"

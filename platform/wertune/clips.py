@@ -59,16 +59,24 @@ def encode_opus(samples: Samples, bitrate_kbps: float) -> bytes:
 
 
 def write_manifest(out: Path, split: str, rows: Sequence[dict[str, Any]]) -> Path:
-    """The manifest, sorted by path and written whole; clips of the split's folder in no row are removed."""
+    """The manifest, sorted by path and written whole; clips that only the one before it listed are removed."""
     ordered = sorted(rows, key=lambda row: str(row["audio_filepath"]))
     path = out / "manifests" / f"{split}.jsonl"
+    stale = _listed(path) - {row["audio_filepath"] for row in ordered}
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered).encode()
     write_atomically(path, lambda file: file.write(lines))
-    wanted = {Path(row["audio_filepath"]).name for row in ordered}
     for clip in (out / "audio" / split).glob("*.opus"):
-        if clip.name not in wanted:
+        if f"../audio/{split}/{clip.name}" in stale:  # others may be recordings that somebody put there
             clip.unlink()
     return path
+
+
+def _listed(manifest: Path) -> set[str]:
+    """The paths in its rows; none where there is no manifest yet."""
+    if not manifest.exists():
+        return set()
+    with manifest.open(encoding="utf-8") as lines:
+        return {str(json.loads(line)["audio_filepath"]) for line in lines}
 
 
 def _frame_power(samples: Samples) -> Samples:

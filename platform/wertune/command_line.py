@@ -39,8 +39,11 @@ class Tool(click.Group):
         if command is None and cmd_name in self._places:
             module, _, attribute = self._places[cmd_name].partition(":")
             command = getattr(import_module(module), attribute)
-        if command is not None and not command.epilog:
-            command.epilog = EXIT_STATUS
+        if command is None:
+            return None
+        command.epilog = command.epilog or EXIT_STATUS
+        # Else click cuts it off after some fifty letters.
+        command.short_help = command.short_help or " ".join((command.help or "").split("\n\n")[0].split())
         return command
 
 
@@ -62,11 +65,16 @@ def run_tool(tool: Tool, name: str) -> None:
 
 def _refuse(name: str, reason: str, status: int) -> None:
     click.echo(f"{name}: {reason}", err=True)
-    if "MLFLOW_RUN_ID" in os.environ:
-        from wertune.tracking import fail_project_run
+    if is_mlflow_run():
+        from wertune.tracking.opening import fail_project_run
 
         fail_project_run(reason)
     sys.exit(status)
+
+
+def is_mlflow_run() -> bool:
+    """Whether `mlflow run` started this process and nobody has taken up its run yet: it names the run."""
+    return "MLFLOW_RUN_ID" in os.environ
 
 
 def print_json(values: Any) -> None:
@@ -77,7 +85,7 @@ def print_json(values: Any) -> None:
 def answering(command: Callable[..., Any], as_json: bool) -> Any:
     """What `command()` returns, which is also printed as JSON where asked for; all else then goes to standard error.
 
-    A refusal is a document with `error` and is raised again.
+    A refusal is a document with `error` and its details, and is raised again.
     """
     if not as_json:
         return command()
@@ -85,7 +93,7 @@ def answering(command: Callable[..., Any], as_json: bool) -> Any:
         with redirect_stdout(sys.stderr):
             values = command()
     except WertuneError as error:
-        print_json({"error": str(error)})
+        print_json({"error": str(error), **error.details})
         raise
     print_json(values)
     return values

@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wertune.errors import ConfigError
+from wertune.faults import NAME, describe
 
 
 class Frozen(BaseModel):
@@ -46,13 +47,17 @@ class AugmentConfig(Frozen):
     frequency_mask_bins: int = Field(12, ge=0, le=40, description="widest mask; Whisper has 80 mel bins")
 
 
+# Whisper's linear layers, by the names that transformers gives them.
+Layer = Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+
+
 class LoraConfig(Frozen):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) as PEFT takes them."""
 
     r: int = Field(16, ge=1, le=256, description="rank: how much an adapter can learn, and its size")
     alpha: float = Field(32.0, gt=0, description="what an adapter adds is multiplied by alpha / r")
     dropout: float = Field(0.05, ge=0, lt=1, description="share of an adapter's inputs that a step leaves out")
-    target_modules: tuple[str, ...] = Field(
+    target_modules: tuple[Layer, ...] = Field(
         ("q_proj", "v_proj"),
         min_length=1,
         description="linear layers that get adapters: q_proj, k_proj, v_proj, out_proj, fc1, fc2",
@@ -123,6 +128,12 @@ class ServingConfig(Frozen):
         le=28,
         description="what is longer is cut at pauses into pieces of at most so much; where it is not given, as long as "
         "19 of 20 clips that a version learned from: of longer ones it tends to write the first sentence alone",
+    )
+    max_request_bytes: int = Field(
+        96 * 2**20, ge=1, description="of a request's body over HTTP: the largest recording in base64, and a little"
+    )
+    max_waiting: int = Field(
+        128, ge=1, description="requests over HTTP that wait or are answered at once; others are told to come again"
     )
     max_rate_hz: int = Field(96_000, ge=16_000, description="bounds what a small file can grow to when it is decoded")
     max_answer_s: float = Field(
@@ -223,11 +234,22 @@ class CardConfig(Frozen):
     limits: tuple[str, ...] = Field((), description="what the version is not good for, a sentence each")
 
 
+# Whisper's hundred languages; those before large-v3 lack yue.
+_LANGUAGES = """
+    af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy
+    id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru
+    sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh
+"""
+LANGUAGES = tuple(_LANGUAGES.split())
+
+
 class ProjectConfig(Frozen):
     """`project.yaml`: one domain."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="also the registered model's name")
-    language: str = Field("en", min_length=2, description="as Whisper names it: en, zh, ms, ta, …")
+    name: str = Field(pattern=NAME, description="also the registered model's name")
+    language: str = Field(
+        "en", description="as Whisper names it: en, zh, ms, ta, …", json_schema_extra={"enum": [*LANGUAGES]}
+    )
     base_model: BaseModelConfig
     lexicon: Path | None = Field(None, description="the domain's terms; none: no term is boosted or counted")
     data: DataConfig
@@ -235,6 +257,13 @@ class ProjectConfig(Frozen):
     trial: TrialConfig = TrialConfig()
     serving: ServingConfig = ServingConfig()
     card: CardConfig = CardConfig()
+
+    @field_validator("language")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in LANGUAGES:
+            raise ValueError(f"must be one of Whisper's: {', '.join(LANGUAGES)}")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -246,6 +275,26 @@ class ProjectConfig(Frozen):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+_KINDS: dict[type, str] = {list: "a list", str: "a text"}
+
+
+class _Loader(yaml.SafeLoader):
+    """Notes each key that a mapping has twice, of which YAML would silently take the last."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.twice: list[str] = []
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, Any], int] = {}
+        for key, _ in node.value:
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if isinstance(key, yaml.ScalarNode) and name in first:
+                self.twice.append(f"{line}: {key.value} stands in line {first[name]} already; remove one of the two")
+            elif isinstance(key, yaml.ScalarNode):
+                first[name] = line
+        return node
 
 
 def load_yaml(path: Path, model: type[Model]) -> Model:
@@ -256,15 +305,31 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The file's mapping; a missing file, bad YAML or another kind of document is a ConfigError."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document, twice = _load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist; give the folder of a project, such as projects/sg_gov") from None
+        project = path.name == "project.yaml"
+        remedy = "give the folder of a project, such as projects/sg_gov" if project else "write it, or mend the path"
+        raise ConfigError(f"{path} does not exist; {remedy}") from None
     # PyYAML lets a date such as 2024-13-01 end in a plain ValueError, and deep nesting in a RecursionError.
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not readable YAML: {error}") from None
+    if document is None:
+        raise ConfigError(f"{path} is empty, but must hold a mapping of keys to values; write them, or mend the path")
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} holds {type(document).__name__}, but must hold a mapping of keys to values")
+        found = _KINDS.get(type(document), type(document).__name__)
+        raise ConfigError(f"{path} holds {found}, but must hold a mapping of keys to values, such as `name: my-domain`")
+    if twice:
+        raise ConfigError("\n".join(f"{path}:{fault}" for fault in twice))
     return document
+
+
+def _load(text: str) -> tuple[Any, list[str]]:
+    """The document, and the keys that stand in it twice, each behind its line."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data(), loader.twice
+    finally:
+        loader.dispose()
 
 
 def parse(model: type[Model], values: Any, place: str) -> Model:
@@ -272,16 +337,12 @@ def parse(model: type[Model], values: Any, place: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_describe(place, fault) for fault in error.errors())) from None
+        raise ConfigError(faults_of(error, place)) from None
 
 
-def _describe(place: str, fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"]) or "the document"
-    if fault["type"] == "extra_forbidden":
-        return f"{place}: {key} is not a known key; remove it or mend its spelling"
-    if fault["type"] == "missing":
-        return f"{place}: {key} is missing; add it"
-    return f"{place}: {key} is {fault['input']!r}: {fault['msg']}"
+def faults_of(error: ValidationError, place: str) -> str:
+    """Every fault, a line each: place, key, value, rule."""
+    return "\n".join(f"{place}: {describe(fault)}" for fault in error.errors())
 
 
 def with_overrides(config: Model, overrides: dict[str, Any], place: str) -> Model:

@@ -7,14 +7,22 @@ from urllib.parse import unquote, urlsplit
 
 from wertune.errors import ConfigError
 
-# Up to the last @ of the word, as SQLAlchemy reads it: a password may hold a slash or an @ of its own.
-_USER_INFO = re.compile(r"(?<=://)[^\s'\"/][^\s'\"]*@|(?<=://)@")
-_IN_QUERY = re.compile(r"(?<=[?&])(password|passwd|pwd|sslpassword)=[^&\s'\"]*", re.IGNORECASE)
+_PASSWORD_KEYS = r"(?<=[?&])(password|passwd|pwd|sslpassword)="
+_IN_QUERY = re.compile(_PASSWORD_KEYS + r"[^&]*", re.IGNORECASE)
+# In a text a blank ends a URI, and a quote alone does not: a password may hold one.
+_QUERY_IN_TEXT = re.compile(_PASSWORD_KEYS + r"[^&\s]*", re.IGNORECASE)
+_USER_IN_TEXT = re.compile(r"(?<=://)(?:[^\s/:@]*:(?:(?!://)\S)*@|[^\s'\"/][^\s'\"]*@|@)")
 
 
-def without_password(text: str) -> str:
-    """A URI, or any text that may hold some, without users and passwords."""
-    return _IN_QUERY.sub(r"\1=…", _USER_INFO.sub("", text))
+def without_password(uri: str) -> str:
+    """The URI without user and password."""
+    scheme, mark, rest = uri.partition("://")
+    return _IN_QUERY.sub(r"\1=…", f"{scheme}{mark}{rest.removeprefix(_user_info(uri))}")
+
+
+def without_passwords(text: str) -> str:
+    """Any text without the users and passwords of the URIs in it; those whose password holds no blank are found."""
+    return _QUERY_IN_TEXT.sub(r"\1=…", _USER_IN_TEXT.sub("", text))
 
 
 def split_credentials(uri: str) -> tuple[str, str, str]:
@@ -28,8 +36,13 @@ def split_credentials(uri: str) -> tuple[str, str, str]:
 
 def has_password(uri: str) -> bool:
     """Whether the URI holds more than the name of a user."""
-    user_info = _USER_INFO.search(uri)
-    return bool(_IN_QUERY.search(uri)) or (user_info is not None and ":" in user_info.group())
+    return bool(_IN_QUERY.search(uri)) or ":" in _user_info(uri)
+
+
+def _user_info(uri: str) -> str:
+    """Up to the last @, which no file's path has: a password may hold quotes, blanks, a slash or an @ of its own."""
+    rest = uri.partition("://")[2]
+    return "" if rest.startswith("/") else rest[: rest.rfind("@") + 1]
 
 
 def how_to_look(uri: str) -> str:

@@ -189,6 +189,8 @@ def _read_dtype(cursor: _Cursor, name: str, rank: int) -> np.dtype[Any]:
         # Quantised weights have lost what training needs; bitsandbytes quantises again after loading.
         remedy = "take the float16 model, or convert with `ct2-transformers-converter --quantization float16`"
         raise cursor.fault(f"{name} is {kind}, but weights must be float16 or float32", at=start, remedy=remedy)
+    if not rank and kind in _WEIGHT_DTYPES:
+        raise cursor.fault(f"{name} is a single {kind}, but a single number must be an integer", at=start)
     return np.dtype(code)
 
 

@@ -4,7 +4,9 @@ On the driver's node one actor without a CPU hands out base, audio and features 
 and audio when its first trial starts, once for all workers of its node, and features that its own cache does not have.
 """
 
+import json
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -20,6 +22,23 @@ from wertune.weights import cache_root, files_of
 if TYPE_CHECKING:  # torch takes the actor's process a quarter of a minute to import
     from wertune.manifest import Dataset
     from wertune.prepare import Prepared
+
+
+class PackedShelf(Shelf):
+    """A shelf whose long list of files is packed: Ray starts an actor again for sure only if it was told little.
+
+    Beyond 100 kB arguments go to the object store, from which they may be lost (ray-project/ray#53727).
+    """
+
+    def __init__(self, packed: bytes) -> None:
+        base, audio, features = json.loads(zlib.decompress(packed))
+        super().__init__([Path(path) for path in base], [Path(path) for path in audio], Path(features))
+
+    @staticmethod
+    def pack(base: Sequence[Path], audio: Sequence[Path], features: Path) -> bytes:
+        """What a PackedShelf is told."""
+        texts = [str(path) for path in base], [str(path) for path in audio], str(features)
+        return zlib.compress(json.dumps(texts).encode())
 
 
 @dataclass(frozen=True)
@@ -46,12 +65,14 @@ def open_depot(prepared: "Prepared") -> Depot:
     """Starts the actor on the driver's node; it reads nothing before a worker of another node asks."""
     node_id = _node_id()
     audio = sorted({recording.path for split in prepared.dataset.splits.values() for recording in split})
-    actor = ray.remote(Shelf).options(
+    actor = ray.remote(PackedShelf).options(
         num_cpus=0,
         max_concurrency=4,
         scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        max_restarts=-1,  # as the keeper's
+        max_task_retries=-1,
     )
-    shelf = actor.remote(files_of(prepared.base), audio, cache_root() / "features")
+    shelf = actor.remote(PackedShelf.pack(files_of(prepared.base), audio, cache_root() / "features"))
     return Depot(shelf._actor_id.hex(), node_id, shelf)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,10 @@ class TrialStore(Protocol):
 
     def load(self, into: Path) -> bool:
         """The last whole state as files in the folder `into`; False where there is none."""
+        ...
+
+    def shortages(self) -> Sequence[str]:
+        """Why earlier processes of the trial were ended for want of memory, each in words of its own, in order."""
         ...
 
     def save(self, folder: Path) -> None:

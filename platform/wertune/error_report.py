@@ -1,7 +1,8 @@
 """The errors of a base and of its adapter, clip by clip with their sound, as one HTML file that needs nothing else."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
@@ -14,10 +15,10 @@ from wertune.alignment import Pair, align, confusions, in_columns
 from wertune.bootstrap import Interval
 from wertune.clips import encode_opus
 from wertune.html_page import fill, json_block, page, template
-from wertune.intervals import cer_interval, precision_interval, recall_interval, wer_interval
+from wertune.intervals import cer_interval, precision_interval, recall_interval, wer_change, wer_interval
 from wertune.manifest import Recording
-from wertune.metrics import Scores, Utterance
-from wertune.report import Comparison
+from wertune.metrics import EditCounts, Scores, Utterance
+from wertune.report import Comparison, shown_rate
 from wertune.text import Normalise
 
 MAX_PAGE_BYTES = 20_000_000
@@ -104,10 +105,19 @@ def _row(base: Utterance, tuned: Utterance, columns: Sequence[tuple[str, str, st
 
 
 def _confusion_rows(before: Sequence[list[Pair]], after: Sequence[list[Pair]]) -> list[tuple[str, str, int, int]]:
-    """`(said, written, times by the base, times by the adapter)`, the adapter's most frequent first."""
+    """`(said, written, times by the base, by the adapter)`: each system's own most frequent, the adapter's first."""
     base, tuned = confusions(before), confusions(after)
-    ordered = sorted(base | tuned, key=lambda pair: (-tuned[pair], -base[pair], pair.said, pair.written))
-    return [(pair.said, pair.written, base[pair], tuned[pair]) for pair in ordered[:SHOWN_CONFUSIONS]]
+    shown = {pair for own, other in ((base, tuned), (tuned, base)) for pair in _most_frequent(own, other)}
+    return [(pair.said, pair.written, base[pair], tuned[pair]) for pair in sorted(shown, key=_order(tuned, base))]
+
+
+def _most_frequent(own: Counter[Pair], other: Counter[Pair]) -> list[Pair]:
+    return sorted(own, key=_order(own, other))[:SHOWN_CONFUSIONS]
+
+
+def _order(own: Counter[Pair], other: Counter[Pair]) -> Callable[[Pair], tuple[int, int, str, str]]:
+    """A system's list: its own counts first, then the other's, then the alphabet."""
+    return lambda pair: (-own[pair], -other[pair], pair.said, pair.written)
 
 
 def _term_rows(before: Scores, after: Scores) -> list[dict[str, Any]]:
@@ -166,16 +176,17 @@ def clip_audio(recording: Recording) -> bytes:
 def _summary(scored: ScoredSet) -> str:
     """A set's figures before and after, with their intervals, as a table."""
     before, after = scored.both.before, scored.both.after
+    change = wer_change(before, after)
     rows = [
-        _summary_row("WER", (before.wer, wer_interval(before)), (after.wer, wer_interval(after))),
+        _summary_row("WER", (before.wer, wer_interval(before)), (after.wer, wer_interval(after)), change),
+        _edits_row(before.words, after.words),
         _summary_row("CER", (before.cer, cer_interval(before)), (after.cer, cer_interval(after))),
     ]
     if before.terms.hits + before.terms.misses:
         for name, measure in (("recall", recall_interval), ("precision", precision_interval)):
-            values = [(getattr(scores.terms, name), measure(scores)) for scores in (before, after)]
-            rows.append(_summary_row(f"Term {name}", *values))
-    interval = wer_interval(after)
-    note = f"intervals over {interval.note}" if interval else "too few clips for intervals"
+            base, tuned = ((shown_rate(scores.terms, name), measure(scores)) for scores in (before, after))
+            rows.append(_summary_row(f"Term {name}", base, tuned))
+    note = f"intervals over {change.note}" if change else "too few clips for intervals"
     said = sum(utterance.duration_s for utterance in after.utterances) / 60
     return fill(
         template("error_summary.html"),
@@ -185,19 +196,37 @@ def _summary(scored: ScoredSet) -> str:
     )
 
 
-Value = tuple[float, Interval | None]
+Value = tuple[float | None, Interval | None]
 
 
-def _summary_row(name: str, before: Value, after: Value) -> str:
-    change = f"{100 * (after[0] - before[0]):+.2f} points"
+def _summary_row(name: str, before: Value, after: Value, change: Interval | None = None) -> str:
+    """A line of the summary; `change` is the paired interval of the difference, where one is worked out."""
     return (
         f'<tr><th scope="row">{name}</th>{_summary_cell(before)}{_summary_cell(after)}'
-        f'<td class="faint">{change}</td><td>{_whiskers(before, after)}</td></tr>'
+        f"<td>{_points(before[0], after[0], change)}</td><td>{_whiskers(before, after)}</td></tr>"
     )
+
+
+def _points(before: float | None, after: float | None, change: Interval | None) -> str:
+    """The difference; a dash where one of the two has no value."""
+    if before is None or after is None:
+        return "–"
+    ends = f" <span>{100 * change.low:+.1f} to {100 * change.high:+.1f}</span>" if change else ""
+    return f"{100 * (after - before):+.2f}{ends}".replace("-", "−")
+
+
+def _edits_row(before: EditCounts, after: EditCounts) -> str:
+    """How many words were swapped, left out and added, named by the marks that they have in the transcripts."""
+    kinds = ("swapped", "left out", "added")
+    name = " ".join(f'<span class="{kind.replace(" ", "-")}">{kind}</span>' for kind in kinds)
+    cells = "".join(f"<td>{n.substitutions}, {n.deletions}, {n.insertions}</td>" for n in (before, after))
+    return f'<tr><th scope="row">{name}</th>{cells}<td></td><td></td></tr>'
 
 
 def _summary_cell(value: Value) -> str:
     point, ends = value
+    if point is None:
+        return "<td>–</td>"
     interval = f" <span>{100 * ends.low:.1f} to {100 * ends.high:.1f}</span>" if ends else ""
     return f"<td><b>{100 * point:.2f} %</b>{interval}</td>"
 
@@ -206,6 +235,8 @@ def _whiskers(before: Value, after: Value) -> str:
     """Both values with their intervals on a line from 0 to 100 %, for the eye alone."""
     lines = []
     for y, css, (point, ends) in ((6, "base", before), (14, "tuned", after)):
+        if point is None:
+            continue
         low, high = (ends.low, ends.high) if ends else (point, point)
         low, high, point = (4 + 192 * min(1.0, x) for x in (low, high, point))
         mark = (

@@ -15,9 +15,14 @@ WertuneError
  └─ TrackingError      the MLflow server or store
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class WertuneError(Exception):
-    """Base of all errors that end a command with a message and no traceback."""
+    """Base of all errors that end a command with a message and no traceback; `details` are for programs."""
+
+    details: Mapping[str, Any] = {}
 
 
 class ConfigError(WertuneError):

@@ -1,6 +1,5 @@
 """The main job, in reading order: baseline, search, best adapter, final evaluation, registered version."""
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,115 +9,37 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 
-from wertune.assess import assess, score_split
+from wertune.assess import score_split
 from wertune.baseline import EVALUATION_SPLITS, Transcribe, baseline_scores
-from wertune.config import (
-    BaseModelConfig,
-    ProjectConfig,
-    TrialConfig,
-    flatten,
-    with_overrides,
-)
+from wertune.card_text import INTERVALS
+from wertune.config import TrialConfig, flatten, with_overrides
+from wertune.drawing import figures_page, file_name, picture
 from wertune.error_report import ScoredSet, error_report
-from wertune.errors import ConfigError, WertuneError
-from wertune.eval_report import ARTEFACT_SET
-from wertune.figures import importances, search_figures
-from wertune.interactive import TrialHistory, figures_page
+from wertune.errors import WertuneError
+from wertune.figures import TrialHistory, run_figures
+from wertune.importance import importances
 from wertune.metrics import Scores
 from wertune.model import load_adapter
-from wertune.model_card import CardOf, card_page, model_card, shortened
-from wertune.prepare import Prepared, load_project, prepare
+from wertune.model_card import CardOf, model_card
+from wertune.prepare import Prepared
 from wertune.report import Comparison, logged_metrics, markdown_table, summary_rows
-from wertune.search_space import SearchConfig
-from wertune.serve import load_registered, log_and_register, registered_engine
-from wertune.text import normaliser_version
-from wertune.tracking import (
-    DESCRIPTION_TAG,
-    MAX_DESCRIPTION_CHARACTERS,
-    OUTCOME_TAG,
-    POINT_TAG,
-    TRAINING_ROWS,
-    RunRef,
-    check_artifacts,
-    children,
-    describe_version,
-    open_run,
-    production_version,
-    registered_version,
-    tracking_uri,
-)
+from wertune.serve import log_and_register
+from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, children
+from wertune.tracking.versions import VersionCard, production_version
 from wertune.train import Objective
 from wertune.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, short_names
 
 FINAL_SPLITS = ("test", "retention_test")
-EVAL_REPORT = "eval_report.json"
-SEARCH_TAG = "wertune.search"
-# What changes nothing of a trial: a search may go on with more trials, or on another machine.
-FREE_TO_CHANGE = {"trials", "max_concurrent", "gpus_per_trial", "cpus_per_trial"}
 ERROR_REPORT = "error_report.html"
 FIGURES = "figures.html"
-MODEL_CARD = "model_card"
-
-
-@contextmanager
-def start_experiment(
-    folder: Path, project: ProjectConfig, run_name: str, resume: str = "", search: SearchConfig | None = None
-) -> Iterator[tuple[RunRef, Prepared]]:
-    """The project checked and its run opened: whatever is wrong with it ends the run as FAILED with the reason.
-
-    Raises ConfigError when the `search` to `resume` is another than was begun.
-    """
-    with open_run(project.name, run_name, resume) as run:
-        check_artifacts(run)
-        prepared = prepare(folder, project)
-        if search is not None:
-            _bind_search(run, prepared, search, bool(resume))
-        log_inputs(run, prepared)
-        yield run, prepared
-
-
-def _bind_search(run: RunRef, prepared: Prepared, search: SearchConfig, resume: bool) -> None:
-    """Trials of one search are compared with one another: a resumed one must train the same on the same data."""
-    splits = {split: prepared.dataset.digest(split) for split in prepared.dataset.splits}
-    settings = prepared.project.trial.model_dump(mode="json"), search.model_dump(mode="json", exclude=FREE_TO_CHANGE)
-    digest = hashlib.sha256(json.dumps([settings, splits, prepared.base.digest]).encode()).hexdigest()[:32]
-    began = run.tag(SEARCH_TAG)
-    if resume and began != digest:
-        remedy = "resume with the project, options and data that it began with, or start a new search"
-        raise ConfigError(f"resume: the search of run {run.run_id} is {began}, but this one is {digest}; {remedy}")
-    run.tags({SEARCH_TAG: digest})
-
-
-def log_inputs(run: RunRef, prepared: Prepared) -> None:
-    """The resolved configuration, the data with their digests, and what the scores depend on."""
-    run.text(yaml.safe_dump(prepared.project.model_dump(mode="json"), sort_keys=False), "project.yaml")
-    if prepared.dataset.skipped:
-        run.text("\n".join(map(str, prepared.dataset.skipped)) + "\n", "skipped_rows.txt")
-    run.metrics({"skipped_rows": len(prepared.dataset.skipped)})
-    trained_on = [(r.digest, r.row.text) for split in ("train", "replay") for r in prepared.dataset[split]]
-    run.text(json.dumps(trained_on, ensure_ascii=False), TRAINING_ROWS)
-    for split, recordings in prepared.dataset.splits.items():
-        minutes = sum(recording.duration_s for recording in recordings) / 60
-        profile = json.dumps({"clips": len(recordings), "minutes": round(minutes, 2)})
-        source = json.dumps({"uri": recordings[0].place.rpartition(":")[0]})
-        name = f"{prepared.project.name}/{split}"
-        run.dataset(name, prepared.dataset.digest(split), source, context=split, profile=profile)
-    run.tags(
-        {
-            "wertune.base_model": prepared.base.spec,
-            "wertune.base_model_digest": prepared.base.digest,
-            "wertune.normaliser": normaliser_version(prepared.project.language),
-        }
-    )
 
 
 def score_baseline(run: RunRef, prepared: Prepared, transcribe: Transcribe | None = None) -> dict[str, Scores]:
     """The untouched base on every evaluation split, logged as `baseline_…`."""
     scores = baseline_scores(prepared, EVALUATION_SPLITS, transcribe)
     for split, values in scores.items():
-        run.metrics(logged_metrics(values, f"baseline_{split}"))
+        run.metrics(logged_metrics(values, split, "baseline_"))
     return scores
 
 
@@ -131,7 +52,7 @@ def objective_of(prepared: Prepared, baseline: Mapping[str, Scores]) -> Objectiv
 
 @dataclass(frozen=True)
 class BestTrial:
-    """The child run with the least objective, and the configuration that it ran."""
+    """The ended child run with the least objective, and the configuration that it ran."""
 
     run: RunRef
     name: str
@@ -139,9 +60,12 @@ class BestTrial:
 
 
 def best_trial(parent: RunRef, prepared: Prepared) -> BestTrial:
-    """Raises WertuneError, with the causes, when no trial finished an epoch."""
+    """Raises WertuneError, with the causes, when no trial finished an epoch.
+
+    A trial that was interrupted has kept no adapter with its run yet.
+    """
     runs = children(parent)
-    scored = [run for run in runs if "best_objective" in run.data.metrics]
+    scored = [run for run in runs if OUTCOME_TAG in run.data.tags and "best_objective" in run.data.metrics]
     if not scored:
         causes = sorted({run.data.tags.get(DESCRIPTION_TAG, "no cause recorded") for run in runs})
         raise WertuneError(f"no trial finished an epoch; causes: {'; '.join(causes)}")
@@ -172,14 +96,12 @@ def leaderboard(parent: RunRef) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["objective"] is None, row["objective"]))
 
 
-def log_search(run: RunRef, study: optuna.Study) -> None:
-    """The leaderboard and the search's figures."""
+def log_search(run: RunRef) -> None:
+    """The leaderboard and how many trials ended how."""
     rows = leaderboard(run)
     run.table(rows, "leaderboard.json")
     outcomes = [row["outcome"] for row in rows]
     run.metrics({f"trials_{outcome}": outcomes.count(outcome) for outcome in ("completed", "pruned", "failed")})
-    for name, figure in search_figures(study):
-        run.figure(figure, f"figures/{name}")
 
 
 def log_figures(
@@ -189,21 +111,28 @@ def log_figures(
     study: optuna.Study | None = None,
     rungs: Sequence[int] = (),
 ) -> None:
-    """All figures of the run on one page; without a study those of the run itself as its one trial."""
-    runs = children(run) or [run.client.get_run(run.run_id)]
-    histories = [
+    """All figures of the run on one page and as pictures; without a study the run itself is its one trial."""
+    shares = short_names(importances(study)) if study else {}
+    title = f"{prepared.project.name}: search and results"
+    figures = run_figures(_histories(run), comparisons, shares, rungs)
+    run.text(figures_page(title, figures), FIGURES)
+    for figure in figures:
+        run.figure(picture(figure), f"figures/{file_name(figure)}")
+
+
+def _histories(run: RunRef) -> list[TrialHistory]:
+    """Of the run's trials, oldest first; of the run itself where it has none."""
+    return [
         TrialHistory(
+            number=int(each.data.tags.get(TRIAL_TAG, 0)) + 1,
             name=each.info.run_name,
             outcome=each.data.tags.get(OUTCOME_TAG, "completed"),
             val_wer=RunRef(run.tracking_uri, each.info.run_id).history("val_wer"),
             metrics=each.data.metrics,
             point=short_names(json.loads(each.data.tags.get(POINT_TAG, "{}"))),
         )
-        for each in sorted(runs, key=lambda run: str(run.info.run_name))
+        for each in children(run) or [run.client.get_run(run.run_id)]
     ]
-    shares = short_names(importances(study)) if study else {}
-    title = f"{prepared.project.name}: search and results"
-    run.text(figures_page(title, histories, comparisons, shares, rungs), FIGURES)
 
 
 def final_evaluation(
@@ -220,8 +149,8 @@ def final_evaluation(
         if split in baseline:
             after = score_split(prepared, whisper, split, config.context, config.decode)
             comparisons[split] = Comparison(baseline[split], after)
-            _log_comparison(run, split, comparisons[split])
-    _log_error_report(run, prepared, comparisons, f"{best.name} on {prepared.base.spec}")
+            log_comparison(run, split, comparisons[split])
+    log_error_report(run, prepared, comparisons, f"{best.name} on {prepared.base.spec}")
     return comparisons
 
 
@@ -236,17 +165,17 @@ def downloaded_adapter(run: RunRef) -> Iterator[Path]:
         yield run.download(ADAPTER_ARTIFACT, Path(scratch))
 
 
-def _log_comparison(run: RunRef, split: str, both: Comparison) -> None:
+def log_comparison(run: RunRef, split: str, both: Comparison) -> None:
+    """Metrics before and after, and tables of utterances, speakers and terms."""
     run.metrics(both.metrics(split))
     run.table(both.rows(), f"{split}_utterances.json")
     run.table(both.by_speaker(), f"{split}_by_speaker.json")
-    terms = both.after.by_term()
-    if terms:
-        rows = [{"term": t, "hits": c.hits, "misses": c.misses, "false": c.false_alarms} for t, c in terms.items()]
-        run.table(rows, f"{split}_terms.json")
+    if both.by_term():
+        run.table(both.by_term(), f"{split}_terms.json")
 
 
-def _log_error_report(run: RunRef, prepared: Prepared, comparisons: Mapping[str, Comparison], facts: str) -> None:
+def log_error_report(run: RunRef, prepared: Prepared, comparisons: Mapping[str, Comparison], facts: str) -> None:
+    """`facts` is the line below the report's title."""
     sets = [ScoredSet(split, prepared.dataset[split], both) for split, both in comparisons.items()]
     title = f"{prepared.project.name}: what is written wrong"
     run.text(error_report(title, facts, sets, prepared.normalise), ERROR_REPORT)
@@ -262,64 +191,8 @@ def register(run: RunRef, prepared: Prepared, best: BestTrial, comparisons: Mapp
         CardOf(version, run.run_id, best.config, sizes, comparisons, production_version(run.tracking_uri, name)),
         prepared,
     )
-    run.text(card, f"{MODEL_CARD}.md")
-    run.text(card_page(f"{name} version {version}", card), f"{MODEL_CARD}.html")
-    link = f"[The whole card]({run.ui_path}/artifacts/{MODEL_CARD}.html)"
-    describe_version(run.tracking_uri, name, version, shortened(card, MAX_DESCRIPTION_CHARACTERS, link))
+    VersionCard(run.client, name, version).write(card)
     return version
-
-
-def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | None, engine: str = "") -> Scores:
-    """Scores of a registered version as it serves, or of an untouched base at 30 s, on the rows of a manifest."""
-    project = load_project(folder)
-    if base:
-        project = project.model_copy(update={"base_model": BaseModelConfig(source=base)})
-    path = manifest or folder / project.data.test
-    prepared = prepare(folder, project, {"test": path})
-    if base:
-        return baseline_scores(prepared, ["test"])["test"]
-    served = load_registered(model_uri, engine)
-    return score_split(prepared, served.whisper, "test", served.context, served.decode)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """Test scores of a version by `engine`, and the WER of the 8-bit artefact in torch where that is another one."""
-
-    scores: Scores
-    engine: str
-    artefact_wer: float | None
-
-
-def evaluate_version(folder: Path, model_uri: str, engine: str = "") -> Evaluated:
-    """Measures a registered version as it serves, or in another `engine`, and keeps its EvalReport as a run."""
-    project = load_project(folder)
-    version = registered_version(tracking_uri(), model_uri)
-    with start_experiment(folder, project, f"evaluate {version.name} v{version.version}") as (run, prepared):
-        uri = f"models:/{version.name}/{version.version}"
-        served = load_registered(uri, engine)
-        report, comparisons = assess(prepared, served, version)
-        for split, both in comparisons.items():
-            _log_comparison(run, split, both)
-        _log_error_report(run, prepared, comparisons, f"{uri} as it serves in {served.engine}, on {prepared.base.spec}")
-        artefact = report.sets.get(ARTEFACT_SET)
-        if artefact:
-            run.metrics({f"{ARTEFACT_SET}_wer": artefact.wer})
-        run.text(report.model_dump_json(indent=1), EVAL_REPORT)
-        # The gates find a report by this tag: one of an engine that does not serve the version is none of theirs.
-        is_served = served.engine == registered_engine(uri)
-        run.tags(
-            {
-                "wergate.report_for" if is_served else "wertune.report_in_another_engine_for": uri.removeprefix(
-                    "models:/"
-                ),
-                "wergate.test_digest": report.sets["test"].digest,
-                "wergate.report_digest": report.digest,
-                "wertune.engine": served.engine,
-                DESCRIPTION_TAG: f"`{uri}` as it serves in {served.engine}, beside the untouched base.",
-            }
-        )
-    return Evaluated(comparisons["test"].after, served.engine, artefact.wer if artefact else None)
 
 
 def describe(
@@ -328,19 +201,22 @@ def describe(
     comparisons: Mapping[str, Comparison],
     best: BestTrial,
     version: str,
-    stage: str,
+    verdict: str,
 ) -> str:
-    """Writes the run's description and returns the table of results."""
+    """Writes the run's description, true whatever becomes of the version, and returns the table of results."""
     table = markdown_table(summary_rows(comparisons))
     name = prepared.project.name
     page = run.ui_path
-    links = {"Error report": ERROR_REPORT, "Figures": FIGURES, "Model card": f"{MODEL_CARD}.html"}
+    links = {"All trials": run.view_path}
+    links |= {"Error report": f"{page}/artifacts/{ERROR_REPORT}", "Figures": f"{page}/artifacts/{FIGURES}"}
+    links["Model card"] = VersionCard(run.client, name, version).ui_path
+    links[f"models:/{name}/{version}"] = f"#/models/{name}/versions/{version}"
     text = (
         f"## {name} on {prepared.base.spec}\n\n"
-        + " · ".join(f"[{title}]({page}/artifacts/{file})" for title, file in links.items())
-        + f" · [models:/{name}/{version}](#/models/{name}/versions/{version}), stage {stage}\n\n{table}\n\n"
-        "In brackets: 95 % confidence intervals by a bootstrap over speakers, or over clips where speakers are few. "
-        f"Best trial: {best.name}.\n"
+        + " · ".join(f"[{title}]({place})" for title, place in links.items())
+        + f"\n\n{table}\n\n{INTERVALS}\n\n"
+        f"Best trial: [{best.name}]({best.run.ui_path}).\n\nWhen it was registered: {verdict}.\n\n"
+        "What every column means, with its unit: `docs/metrics.md`.\n"
     )
     run.tags({DESCRIPTION_TAG: text})
     return table

@@ -30,7 +30,8 @@ from wertune.metrics import score
 from wertune.model import merged, replace_folder
 from wertune.prepare import Prepared, load_project, prepare
 from wertune.serve import load_registered
-from wertune.tracking import registered_version, tracking_uri
+from wertune.tracking.runs import tracking_uri
+from wertune.tracking.versions import registered_version
 from wertune.version import Served, base_of
 from wertune.weights import BaseModel
 
@@ -234,13 +235,22 @@ def _texts(
     return [transcript.text for transcript in transcribe_samples(whisper, samples, context, decode)]
 
 
+def _library(record: dict[str, Any]) -> str:
+    """What the folder was loaded by, as `libraries` has it first, and its version."""
+    name, number = next(iter(record["libraries"].items()))
+    return f"{name} {number}"
+
+
 def _judged(folder: Path, record: dict[str, Any]) -> Exported:
     wer, difference = record["wer"], 100 * record["difference"]
     figures = (
-        f"WER on {record['clips']} clips, 30 s of context, greedy: {wer['exported']:.2%} in the plain library, "
+        f"WER on {record['clips']} clips, 30 s of context, greedy: {wer['exported']:.2%} in {_library(record)}, "
         f"{wer['version_same_decoding']:.2%} of the version ({difference:+.2f} points); "
         f"{wer['version_as_served']:.2%} as the version serves"
     )
+    if record["format"] == "ctranslate2" and "faster-whisper" not in record["libraries"]:
+        remedy = "`pip install faster-whisper` and export again to have it tried there too"
+        figures += f"\nfaster-whisper is not installed, so that CTranslate2 alone has read the folder; {remedy}"
     if not record["passed"]:
         rule = f"may be at most {100 * record['limit']:g} points worse"
         remedy = "the folder is left for a look; measure with more --clips, export another form, or raise --limit"

@@ -159,8 +159,8 @@ def _registered_table(registered: Mapping[str, float]) -> str:
         for label, name in (
             ("test WER", "test_wer"),
             ("test CER", "test_cer"),
-            ("test term recall", "test_term_recall"),
-            ("retention test WER", "retention_test_wer"),
+            ("test term recall", "term_recall"),
+            ("retention test WER", "retention_wer"),
         )
     ]
     known = [

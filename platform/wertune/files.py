@@ -1,5 +1,6 @@
 """Writing files so that a reader sees all of one or none of it."""
 
+import errno
 import json
 import os
 import secrets
@@ -13,6 +14,22 @@ from typing import IO, Any
 from wertune.errors import StorageError
 
 STAMP = "source.json"
+NUL_RULE = "holds a NUL, which no file's name can hold; mend the name"
+FREE_SPACE = "free some space there, or "
+# What more space does not help against: a place that cannot be, or that is another's.
+_MISPLACED = frozenset(
+    {
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
 
 # The parts of the file by that name, from wherever else it may be; none where nobody has it.
 Fetch = Callable[[str], Iterable[bytes]]
@@ -32,15 +49,44 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
+def sync(*paths: Path) -> None:
+    """Has the disk hold them: a file's content, or the entries of a folder, without which its files are lost."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 @contextmanager
 def storing(what: str, folder: Path, remedy: str) -> Iterator[None]:
-    """Makes a StorageError of what a full or forbidden disk raises inside the block."""
+    """Makes a StorageError of what a full or forbidden disk raises inside the block.
+
+    `remedy` may begin with FREE_SPACE, which is left out where the place is at fault and not its size.
+    """
     from safetensors import SafetensorError
 
     try:
         yield
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
+        if getattr(error, "errno", None) in _MISPLACED:
+            remedy = remedy.removeprefix(FREE_SPACE)
         raise StorageError(f"{folder}: {what} cannot be stored ({error}); {remedy}") from error
+
+
+def check_writable(path: Path, what: str, remedy: str) -> None:
+    """Raises StorageError where no file can be written at `path`: before hours are spent on what it is to hold."""
+    with storing(what, path, remedy):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists():
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            """Nothing is left of it."""
 
 
 def share_mode(folder: Path, of: str) -> None:
@@ -101,6 +147,4 @@ def _seal(folder: Path, stamp: Mapping[str, Any]) -> None:
     sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
     (folder / STAMP).write_text(json.dumps({**stamp, "sizes": sizes}, indent=1) + "\n", encoding="utf-8")
     share_mode(folder, of=STAMP)
-    for file in folder.iterdir():  # a rename may outlive a power cut that the data does not
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
+    sync(*folder.iterdir())  # a rename may outlive a power cut that the data does not

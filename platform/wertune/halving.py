@@ -10,6 +10,9 @@ import numpy as np
 from wertune.search_space import AshaConfig
 
 GAMES, SEED = 400, 0
+# Of four games, those in which what search.yaml tries first is better than what is proposed after it: of the demo's
+# searches with a first point one in six went otherwise, and their mean of 20 epochs of 64 lies beside what this gives.
+FIRST_IS_BEST = 3
 LOW, HIGH = 0.1, 0.9
 
 
@@ -31,14 +34,14 @@ def expected_epochs(
 ) -> tuple[Range, Range]:
     """Epochs in all, and epochs one after another until the last trial ends with `at_once` trials side by side.
 
-    In each game the trials' true order is drawn anew and holds at every rung. In every other game the `known_good`
+    In each game the trials' true order is drawn anew and holds at every rung. In three of four games the `known_good`
     ones, which come first, are the best: then the search ends early. One that gets better and better takes longer.
     """
     generator, stops = np.random.default_rng(SEED), asha.rungs(epochs)
     games = []
     for game in range(GAMES):
         losses = generator.random(trials)
-        losses[:known_good] -= game % 2
+        losses[:known_good] -= game % 4 < FIRST_IS_BEST
         games.append(_play(losses.tolist(), epochs, stops, asha.reduction_factor, at_once))
     totals, spans = zip(*games, strict=True)
     return _range(totals), _range(spans)

@@ -1,9 +1,10 @@
 """Writes a CTranslate2 Whisper as a Hugging Face folder: weights, configuration, tokenizer."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from reprlib import repr as brief  # whatever its length and depth
 from typing import Any
 
 from wertune.ctranslate2 import DAMAGED, Dims, read_tensors, to_state
@@ -19,7 +20,7 @@ def write_folder(buffer: memoryview, place: str, side: Path, target: Path) -> No
     from safetensors.numpy import save_file
 
     dims, state = to_state(read_tensors(buffer, place), place)
-    tokenizer = read_json(side / "tokenizer.json")
+    tokenizer = _read_tokenizer(side / "tokenizer.json", dims)
     tokens = _special_tokens(tokenizer, dims, side / "tokenizer.json")
     files = {
         "config.json": _config(dims, tokens),
@@ -29,7 +30,7 @@ def write_folder(buffer: memoryview, place: str, side: Path, target: Path) -> No
         "tokenizer_config.json": _tokenizer_config(dims, tokens),
     }
     for name, content in files.items():
-        (target / name).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (target / name).write_bytes(_as_json(content, side / "tokenizer.json"))
     save_file(state, target / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -44,13 +45,41 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _as_json(content: Mapping[str, Any], source: Path) -> bytes:
+    """What is written of the tokenizer `source`; raises BaseModelError where that is nothing that UTF-8 can hold."""
+    try:
+        return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
+    except (ValueError, RecursionError) as error:  # half a surrogate pair; deeper than Python's own encoder goes
+        raise BaseModelError(f"{source}: cannot be written again ({error}); download it again") from error
+
+
+def _read_tokenizer(path: Path, dims: Dims) -> dict[str, Any]:
+    """tokenizer.json with the added tokens that it may have; raises BaseModelError with every fault of theirs."""
+    tokenizer = read_json(path)
+    added = tokenizer.setdefault("added_tokens", [])
+    if not isinstance(added, list):
+        raise BaseModelError(f"{path}: added_tokens is {brief(added)}, but must be a list; download it again")
+    faults = [f"added_tokens[{index}] {fault}" for index, token in enumerate(added) for fault in _faults(token, dims)]
+    if faults:
+        more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
+        raise BaseModelError(f"{path}: {DAMAGED}\n  " + "\n  ".join(faults[:20]) + more)
+    return tokenizer
+
+
+def _faults(token: object, dims: Dims) -> Iterator[str]:
+    if not isinstance(token, dict):
+        yield f"is {brief(token)}, but must be an object"
+        return
+    content, number = token.get("content"), token.get("id")
+    if not isinstance(content, str):
+        yield f"has the content {brief(content)}, but must have a text"
+    if type(number) is not int or not 0 <= number < dims.vocab_size:
+        yield f"has the id {brief(number)}, but must have one from 0 to {dims.vocab_size - 1}"
+
+
 def _special_tokens(tokenizer: Mapping[str, Any], dims: Dims, path: Path) -> dict[str, int]:
     """Token -> id of tokenizer.json's special tokens, in the order of their ids."""
-    added = tokenizer.get("added_tokens")
-    try:
-        pairs = [(str(token["content"]), int(token["id"])) for token in added or [] if token.get("special")]
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise BaseModelError(f"{path}: added_tokens cannot be read ({error!r}); download the model again") from error
+    pairs = [(token["content"], token["id"]) for token in tokenizer["added_tokens"] if token.get("special")]
     tokens = dict(sorted(pairs, key=lambda pair: pair[1]))
     required = ("endoftext", "startoftranscript", "translate", "transcribe", "startofprev", "notimestamps")
     missing = [name for name in required if f"<|{name}|>" not in tokens]
@@ -115,7 +144,7 @@ def _token_list(source: Mapping[str, Any], key: str, dims: Dims, side: Path) -> 
     found = source.get(key) or []
     if not isinstance(found, list) or not all(type(item) is int and 0 <= item < dims.vocab_size for item in found):
         rule = f"must be a list of token ids below {dims.vocab_size}"
-        raise BaseModelError(f"{side / 'config.json'}: {key} is {str(found)[:60]}, but {rule}; download it again")
+        raise BaseModelError(f"{side / 'config.json'}: {key} is {brief(found)}, but {rule}; download it again")
     return found
 
 
@@ -123,13 +152,14 @@ def _alignment_heads(source: Mapping[str, Any], dims: Dims, side: Path) -> list[
     found = source.get("alignment_heads") or []
     limits = (dims.decoder_layers, dims.decoder_attention_heads)
     try:
-        right = all(0 <= value < limit for pair in found for value, limit in zip(pair, limits, strict=True))
+        values = [(value, limit) for pair in found for value, limit in zip(pair, limits, strict=True)]
+        right = all(type(value) is int and 0 <= value < limit for value, limit in values)
     except (TypeError, ValueError):
         right = False
     if not right:
         rule = f"must be pairs of a layer below {limits[0]} and a head below {limits[1]}"
         raise BaseModelError(
-            f"{side / 'config.json'}: alignment_heads is {str(found)[:60]}, but {rule}; download it again"
+            f"{side / 'config.json'}: alignment_heads is {brief(found)}, but {rule}; download it again"
         )
     return [list(pair) for pair in found]
 

@@ -1,4 +1,7 @@
-"""Two-sided 95 % confidence intervals of what is reported, over speakers where they are enough."""
+"""Two-sided 95 % confidence intervals of what is reported, over speakers where they are enough.
+
+There is none where every draw gives the same rate, as where all or nothing is wrong: no width is not certainty.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -47,9 +50,10 @@ def _hits(utterance: Utterance) -> int:
 
 def _rate(scores: Scores, part: Count, whole: Count) -> Interval | None:
     try:
-        return corpus_rate(_column(scores, part), _column(scores, whole), _speakers(scores), TWO_SIDED)
+        ends = corpus_rate(_column(scores, part), _column(scores, whole), _speakers(scores), TWO_SIDED)
     except TooFewBlocks:
         return None
+    return ends if ends.low < ends.high else None
 
 
 def _column(scores: Scores, count: Count) -> Floats:

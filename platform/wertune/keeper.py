@@ -1,5 +1,6 @@
 """What trials leave behind, kept on the driver's disk: a lost process or node takes no finished epoch with it."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from wertune.errors import StorageError
 from wertune.files import STAMP, is_whole, store_folder, storing
 
-STATE = "state"
+STATE, SHORTAGES = "state", "shortages"
 REMEDY = "free the disk that the search runs from and resume it"
 
 
@@ -38,6 +39,15 @@ class TrialFiles:
             return None
         return {unquote(file.name): file.read_bytes() for file in whole[-1].iterdir() if file.name != STAMP}
 
+    def add_shortage(self, trial: int, cause: str) -> None:
+        """Keeps that a process of the trial was ended for want of memory, and why."""
+        self.put(trial, SHORTAGES, {SHORTAGES: json.dumps([*self.shortages(trial), cause]).encode()})
+
+    def shortages(self, trial: int) -> list[str]:
+        """Why processes of the trial were ended for want of memory, each in words of its own, the first one first."""
+        files = self.get(trial, SHORTAGES)
+        return list(json.loads(files[SHORTAGES])) if files else []
+
     def forget(self, trial: int, name: str) -> None:
         """Frees the disk."""
         shutil.rmtree(self._folder(trial, name), ignore_errors=True)
@@ -57,7 +67,15 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 def open_keeper(root: Path) -> Any:
     """A TrialFiles as a Ray actor on this node, for workers anywhere; it ends with the driver, what it kept stays."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(TrialFiles).options(num_cpus=0, scheduling_strategy=here, max_concurrency=1).remote(root)
+    actor = ray.remote(TrialFiles).options(
+        num_cpus=0,
+        max_concurrency=1,
+        scheduling_strategy=here,
+        # Short of memory, Ray ends small actors with the large ones; who calls this one meanwhile waits.
+        max_restarts=-1,
+        max_task_retries=-1,
+    )
+    return actor.remote(root)
 
 
 class KeptTrial:
@@ -77,6 +95,11 @@ class KeptTrial:
             return False
         unpack(files, into)
         return True
+
+    def shortages(self) -> list[str]:
+        """Why its earlier processes were ended for want of memory, the first one first."""
+        causes: list[str] = ray.get(self._keeper.shortages.remote(self._trial))
+        return causes
 
     def put(self, name: str, folder: Path) -> None:
         """Keeps all files of a folder under a name."""

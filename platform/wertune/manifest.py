@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples, audio_digest, load_audio
 from wertune.config import DataConfig
 from wertune.errors import AudioError, ManifestError
+from wertune.faults import describe
+from wertune.files import NUL_RULE
 from wertune.metrics import Clip
 from wertune.text import Normalise
 
@@ -37,6 +39,13 @@ class Row(BaseModel):
     terms: tuple[str, ...] = ()
     channel: str = ""
     weight: int = Field(1, ge=1, le=100, description="how often a pass over a training split holds the clip")
+
+    @field_validator("audio_filepath")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if "\0" in value:
+            raise ValueError(NUL_RULE)
+        return value
 
 
 @dataclass(frozen=True)
@@ -149,11 +158,15 @@ def _read_split(
     faults: list[Fault],
 ) -> Iterable[Recording]:
     try:
-        if path.exists() and not path.is_file():
+        if not path.exists():
+            raise ManifestError(f"{path} does not exist; write it, or mend data.{split} in project.yaml")
+        if not path.is_file():
             raise OSError("it is no plain file")  # a pipe or a device has no end
         # Not splitlines(): JSON strings may hold U+2028, U+0085 and other characters at which it would cut.
         lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is no UTF-8 text ({error}); write it in UTF-8, or name another file") from None
+    except OSError as error:
         raise ManifestError(
             f"{path} cannot be read as UTF-8 text ({error}); mend data.{split} in project.yaml"
         ) from None
@@ -224,8 +237,7 @@ def _parse_line(line: str) -> Any:
 def _problem(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
-    faults = (f"{'.'.join(map(str, f['loc'])) or 'the line'} is {f['input']!r}: {f['msg']}" for f in error.errors())
-    return "; ".join(faults)
+    return "; ".join(describe(fault, "the line") for fault in error.errors())
 
 
 def _read_recording(row: Row, place: str, places: _Places) -> Recording:
@@ -317,6 +329,8 @@ def _shared(
 
 def read_rows(path: Path) -> list[tuple[int, dict[str, Any], Row]]:
     """Line number, object and row of every line; no recording is opened. ManifestError with every fault."""
+    if not path.exists():
+        raise ManifestError(f"{path} does not exist; give a manifest")
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:

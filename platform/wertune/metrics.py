@@ -7,7 +7,7 @@ from typing import Any
 
 import jiwer
 
-from wertune.text import Normalise, TermFinder
+from wertune.text import Normalise, TermFinder, closed_up
 
 
 def _rate(part: int, whole: int) -> float:
@@ -50,7 +50,8 @@ def count_word_edits(reference: str, hypothesis: str) -> EditCounts:
 
 
 def count_character_edits(reference: str, hypothesis: str) -> EditCounts:
-    """As `count_word_edits`, by character, blanks included."""
+    """As `count_word_edits`, by character, blanks included where the script has them."""
+    reference, hypothesis = closed_up(reference), closed_up(hypothesis)
     if not reference:
         return EditCounts(insertions=len(hypothesis))
     return _counts(jiwer.process_characters(reference, hypothesis))
@@ -92,6 +93,10 @@ class TermCounts:
     false_alarms: int = 0
 
     @property
+    def written(self) -> int:
+        return self.hits + self.false_alarms
+
+    @property
     def recall(self) -> float:
         """Share of the said terms that were written; 1 when none was said."""
         return 1.0 - _rate(self.misses, self.hits + self.misses)
@@ -99,7 +104,7 @@ class TermCounts:
     @property
     def precision(self) -> float:
         """Share of the written terms that were said; 1 when none was written."""
-        return 1.0 - _rate(self.false_alarms, self.hits + self.false_alarms)
+        return 1.0 - _rate(self.false_alarms, self.written)
 
     @property
     def f1(self) -> float:

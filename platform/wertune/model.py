@@ -274,20 +274,11 @@ def _quantization_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesC
 
 def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
     """The model with fresh, trainable adapters on the modules that `config` names; the base stays frozen."""
-    names = {name.rsplit(".", 1)[-1] for name, module in whisper.bare.model.named_modules() if _is_linear(module)}
-    unknown = sorted(set(config.target_modules) - names)
-    if unknown:
-        known = ", ".join(sorted(names))
-        raise ConfigError(f"lora.target_modules holds {', '.join(unknown)}, but the model's linear layers are: {known}")
     if config.dora and whisper.device.type == "cpu" and whisper.is_quantised:
         rule = "PEFT's DoRA cannot train an int8 or nf4 base on the CPU"
         raise ConfigError(f"lora.dora is true, but {rule}; set quantization: none, or use a GPU")
     layers = len(whisper.bare.model.encoder.layers)
-    if config.scope != "decoder" and config.first_encoder_layer >= layers:
-        problem = (
-            f"lora.first_encoder_layer is {config.first_encoder_layer}, but the encoder has layers 0 to {layers - 1}"
-        )
-        raise ConfigError(f"{problem}; lower it, or set lora.scope: decoder")
+    check_has_layers(config, layers)
     numbers = "|".join(str(n) for n in range(config.first_encoder_layer, layers))
     parts = {"encoder": rf"encoder\.layers\.({numbers})", "decoder": r"decoder\.layers\.\d+"}
     chosen = "|".join(parts.values()) if config.scope == "both" else parts[config.scope]
@@ -302,6 +293,14 @@ def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
         use_dora=config.dora,
     )
     return whisper.with_model(get_peft_model(whisper.model, peft_config))
+
+
+def check_has_layers(config: LoraConfig, encoder_layers: int) -> None:
+    """ConfigError where the adapters would begin above an encoder of so many layers."""
+    first = config.first_encoder_layer
+    if config.scope != "decoder" and first >= encoder_layers:
+        problem = f"lora.first_encoder_layer is {first}, but the encoder has layers 0 to {encoder_layers - 1}"
+        raise ConfigError(f"{problem}; lower it, or set lora.scope: decoder")
 
 
 def adamw(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

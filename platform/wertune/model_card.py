@@ -3,17 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from markdown_it import MarkdownIt
-
+from wertune.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING
 from wertune.config import TrialConfig
-from wertune.html_page import page
 from wertune.prepare import Prepared
 from wertune.report import Comparison, markdown_table, summary_rows
 from wertune.text import normaliser_version
-from wertune.tracking import RegisteredVersion
+from wertune.tracking.versions import RegisteredVersion
 
 _SCOPES = {"both": "encoder and decoder", "encoder": "the encoder", "decoder": "the decoder"}
-COMPARED = ("test_wer", "test_cer", "test_term_recall", "retention_test_wer")
+COMPARED = ("test_wer", "test_cer", "term_recall", "retention_wer")
 
 
 @dataclass(frozen=True)
@@ -29,18 +27,21 @@ class CardOf:
 
 
 def model_card(of: CardOf, prepared: Prepared) -> str:
-    """The card in Markdown."""
+    """The card in Markdown, as it stands at registration; wergate renews what its moves change."""
     name, card = prepared.project.name, prepared.project.card
     parts = [
         f"# {name} version {of.version}",
         card.about,
         f"A LoRA adapter on an untouched Whisper for the domain `{name}`, language `{prepared.project.language}`.",
-        "## Results",
+        f"## {RESULTS}",
+        "Measured in torch before it was registered:",
         markdown_table(summary_rows(of.comparisons)),
-        "In brackets: 95 % confidence intervals by a bootstrap over speakers, or over clips where speakers are few. "
-        f"Errors are counted after {normaliser_version(prepared.project.language)}. "
+        f"{INTERVALS} Errors are counted after {normaliser_version(prepared.project.language)}. "
         "The base is scored at 30 s of context, without the boost of terms.",
+        f"## {AGAINST_PRODUCTION}",
         _against_champion(of, prepared),
+        f"## {STANDING}",
+        "Registered; no gate has judged it.",
         "## Limits",
         "\n".join(f"- {limit}" for limit in card.limits)
         or "None are stated: `card.limits` of `project.yaml` is empty.",
@@ -124,17 +125,3 @@ def _data(prepared: Prepared) -> str:
             [split.replace("_", " "), str(len(recordings)), f"{minutes:.1f}", str(speakers or "unknown"), digest]
         )
     return markdown_table(rows)
-
-
-def shortened(card: str, characters: int, link: str) -> str:
-    """The card's first whole sections within `characters`, with a link to all of it."""
-    room = characters - len(link) - 2
-    if len(card) <= room:
-        return f"{card}\n{link}"
-    whole = card[:room].rpartition("\n## ")[0] or card[:room]
-    return f"{whole.rstrip()}\n\n{link}"
-
-
-def card_page(title: str, card: str) -> str:
-    """The card as an HTML file that needs nothing else; markup in its texts stays text."""
-    return page(title, MarkdownIt("commonmark", {"html": False}).enable("table").render(card))

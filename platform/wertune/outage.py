@@ -9,17 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from wertune.credentials import without_password
+from wertune.credentials import without_passwords
 from wertune.errors import ConfigError, TrackingError
 
 PATIENCE_VARIABLE = "WERTUNE_TRACKING_PATIENCE_S"
-PATIENCE_S = 600.0
+PATIENCE_S = 1200.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 # A hiccup that the second try gets over is not worth a line.
 TOLD_FAILURES = 2
 CREDENTIALS_REMEDY = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what the server knows"
 )
+
+POSTGRES_REMEDY = "install wertune[postgres] and write the store's URI as postgresql+psycopg2://…"
 
 # MLflow's own retries would hold one call for minutes, and repeat a creation whose answer was lost.
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
@@ -31,9 +33,15 @@ _WAITED_STATUSES = frozenset({401, 403, 404, 408, 425, 429})
 _STATUS = re.compile(r"failed with error code (\d{3}) != ")
 # MLflow calls a database's faults bad requests; SQLAlchemy's link tells them: interface, internal, pool, operation.
 _DATABASE_FAULT = re.compile(r"sqlalche\.me/e/\w+/(?:rvf5|2j85|3o7r|e3q8)")
+_NO_ANSWER = re.compile(r"API request to (\S+?)/api/\S* failed with exception")
 _STORES = frozenset({"azure", "boto3", "botocore", "google", "requests", "sqlalchemy", "urllib3"})
 
 Answer = TypeVar("Answer")
+
+
+def driver_remedy(error: ModuleNotFoundError) -> str:
+    """What to install where a store's driver is missing: what SQLAlchemy takes for PostgreSQL may be another one."""
+    return POSTGRES_REMEDY if (error.name or "").startswith("psycopg") else f"install {error.name}"
 
 
 def is_temporary(error: Exception) -> bool:
@@ -56,6 +64,12 @@ def http_status(error: Exception) -> int | None:
     return int(found.group(1)) if found else None
 
 
+def no_answer(error: Exception) -> str | None:
+    """What to do where no server answers at all; None where one did."""
+    found = _NO_ANSWER.search(str(error))
+    return f"no MLflow server answers at {found[1]}; start it, or mend MLFLOW_TRACKING_URI" if found else None
+
+
 def is_refused_user(error: Exception) -> bool:
     """Whether the server asks for other credentials: 401 and 403."""
     codes = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
@@ -65,8 +79,8 @@ def is_refused_user(error: Exception) -> bool:
 def reason(error: Exception) -> str:
     """The fault in a few words, without passwords."""
     text = " ".join(str(error).split())
-    cause = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", text)
-    return without_password(cause.group(1).rstrip(": ") if cause else text[:300]) or type(error).__name__
+    cause = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)|(Read timed out)", text)
+    return without_passwords((cause[1] or cause[2]).rstrip(": ") if cause else text)[:300] or type(error).__name__
 
 
 class Backoff:

@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from wertune.errors import SynthesisError
-from wertune.sentences import Sentence
+from wertune.sentences import Sentence, fault_of_line, read_utf8, refuse_faults
 from wertune.text import Lexicon, Normalise
 
 _SLOT = re.compile(r"\{([^{}]*)\}")
@@ -21,15 +20,9 @@ def read_plain_sentences(path: Path, letter: str, lexicon: Lexicon, normalise: N
     lines = list(_lines(path))
     faults, places = [], dict[str, int]()
     for number, text in lines:
-        key = normalise(text)
-        if fault := _fault(text, key, lexicon):
+        if fault := _fault_of_slots(text, lexicon) or fault_of_line(text, normalise(text), number, places):
             faults.append(f"{path}:{number}: {fault}")
-        elif (earlier := places.setdefault(key, number)) != number:
-            faults.append(f"{path}:{number}: {text!r} stands in line {earlier} already; remove one of the two")
-    if not lines:
-        faults.append(f"{path} holds no sentence; write one a line")
-    if faults:
-        raise SynthesisError("\n".join(faults))
+    refuse_faults(path, faults, lines)
     seen = {normalise(text) for _, text in lines if not _SLOT.search(text)}
     return [
         sentence
@@ -39,27 +32,21 @@ def read_plain_sentences(path: Path, letter: str, lexicon: Lexicon, normalise: N
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SynthesisError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from None
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(read_utf8(path).splitlines(), 1):
         if (text := line.strip()) and not text.startswith("#"):
             yield number, text
 
 
-def _fault(text: str, key: str, lexicon: Lexicon) -> str | None:
+def _fault_of_slots(text: str, lexicon: Lexicon) -> str:
     slots = _SLOT.findall(text)
     known = sorted({_ANY_TERM, *(entry.kind for entry in lexicon.terms if entry.kind)})
-    if not key:
-        return f"{text!r} has no word; remove the line"
     if len(slots) > 1:
         return f"{text!r} has {len(slots)} slots, but one is the most; write a template for each"
     if slots and not lexicon.terms:
         return f"{text!r} has a slot, but the project has no term; write lexicon.yaml"
     if slots and not _terms(slots[0], lexicon):
         return f"{{{slots[0]}}} fits no term of the lexicon; take one of {', '.join(f'{{{name}}}' for name in known)}"
-    return None
+    return ""
 
 
 def _terms(slot: str, lexicon: Lexicon) -> list[str]:

@@ -3,7 +3,7 @@
 import math
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from wertune.baseline import EVALUATION_SPLITS
+from wertune.batches import clips_per_epoch
 from wertune.config import ContextConfig, ProjectConfig
 from wertune.errors import ConfigError
 from wertune.features import FRAMES_PER_POSITION, context_positions
@@ -22,11 +23,11 @@ from wertune.model import product_dtype
 from wertune.prepare import Prepared, prepare
 from wertune.probe import Probe, probe
 from wertune.search_space import SearchConfig
-from wertune.train import clips_per_epoch
 from wertune.weights import cache_root
 
-# Not measured by the probe: Ray's start and the workers' imports, and the process that evaluates for the gates.
-START_UP_S = 45.0
+# Not measured by the probe, but on the demo's own search on two cores, 27 + 18 + 18 + 9 s: Ray's start and what its
+# workers import, their first trials' imports, reports and registration, and the start of the process for the gates.
+START_UP_S = 72.0
 # Trials side by side share memory and caches: an allowance, not a measurement.
 SIDE_BY_SIDE = 1.25
 LEAST_PROCESS_MB = 400.0  # the driver beside the trials
@@ -49,6 +50,7 @@ class Plan:
     project: str
     base_model: str
     trials: int
+    first_points: int
     epochs: int
     rungs: list[int]
     machine: Machine
@@ -57,6 +59,7 @@ class Plan:
     epoch_s: float
     features_s: float
     search_s: Range
+    rest_s: dict[str, float]
     total_s: Range
     memory_mb: float
     memory_free_mb: float | None
@@ -75,7 +78,7 @@ class Plan:
 def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Plan:
     """Checks the project as `tune` would, measures, and plans; raises what `tune` would before its first trial."""
     started = time.perf_counter()
-    prepared = prepare(folder, project)
+    prepared = prepare(folder, project, search=search)
     checked_s = time.perf_counter() - started
     machine = _machine(search)
     measured = probe(prepared, search.cpus_per_trial)
@@ -83,9 +86,8 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
     clips = sum(clips_per_epoch(trial, prepared.dataset["train"], prepared.dataset["replay"]))
     scored = sum(len(prepared.dataset[split]) for split in ("validation", "retention_validation"))
     epoch_s = clips * measured.train_clip_s + scored * measured.evaluation_clip_s
-    known_good = len(search.first_points)
     all_epochs, span = expected_epochs(
-        search.asha, search.trials, trial.train.epochs, machine.trials_at_once, known_good
+        search.asha, search.trials, trial.train.epochs, machine.trials_at_once, len(search.first_points)
     )
     features_s = _heard(prepared, clips) * measured.features_clip_s / machine.trials_at_once
     slower = SIDE_BY_SIDE if machine.trials_at_once > 1 else 1.0
@@ -94,10 +96,12 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
         span.mean * epoch_s * (1 + slower) / 2 + features_s,
         span.high * epoch_s * slower + features_s,
     )
+    rest_s = _rest_s(prepared, measured, machine, checked_s)
     return Plan(
         project=project.name,
         base_model=prepared.base.spec,
         trials=search.trials,
+        first_points=len(search.first_points),
         epochs=trial.train.epochs,
         rungs=search.asha.rungs(trial.train.epochs),
         machine=machine,
@@ -106,7 +110,8 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
         epoch_s=epoch_s,
         features_s=features_s,
         search_s=search_s,
-        total_s=_total_s(prepared, measured, machine, checked_s, search_s),
+        rest_s=rest_s,
+        total_s=_total_s(search_s, rest_s),
         memory_mb=measured.memory_mb,
         memory_free_mb=_free_mb(machine),
         cache_mb=_cache_mb(prepared, measured.mel_bins, clips),
@@ -142,14 +147,23 @@ def _free_mb(machine: Machine) -> float | None:
     return None if free is None else free - LEAST_PROCESS_MB
 
 
-def _total_s(prepared: Prepared, measured: Probe, machine: Machine, checked_s: float, search_s: Range) -> Range:
-    """From the command to the verdict; the low end is without the baseline, which an earlier search may have left."""
+def _rest_s(prepared: Prepared, measured: Probe, machine: Machine, checked_s: float) -> dict[str, float]:
+    """What is done beside the search."""
     baseline_clips = sum(len(prepared.dataset[split]) for split in EVALUATION_SPLITS)
     final_clips = sum(len(prepared.dataset[split]) for split in ("test", "retention_test"))
-    baseline_s = baseline_clips * measured.baseline_clip_s / machine.trials_at_once
-    # Once for the results and once as the version serves, for the gates.
-    rest_s = START_UP_S + checked_s + 2 * final_clips * measured.final_clip_s
-    return Range(search_s.low + rest_s, search_s.mean + rest_s + baseline_s, search_s.high + rest_s + baseline_s)
+    return {
+        "check": checked_s,
+        "baseline": baseline_clips * measured.baseline_clip_s / machine.trials_at_once,
+        # Once for the results and once as the version serves, for the gates.
+        "final": 2 * final_clips * measured.final_clip_s,
+        "start_up": START_UP_S,
+    }
+
+
+def _total_s(search_s: Range, rest_s: Mapping[str, float]) -> Range:
+    """From the command to the verdict; the low end is without the baseline, which an earlier search may have left."""
+    rest = sum(rest_s.values())
+    return Range(search_s.low + rest - rest_s["baseline"], search_s.mean + rest, search_s.high + rest)
 
 
 def _heard(prepared: Prepared, clips: int) -> int:
@@ -187,11 +201,13 @@ def as_text(plan: Plan) -> str:
         ("an epoch", f"{plan.clips_per_epoch} clips and their scores: {_clock(plan.epoch_s)}"),
         ("features", f"{_clock(plan.features_s)} more in the whole search where the cache has none"),
         ("time", f"search {_clock_range(plan.search_s)}; from start to verdict {_clock_range(plan.total_s)}"),
+        ("beside", ", ".join(f"{BESIDE[name]} {_clock(rest)}" for name, rest in plan.rest_s.items())),
         ("memory", f"{_size(plan.memory_mb)} a trial, {machine.trials_at_once} at once; free: {free}"),
         ("cache", f"at most {_size(plan.cache_mb)} of features; free: {_size(plan.cache_free_mb)}"),
         ("adapters", f"{_size(plan.adapters_mb)} in MLflow; free here: {_size(plan.disk_free_mb)}"),
     ]
-    notes = [*_warnings(plan), *([plan.advice] if plan.advice else []), HOW]
+    how = HOW.format(first=FIRST if plan.first_points else "")
+    notes = [*_warnings(plan), *([plan.advice] if plan.advice else []), how]
     return (
         "\n".join(f"{name:9} {text}" for name, text in lines)
         + "\n\n"
@@ -199,11 +215,19 @@ def as_text(plan: Plan) -> str:
     )
 
 
+BESIDE = {
+    "check": "checks",
+    "baseline": "the base's scores",
+    "final": "final evaluation and gates",
+    "start_up": "processes and reports",
+}
 HOW = (
-    "Estimated from two real steps and a small evaluation by one process, and from ASHA's rule for trials in random "
-    "order; in every other order search.yaml's first_points are the best. Eight of ten lie between the ends, the upper "
-    "with trials in each other's way. Nothing was logged."
+    "Measured: two real steps and a small evaluation by one process. Assumed: processes start and reports are written "
+    "as fast as on the demo's two cores; an epoch takes as long with every value "
+    "of search.yaml as with those of project.yaml; ASHA's rule is played with trials in random order{first}; between "
+    "the ends lie eight of ten such games, the upper end with trials in each other's way. Nothing was logged."
 )
+FIRST = ", in three of four games with search.yaml's first_points as the best"
 BUSY = 0.8
 WIDTH = 100
 

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from wertune.batches import TrainingData
 from wertune.config import ContextConfig, ProjectConfig, load_yaml
 from wertune.engine import require_engine
+from wertune.errors import BaseModelError
 from wertune.evaluate import EvaluationSet
 from wertune.features import ClipCache, FeatureCache
 from wertune.files import Fetch
 from wertune.manifest import Dataset, load_dataset, manifests_of
-from wertune.model import Whisper, load_whisper, remove_lora
+from wertune.model import Whisper, check_has_layers, load_whisper, remove_lora
+from wertune.search_space import SearchConfig, checked_space
 from wertune.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
-from wertune.train import TrainingData
 from wertune.weights import BaseModel, cache_root, resolve_base_model
 
 
@@ -96,8 +98,15 @@ def load_project(folder: Path) -> ProjectConfig:
     return load_yaml(folder / "project.yaml", ProjectConfig)
 
 
-def prepare(folder: Path, project: ProjectConfig, manifests: Mapping[str, Path] | None = None) -> Prepared:
-    """Checks the project's data (or only `manifests`) and finds its base model.
+def prepare(
+    folder: Path,
+    project: ProjectConfig,
+    manifests: Mapping[str, Path] | None = None,
+    search: SearchConfig | None = None,
+) -> Prepared:
+    """Checks the project's data and trials, also those that `search` may draw, and finds its base model.
+
+    With `manifests` only these are checked: nothing is to be trained.
 
     Raises ConfigError, ManifestError or BaseModelError; nothing is trained or logged before all of it holds.
     """
@@ -112,6 +121,11 @@ def prepare(folder: Path, project: ProjectConfig, manifests: Mapping[str, Path] 
         _token_counter(base.path, project.language),
         folder.resolve(),
     )
+    if manifests is None:
+        drawn = checked_space(search, project.trial, "search.yaml") if search else []
+        layers = base.encoder_layers
+        for trial in (project.trial, *drawn):
+            check_has_layers(trial.lora, layers)
     return Prepared(project, lexicon, base, dataset)
 
 
@@ -119,5 +133,8 @@ def prepare(folder: Path, project: ProjectConfig, manifests: Mapping[str, Path] 
 def _token_counter(path: Path, language: str):  # type: ignore[no-untyped-def]
     from transformers import WhisperTokenizerFast
 
-    tokenizer = WhisperTokenizerFast.from_pretrained(path, local_files_only=True)
+    try:
+        tokenizer = WhisperTokenizerFast.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # tokenizers and JSON of another shape each raise their own kinds
+        raise BaseModelError(f"{path} holds no tokenizer of Whisper: {error}; download the model again") from error
     return lambda text: len(tokenizer(text).input_ids)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Protocol, Self
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -16,11 +16,24 @@ Outcome = str  # completed, pruned or failed
 COLOURS = {"running": "cyan", "completed": "green", "pruned": "yellow", "failed": "red", "interrupted": "red"}
 SIGNS = {"running": "▶", "completed": "✓", "pruned": "✂", "failed": "✗", "interrupted": "■"}
 COLUMNS = {"trial": 5, "": 13, "epoch": 5, "val WER": 8, "retention": 9, "clips/s": 7}
+ABBREVIATIONS = {"learning_rate": "lr", "learning_rate_ratio": "ratio", "target_modules": "on", "dropout": "drop"}
 NARROW = 100  # columns below which a trial's values are left out
 
 
+class Epoch(NamedTuple):
+    """An epoch that a trial has ended; numbers of trials count from 0, WERs are shares."""
+
+    number: int
+    epoch: int
+    epochs: int
+    val_wer: float
+    retention: float | None
+    clips_per_s: float
+    best: float  # the least objective of all trials so far
+
+
 class Progress(Protocol):
-    """Hears of every trial; numbers count from 0, WERs are shares. It is a context: left, nothing more is drawn."""
+    """Hears of every trial. It is a context: left, nothing more is drawn."""
 
     def __enter__(self) -> Self: ...
 
@@ -31,17 +44,8 @@ class Progress(Protocol):
     def started(self, number: int, point: Mapping[str, Any]) -> None:
         """A trial runs, or runs again."""
 
-    def epoch(
-        self,
-        number: int,
-        epoch: int,
-        epochs: int,
-        val_wer: float,
-        retention: float | None,
-        clips_per_s: float,
-        best: float,
-    ) -> None:
-        """A trial has ended an epoch; `best` is the least objective of all so far."""
+    def epoch(self, ended: Epoch) -> None:
+        """A trial goes on, or ends next."""
 
     def ended(self, number: int, outcome: Outcome, reason: str = "") -> None:
         """A trial is over: completed, pruned or failed, the last with its reason."""
@@ -50,11 +54,93 @@ class Progress(Protocol):
         """Anything else."""
 
 
-class PlainProgress:
-    """A line an epoch, as logs want it."""
+@dataclass
+class _Row:
+    """A trial as it stands."""
 
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._say, self._clock, self._start = say, clock, clock()
+    point: Mapping[str, Any]
+    state: str = "running"
+    epoch: int = 0
+    since: float = 0.0  # on the clock: when the epoch that is under way began
+    val_wer: float | None = None
+    retention: float | None = None
+    clips_per_s: float | None = None
+    reason: str = ""
+
+
+class Reckoning:
+    """Where the trials of a search stand, and from that the time that is left of it."""
+
+    def __init__(
+        self, trials: int, epochs: int, expected_epochs: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`expected_epochs`: of all trials, as `halving.expected_epochs` has them; corrected as trials end."""
+        self.trials, self.epochs, self._expected = trials, epochs, expected_epochs
+        self._clock, self._start = clock, clock()
+        self.rows: dict[int, _Row] = {}
+        self._epochs_s: list[float] = []  # of this process: a resumed trial has more behind it
+        self._at_once = 1
+
+    def started(self, number: int, point: Mapping[str, Any]) -> None:
+        """See Progress."""
+        row = self.rows.setdefault(number, _Row(point))
+        row.state, row.since = "running", self._clock()
+        self._at_once = max(self._at_once, len(self._running()))
+
+    def epoch(self, ended: Epoch) -> None:
+        """See Progress."""
+        row, now = self.rows.setdefault(ended.number, _Row({}, since=self._start)), self._clock()
+        self._epochs_s.append(now - row.since)
+        row.epoch, row.since = ended.epoch, now
+        row.val_wer, row.retention, row.clips_per_s = ended.val_wer, ended.retention, ended.clips_per_s
+
+    def ended(self, number: int, outcome: Outcome, reason: str = "") -> _Row:
+        """See Progress; the trial as it ended."""
+        row = self.rows.setdefault(number, _Row({}))
+        row.state, row.reason = outcome, reason
+        return row
+
+    def gone_s(self) -> float:
+        """Since the search began, or began again."""
+        return self._clock() - self._start
+
+    def left(self) -> str:
+        """What is left in words; empty before the first epoch has ended."""
+        left = self.left_s()
+        return "" if left is None else f"about {clock(left)} left of the search"
+
+    def left_s(self) -> float | None:
+        """Until the search ends, at the mean time of an epoch so far; None before the first one has ended.
+
+        Either the trials that run take longest, or all that is left, shared by as many as have run at once.
+        """
+        if not self._epochs_s:
+            return None
+        epoch_s, now = sum(self._epochs_s) / len(self._epochs_s), self._clock()
+        expected = self._epochs_a_trial()
+        running = [self._left_of(row, expected, epoch_s, now) for row in self._running()]
+        waiting = self.trials - len(self.rows)
+        return epoch_s * max([0.0, *running, (sum(running) + expected * max(0, waiting)) / self._at_once])
+
+    def _running(self) -> "list[_Row]":
+        return [row for row in self.rows.values() if row.state == "running"]
+
+    def _epochs_a_trial(self) -> float:
+        """Trials are expected to run as long as those that ended, of which the plan counts as one."""
+        over = [row.epoch for row in self.rows.values() if row.state not in ("running", "interrupted")]
+        return (self._expected / self.trials + sum(over)) / (1 + len(over))
+
+    def _left_of(self, row: _Row, expected: float, epoch_s: float, now: float) -> float:
+        """Epochs of a trial that runs, the part of the present one that is over taken off."""
+        left = min(self.epochs - row.epoch, max(1.0, expected - row.epoch))
+        return max(0.0, left - min(1.0, (now - row.since) / epoch_s)) if epoch_s else left
+
+
+class PlainProgress:
+    """A line an epoch and one for each trial's end, as logs want it."""
+
+    def __init__(self, say: Callable[[str], None], reckoning: Reckoning) -> None:
+        self._say, self._reckoning = say, reckoning
 
     def __enter__(self) -> Self:
         return self
@@ -63,47 +149,28 @@ class PlainProgress:
         """Nothing was held."""
 
     def started(self, number: int, point: Mapping[str, Any]) -> None:
-        """Its first epoch is soon enough."""
+        """Its first epoch is soon enough for a line."""
+        self._reckoning.started(number, point)
 
-    def epoch(
-        self,
-        number: int,
-        epoch: int,
-        epochs: int,
-        val_wer: float,
-        retention: float | None,
-        clips_per_s: float,
-        best: float,
-    ) -> None:
+    def epoch(self, ended: Epoch) -> None:
         """See Progress."""
-        kept = "" if retention is None else f", retention {100 * retention:.2f} %"
+        self._reckoning.epoch(ended)
+        kept = "" if ended.retention is None else f", retention {100 * ended.retention:.2f} %"
         self._say(
-            f"{clock(self._clock() - self._start)} {trial_name(number)} epoch {epoch}/{epochs}: "
-            f"WER {100 * val_wer:.2f} %{kept}, {clips_per_s:.1f} clips/s; best objective so far {best:.4f}"
+            f"{clock(self._reckoning.gone_s())} {trial_name(ended.number)} epoch {ended.epoch}/{ended.epochs}: "
+            f"WER {100 * ended.val_wer:.2f} %{kept}, {ended.clips_per_s:.1f} clips/s; "
+            f"best objective so far {ended.best:.4f}"
         )
 
     def ended(self, number: int, outcome: Outcome, reason: str = "") -> None:
-        """A failure is told; other ends show in what the trial says no more."""
-        if outcome == "failed":
-            self._say(f"{trial_name(number)} failed: {reason}")
+        """How far the trial came, or why it failed, and what is left of the search."""
+        row = self._reckoning.ended(number, outcome, reason)
+        left = self._reckoning.left()
+        self._say(f"{trial_name(number)} {_end_of(row)}{f'; {left}' if left and not reason else ''}")
 
     def say(self, text: str) -> None:
         """See Progress."""
         self._say(text)
-
-
-@dataclass
-class _Row:
-    """A trial as the table shows it."""
-
-    point: Mapping[str, Any]
-    state: str = "running"
-    epoch: int = 0
-    heard: int = 0  # epochs that ended since this process began: a resumed trial has more behind it
-    val_wer: float | None = None
-    retention: float | None = None
-    clips_per_s: float | None = None
-    reason: str = ""
 
 
 class LiveTable:
@@ -117,16 +184,16 @@ class LiveTable:
         console: "Console | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`expected_epochs`: of all trials, as `halving.expected_epochs` has them; corrected as trials end."""
+        """As Reckoning takes them."""
         from rich.console import Console
         from rich.live import Live
 
-        self._trials, self._epochs, self._expected = trials, epochs, expected_epochs
-        self._clock, self._start = clock, clock()
-        self._rows: dict[int, _Row] = {}
+        self._reckoning = Reckoning(trials, epochs, expected_epochs, clock)
+        self._rows = self._reckoning.rows
         self._best: float | None = None
         self._best_trial: int | None = None
         self._order: list[int] = []  # in which trials ended
+        self._over = False
         self.console = console or Console()
         self._live = Live(console=self.console, get_renderable=self._draw, refresh_per_second=2)
 
@@ -139,53 +206,33 @@ class LiveTable:
         for number, row in self._rows.items():
             if row.state == "running":
                 self.ended(number, "interrupted")
+        self._over = True
         self._live.stop()
 
     def started(self, number: int, point: Mapping[str, Any]) -> None:
         """See Progress."""
-        self._rows.setdefault(number, _Row(point)).state = "running"
+        self._reckoning.started(number, point)
 
-    def epoch(
-        self,
-        number: int,
-        epoch: int,
-        epochs: int,
-        val_wer: float,
-        retention: float | None,
-        clips_per_s: float,
-        best: float,
-    ) -> None:
+    def epoch(self, ended: Epoch) -> None:
         """See Progress."""
-        row = self._rows.setdefault(number, _Row({}))
-        row.epoch, row.heard = epoch, row.heard + 1
-        row.val_wer, row.retention, row.clips_per_s = val_wer, retention, clips_per_s
-        if self._best is None or best < self._best:
-            self._best, self._best_trial = best, number
+        self._reckoning.epoch(ended)
+        if self._best is None or ended.best < self._best:
+            self._best, self._best_trial = ended.best, ended.number
 
     def ended(self, number: int, outcome: Outcome, reason: str = "") -> None:
         """See Progress."""
-        row = self._rows.setdefault(number, _Row({}))
-        row.state, row.reason = outcome, reason
+        self._reckoning.ended(number, outcome, reason)
         self._order.append(number)
+        if reason:  # the table cuts it off, and has no room for it on a narrow terminal
+            self.say(f"{trial_name(number)} {outcome}: {reason}")
 
     def say(self, text: str) -> None:
         """Above the table."""
         self.console.print(text, markup=False, highlight=False)
 
     def left_s(self) -> float | None:
-        """Until the search ends: epochs that are expected yet, at the pace so far; None before the first epoch."""
-        done = sum(row.heard for row in self._rows.values())
-        if not done:
-            return None
-        return self._epochs_left() * (self._clock() - self._start) / done
-
-    def _epochs_left(self) -> float:
-        """Other trials are expected to run as long as those that ended, of which the plan counts as one."""
-        over = [row.epoch for row in self._rows.values() if row.state not in ("running", "interrupted")]
-        mean = (self._expected / self._trials + sum(over)) / (1 + len(over))
-        running = [row.epoch for row in self._rows.values() if row.state == "running"]
-        started = sum(min(self._epochs - epoch, max(1.0, mean - epoch)) for epoch in running if epoch < self._epochs)
-        return started + mean * max(0, self._trials - len(over) - len(running))
+        """See Reckoning."""
+        return self._reckoning.left_s()
 
     def _draw(self) -> "Group":
         from rich.console import Group
@@ -215,11 +262,11 @@ class LiveTable:
     def _summary(self) -> str:
         states = [row.state for row in self._rows.values()]
         counts = ", ".join(f"{states.count(state)} {state}" for state in SIGNS if state in states)
-        best = "" if self._best is None else f"; best objective {self._best:.4f} ({trial_name(self._best_trial or 0)})"
-        left = self.left_s()
-        rest = "" if left is None else f", about {clock(left)} left"
-        text = f"{len(self._rows)} of {self._trials} trials: {counts or 'starting'}{best}"
-        return f"{text}\n{clock(self._clock() - self._start)} gone{rest}"
+        head = f"{len(self._rows)} of {self._reckoning.trials} trials: {counts or 'starting'}"
+        left = "" if self._over else self._reckoning.left()
+        gone = f"{clock(self._reckoning.gone_s())} gone{f', {left}' if left else ''}"
+        best = "" if self._best is None else f"best objective {self._best:.4f} ({trial_name(self._best_trial or 0)}); "
+        return f"{head}\n{best}{gone}"
 
     def _cells(self, number: int) -> "list[Text | str]":
         from rich.text import Text
@@ -227,13 +274,13 @@ class LiveTable:
         row = self._rows[number]
         sign = Text(f"{SIGNS[row.state]} {row.state}", style=COLOURS[row.state])
         name = Text(f"{number + 1:02d}", style="bold" if number == self._best_trial else "")
-        values = Text(row.reason or " ".join(f"{key}={short(value)}" for key, value in row.point.items()))
+        values = Text(row.reason or short_point(row.point))
         # Rich would take the room for it from all columns alike.
         values.truncate(self.console.width - sum(COLUMNS.values()) - 2 * len(COLUMNS) - 2, overflow="ellipsis")
         return [
             name,
             sign,
-            f"{row.epoch}/{self._epochs}",
+            f"{row.epoch}/{self._reckoning.epochs}",
             percent(row.val_wer),
             percent(row.retention),
             "" if row.clips_per_s is None else f"{row.clips_per_s:.1f}",
@@ -247,7 +294,16 @@ def progress_for(
     """The table where standard output is a terminal; lines in logs and in CI."""
     if (stdout or sys.stdout).isatty() and "CI" not in os.environ and os.environ.get("TERM") != "dumb":
         return LiveTable(trials, epochs, expected_epochs)
-    return PlainProgress(say)
+    return PlainProgress(say, Reckoning(trials, epochs, expected_epochs))
+
+
+def _end_of(row: _Row) -> str:
+    """`pruned at epoch 2`, `completed, 4 epochs`, `failed: …`."""
+    if row.reason:
+        return f"{row.state}: {row.reason}"
+    if row.state == "completed":
+        return f"completed, {row.epoch} epoch{'' if row.epoch == 1 else 's'}"
+    return f"{row.state} at epoch {row.epoch}"
 
 
 def trial_name(number: int) -> str:
@@ -258,6 +314,12 @@ def trial_name(number: int) -> str:
 def percent(share: float | None) -> str:
     """Empty where it is not known."""
     return "" if share is None else f"{100 * share:.2f} %"
+
+
+def short_point(point: Mapping[str, Any]) -> str:
+    """The values of a configuration behind the last parts of their names, abbreviated."""
+    names = ((key.rpartition(".")[2], value) for key, value in point.items())
+    return " ".join(f"{ABBREVIATIONS.get(name, name)}={short(value)}" for name, value in names)
 
 
 def short(value: Any) -> str:

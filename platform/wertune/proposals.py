@@ -1,7 +1,6 @@
 """Optuna proposes trials; its study is the search's memory, which outlives the process."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,20 +9,19 @@ from optuna.exceptions import StorageInternalError
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from ray.tune import PlacementGroupFactory
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 from sqlalchemy.exc import DBAPIError
 
 from wertune.credentials import without_password
 from wertune.errors import ConfigError
-from wertune.fleet import Place, next_kind
 from wertune.outage import patiently, reason
 from wertune.search_space import SearchConfig
+from wertune.study_store import OneWriter
 
 # Keys of what a trial reports, and of the configuration that it is given.
 METRIC, EPOCH, FAILURE = "best_objective", "epoch", "failure"
-NUMBER, POINT, PLACE = "number", "point", "place"
+NUMBER, POINT = "number", "point"
 
 Answer = TypeVar("Answer")
 
@@ -53,7 +51,7 @@ def open_study(name: str, storage_url: str, config: SearchConfig, resume: bool) 
     place = without_password(storage_url)
     try:
         options = {} if storage_url.startswith("sqlite") else {"pool_pre_ping": True}
-        storage = RDBStorage(storage_url, engine_kwargs=options)
+        storage = OneWriter(RDBStorage(storage_url, engine_kwargs=options))
         sampler = TpeByNumber(config.seed)
         if resume:
             return optuna.load_study(study_name=name, storage=storage, sampler=sampler)
@@ -80,18 +78,15 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
     database that is away for minutes is waited for.
     """
 
-    def __init__(self, study: optuna.Study, config: SearchConfig, epochs: int, places: Sequence[Place]) -> None:
+    def __init__(self, study: optuna.Study, config: SearchConfig, epochs: int) -> None:
         super().__init__(space=config.distributions(), metric=METRIC, mode="min", study_name=study.study_name)
         self._ot_study = study
         self._epochs = epochs
-        self._slots = {place.kind: place.slots for place in places}
-        self._taken: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The number and the point of the next trial, and the kind of place that it is to run at."""
+        """The number and the point of the next trial."""
         trial = self._ot_trials[trial_id] = self._patiently(self._next)
-        self._taken[trial_id] = next_kind(self._slots, Counter(self._taken.values()))
-        return {NUMBER: trial.number, POINT: trial.params, PLACE: self._taken[trial_id]}
+        return {NUMBER: trial.number, POINT: trial.params}
 
     def _next(self) -> optuna.Trial:
         held = {trial.number for trial in self._ot_trials.values()}
@@ -114,7 +109,6 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells how the trial ended."""
         trial = self._ot_trials[trial_id]
-        self._taken.pop(trial_id, None)
         if error or not result or result.get(FAILURE):
             self._patiently(lambda: self._ot_study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
             return
@@ -132,12 +126,6 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
-
-
-def bundle(place: Place) -> PlacementGroupFactory:
-    """What Ray reserves for a trial; workers look it up here too, and import nothing heavy for it."""
-    labels = [dict(place.labels)] if place.labels else None
-    return PlacementGroupFactory([dict(place.resources)], bundle_label_selector=labels)
 
 
 def asha(config: SearchConfig, epochs: int, past: list[FrozenTrial]) -> AsyncHyperBandScheduler:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from wertune.errors import TrackingError
 from wertune.journal import Journal
 from wertune.outage import Backoff
-from wertune.tracking import Child, Logged
+from wertune.tracking.child_store import Child, Logged
 
 Operation = Mapping[str, Any]
 OPEN, METRICS, PARAMS, TAGS, END, FILES = "open", "metrics", "params", "tags", "end", "files"
@@ -56,11 +56,14 @@ class Lane:
         self.retry_at = 0.0
         self._offset, self._read = 0, done
 
-    def fill(self, journal: Journal, limit: float = math.inf) -> None:
-        """Reads on when nothing is left to do, at most to the operation with the number `limit`."""
+    def fill(self, journal: Journal, limit: float = math.inf) -> bool:
+        """Reads on when nothing is left to do, at most to the operation with the number `limit`; whether to go on.
+
+        That is so while something is to do, or a window was read in which nothing is this lane's: more may follow it.
+        """
         if self.todo:
-            return
-        window = []
+            return True
+        before, window = self._offset, []
         for offset, operation in journal.read(self._offset):
             if operation["n"] > limit:
                 break
@@ -68,7 +71,8 @@ class Lane:
             if self.holds(operation):
                 window.append(operation)
         self.todo.extend(_requests(window))
-        self._advance()
+        self._succeed()
+        return self._offset > before
 
     def holds(self, operation: Operation) -> bool:
         """Whether the operation is this lane's, and not done."""
@@ -77,8 +81,7 @@ class Lane:
     def pop(self) -> None:
         """The first request is written."""
         self.todo.popleft()
-        self.backoff, self.retry_at = Backoff(), 0.0
-        self._advance()
+        self._succeed()
 
     def split(self) -> None:
         """The first request is refused as a whole: its operations are to be tried one by one."""
@@ -95,7 +98,8 @@ class Lane:
         """The journal was cleared."""
         self._offset = 0
 
-    def _advance(self) -> None:
+    def _succeed(self) -> None:
+        self.backoff, self.retry_at = Backoff(), 0.0
         if not self.todo:
             self.done = self._read
 

@@ -5,19 +5,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from wertune.bootstrap import Interval
-from wertune.intervals import precision_interval, recall_interval, wer_interval
-from wertune.metrics import Scores, utterance_row
+from wertune.eval_report import EvalReport, SetReport
+from wertune.intervals import cer_interval, precision_interval, recall_interval, wer_interval
+from wertune.metrics import EditCounts, Scores, TermCounts, Utterance, utterance_row
+
+INTERVALS = {
+    "wer": wer_interval, "cer": cer_interval, "term_recall": recall_interval, "term_precision": precision_interval,
+}  # fmt: skip
 
 
-def logged_metrics(scores: Scores, prefix: str) -> dict[str, float]:
-    """The summary as metrics, `test_wer`, …; those of terms only where a term is said.
+def metric_name(split: str, name: str) -> str:
+    """The column in MLflow: `test_wer`, `term_recall` (of test), `retention_wer` (of its test), `retention_val_wer`."""
+    short = {"validation": "val", "retention_validation": "retention_val", "retention_test": "retention"}
+    return name if split == "test" and name.startswith("term_") else f"{short.get(split, split)}_{name}"
 
-    MLflow's columns are narrow: `validation` is `val`, in baselines as in trials.
-    """
+
+def logged_metrics(scores: Scores, split: str, prefix: str = "") -> dict[str, float]:
+    """The summary as metrics, `test_wer`, …; those of terms only where a term is said."""
     has_terms = scores.terms.hits + scores.terms.misses > 0
-    named = prefix.replace("validation", "val")
     summary = scores.summary().items()
-    return {f"{named}_{name}": float(value) for name, value in summary if has_terms or not name.startswith("term_")}
+    return {
+        prefix + metric_name(split, name): float(value)
+        for name, value in summary
+        if has_terms or not name.startswith("term_")
+    }
 
 
 @dataclass(frozen=True)
@@ -34,11 +45,15 @@ class Comparison:
 
     def metrics(self, split: str) -> dict[str, float]:
         """As logged: `test_wer` with its interval, `baseline_test_wer`, …; the rise of WER is in points."""
-        after, before = logged_metrics(self.after, split), logged_metrics(self.before, f"baseline_{split}")
-        for name, ends in (("wer", wer_interval(self.after)), ("term_recall", recall_interval(self.after))):
-            after |= {f"{split}_{name}_low": ends.low, f"{split}_{name}_high": ends.high} if ends else {}
-        rise = 100.0 * (self.after.wer - self.before.wer)
-        return after | before | {f"{split}_wer_rise_points": rise, f"{split}_wer_reduction": self.relative_reduction}
+        after, before = logged_metrics(self.after, split), logged_metrics(self.before, split, "baseline_")
+        changes = {
+            "wer_rise_points": 100.0 * (self.after.wer - self.before.wer),
+            "wer_reduction": self.relative_reduction,
+        }
+        for name, interval in INTERVALS.items():
+            ends = interval(self.after) if metric_name(split, name) in after else None
+            changes |= {f"{name}_low": ends.low, f"{name}_high": ends.high} if ends else {}
+        return after | before | {metric_name(split, name): value for name, value in changes.items()}
 
     def by_speaker(self) -> list[dict[str, Any]]:
         """One row a speaker: WER before and after."""
@@ -55,6 +70,16 @@ class Comparison:
             for speaker, scores in after.items()
         ]
 
+    def by_term(self) -> list[dict[str, Any]]:
+        """One row a term that was said or written: the base's counts, then the adapter's."""
+        before, after = self.before.by_term(), self.after.by_term()
+        return [
+            {"term": term}
+            | _term_counts(before.get(term, TermCounts()), "base_")
+            | _term_counts(after.get(term, TermCounts()))
+            for term in sorted(before | after)
+        ]
+
     def rows(self) -> list[dict[str, Any]]:
         """One row an utterance, the base's transcript and errors beside the adapter's."""
         rows = []
@@ -64,24 +89,66 @@ class Comparison:
         return rows
 
 
-def summary_rows(comparisons: Mapping[str, Comparison]) -> list[list[str]]:
+def _term_counts(counts: TermCounts, prefix: str = "") -> dict[str, int]:
+    return {f"{prefix}hits": counts.hits, f"{prefix}misses": counts.misses, f"{prefix}false": counts.false_alarms}
+
+
+def scores_of(report: SetReport) -> Scores:
+    """The scores that a set's counts were of; of characters only their sum is known."""
+    return Scores(
+        tuple(
+            Utterance(
+                id=each.id,
+                reference=each.reference,
+                hypothesis=each.hypothesis,
+                words=EditCounts(each.substitutions, each.deletions, each.insertions, each.words),
+                characters=EditCounts(substitutions=each.character_errors, length=each.characters),
+                terms={term: TermCounts(*counts) for term, counts in each.terms.items()},
+                speaker=each.speaker,
+                channel=each.channel,
+                duration_s=each.duration_s,
+            )
+            for each in report.utterances
+        )
+    )
+
+
+def comparisons_of(after: EvalReport, before: Mapping[str, SetReport]) -> dict[str, Comparison]:
+    """The report's sets beside those of `before` that are of the very same clips."""
+    return {
+        split: Comparison(scores_of(before[split]), scores_of(after.sets[split]))
+        for split in before
+        if split in after.sets and after.sets[split].digest == before[split].digest
+    }
+
+
+def summary_rows(
+    comparisons: Mapping[str, Comparison], before: str = "untouched base", after: str = "best adapter"
+) -> list[list[str]]:
     """The table that is printed at the end: what, before, after, with 95 % intervals."""
-    rows = [["", "untouched base", "best adapter", "change"]]
+    rows = [["", before, after, "change"]]
     for split, both in comparisons.items():
         name = split.replace("_", " ")
-        before, after = both.before, both.after
-        change = f"{100 * (after.wer - before.wer):+.2f} points ({-100 * both.relative_reduction:+.1f} %)"
-        intervals = [wer_interval(scores) for scores in (before, after)]
-        rows.append([f"{name} WER", *map(_with_interval, (before.wer, after.wer), intervals), change])
-        rows.append([f"{name} CER", _percent(before.cer), _percent(after.cer), ""])
-        if before.terms.hits + before.terms.misses:
+        base, tuned = both.before, both.after
+        change = f"{100 * (tuned.wer - base.wer):+.2f} points ({0.0 - 100 * both.relative_reduction:+.1f} %)"
+        intervals = [wer_interval(scores) for scores in (base, tuned)]
+        rows.append([f"{name} WER", *map(_with_interval, (base.wer, tuned.wer), intervals), change])
+        rows.append([f"{name} CER", _percent(base.cer), _percent(tuned.cer), ""])
+        if base.terms.hits + base.terms.misses:
             for measure, ends in (("recall", recall_interval), ("precision", precision_interval)):
-                values = [_with_interval(getattr(s.terms, measure), ends(s)) for s in (before, after)]
+                values = [_with_interval(shown_rate(s.terms, measure), ends(s)) for s in (base, tuned)]
                 rows.append([f"{name} term {measure}", *values, ""])
     return rows
 
 
-def _with_interval(value: float, ends: Interval | None) -> str:
+def shown_rate(terms: TermCounts, measure: str) -> float | None:
+    """`recall` or `precision` for a reader: None where no term was written, which is neither right nor wrong."""
+    return None if measure == "precision" and not terms.written else float(getattr(terms, measure))
+
+
+def _with_interval(value: float | None, ends: Interval | None) -> str:
+    if value is None:
+        return "–"
     return _percent(value) + (f" ({100 * ends.low:.1f} to {100 * ends.high:.1f})" if ends else "")
 
 

@@ -61,8 +61,8 @@ def read_request(
 ) -> list[Samples]:
     """The samples of each row at 16 kHz; a row has `audio`, `path`, or `samples` with `rate_hz`.
 
-    Raises RequestError with the faults of all rows, before anything is transcribed. `check` is called before each row:
-    it may raise what ends the work.
+    Raises RequestError with the faults of all rows, before anything is transcribed. `check` is called before each row
+    and while one is decoded: it may raise what ends the work.
     """
     if not 1 <= len(rows) <= limits.max_batch:
         rule = f"the request has {len(rows)} rows with audio, path or samples, but must have 1 to {limits.max_batch}"
@@ -72,7 +72,7 @@ def read_request(
     for number, row in enumerate(rows, start=1):
         check()
         try:
-            clips.append(_read_row(row, limits, files))
+            clips.append(_read_row(row, limits, files, check))
         except (AudioError, RequestError) as error:
             faults.append(f"row {number} of {len(rows)}: {error}")
         if sum(clip.size for clip in clips) > limits.max_total_duration_s * SAMPLE_RATE_HZ:
@@ -83,7 +83,7 @@ def read_request(
     return clips
 
 
-def _read_row(row: Mapping[str, Any], limits: ServingConfig, files: AudioFiles) -> Samples:
+def _read_row(row: Mapping[str, Any], limits: ServingConfig, files: AudioFiles, check: Callable[[], object]) -> Samples:
     given = [name for name in SOURCES if row.get(name) is not None]
     if len(given) != 1:
         has = " and ".join(given) or "none of them"
@@ -94,7 +94,7 @@ def _read_row(row: Mapping[str, Any], limits: ServingConfig, files: AudioFiles) 
     if row.get("rate_hz") is not None:
         raise RequestError(f"rate_hz goes with samples, but {source} is a file with a rate of its own; remove rate_hz")
     data = _read_file(row["path"], limits, files) if source == "path" else _read_bytes(row["audio"], limits)
-    return _decode(data, limits)
+    return _decode(data, limits, check)
 
 
 def _read_bytes(audio: Any, limits: ServingConfig) -> bytes:
@@ -135,7 +135,7 @@ def _check_size(size: int, limits: ServingConfig) -> None:
         raise RequestError(f"{rule}; cut it, or send it as ogg/opus")
 
 
-def _decode(data: bytes, limits: ServingConfig) -> Samples:
+def _decode(data: bytes, limits: ServingConfig, check: Callable[[], object]) -> Samples:
     name, rate_hz = _container(data)
     if name not in limits.formats:
         known = ", ".join(limits.formats)
@@ -145,7 +145,7 @@ def _decode(data: bytes, limits: ServingConfig) -> Samples:
             f"the recording has {rate_hz} Hz, but must have at most {limits.max_rate_hz} Hz; resample it"
         )
     # A second more than allowed, and no more: what the header says of the length may be wrong.
-    samples = load_audio(data, duration_s=limits.max_duration_s + 1)
+    samples = load_audio(data, duration_s=limits.max_duration_s + 1, check=check)
     _check_duration(samples.size / SAMPLE_RATE_HZ, limits)
     return samples
 

@@ -10,6 +10,7 @@ import numpy as np
 from wertune.audio import SAMPLE_RATE_HZ, Samples, load_audio
 from wertune.clips import level, trim, write_clip
 from wertune.errors import SynthesisError
+from wertune.sentences import read_utf8
 from wertune.synthesis_config import Recordings, RetentionSizes, SynthesisConfig
 from wertune.text import Normalise
 
@@ -74,7 +75,7 @@ def read_prompts(project_dir: Path, source: Recordings) -> list[Prompt]:
     """The source's recordings of two words and more that last 0.6 to 12 s; a SynthesisError names what is missing."""
     if not source.folder.is_dir():
         raise SynthesisError(f"{source.folder} does not exist; on Debian: apt-get install {source.package}")
-    lines = (project_dir / source.transcripts).read_text(encoding="utf-8").splitlines()
+    lines = read_utf8(project_dir / source.transcripts).splitlines()
     return [prompt for line in lines if (prompt := _read_prompt(source, *line.split("\t"))) is not None]
 
 

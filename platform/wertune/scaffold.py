@@ -2,13 +2,14 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wertune.config import ProjectConfig, parse
-from wertune.errors import ConfigError
-from wertune.scaffold_texts import EXAMPLE_ROW, LEXICON, POLICY, PROJECT, README, SEARCH, SPACE
+from wertune.errors import ConfigError, StorageError
+from wertune.scaffold_texts import EXAMPLE_ROW, LEXICON, POLICY, PROJECT, README, SEARCH, SPACE, TERM_BOOST
 from wertune.schemas import FOLDER, reference, write_schemas
 from wertune.search_space import SearchConfig
 from wertune.text import Lexicon, Term
@@ -21,7 +22,7 @@ POLICIES = Path("registry/policies")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a person says of a new project; `terms` are (written, spoken)."""
+    """What a person says of a new project; `terms` are (written, spoken), the latter empty where it is not known."""
 
     folder: Path
     name: str
@@ -36,7 +37,7 @@ class Wanted:
 
 
 def make_project(wanted: Wanted) -> list[Path]:
-    """Writes the project, its policy and, where there are none, the schemas; returns the files.
+    """Writes the project, its policy and the schemas that are not there yet; returns the files.
 
     Raises ConfigError before anything is written: a value that breaks its rule, or a file that stands there already.
     """
@@ -46,10 +47,13 @@ def make_project(wanted: Wanted) -> list[Path]:
     for path in files:
         if path.exists():
             raise ConfigError(f"{path} exists already; choose another name or folder, or remove it first")
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    made = [] if FOLDER.exists() else write_schemas(FOLDER)
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        made = write_schemas(FOLDER, over=False)
+    except OSError as error:
+        raise StorageError(f"{wanted.folder} cannot be made ({error}); choose a folder that can be written") from None
     return [*files, *made]
 
 
@@ -57,13 +61,16 @@ def _check(wanted: Wanted) -> None:
     if wanted.language != "en" and wanted.base_model.endswith(".en"):
         remedy = "take one of many languages, such as packaged:whisper-base or openai/whisper-small"
         raise ConfigError(f"language is {wanted.language}, but {wanted.base_model} knows English only; {remedy}")
+    for folder in (*wanted.folder.parents, wanted.folder):
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file, but a project is a folder; choose another name or folder")
     unknown = sorted(set(wanted.manifests) - set(SPLITS))
     if unknown:
         raise ConfigError(f"--manifest names {unknown[0]!r}, but a split is one of {', '.join(SPLITS)}")
 
 
 def project_config(wanted: Wanted) -> ProjectConfig:
-    """The model's defaults, and what was said."""
+    """The model's defaults, a boost of terms, and what was said."""
     data = {split: f"manifests/{split}.jsonl" for split in NEEDED}
     for split, path in wanted.manifests.items():
         data[split] = Path(os.path.relpath(path.absolute(), wanted.folder.absolute())).as_posix()
@@ -73,6 +80,7 @@ def project_config(wanted: Wanted) -> ProjectConfig:
         "base_model": wanted.base_model,
         "lexicon": "lexicon.yaml",
         "data": data,
+        "trial": {"decode": {"term_boost": TERM_BOOST}},
     }
     return parse(ProjectConfig, values, "init")
 
@@ -81,13 +89,15 @@ def _project_files(wanted: Wanted) -> dict[str, str]:
     folder = wanted.folder
     project = PROJECT + yaml_page(project_config(wanted))
     search = SearchConfig.model_validate({"space": SPACE})
-    terms = parse(Lexicon, {"terms": [{"term": t, "spoken": s} for t, s in wanted.terms]}, "--term").terms
+    terms = parse(Lexicon, {"terms": [{"term": t, "spoken": s or None} for t, s in wanted.terms]}, "--term").terms
     return {
         "project.yaml": reference(folder / "project.yaml", "project") + project,
         "search.yaml": reference(folder / "search.yaml", "search") + SEARCH + _search_page(search),
         "lexicon.yaml": reference(folder / "lexicon.yaml", "lexicon") + LEXICON + _terms(terms),
         "manifests/example.jsonl": json.dumps(EXAMPLE_ROW, ensure_ascii=False) + "\n",
-        "README.md": README.format(name=wanted.name, folder=folder.as_posix(), policy=wanted.policy.as_posix()),
+        "README.md": README.format(
+            name=wanted.name, folder=shlex.quote(folder.as_posix()), policy=wanted.policy.as_posix()
+        ),
     }
 
 

@@ -41,12 +41,14 @@ def _also_string(properties: dict[str, Any], key: str, meaning: str) -> None:
     properties[key] = {"anyOf": [properties[key], STRING | {"description": meaning}]} | kept
 
 
-def write_schemas(folder: Path) -> list[Path]:
-    """Writes NAME.json for each, and returns the paths."""
+def write_schemas(folder: Path, over: bool = True) -> list[Path]:
+    """Writes NAME.json for each, without `over` where there is none, and returns the paths of those written."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, schema in schemas().items():
-        (folder / f"{name}.json").write_text(as_text(schema), encoding="utf-8")
-    return sorted(folder / f"{name}.json" for name in schemas())
+    texts = {folder / f"{name}.json": as_text(schema) for name, schema in schemas().items()}
+    wanted = sorted(path for path in texts if over or not path.exists())
+    for path in wanted:
+        path.write_text(texts[path], encoding="utf-8")
+    return wanted
 
 
 def as_text(schema: dict[str, Any]) -> str:

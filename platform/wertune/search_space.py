@@ -105,10 +105,11 @@ class SearchConfig(Frozen):
         return {key: values.distribution() for key, values in self.space.items()}
 
 
-def check_space(search: SearchConfig, trial: TrialConfig, place: str) -> None:
-    """ConfigError unless every key is a field of the trial's configuration and every end or choice fits it."""
-    for key, values in search.space.items():
-        for value in values.samples():
-            with_overrides(trial, {key: value}, f"{place}: space")
-    for point in search.first_points:
-        with_overrides(trial, point, f"{place}: first_points")
+def checked_space(search: SearchConfig, trial: TrialConfig, place: str) -> list[TrialConfig]:
+    """The trial with each end or choice of each key, and with every first point.
+
+    ConfigError unless every key is a field of the trial's configuration and all of its values fit it.
+    """
+    ends = [({key: value}, "space") for key, values in search.space.items() for value in values.samples()]
+    points = [(point, "first_points") for point in search.first_points]
+    return [with_overrides(trial, dict(values), f"{place}: {part}") for values, part in ends + points]

@@ -2,17 +2,17 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
 
-from wertune.config import Frozen
+from wertune.config import Frozen, faults_of
 from wertune.errors import SynthesisError
 from wertune.synthesis_config import SynthesisConfig
-from wertune.text import Lexicon, normaliser, said
+from wertune.text import Lexicon, normaliser, said, term_pattern
 
 MIN_TRAIN_SENTENCES = 3
 
@@ -20,7 +20,7 @@ MIN_TRAIN_SENTENCES = 3
 class Sentence(Frozen):
     """One line of sentences.jsonl or general.jsonl, or what a line of their .txt holds (see plain_sentences.py)."""
 
-    id: str = Field(min_length=1)
+    id: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")  # begins the names of its clips
     text: str = Field(min_length=1)
     kind: Literal["natural", "template"] = "natural"
     template: str | None = None
@@ -31,8 +31,7 @@ class Speller:
 
     def __init__(self, lexicon: Lexicon, language: str = "en") -> None:
         self._spoken = {entry.term: said(entry, language) for entry in lexicon.terms}
-        longest_first = sorted(self._spoken, key=len, reverse=True)
-        self._pattern = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)")
+        self._pattern = term_pattern(self._spoken)
 
     def spoken(self, text: str, respell: Mapping[str, str] | None = None) -> str:
         """`text` with each term in its spoken form, those words respelt; all else, punctuation too, stays."""
@@ -53,22 +52,52 @@ class Speller:
 
 
 def load_sentences(path: Path, language: str = "en") -> list[Sentence]:
-    """The file's sentences; a SynthesisError lists every line that is not one or repeats another."""
-    sentences, faults, places = [], [], dict[str, int]()
+    """The file's sentences; a SynthesisError lists every line that is not one, has no word or repeats another."""
+    sentences, faults = [], []
+    ids, texts = dict[str, int](), dict[str, int]()
     normalise = normaliser(language)
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_utf8(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
         try:
             sentence = Sentence.model_validate_json(line)
         except ValidationError as error:
-            faults.append(f"{path}:{number}: {error.errors()[0]['msg']}; mend the line")
+            faults.append(faults_of(error, place))
             continue
-        for key in (sentence.id, normalise(sentence.text)):
-            if (earlier := places.setdefault(key, number)) != number:
-                faults.append(f"{path}:{number}: {key!r} stands in line {earlier} already; remove one of the two")
+        found = (
+            fault_of_line(sentence.id, sentence.id, number, ids),
+            fault_of_line(sentence.text, normalise(sentence.text), number, texts),
+        )
+        faults += [f"{place}: {fault}" for fault in found if fault]
         sentences.append(sentence)
+    refuse_faults(path, faults, sentences)
+    return sentences
+
+
+def read_utf8(path: Path) -> str:
+    """The file's text; another encoding is a SynthesisError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SynthesisError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from None
+
+
+def fault_of_line(text: str, key: str, number: int, seen: dict[str, int]) -> str:
+    """Whether `key`, the text as it is compared, is empty or `seen` in another line; adds to `seen`."""
+    if not key:
+        return f"{text!r} has no word; remove the line"
+    if (earlier := seen.setdefault(key, number)) != number:
+        return f"{text!r} stands in line {earlier} already; remove one of the two"
+    return ""
+
+
+def refuse_faults(path: Path, faults: Sequence[str], sentences: Collection[object]) -> None:
+    """A SynthesisError with all faults, or because there is no sentence."""
+    if not faults and not sentences:
+        raise SynthesisError(f"{path} holds no sentence; write one a line")
     if faults:
         raise SynthesisError("\n".join(faults))
-    return sentences
 
 
 def split_sentences(

@@ -1,27 +1,15 @@
 """The registered model: an MLflow pyfunc that turns audio into text with the 8-bit base and its adapter."""
 
-import json
-import logging
 import os
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.protos.databricks_pb2 import (
-    DEADLINE_EXCEEDED,
-    INTERNAL_ERROR,
-    INVALID_PARAMETER_VALUE,
-    TEMPORARILY_UNAVAILABLE,
-)
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
@@ -31,8 +19,10 @@ from wertune.config import Engine, ServingConfig, TrialConfig, parse
 from wertune.engine import PACKAGES
 from wertune.errors import TrackingError, WertuneError
 from wertune.evaluate import transcribe_samples
+from wertune.outage import no_answer
 from wertune.prepare import Prepared
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
+from wertune.scoring import Clock, ServingError, Turns, failed, guard_server, is_served
 from wertune.version import Served, load_served, stored_settings
 
 MODEL_NAME = "model"
@@ -58,20 +48,6 @@ SIGNATURE = ModelSignature(
     params=ParamSchema([ParamSpec("details", DataType.boolean, False)]),
 )
 
-_logger = logging.getLogger(__name__)
-
-
-class ServingError(MlflowException):  # type: ignore[misc]
-    """What MLflow's server answers with its HTTP status (400, 500, 503 or 504) and the reason alone."""
-
-    def __init__(self, reason: str, error_code: int = INVALID_PARAMETER_VALUE) -> None:
-        super().__init__(reason, error_code=error_code)
-        self.reason = reason
-
-    def serialize_as_json(self) -> str:
-        """Without the input, which the server puts before the message: megabytes of base64."""
-        return json.dumps({"error_code": self.error_code, "message": self.reason})
-
 
 class TranscriptionModel(PythonModel):  # type: ignore[misc]
     """Rows of audio in, rows with `text` out; with `details` also `avg_logprob` and `duration_s`.
@@ -82,44 +58,27 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the base that the version names, checks its digest, and puts the adapter on it."""
         settings = context.model_config
-        self._limits = parse(ServingConfig, settings.get("serving", {}), "serving")
-        self.served = load_served(settings, Path(context.artifacts["adapter"]), self._limits.engine)
-        self._longest_piece_s = self._limits.longest_piece_s or self.served.longest_piece_s
-        self._lock = Lock()
+        self.limits = parse(ServingConfig, settings.get("serving", {}), "serving")
+        guard_server(self.limits)
+        self.turns = Turns(self.limits)
+        self.served = load_served(settings, Path(context.artifacts["adapter"]), self.limits.engine)
+        self._longest_piece_s = self.limits.longest_piece_s or self.served.longest_piece_s
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         try:
-            clock = _Clock(self._limits.max_answer_s if _is_served() else None)
-            with self._turn(clock):
-                clips = read_request(_rows(model_input), self._limits, _audio_files(), clock.check)
+            with self.turns.turn() as clock:
+                clips = read_request(_rows(model_input), self.limits, _audio_files(), clock.check)
                 return self._transcribe(clips, bool((params or {}).get("details")), clock)
         except ServingError:
             raise
         except WertuneError as error:
             raise ServingError(str(error)) from error
         except Exception as error:
-            if not _is_served():
+            if not is_served():
                 raise
-            # MLflow would blame the client and send it the traceback.
-            _logger.exception("a request failed")
-            reason = "the model failed on this request; the server's log says why"
-            raise ServingError(reason, INTERNAL_ERROR) from error
+            raise failed() from error
 
-    @contextmanager
-    def _turn(self, clock: "_Clock") -> Iterator[None]:
-        """One request after another, decoding included: a recording may grow to a gigabyte when it is decoded.
-
-        The server answers each in a thread of its own, and bitsandbytes keeps state in the layers.
-        """
-        if not self._lock.acquire(timeout=clock.left_s):
-            rule = f"the request waited {clock.limit_s:g} s for others, which is the limit"
-            raise ServingError(f"{rule}; ask again later", TEMPORARILY_UNAVAILABLE)
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    def _transcribe(self, clips: list[Samples], details: bool, clock: "_Clock") -> pd.DataFrame:
+    def _transcribe(self, clips: list[Samples], details: bool, clock: Clock) -> pd.DataFrame:
         served = self.served
         transcripts = transcribe_samples(
             served.whisper, clips, served.context, served.decode, clock.check, self._longest_piece_s
@@ -136,25 +95,6 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
         )
 
 
-class _Clock:
-    """How long a request may still take; without a limit any time."""
-
-    def __init__(self, limit_s: float | None) -> None:
-        self.limit_s = limit_s
-        self._start_s = time.monotonic()
-
-    @property
-    def left_s(self) -> float:
-        """As a lock takes it: -1 is for ever."""
-        return -1 if self.limit_s is None else max(0.0, self._start_s + self.limit_s - time.monotonic())
-
-    def check(self) -> None:
-        """Raises ServingError when the time is over; the work ends here, since nobody waits for it any more."""
-        if self.left_s == 0:
-            rule = f"the answer would take more than {self.limit_s:g} s, which is the limit"
-            raise ServingError(f"{rule}; send fewer or shorter recordings in a request", DEADLINE_EXCEEDED)
-
-
 def _rows(model_input: pd.DataFrame) -> list[Mapping[str, Any]]:
     """The rows with the values that they have: in a batch of unlike rows pandas fills the gaps."""
     rows = model_input.to_dict("records")
@@ -163,12 +103,7 @@ def _rows(model_input: pd.DataFrame) -> list[Mapping[str, Any]]:
 
 def _audio_files() -> AudioFiles:
     folder = os.environ.get(AUDIO_FOLDER_VARIABLE)
-    return AudioFiles(folder=Path(folder) if folder else None, served=_is_served())
-
-
-def _is_served() -> bool:
-    """Whether requests may come from strangers; either sign of MLflow's is enough."""
-    return "_MLFLOW_IS_IN_SERVING_ENVIRONMENT" in os.environ or "mlflow.pyfunc.scoring_server" in sys.modules
+    return AudioFiles(folder=Path(folder) if folder else None, served=is_served())
 
 
 def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Prepared) -> str:
@@ -203,7 +138,7 @@ def load_registered(uri: str, engine: str = "") -> Served:
         model = mlflow.pyfunc.load_model(uri, model_config=override).unwrap_python_model()
     except MlflowException as error:
         rule = "must be a registered version, such as models:/sg_gov/1"
-        raise TrackingError(f"model_uri is {uri}, but {rule}: {error.message}") from None
+        raise TrackingError(no_answer(error) or f"model_uri is {uri}, but {rule}: {error.message}") from None
     served: Served = model.served
     return served
 

@@ -102,7 +102,7 @@ def split_manifest(
         remedy = "bring more speakers or sentences, or name the speakers of the rows"
         raise ManifestError(f"{manifest}: {', '.join(empty)} would be empty, but {rule}; {remedy}")
     report = _report(manifest, read, division, shares, per_term, seed)
-    with storing("the manifests", out, "free some space there"):
+    with storing("the manifests", out, "free some space there, or give --out a folder that can be written"):
         for split in SPLITS:
             _write_lines(out / f"{split}.jsonl", [_moved(read[i][1], manifest, out) for i in division.splits[split]])
         text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"

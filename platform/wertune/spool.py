@@ -10,23 +10,23 @@ looked for before it is made, metrics keep the time at which they were said, and
 
 import fcntl
 import json
-import os
 import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from wertune.errors import TrackingError
-from wertune.files import storing, write_atomically
+from wertune.files import storing, sync, write_atomically
 from wertune.journal import Journal
 from wertune.outage import TOLD_FAILURES, is_temporary, quick_requests, reason, tell
 from wertune.replay import END, FILES, METRICS, OPEN, PARAMS, RECORDS, TAGS, Children, Lane, Operation, Run, Writer
-from wertune.tracking import DESCRIPTION_TAG, OUTCOME_TAG, ChildStore, RunRef, checked_status, now_ms, param_text
+from wertune.tracking.child_store import ChildStore
+from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, RunRef, checked_status, now_ms, param_text
 
 SAVE_EVERY_S = 1.0
 # A journal of which everything is written is emptied beyond this size.
@@ -60,6 +60,7 @@ class Spool:
         runs = {key: Run(**run) for key, run in state.get("runs", {}).items()}
         self._writer = Writer(self._server, folder / "files", runs)
         self._journal = Journal(folder / "journal.jsonl")
+        sync(folder)
         self._last, self._waiting = self._look_through()
         self._thread = threading.Thread(target=self._replay, name="spool", daemon=True)
         self._thread.start()
@@ -89,9 +90,7 @@ class Spool:
         folder = self._folder / "files" / token
         with storing("files to upload", self._folder, "make room, then resume the search"):
             write(folder)
-            for file in filter(Path.is_file, folder.rglob("*")):
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
+            sync(*folder.rglob("*"), folder, folder.parent)
         return token
 
     def flush(self, timeout_s: float) -> None:
@@ -155,11 +154,11 @@ class Spool:
         """Tries the lane's next request; whether it is worth to go on at once."""
         if time.monotonic() < lane.retry_at:
             return False
-        lane.fill(self._journal, limit)
-        if not lane.todo:
-            return False
         try:
-            self._write(lane)
+            if not lane.fill(self._journal, limit):
+                return False
+            if lane.todo:
+                self._write(lane)
         except Exception as error:  # whatever it is, the thread must live on
             self._put_off(lane, error)
             return False
@@ -214,7 +213,7 @@ class Spool:
         with self._changed:
             if self._closing or self._last > seen:
                 return
-            times = [lane.retry_at for lane in (self._records, self._files) if lane.todo]
+            times = [lane.retry_at for lane in (self._records, self._files) if lane.backoff.failures]
             times += [self._saved_at + SAVE_EVERY_S] if self._unsaved else []
             self._changed.wait(max(0.0, min(times) - time.monotonic()) if times else None)
 
@@ -287,10 +286,12 @@ class SpooledRun:
         self.end("FAILED")
 
 
-def check_unused(folder: Path) -> None:
-    """Raises TrackingError when a process is writing the spool of `folder`."""
-    if folder.exists():
-        _locked(folder / "lock").close()
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A search's folder, this process's alone until the block ends; raises TrackingError when another one holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock"):
+        yield
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from wertune.config import ProjectConfig
 from wertune.manifest import manifests_of
 
+_START = "`wertune init NAME` makes one for a new project; start from that"
+
 
 def missing_steps(folder: Path, project: ProjectConfig | None, manifests: Mapping[str, Path]) -> list[str]:
     """One paragraph for each file or key that is missing or names other manifests; none where all is there."""
@@ -16,13 +18,13 @@ def missing_steps(folder: Path, project: ProjectConfig | None, manifests: Mappin
     else:
         steps = list(_unnamed(folder, project, manifests))
     if "replay" not in manifests and not (project and project.data.replay):
-        remedy = "write general.txt, everyday sentences, or copy general.jsonl of projects/sg_gov, and run this again"
+        remedy = "write everyday sentences into general.txt, one a line, and run this again"
         steps.append(f"there is no replay, without which a tuned model forgets other speech; {remedy}")
     if not (folder / "search.yaml").exists():
-        steps.append(f"`tune` reads {folder / 'search.yaml'}, which does not exist; start from projects/sg_gov's")
+        steps.append(f"`tune` reads {folder / 'search.yaml'}, which does not exist; {_START}")
     policy = Path("registry/policies") / f"{project.name if project else _name(folder)}.yaml"
     if not policy.exists():
-        steps.append(f"`train` and `tune` read {policy}, which does not exist; start from sg_gov.yaml beside it")
+        steps.append(f"`train` and `tune` read {policy}, which does not exist; {_START}")
     return steps
 
 

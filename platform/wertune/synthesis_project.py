@@ -1,5 +1,6 @@
 """What `synthesize` reads of a project: lexicon, sentences by split, voices; with defaults for what is not there."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ def load_synthesis_project(folder: Path) -> SynthesisProject:
     path = folder / "synthesis.yaml"
     given = load_yaml(path, SynthesisConfig) if path.exists() else SynthesisConfig()
     splits = _load_splits(folder, given, lexicon, language)
+    if project is None:
+        _refuse_other_scripts(folder, splits)
     config, absent = _with_voices(given, language)
     return SynthesisProject(project, language, lexicon, config, splits, absent)
 
@@ -81,6 +84,16 @@ def _load_splits(folder: Path, config: SynthesisConfig, lexicon: Lexicon, langua
         splits["replay"] = _read(general, "g", lexicon, language, normalise)
         _refuse_shared(splits, general, normalise)
     return splits
+
+
+def _refuse_other_scripts(folder: Path, splits: Mapping[str, list[Sentence]]) -> None:
+    """English voices would read what is not in Latin letters all the same."""
+    letters = [letter for found in splits.values() for s in found for letter in s.text if letter.isalpha()]
+    latin = sum(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
+    if 2 * latin < len(letters):
+        rule = "but without project.yaml the language is English"
+        remedy = "write one with `language:`, such as `wertune init` makes"
+        raise SynthesisError(f"{folder}: most letters of the sentences are not Latin, {rule}; {remedy}")
 
 
 def _find(folder: Path, named: Path | None, stem: str) -> Path | None:

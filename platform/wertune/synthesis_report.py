@@ -195,8 +195,11 @@ def _voices_table(rows: Sequence[VoiceRow]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Markdown with padded columns; a pipe in a cell would end it."""
+    """Markdown with padded columns, Chinese letters counted as two; a pipe in a cell would end it."""
+    from rich.cells import cell_len
+
     cells = [list(head), *([str(cell).replace("|", "\\|") for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
+    widths = [max(cell_len(row[column]) for row in cells) for column in range(len(head))]
+    padded = [[cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    lines = ["| " + " | ".join(row) + " |" for row in padded]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -44,6 +44,7 @@ def synthesize(
     plans = plan_project(project)
     recorded_splits = {"replay", "retention_validation", "retention_test"} if project.config.recordings else set()
     _refuse_recordings(out, {plan.split for plan in plans} | recorded_splits)
+    say(f"language: {project.language}" + ("" if project.project else " (no project.yaml says another)"))
     for engine, why in project.absent_engines.items():
         say(f"not used: {engine}: {why}")
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -82,36 +83,44 @@ def _refuse_recordings(out: Path, splits: set[str]) -> None:
 
 
 def _is_ours(manifest: Path) -> bool:
-    """Whether each row names its sentence and voice, as `manifest_row` does."""
+    """Whether each row names its clip, sentence and voice, as `manifest_row` does."""
     try:
         rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     except ValueError:
         return False
-    return all(isinstance(row, dict) and {"sentence", "voice"} <= row.keys() for row in rows)
+    return all(isinstance(row, dict) and {"audio_filepath", "sentence", "voice"} <= row.keys() for row in rows)
 
 
 def _speak(plans: Sequence[ClipPlan], out: Path, processes: int, say: Callable[[str], object]) -> list[float]:
     """Each clip's seconds; a SynthesisError lists all that could not be spoken, and what was spoken is kept."""
     jobs = [(plan, out / "audio" / plan.split / plan.filename) for plan in plans]
     unspoken = [(plan, path) for plan, path in jobs if not path.exists()]
+    workers = min(processes or len(os.sched_getaffinity(0)), -(-len(unspoken) // _CHUNK))
+    say(f"clips to speak: {len(unspoken)}, there already: {len(jobs) - len(unspoken)}; processes: {workers}")
     if unspoken:
         _try_voices([plan for plan, _ in unspoken])
-        workers = min(processes or len(os.sched_getaffinity(0)), -(-len(unspoken) // _CHUNK))
-        say(f"{len(unspoken)} clips to speak, {len(jobs) - len(unspoken)} are there; processes: {workers}")
-        _speak_in_processes(unspoken, workers)
+        _speak_in_processes(unspoken, workers, say)
     return [float(sf.info(path).duration) for _, path in jobs]
 
 
-def _speak_in_processes(jobs: Sequence[Job], workers: int) -> None:
-    with (
-        ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool,
-        tqdm(pool.map(_write, jobs, chunksize=_CHUNK), "clips", len(jobs), disable=not sys.stderr.isatty()) as bar,
-    ):
-        faults = [fault for fault in bar if fault]
+def _speak_in_processes(jobs: Sequence[Job], workers: int, say: Callable[[str], object]) -> None:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
+        written = pool.map(_write, jobs, chunksize=_CHUNK)
+        shown = tqdm(written, "clips", len(jobs)) if sys.stderr.isatty() else _told(written, len(jobs), say)
+        faults = [fault for fault in shown if fault]
     if faults:
         more = [f"and {len(faults) - _LISTED_FAULTS} more"] if len(faults) > _LISTED_FAULTS else []
         ending = f"{len(faults)} of {len(jobs)} clips failed; no manifest was written, and what was spoken is kept"
         raise SynthesisError("\n".join([*faults[:_LISTED_FAULTS], *more, ending]))
+
+
+def _told(written: Iterable[str], count: int, say: Callable[[str], object]) -> Iterator[str]:
+    """The same, and a line for logs after each tenth."""
+    tenth = -(-count // 10)
+    for number, fault in enumerate(written, 1):
+        yield fault
+        if number % tenth == 0 or number == count:
+            say(f"clips: {number} of {count}")
 
 
 def manifest_row(plan: ClipPlan, duration_s: float) -> dict[str, Any]:
@@ -164,6 +173,6 @@ def _one_thread() -> None:
 def _report(
     project: SynthesisProject, out: Path, manifests: dict[str, Path], rows: dict[str, list[dict[str, Any]]]
 ) -> SynthesisReport:
-    size = sum(clip.stat().st_size for split in rows for clip in (out / "audio" / split).glob("*.opus"))
+    size = sum((out / "manifests" / row["audio_filepath"]).stat().st_size for found in rows.values() for row in found)
     voices = project.config.voices
     return build_report(manifests, rows, project.lexicon, project.speller, voices, project.absent_engines, size)

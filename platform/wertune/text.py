@@ -1,6 +1,7 @@
 """Text as it is scored: Whisper's normalisers and the lexicon's terms."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
@@ -12,22 +13,75 @@ from pydantic import Field, model_validator
 from wertune.config import Frozen, load_yaml
 
 Normalise = Callable[[str], str]
-_ABBREVIATION = re.compile(r"[A-Z]{2,5}")
+# Thai, Lao, Burmese, Khmer, kana and Han with their marks: between words of these scripts nobody writes a blank.
+_UNSPACED = (
+    "\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+)
+_UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
+_BLANK_OF_OURS = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
+# Of Whisper's languages those in these scripts; Latin terms, too, stand in them without blanks.
+UNSPACED_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
 
 
 @lru_cache(maxsize=2)
 def normaliser(language: str) -> Normalise:
-    """Whisper's English normaliser for `en`, its basic one otherwise (Radford et al. 2022, appendix C)."""
+    """Whisper's English normaliser for `en`, its basic one otherwise (Radford et al. 2022, appendix C).
+
+    As there, each letter of a script without blanks is a word of its own, and WER is CER there; but what is Latin among
+    them stays a word. Other than there, marks stay: without them Tamil and Thai lose vowels, and words fall apart.
+    """
     from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    normalise = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
+    normalise = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer(preserve_marks=True)
 
     def clean(text: str) -> str:
+        spaced = letter_by_letter(normalise(text))
         # Both turn "..." into a word "."; what has no letter and no digit is not a word.
-        return " ".join(word for word in normalise(text).split() if any(map(str.isalnum, word)))
+        return " ".join(word for word in spaced.split() if any(map(str.isalnum, word)))
 
     return clean
+
+
+def letter_by_letter(text: str) -> str:
+    """The text with a blank beside each letter, marks with it, of a script that has none between words."""
+
+    def spaced(run: re.Match[str]) -> str:
+        return "".join(sign if is_mark(sign) else f" {sign}" for sign in run[0]) + " "
+
+    return _UNSPACED_RUN.sub(spaced, text)
+
+
+def is_mark(sign: str) -> bool:
+    """Whether it belongs to the letter before it: a tone, a vowel, an accent."""
+    return unicodedata.category(sign).startswith("M")
+
+
+def closed_up(normalised: str) -> str:
+    """A normalised text without the blanks that stand between letters of a script that has none."""
+    return _BLANK_OF_OURS.sub("", normalised)
+
+
+def is_unspaced(letter: str) -> bool:
+    """Whether it is of a script that puts no blank between words."""
+    return bool(_UNSPACED_RUN.match(letter))
+
+
+def term_pattern(terms: Iterable[str]) -> re.Pattern[str]:
+    """Finds the terms as they are written, the longest first, but not inside a longer word of a script with blanks.
+
+    Beside a letter of a script without blanks any other may stand, but no mark that belongs to it.
+    """
+    marks = "".join(filter(is_mark, map(chr, range(0x300, 0x10000))))
+    own = re.sub(f"[{_UNSPACED}]", "", marks)
+    before, after = rf"(?<![^\W{_UNSPACED}])(?<![{own}])", rf"(?![^\W{_UNSPACED}])"
+
+    def bounded(term: str) -> str:
+        start, end = ("" if is_unspaced(sign) else bound for sign, bound in ((term[0], before), (term[-1], after)))
+        return f"{start}{re.escape(term)}{end}"
+
+    return re.compile(f"(?:{'|'.join(map(bounded, sorted(terms, key=len, reverse=True)))})(?![{marks}])")
 
 
 def normaliser_version(language: str) -> str:
@@ -53,7 +107,7 @@ def said(entry: Term, language: str) -> str:
     letters = {"A": "ay"} if language == "en" else {}  # between other words engines take the letter for the article
 
     def say(word: str) -> str:
-        spelt = _ABBREVIATION.fullmatch(word)
+        spelt = 2 <= len(word) <= 5 and word.isalpha() and word.isupper()
         return " ".join(letters.get(letter, letter) for letter in word) if spelt else word
 
     return entry.spoken or " ".join(map(say, entry.term.split()))

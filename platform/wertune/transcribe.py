@@ -6,12 +6,13 @@ from pathlib import Path
 
 from wertune.audio import Samples, load_audio
 from wertune.errors import AudioError, ConfigError
-from wertune.files import storing, write_atomically
+from wertune.files import check_writable, storing, write_atomically
 from wertune.importers.item import AUDIO_SUFFIXES
 from wertune.subtitles import TextFormat, rendered
 from wertune.voice import Voice
 
 Say = Callable[[str], None]
+OUT_REMEDY = "free some space there, or give --out a folder that can be written"
 
 
 def recordings_of(paths: Sequence[Path]) -> list[Path]:
@@ -26,6 +27,19 @@ def recordings_of(paths: Sequence[Path]) -> list[Path]:
             raise ConfigError(f"{path} holds no recording ({', '.join(sorted(AUDIO_SUFFIXES))}); name files")
         files += found
     return files
+
+
+def check_exist(files: Sequence[Path]) -> None:
+    """Raises ConfigError with every file that is not there."""
+    gone = [str(file) for file in files if not file.exists()]
+    if gone:
+        raise ConfigError(f"{', '.join(gone)} {'do' if len(gone) > 1 else 'does'} not exist; mend the names")
+
+
+def check_out(files: Sequence[Path], out: Path, form: TextFormat) -> None:
+    """As `check_names`; StorageError where the texts could not be written."""
+    check_names(files, out, form)
+    check_writable(_target(files[0], out, form), "the texts", OUT_REMEDY)
 
 
 def check_names(files: Sequence[Path], out: Path, form: TextFormat) -> None:
@@ -47,8 +61,12 @@ def transcribe_files(
     say: Say,
     complain: Say,
 ) -> int:
-    """Says or writes each recording's text in the order of the files; how many could not be read."""
+    """Says or writes each recording's text in the order of the files; how many could not be read.
+
+    JSON of several is said as one list, at the end.
+    """
     failed = 0
+    listed: list[str] | None = [] if form == "json" and out is None and len(files) > 1 else None
     for batch in _batches(files, voice.decode.batch_size):
         read = [(file, _read(file)) for file in batch]
         clips = [samples for _, samples in read if not isinstance(samples, AudioError)]
@@ -59,10 +77,14 @@ def transcribe_files(
                 complain(str(samples))
                 continue
             text = rendered(next(written), form, str(file), voice.name)
-            if out is None:
+            if listed is not None:
+                listed.append(text.rstrip("\n"))
+            elif out is None:
                 say(_shown(text, file, form, alone=len(files) == 1))
             else:
                 say(str(_store(text, file, out, form)))
+    if listed is not None:
+        say("[" + ",\n".join(listed) + "]")
     return failed
 
 
@@ -79,9 +101,9 @@ def _read(file: Path) -> Samples | AudioError:
 
 
 def _shown(text: str, file: Path, form: TextFormat, alone: bool) -> str:
-    """Of several recordings each text with its file's name, but for JSON, which holds it."""
+    """Of several recordings each text with its file's name."""
     text = text.rstrip("\n")
-    if alone or form == "json":
+    if alone:
         return text
     return f"{file}: {text}" if form == "txt" else f"{file}\n{text}\n"
 
@@ -92,6 +114,6 @@ def _target(file: Path, out: Path, form: TextFormat) -> Path:
 
 def _store(text: str, file: Path, out: Path, form: TextFormat) -> Path:
     path = _target(file, out, form)
-    with storing("the texts", out, "free some space there, or name another --out"):
+    with storing("the texts", out, OUT_REMEDY):
         write_atomically(path, lambda stream: stream.write(text.encode()))
     return path

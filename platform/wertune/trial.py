@@ -23,7 +23,7 @@ from wertune.files import storing
 from wertune.model import ModelSize, Whisper, add_lora, remove_lora, save_adapter
 from wertune.out_of_memory import halved_once, is_out_of_memory, ran_params
 from wertune.prepare import Prepared
-from wertune.tracking import RunLog
+from wertune.tracking.runs import RunLog
 from wertune.train import EpochResult, Objective, TrainingState, best_of, train
 
 ADAPTER_ARTIFACT = "adapter"
@@ -87,12 +87,19 @@ class _Trial:
         self._told = 0
 
     def resume(self) -> None:
-        """Takes up the stored state; one that cannot be used is named in a tag, and the trial begins anew."""
+        """Takes up the stored state; the batch is halved where a process was ended for want of memory since."""
         if self._store is None:
             return
+        self._take_up(self._store)
+        for cause in self._store.shortages():
+            if cause != self._halved:
+                self._halve(cause)
+
+    def _take_up(self, store: TrialStore) -> None:
+        """A state that cannot be used is named in a tag, and the trial begins anew."""
         try:
             with _folder(self._scratch / "stored") as stored:
-                if not self._store.load(stored):
+                if not store.load(stored):
                     return
                 state = read_state(stored, self._digest, self._adapter)
         except StateError as error:

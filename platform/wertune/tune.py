@@ -4,22 +4,23 @@ import logging
 import os
 import socket
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
-from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
-from ray.tune.experiment import Trial
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
+from ray.tune.execution import tune_controller
 
 import wertune
 from wertune.baseline import Transcribe, transcribe_with_base
-from wertune.child_runs import SAID, Book, ChildRuns, Said, settle
+from wertune.child_runs import RAY_OUT_OF_MEMORY, SAID, Book, ChildRuns, Said, settle
 from wertune.config import with_overrides
 from wertune.depot import Depot, open_depot, prepared_here
 from wertune.errors import ConfigError, WertuneError
@@ -34,17 +35,15 @@ from wertune.proposals import (
     FAILURE,
     METRIC,
     NUMBER,
-    PLACE,
     POINT,
     Proposals,
     asha,
-    bundle,
     finished,
-    open_study,
 )
+from wertune.reservations import Fleet, Reservations, bundle
 from wertune.search_space import SearchConfig
 from wertune.spool import Spool
-from wertune.tracking import RunRef, format_traceback
+from wertune.tracking.runs import RunRef
 from wertune.train import EpochResult, Objective
 from wertune.trial import keep_freed_memory, run_trial
 
@@ -60,20 +59,12 @@ RAY_SETTINGS = {
 }
 
 
+SPOOL = "spool"
+RESOURCES_TAG = "wertune.resources"
+
+
 class SearchInterrupted(KeyboardInterrupt):
     """Ctrl-C; finished trials are kept and the search can be resumed."""
-
-
-@dataclass(frozen=True)
-class SearchPlace:
-    """Where a search keeps what it is resumed from: trials' states and unsent log in `folder`, Optuna's study."""
-
-    folder: Path
-    storage_url: str
-
-    @property
-    def spool(self) -> Path:
-        return self.folder / "spool"
 
 
 def search(
@@ -81,35 +72,33 @@ def search(
     config: SearchConfig,
     objective: Objective,
     parent: RunRef,
-    place: SearchPlace,
-    resume: bool,
-) -> optuna.Study:
-    """Runs the trials on the `cluster`, or those that are left of them, each a child run of `parent`.
+    study: optuna.Study,
+    folder: Path,
+) -> None:
+    """Runs the trials that the study lacks on the `cluster`, each a child run of `parent`.
 
-    Raises SearchInterrupted after Ctrl-C, with the running trials closed as KILLED; ConfigError when the study's
-    database does not answer or there is nothing to resume; TrackingError when another process is at this search, or
-    MLflow does not take what trials said.
+    What a search is resumed from lies in `folder`, trials' states and unsent log, and in the study's database.
+
+    Raises SearchInterrupted after Ctrl-C, with the running trials closed as KILLED; TrackingError when another process
+    is at this search, or MLflow does not take what trials said.
     """
-    with closing(Spool(place.spool, parent)) as spool:
-        study = open_study(parent.run_id, place.storage_url, config, resume)
-        book = Book(spool, TrialFiles(place.folder / "trials"), prepared.project.trial.train.epochs)
-        if resume:
-            spool.flush(patience_s())
-            settle(book, study, parent)
+    with closing(Spool(folder / SPOOL, parent)) as spool:
+        book = Book(spool, TrialFiles(folder / "trials"), prepared.project.trial.train.epochs)
+        spool.flush(patience_s())
+        settle(book, study, parent)
         if len(finished(study)) < config.trials:
-            depot, keeper = open_depot(prepared), open_keeper(place.folder / "trials")
+            depot, keeper = open_depot(prepared), open_keeper(folder / "trials")
             run = tune.with_parameters(_run, prepared=prepared, depot=depot, objective=objective, keeper=keeper)
-            fit(run, config, study, book, place.folder)
+            fit(run, config, study, book, folder)
         spool.flush(patience_s())
     if len(finished(study)) < config.trials:
         raise SearchInterrupted
-    return study
 
 
 def fit(run: Any, config: SearchConfig, study: optuna.Study, book: Book, folder: Path) -> None:
     """Lets Ray call `run` with a proposal for each trial, until the study has as many as were asked for."""
     places = trial_resources(ray.nodes(), config)
-    by_kind, at_once = {place.kind: place for place in places}, sum(place.slots for place in places)
+    at_once = sum(place.slots for place in places)
     # With a searcher Ray starts one worker after another, and each imports for a quarter of a minute.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(at_once))
     past = finished(study)
@@ -118,13 +107,17 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, book: Book, folder:
     with (
         tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as scratch,
         progress_for(_say, left, book.epochs, wanted.mean * left / config.trials) as progress,
+        _own_errors(),
     ):
+        # Tune asks nobody which to use.
+        tune_controller.RayActorManager = Actors
+        tune_controller.PlacementGroupResourceManager = lambda: Reservations(Fleet(places, config, progress.say))
         Tuner(
-            tune.with_resources(run, lambda proposal: bundle(by_kind[proposal[PLACE]])),
+            tune.with_resources(run, bundle(places[0])),  # Reservations decides
             tune_config=TuneConfig(
                 num_samples=left,
                 max_concurrent_trials=None if config.max_concurrent == "auto" else config.max_concurrent,
-                search_alg=Proposals(study, config, book.epochs, places),
+                search_alg=Proposals(study, config, book.epochs),
                 scheduler=asha(config, book.epochs, past),
                 # A worker that has imported torch and transformers takes the next trial at once.
                 reuse_actors=True,
@@ -132,33 +125,34 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, book: Book, folder:
             run_config=RunConfig(
                 name="search",
                 storage_path=scratch,
-                callbacks=[ChildRuns(book, progress), Moves(config)],
+                callbacks=[ChildRuns(book, progress)],
                 failure_config=FailureConfig(max_failures=DEATHS_FORGIVEN),
                 verbose=0,
             ),
         ).fit()
 
 
-class Moves(Callback):  # type: ignore[misc]
-    """A trial that lost its node, the last of its kind, goes on at another kind of place."""
-
-    def __init__(self, config: SearchConfig) -> None:
-        self._config = config
-
-    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        # Ray takes ten seconds and more to believe in a node's death; the trial is queued by then.
-        places = trial_resources(filter(_answers, ray.nodes()), self._config)
-        if trial.config[PLACE] not in {place.kind for place in places}:
-            trial.update_resources(bundle(places[0]))
-
-
-def _answers(node: Mapping[str, Any]) -> bool:
-    """Whether a node's manager takes a connection."""
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raises the WertuneError that Ray Tune made a page of traceback of, with its place and remedy."""
     try:
-        with socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=2):
-            return True
-    except OSError:
-        return False
+        yield
+    except TuneError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, WertuneError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise cause from None
+        raise
+
+
+class Actors(RayActorManager):  # type: ignore[misc]
+    """Ray Tune's, to which a process that Ray ends for want of memory is one that died: its own ends the search."""
+
+    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=f"{RAY_OUT_OF_MEMORY}: {exception}")
+        super()._actor_task_failed(tracked_actor_task, exception)
 
 
 def _say(line: str) -> None:
@@ -184,17 +178,30 @@ def _start_ray(address: str | None) -> None:
         os.environ.setdefault(name, value)
     # It looks for result files, which are not written, and warns of each trial.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+    # A page of traceback for each process that is lost; ChildRuns says it in a line, the run keeps the page.
+    logging.getLogger(tune_controller.__name__).setLevel(logging.CRITICAL)
     package = Path(wertune.__file__).parent
     try:
         if address is None:
             # "local": without it Ray would join whatever cluster it finds running on this machine.
             ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
+            _check_listens(address)
             ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": [str(package)]})
     except (ConnectionError, RuntimeError, ValueError) as error:
         remedy = "start one with `ray start --head`, or leave ray_address empty for a local Ray"
         place = address or "local"
         raise ConfigError(f"ray_address is {place}, but no Ray answers there ({error}); {remedy}") from None
+
+
+def _check_listens(address: str) -> None:
+    """Raises ConnectionError where nothing takes connections at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(str(error)) from None
 
 
 def transcribe_across(config: SearchConfig) -> Transcribe:
@@ -218,6 +225,11 @@ def _transcribe(prepared: Prepared, depot: Depot, splits: Sequence[str]) -> dict
     return transcribe_with_base(prepared_here(prepared, depot), splits)
 
 
+def _resources(assigned: Mapping[str, float]) -> str:
+    """Such as `4 CPU, 0.25 GPU`."""
+    return ", ".join(f"{assigned[name]:g} {name}" for name in ("CPU", "GPU") if assigned.get(name))
+
+
 def _run(proposal: dict[str, Any], prepared: Prepared, depot: Depot, objective: Objective, keeper: Any) -> None:
     """One trial in a Ray worker, or what is left of it: each epoch is reported to the driver.
 
@@ -226,6 +238,7 @@ def _run(proposal: dict[str, Any], prepared: Prepared, depot: Depot, objective: 
     best, epoch = WORST, 0
     kept = KeptTrial(keeper, proposal[NUMBER])
     said = Said(kept)
+    said.tags({RESOURCES_TAG: _resources(ray.get_runtime_context().get_assigned_resources())})
 
     def report(result: EpochResult) -> None:
         nonlocal best, epoch
@@ -238,6 +251,7 @@ def _run(proposal: dict[str, Any], prepared: Prepared, depot: Depot, objective: 
     except RayActorError:
         raise
     except Exception as error:
-        tune.report({METRIC: best, EPOCH: epoch, SAID: said.take(), FAILURE: format_traceback(error)})
+        cause = "".join(traceback.format_exception(error))
+        tune.report({METRIC: best, EPOCH: epoch, SAID: said.take(), FAILURE: cause})
         if not isinstance(error, WertuneError):  # after a CUDA error, say, no other trial should get this process
             raise

@@ -44,6 +44,15 @@ class BaseModel:
     path: Path
     digest: str
 
+    @property
+    def encoder_layers(self) -> int:
+        """As config.json says; raises BaseModelError where it does not."""
+        found = read_json(self.path / "config.json").get("encoder_layers")
+        if not isinstance(found, int):
+            rule = "must be the number of layers"
+            raise BaseModelError(f"{self.path}/config.json: encoder_layers is {found!r}, but {rule}; download it again")
+        return found
+
 
 @dataclass(frozen=True)
 class _Package:

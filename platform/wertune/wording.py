@@ -10,6 +10,7 @@ from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
 from wertune.boost import TermBoost
 from wertune.decoding import Rules
 from wertune.errors import BaseModelError, ConfigError
+from wertune.text import UNSPACED_LANGUAGES, is_unspaced
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Wording:
     ) -> None:
         self.tokenizer = tokenizer
         self.terms = tuple(terms)
-        self._generation, self._vocabulary = generation, vocabulary
+        self._generation, self._vocabulary, self._language = generation, vocabulary, language
         multilingual = bool(getattr(generation, "is_multilingual", False))
         if not multilingual and language != "en":
             remedy = "take a multilingual base, such as packaged:whisper-base or openai/whisper-base"
@@ -61,10 +62,15 @@ class Wording:
         if not term_boost or not self.terms:
             return None
         if term_boost not in self._boosts:
-            # Whisper's words begin with their space, the first of a text too.
-            written = [self.tokenizer(f" {term}", add_special_tokens=False).input_ids for term in self.terms]
+            forms = [form for term in self.terms for form in self._forms(term)]
+            written = [self.tokenizer(form, add_special_tokens=False).input_ids for form in forms]
             self._boosts[term_boost] = TermBoost(written, term_boost)
         return self._boosts[term_boost]
+
+    def _forms(self, term: str) -> tuple[str, ...]:
+        """Whisper's words begin with their space, the first of a text too; between words without one there is none."""
+        bare = is_unspaced(term[0]) or self._language in UNSPACED_LANGUAGES
+        return (f" {term}", term) if bare else (f" {term}",)
 
     def text(self, tokens: Iterable[int]) -> str:
         """What the tokens say, without special ones."""

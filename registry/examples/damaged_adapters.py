@@ -12,10 +12,10 @@ import mlflow
 import torch
 from safetensors.torch import load_file, save_file
 
-from wertune.experiment import log_inputs
 from wertune.prepare import load_project, prepare
 from wertune.serve import log_and_register
-from wertune.tracking import open_run
+from wertune.start import log_inputs
+from wertune.tracking.opening import open_run
 
 Damage = Callable[[str, torch.Tensor], torch.Tensor]
 DAMAGES: dict[str, Damage] = {

@@ -1,13 +1,12 @@
 """The registry's command line."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from wertune.command_line import EXIT_STATUS, Tool, print_json, run_tool
+from wertune.command_line import EXIT_STATUS, Tool, json_option, run_tool
 
 if TYPE_CHECKING:
     from wergate.desk import Desk
@@ -34,8 +33,8 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--project", type=project, default=Path("projects/sg_gov"), help="its folder"),
         click.option("--model", default="", help="the registered model; empty: the project's name"),
-        click.option("--json", "as_json", is_flag=True, help="prints JSON instead of a table"),
     ]
+    command = json_option(command)
     for option in reversed(options):
         command = option(command)
     return command
@@ -75,7 +74,7 @@ def _required(value: str, option: str) -> str:
 @click.option("--to", type=click.Choice(["Staging", "Production"], case_sensitive=False), required=True)
 @click.option("--reason", default="", help="kept in the audit trail")
 @policy_option
-def promote(project: Path, model: str, as_json: bool, version: str, to: Any, reason: str, policy: str) -> None:
+def promote(project: Path, model: str, version: str, to: Any, reason: str, policy: str) -> dict[str, Any]:
     """Evaluates where needed, decides by the policy, and moves the version where every gate passed."""
     version, model = _required(version, "--version"), _model(project, model)
     rules = _policy(policy, model)
@@ -87,20 +86,13 @@ def promote(project: Path, model: str, as_json: bool, version: str, to: Any, rea
     try:
         outcome = run(_desk(model), version, to, rules, evaluate_in_a_clean_process(project), reason)
     except Refused as refused:
-        decision = json.loads(refused.decision_json or "null")
-        _answer(as_json, {"moved": False, "refused": str(refused), "decision": decision}, refused.table)
+        if refused.table:
+            click.echo(refused.table)
         raise
     decision = outcome.decision
-    values = {"moved": outcome.moved, "text": outcome.text}
-    values["decision"] = decision.model_dump(mode="json") if decision else None
-    _answer(as_json, values, (text_table(decision) + "\n\n" if decision else "") + outcome.text)
-
-
-def _answer(as_json: bool, values: Any, text: str) -> None:
-    if as_json:
-        print_json(values)
-    elif text:
-        click.echo(text)
+    click.echo((text_table(decision) + "\n\n" if decision else "") + outcome.text)
+    told = decision.model_dump(mode="json") if decision else None
+    return {"moved": outcome.moved, "text": outcome.text, "decision": told}
 
 
 @cli.command()
@@ -109,7 +101,7 @@ def _answer(as_json: bool, values: Any, text: str) -> None:
 @click.option("--approver", default="", help="who has looked at the decision and wants the version served")
 @click.option("--comment", default="", help="kept with the approval")
 @policy_option
-def approve(project: Path, model: str, as_json: bool, version: str, approver: str, comment: str, policy: str) -> None:
+def approve(project: Path, model: str, version: str, approver: str, comment: str, policy: str) -> dict[str, Any]:
     """Records a person's approval, without which nothing goes to Production."""
     version, approver = _required(version, "--version"), _required(approver, "--approver")
     model = _model(project, model)
@@ -117,37 +109,40 @@ def approve(project: Path, model: str, as_json: bool, version: str, approver: st
     from wergate.approve import approve as run
 
     approval = run(_desk(model), version, approver, comment, rules)
-    text = f"{model}/{version} is approved by {approval.approver} under policy {approval.policy_digest[:8]}"
-    _answer(as_json, approval.model_dump(mode="json"), text)
+    click.echo(f"{model}/{version} is approved by {approval.approver} under policy {approval.policy_digest[:8]}")
+    return approval.model_dump(mode="json")
 
 
 @cli.command()
 @model_options
 @click.option("--reason", default="", help="kept in the audit trail; must be given")
-def rollback(project: Path, model: str, as_json: bool, reason: str) -> None:
+def rollback(project: Path, model: str, reason: str) -> dict[str, Any]:
     """Puts the version back into Production that was there before."""
     reason, model = _required(reason, "--reason"), _model(project, model)
     from wergate.rollback import rollback as run
 
     outcome = run(_desk(model), reason)
-    _answer(as_json, {"moved": outcome.moved, "text": outcome.text}, outcome.text)
+    click.echo(outcome.text)
+    return {"moved": outcome.moved, "text": outcome.text}
 
 
 @cli.command()
 @model_options
-def history(project: Path, model: str, as_json: bool) -> None:
+def history(project: Path, model: str) -> list[dict[str, Any]]:
     """Prints every move and approval of the model."""
     from wergate.history import history as entries_of
     from wergate.history import history_table
 
     entries = entries_of(_desk(_model(project, model)).shelf.look())
-    _answer(as_json, [entry.model_dump(mode="json") for entry in entries], history_table(entries))
+    if table := history_table(entries):
+        click.echo(table)
+    return [entry.model_dump(mode="json") for entry in entries]
 
 
 @cli.command()
 @model_options
 @click.option("--repair", type=click.BOOL, default=False, help="true: brings stages and aliases back to the trail")
-def check(project: Path, model: str, as_json: bool, repair: bool) -> None:
+def check(project: Path, model: str, repair: bool) -> dict[str, Any]:
     """Compares stages and aliases with the audit trail; status 1 where something remains wrong."""
     model = _model(project, model)
     from wergate.errors import RegistryError
@@ -155,9 +150,11 @@ def check(project: Path, model: str, as_json: bool, repair: bool) -> None:
 
     done, left = run(_desk(model), repair)
     lines = [f"repaired: {text}" for text in done] + [f"wrong: {text}" for text in left]
-    _answer(as_json, {"repaired": done, "wrong": left}, "\n".join(lines) or f"{model} is as its audit trail says")
+    click.echo("\n".join(lines) or f"{model} is as its audit trail says")
+    values = {"repaired": done, "wrong": left}
     if left:
-        raise RegistryError(f"{model}: {'; '.join(left)}")
+        raise RegistryError(f"{model}: {'; '.join(left)}", values)
+    return values
 
 
 if __name__ == "__main__":

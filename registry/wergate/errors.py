@@ -8,7 +8,9 @@ WertuneError
              └─ Overtaken  the same, after the move had begun
 """
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from wertune.errors import WertuneError
 
@@ -19,12 +21,16 @@ if TYPE_CHECKING:
 class RegistryError(WertuneError):
     """The registry lacks a version, report or record, or has drifted from its audit trail."""
 
+    def __init__(self, reason: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(reason)
+        self.details = details or {}
+
 
 class Refused(RegistryError):
     """A move that the rules forbid; `table` is the decision's table where gates were asked."""
 
     def __init__(self, reason: str, table: str = "", decision_json: str = "") -> None:
-        super().__init__(reason)
+        super().__init__(reason, {"moved": False, "refused": reason, "decision": json.loads(decision_json or "null")})
         self.table = table
         self.decision_json = decision_json
 

@@ -14,29 +14,30 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+
+from pydantic import Field, ValidationError
 
 from wergate.errors import LockError, LockLost
 from wergate.records import new_token
 from wergate.shelf import TagBoard
+from wertune.config import Frozen
 
 TICKET_PREFIX = "wergate.ticket."
 LEASE_S = 60.0
 WAIT_S = 600.0
+MAX_LEASE_S = WAIT_S / 2  # whoever waits must live to see the lease of the dead run out
 POLL_S = 0.1
 
 DatabaseLock = Callable[[float], AbstractContextManager[Callable[[], bool]]]
 
 
-@dataclass(frozen=True)
-class Ticket:
+class Ticket(Frozen, strict=True):
     """`number` 0 is being drawn; `beat` changes with every renewal; `direct` owners hold the database's lock too."""
 
     token: str
-    lease_s: float
+    lease_s: float = Field(gt=0, le=MAX_LEASE_S)
     direct: bool
-    number: int = 0
+    number: int = Field(0, ge=0, lt=2**53)
     beat: int = 0
     owner: str = ""
 
@@ -63,13 +64,13 @@ class Lease:
         if not self._still_locked():
             raise LockLost(f"the database lock on {self._board.name} is gone; was the connection cut? start again")
         if time.monotonic() - self._renewed > self._ticket.lease_s / 4:
-            self._write(replace(self._ticket, beat=self._ticket.beat + 1))
+            self._write(self._ticket.model_copy(update={"beat": self._ticket.beat + 1}))
 
     def take(self, deadline: float) -> None:
         """Draws a number and waits for all lower ones."""
         self._write(self._ticket)
-        others = self._others()
-        self._write(replace(self._ticket, number=1 + max((ticket.number for ticket in others), default=0)))
+        number = 1 + max((ticket.number for ticket in self._others()), default=0)
+        self._write(self._ticket.model_copy(update={"number": number}))
         watch = _Watch(self._ticket.direct)
         while ahead := [ticket for ticket in self._others() if ticket.before(self._ticket)]:
             for dead in watch.dead(ahead):
@@ -92,7 +93,7 @@ class Lease:
     def _write(self, ticket: Ticket) -> None:
         """A write that comes back too late may have brought a dead ticket back to life: it is void."""
         started = time.monotonic()
-        self._board.set_tag(ticket.key, json.dumps(ticket.__dict__))
+        self._board.set_tag(ticket.key, json.dumps(ticket.model_dump()))
         if time.monotonic() - self._renewed >= ticket.lease_s:
             raise LockLost(f"the lock on {self._board.name} ran out: the registry did not answer within its lease")
         self._ticket, self._renewed = ticket, started
@@ -120,11 +121,11 @@ def _tickets(board: TagBoard) -> list[Ticket]:
 
 def _ticket(key: str, value: str) -> Ticket:
     """A ticket that cannot be read counts as one being drawn: it is waited for, and then thrown away."""
+    token = key.removeprefix(TICKET_PREFIX)  # not what the ticket says: by its tag it is thrown away
     try:
-        fields: dict[str, Any] = json.loads(value)
-        return Ticket(**fields)
-    except (ValueError, TypeError):
-        return Ticket(key.removeprefix(TICKET_PREFIX), LEASE_S, False, owner="an unreadable ticket")
+        return Ticket.model_validate_json(value).model_copy(update={"token": token})
+    except ValidationError:
+        return Ticket(token=token, lease_s=LEASE_S, direct=False, owner="an unreadable ticket")
 
 
 @contextmanager
@@ -141,12 +142,14 @@ def hold(
     """
     deadline = time.monotonic() + wait_s
     if database_lock is None:
-        with _leased(board, Ticket("", lease_s, False, owner=owner), lambda: True, deadline) as lease:
+        with _leased(
+            board, Ticket(token="", lease_s=lease_s, direct=False, owner=owner), lambda: True, deadline
+        ) as lease:
             yield lease
         return
     with (
         database_lock(wait_s) as still_locked,
-        _leased(board, Ticket("", lease_s, True, owner=owner), still_locked, deadline) as lease,
+        _leased(board, Ticket(token="", lease_s=lease_s, direct=True, owner=owner), still_locked, deadline) as lease,
     ):
         yield lease
 
@@ -163,7 +166,7 @@ def _leased(board: TagBoard, blank: Ticket, still_locked: Callable[[], bool], de
 def _first_in_line(board: TagBoard, blank: Ticket, still_locked: Callable[[], bool], deadline: float) -> Lease:
     """A lease that has come to its turn; who slept in the line goes to its end with a new ticket."""
     while True:
-        lease = Lease(board, replace(blank, token=new_token()), still_locked)
+        lease = Lease(board, blank.model_copy(update={"token": new_token()}), still_locked)
         try:
             lease.take(deadline)
         except LockLost:

@@ -29,8 +29,8 @@ class Policy(Frozen):
 
     bootstrap: BootstrapSettings = BootstrapSettings()
     approval: ApprovalSettings = ApprovalSettings()
-    staging: Gates
-    production: Gates
+    staging: Gates = Field(description="what a version must pass to reach Staging; at least one of them blocks")
+    production: Gates = Field(description="what a version in Staging must pass to be approved and go into Production")
 
     @field_validator("staging", "production")
     @classmethod
@@ -73,4 +73,7 @@ def _frozen(gates: Gates) -> str | None:
 
 def load_policy(path: Path) -> Policy:
     """The policy, or a ConfigError that lists all its faults."""
+    if not path.exists():
+        remedy = "`wertune init` makes one for a new project; start from that, or name another with --policy"
+        raise ConfigError(f"the policy {path} does not exist; {remedy}")
     return load_yaml(path, Policy)

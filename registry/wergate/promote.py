@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from wergate.approvals import valid_approval
+from wergate.cards import tell_standing, tell_verdict
 from wergate.decide import Decision, summary
 from wergate.decisions import record_decision, require_staging
 from wergate.desk import Desk, Outcome, move_and_look, settled, surviving
@@ -56,6 +57,7 @@ class _Promotion:
         against = champion.report if champion else None
         decision = self.desk.judge(self.candidate.report, against, self.policy, self.to.lower())
         reference = record_decision(self.desk.shelf, self.candidate.run_id, decision)
+        tell_verdict(self.desk, self.candidate, champion)
         if not decision.passed:
             text = f"{place} may not go to {self.to}: {summary(decision)}"
             raise Refused(text, text_table(decision), decision.model_dump_json())
@@ -98,7 +100,9 @@ class _Promotion:
             approval=approval,
         )
         text = f"{snapshot.name}/{version.number} is in {self.to}" + (f", {replaced} is archived" if replaced else "")
-        return move_and_look(self.desk, snapshot, move, guard, Outcome(True, text, decision))
+        outcome = move_and_look(self.desk, snapshot, move, guard, Outcome(True, text, decision))
+        tell_standing(self.desk, [move.version, move.replaced])
+        return outcome
 
 
 def _champion(snapshot: Snapshot, candidate: str) -> Version | None:

@@ -1,5 +1,6 @@
 """The commands `rollback` and `check`."""
 
+from wergate.cards import tell_standing
 from wergate.desk import Desk, Outcome, move_and_look, settled, surviving
 from wergate.errors import Refused
 from wergate.moves import drifts, repair
@@ -32,11 +33,15 @@ def _rollback(desk: Desk, reason: str) -> Outcome:
             reason=reason,
         )
         text = f"{snapshot.name}/{wanted.previous} is back in Production, {wanted.production} is archived"
-        return move_and_look(desk, snapshot, move, guard, Outcome(True, text))
+        outcome = move_and_look(desk, snapshot, move, guard, Outcome(True, text))
+        tell_standing(desk, [move.version, move.replaced])
+        return outcome
 
 
 def check(desk: Desk, mend: bool) -> tuple[list[str], list[str]]:
     """What was repaired, and what remains wrong."""
     with desk.lock() as guard:
         done = repair(desk.shelf, guard, desk.who) if mend else []
+        if mend:
+            tell_standing(desk)
         return done, [drift.text for drift in drifts(desk.shelf.look())]

@@ -5,6 +5,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +17,9 @@ from wergate.errors import RegistryError
 from wergate.shelf import FoundReport, Snapshot, Version
 from wertune.config import parse
 from wertune.eval_report import EvalReport
-from wertune.tracking import tracking_uri
+from wertune.outage import POSTGRES_REMEDY, driver_remedy, no_answer, reason
+from wertune.tracking.runs import tracking_uri
+from wertune.tracking.versions import VersionCard
 
 REPORT_ARTIFACT = "eval_report.json"
 REPORT_FOR_TAG = "wergate.report_for"
@@ -26,7 +29,8 @@ REGISTRAR_TAG = "wergate.registrar"
 # SQLite's "database is locked" and a server's 503: both pass.
 RETRIES_S = (0.1, 0.3, 1.0, 3.0)
 
-POSTGRES_REMEDY = "install wertune[postgres] and write the store's URI as postgresql+psycopg2://…"
+# What to do where a call is refused because there is no such thing.
+NOT_FOUND_REMEDIES = {"get_registered_model": "train or tune first, or name another --model"}
 
 Answer = TypeVar("Answer")
 
@@ -173,6 +177,12 @@ class MlflowShelf:
     def write_artifact(self, run_id: str, path: str, text: str) -> None:
         _answer(self._client.log_text, run_id, text, path)
 
+    def read_card(self, version: Version) -> str | None:
+        return _with_files(VersionCard(self._client, self.name, version.number).read)
+
+    def write_card(self, version: Version, card: str) -> None:
+        _with_files(partial(VersionCard(self._client, self.name, version.number).write, card))
+
 
 def parse_report(text: str, place: str) -> EvalReport:
     """The report, or a ConfigError with every fault of its JSON."""
@@ -194,7 +204,15 @@ def open_shelf(name: str) -> MlflowShelf:
     try:
         return MlflowShelf(name, *store_uris())
     except ModuleNotFoundError as error:
-        raise RegistryError(f"the store's driver {error.name} is not installed; {POSTGRES_REMEDY}") from None
+        raise RegistryError(f"the store's driver {error.name} is not installed; {driver_remedy(error)}") from None
+
+
+def _with_files(call: Callable[[], Answer]) -> Answer:
+    """The call's answer; every store of artifacts has errors of its own."""
+    try:
+        return call()
+    except Exception as error:
+        raise RegistryError(f"the artifact store refused it: {reason(error)}") from None
 
 
 def _answer(call: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:
@@ -207,6 +225,8 @@ def _answer(call: Callable[..., Answer], *arguments: Any, **options: Any) -> Ans
                 text = " ".join(str(error.message).split())[:500]
                 if "psycopg.errors.UndefinedFunction" in text:
                     text = f"MLflow compares numbers with text, which psycopg 3 forbids; {POSTGRES_REMEDY}"
-                raise RegistryError(f"the registry refused {call.__name__}: {text}") from None
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST" and call.__name__ in NOT_FOUND_REMEDIES:
+                    text = f"{text}; {NOT_FOUND_REMEDIES[call.__name__]}"
+                raise RegistryError(no_answer(error) or f"the registry refused {call.__name__}: {text}") from None
             time.sleep(pause_s)
     raise AssertionError("the last try returns or raises")

@@ -11,19 +11,20 @@ import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 from hypothesis import target
-from tests.ctranslate2_file import serialize, whisper_variables
+from tests.ctranslate2_file import CONFIG, VOCABULARY, serialize, whisper_tokenizer, whisper_variables
 
 from wertune import ctranslate2
 from wertune.config import DataConfig
 from wertune.ctranslate2 import read_tensors, to_state
 from wertune.errors import WertuneError
+from wertune.hugging_face import write_folder
 from wertune.manifest import load_dataset
 from wertune.text import normaliser
 
@@ -115,6 +116,7 @@ def _valid_weights() -> dict[str, bytes]:
     whole = serialize(whisper_variables())
     lying = bytearray(whole)
     lying[22:26] = (2**32 - 1).to_bytes(4, "little")  # so many variables
+    heads = {"nan": np.float32(np.nan), "infinite": np.float16(np.inf), "half": np.float32(2.5)}
     return {
         "float16.bin": whole,
         "float32.bin": serialize(whisper_variables("float32")),
@@ -123,7 +125,62 @@ def _valid_weights() -> dict[str, bytes]:
         "header_only.bin": whole[:26],
         "cut.bin": whole[: len(whole) // 2],
         "lying_count.bin": bytes(lying),
+    } | {
+        f"{name}_heads.bin": serialize(whisper_variables() | {"encoder/num_heads": np.array(value)})
+        for name, value in heads.items()
     }
+
+
+@lru_cache(maxsize=1)
+def _model() -> tuple[memoryview, Path, Path]:
+    """A model's weights, the folder of the files beside them, and the one that is written."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in ("side", "target"):
+        (folder / name).mkdir()
+    return memoryview(serialize(whisper_variables(vocabulary=VOCABULARY))), folder / "side", folder / "target"
+
+
+def _read_beside(name: str, data: bytes) -> None:
+    """Writes the model with `data` as its tokenizer.json or config.json."""
+    buffer, side, target = _model()
+    (side / "config.json").write_text(json.dumps(CONFIG))
+    (side / "tokenizer.json").write_text(json.dumps(whisper_tokenizer()))
+    (side / name).write_bytes(data)
+    write_folder(buffer, "model.bin", side, target)
+    written = [json.loads((target / file).read_bytes()) for file in ("tokenizer.json", "generation_config.json")]
+    assert all(token["id"] in range(VOCABULARY) and str(token["content"]) for token in written[0]["added_tokens"])
+    assert all(type(value) is int for heads in written[1]["alignment_heads"] for value in heads)
+
+
+def _valid_tokenizers() -> dict[str, bytes]:
+    whole = whisper_tokenizer()
+    tokens = {
+        "infinite_id": '{"id": Infinity, "content": "a", "special": true}',
+        "nan_id": '{"id": NaN, "content": "a", "special": true}',
+        "negative_id": '{"id": -5, "content": "a", "special": true}',
+        "no_content": '{"id": 9, "special": false}',
+        "list_content": '{"id": 9, "content": ["a"], "special": true}',
+        "surrogate": '{"id": 9, "content": "\\ud800"}',
+        "no_token": "7",
+        "deep": "[" * 600 + "]" * 600,
+    }
+    text = json.dumps(whole)
+    files = {name: text.replace('"added_tokens": [', f'"added_tokens": [{token}, ') for name, token in tokens.items()}
+    files |= {"whole": text, "empty": "", "no_object": "[]", "no_list": '{"added_tokens": 5}', "cut": text[:400]}
+    return {f"{name}.json": text.encode() for name, text in files.items()}
+
+
+def _valid_configs() -> dict[str, bytes]:
+    values = {
+        "whole": CONFIG,
+        "infinite_ids": {"suppress_ids": [float("inf")], "suppress_ids_begin": [float("nan"), -1, True]},
+        "half_heads": {"alignment_heads": [[0, 0.5]]},
+        "no_lists": {"suppress_ids": 5, "alignment_heads": {"ab": 1}},
+        "no_object": [],
+    }
+    files = {f"{name}.json": json.dumps(value).encode() for name, value in values.items()}
+    return files | {"deep.json": b'{"suppress_ids": ' + b"[" * 600 + b"]" * 600 + b"}"}
 
 
 @lru_cache(maxsize=1)
@@ -175,7 +232,14 @@ def _valid_manifests() -> dict[str, bytes]:
     }
 
 
+def _nowhere(data: bytes) -> list[tuple[int, int]]:
+    """Text holds no numbers of so many bytes."""
+    return []
+
+
 TARGETS = {
     "ctranslate2": Target("ctranslate2", _read_weights, _numbers, _valid_weights, 4 * MIB, 64),
-    "manifest": Target("manifest", _read_manifest, lambda _: (), _valid_manifests, 32 * MIB, 200),
+    "tokenizer": Target("tokenizer", partial(_read_beside, "tokenizer.json"), _nowhere, _valid_tokenizers, 8 * MIB, 64),
+    "config": Target("config", partial(_read_beside, "config.json"), _nowhere, _valid_configs, 8 * MIB, 64),
+    "manifest": Target("manifest", _read_manifest, _nowhere, _valid_manifests, 32 * MIB, 200),
 }

@@ -50,11 +50,12 @@ class Workspace:
         return os.environ | {
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
             "HF_HUB_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",  # what GPUs do is tests/gpu's
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
 
 
-def _take(split: str, count: int, target: Path) -> None:
+def take(split: str, count: int, target: Path) -> None:
     """Every so many rows of the demo's manifest, with absolute paths."""
     source = DEMO / "manifests" / f"{split}.jsonl"
     rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
@@ -64,29 +65,30 @@ def _take(split: str, count: int, target: Path) -> None:
     target.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
 
 
+def workspace_in(folder: Path, name: str) -> Workspace:
+    """A small project called `name` in a folder that holds none yet."""
+    workspace = Workspace(folder)
+    manifests = workspace.project / "manifests"
+    manifests.mkdir(parents=True)
+    for split, count in CLIPS.items():
+        take(split, count, manifests / f"{split}.jsonl")
+    (workspace.project / "lexicon.yaml").write_bytes((DEMO / "lexicon.yaml").read_bytes())
+    settings = {
+        "name": name,
+        "base_model": "packaged:whisper-tiny.en",
+        "lexicon": "lexicon.yaml",
+        "data": {split: f"manifests/{split}.jsonl" for split in CLIPS} | {"audio_root": str(DEMO)},
+        "trial": {"train": {"epochs": 2, "batch_size": 8, "learning_rate": 0.001}},
+    }
+    (workspace.project / "project.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    policies = workspace.folder / "registry" / "policies"
+    policies.mkdir(parents=True)
+    gate = {"kind": "wer", "limit": 1.0}
+    (policies / f"{name}.yaml").write_text(yaml.safe_dump({"staging": [gate], "production": [gate]}))
+    return workspace
+
+
 @pytest.fixture(scope="session")
 def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Workspace]:
     """`make_workspace(name)`: a fresh folder with a small project called `name`."""
-
-    def make(name: str) -> Workspace:
-        workspace = Workspace(tmp_path_factory.mktemp(name))
-        manifests = workspace.project / "manifests"
-        manifests.mkdir(parents=True)
-        for split, count in CLIPS.items():
-            _take(split, count, manifests / f"{split}.jsonl")
-        (workspace.project / "lexicon.yaml").write_bytes((DEMO / "lexicon.yaml").read_bytes())
-        settings = {
-            "name": name,
-            "base_model": "packaged:whisper-tiny.en",
-            "lexicon": "lexicon.yaml",
-            "data": {split: f"manifests/{split}.jsonl" for split in CLIPS} | {"audio_root": str(DEMO)},
-            "trial": {"train": {"epochs": 2, "batch_size": 8, "learning_rate": 0.001}},
-        }
-        (workspace.project / "project.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-        policies = workspace.folder / "registry" / "policies"
-        policies.mkdir(parents=True)
-        gate = {"kind": "wer", "limit": 1.0}
-        (policies / f"{name}.yaml").write_text(yaml.safe_dump({"staging": [gate], "production": [gate]}))
-        return workspace
-
-    return make
+    return lambda name: workspace_in(tmp_path_factory.mktemp(name), name)

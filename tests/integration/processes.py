@@ -12,6 +12,24 @@ from typing import Any
 
 import psutil
 
+# Python imports a module of this name when it starts.
+SHIFT = """
+import time
+true, true_ns = time.time, time.time_ns
+time.time = lambda: true() + {by_s}
+time.time_ns = lambda: true_ns() + {by_s} * 10**9
+"""
+
+
+def shifted_clock(folder: Path, by_s: int) -> dict[str, str]:
+    """An environment whose Python processes, those of Ray included, tell the time of day so many seconds wrong.
+
+    Preloaded libraries such as faketime break the waits that Python and Ray do on other clocks.
+    """
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(SHIFT.format(by_s=by_s))
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+
 
 def free_port() -> int:
     """A port of this machine that no one listens on."""

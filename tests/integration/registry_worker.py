@@ -14,7 +14,7 @@ from wergate.approve import approve
 from wergate.database_locks import database_lock
 from wergate.desk import Desk
 from wergate.gate_kinds import WerGate
-from wergate.locks import TICKET_PREFIX, hold
+from wergate.locks import MAX_LEASE_S, TICKET_PREFIX, hold
 from wergate.policy import ApprovalSettings, Policy
 from wergate.promote import promote
 from wergate.shelf import FoundReport, Version
@@ -30,7 +30,7 @@ POLICY = Policy(
     production=GATES,
 )
 # On a machine that is busy with other things nobody is declared dead too early.
-WAIT_S = LEASE_S = 3600.0
+WAIT_S, LEASE_S = 3600.0, MAX_LEASE_S
 
 
 def make_report(model: str, version: str, errors: int = 1) -> EvalReport:
@@ -151,4 +151,4 @@ def let_time_pass(shelf: MlflowShelf) -> None:
     """The tickets that the dead have left become as old as their lease."""
     for key, text in shelf.tags().items():
         if key.startswith(TICKET_PREFIX):
-            shelf.set_tag(key, json.dumps(json.loads(text) | {"lease_s": 0.0}))
+            shelf.set_tag(key, json.dumps(json.loads(text) | {"lease_s": 0.001}))

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from wertune.config import with_overrides
 from wertune.prepare import load_project, prepare
+from wertune.proposals import open_study
 from wertune.search_space import AshaConfig, Range, SearchConfig
-from wertune.tracking import RunRef, create_run
+from wertune.tracking.runs import RunRef, create_run
 from wertune.train import Objective
-from wertune.tune import SearchPlace, cluster, search
+from wertune.tune import cluster, search
 
 
 def main() -> None:
@@ -16,6 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("project", type=Path)
+    parser.add_argument("tracking")
     parser.add_argument("--resume", default="")
     parser.add_argument("--address", default=None)
     parser.add_argument("--trials", type=int, default=3)
@@ -29,13 +31,13 @@ def main() -> None:
     )
     settings = with_overrides(load_project(given.project), {"trial.train.epochs": 3}, "search_driver")
     prepared = prepare(given.project, settings)
-    tracking = f"sqlite:///{given.folder / 'mlflow.db'}"
-    new = None if given.resume else create_run(tracking, "faults", given.folder / "mlruns")
-    parent = new or RunRef(tracking, given.resume)
+    artifacts = given.folder / "mlruns" if given.tracking.startswith("sqlite:") else None
+    new = None if given.resume else create_run(given.tracking, "faults", artifacts)
+    parent = new or RunRef(given.tracking, given.resume)
     print(f"run {parent.run_id}", flush=True)
-    place = SearchPlace(given.folder / "searches" / parent.run_id, f"sqlite:///{given.folder / 'optuna.db'}")
+    study = open_study(parent.run_id, f"sqlite:///{given.folder / 'optuna.db'}", config, bool(given.resume))
     with cluster(given.address, config):
-        search(prepared, config, Objective(0.0, 0.0, 0.0), parent, place, resume=bool(given.resume))
+        search(prepared, config, Objective(0.0, 0.0, 0.0), parent, study, given.folder / "searches" / parent.run_id)
 
 
 if __name__ == "__main__":

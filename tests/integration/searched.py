@@ -24,14 +24,20 @@ class Searched:
     cache: Path
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    server: str = ""
     run_id: str = ""
     printed: str = ""
+
+    @property
+    def tracking(self) -> str:
+        """The server where one is named, else a database in the folder."""
+        return self.server or f"sqlite:///{self.folder / 'mlflow.db'}"
 
     def drive(self, at: str = "", fault: Fault | None = None) -> int:
         """Starts or resumes the search; `fault` strikes once a line holds `at`. Returns the exit status."""
         resume = ("--resume", self.run_id) if self.run_id else ()
         process = subprocess.Popen(
-            [sys.executable, str(DRIVER), str(self.folder), str(self.project), *self.options, *resume],
+            [sys.executable, str(DRIVER), str(self.folder), str(self.project), self.tracking, *self.options, *resume],
             env=os.environ | {"HF_HUB_OFFLINE": "1", "WERTUNE_CACHE": str(self.cache)} | self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -52,19 +58,25 @@ class Searched:
         study = optuna.load_study(study_name=self.run_id, storage=f"sqlite:///{self.folder / 'optuna.db'}")
         return [(t.number, t.state, t.params, t.intermediate_values) for t in study.get_trials()]
 
-    def runs(self) -> dict[str, Any]:
-        """What MLflow holds of each child run, without what the clock says."""
-        client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+    def children(self) -> dict[str, Any]:
+        """MLflow's child runs by their names, of which no two are the same."""
+        client = MlflowClient(self.tracking)
         experiment = client.get_run(self.run_id).info.experiment_id
         children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{self.run_id}'")
-        found = {run.info.run_name: _told(client, run) for run in children}
+        found = {run.info.run_name: run for run in children}
         assert len(found) == len(children), [run.info.run_name for run in children]
         return found
 
+    def runs(self) -> dict[str, Any]:
+        """What MLflow holds of each child run, without what the clock says."""
+        client = MlflowClient(self.tracking)
+        return {name: _told(client, run) for name, run in self.children().items()}
+
 
 def _told(client: MlflowClient, run: Any) -> Any:
+    # MLflow gives a history in no order that its interface promises, in SQLite by the clock.
     steps = {
-        name: [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name)]
+        name: sorted((metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name))
         for name in ("val_wer", "val_loss", "train_loss", "best_objective")
     }
     adapter = Path(client.download_artifacts(run.info.run_id, "adapter")) / "adapter_model.safetensors"

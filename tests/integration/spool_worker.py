@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from wertune.spool import Spool
-from wertune.tracking import RunRef, tracking_uri
+from wertune.tracking.runs import RunRef, tracking_uri
 
 TRIALS, EPOCHS = ("one", "two"), 60
 

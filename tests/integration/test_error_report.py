@@ -1,7 +1,7 @@
 """The error report in a real Chromium, from a file: searching, filtering, playing, keyboard, narrow and dark."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from wertune.audio import SAMPLE_RATE_HZ
 from wertune.clips import encode_opus
-from wertune.error_report import MAX_PAGE_BYTES, ScoredSet, error_report
+from wertune.error_report import MAX_PAGE_BYTES, SHOWN_CONFUSIONS, ScoredSet, error_report
 from wertune.manifest import Recording, Row
 from wertune.metrics import score
 from wertune.report import Comparison
@@ -29,27 +29,62 @@ SENTENCES = (
     ("Nothing was wrong here at all", "Nothing was wrong", "Nothing was wrong here at all"),
 )
 
+ORDERED = (
+    # said, seconds, written by the base, written by the adapter
+    ("bad cab", 2.0, "x x", "y y"),
+    ("all a b c d e f g h i", 1.0, "all a b c d e f g h i", "all a b c d e f y y y"),
+    ("can k l m n o p q", 3.0, "can k x x x x x x", "can k l m y y y y"),
+)
+
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
+
+
+def _sound(path: Path, seconds: float, seed: int) -> Path:
+    samples = 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE_HZ))
+    path.write_bytes(encode_opus(samples.clip(-1, 1).astype(np.float32), 20))
+    return path
+
+
+def _recording(path: Path, number: int, said: str, seconds: float, speaker: str) -> Recording:
+    row = Row(audio_filepath=path.name, text=said, speaker=speaker)
+    return Recording(row, f"{path.parent}/test.jsonl:{number + 1}", path, seconds, str(number))
+
+
+def _scored(name: str, rows: Sequence[Recording], before: Sequence[str], after: Sequence[str]) -> ScoredSet:
+    clips, finder = [row.clip for row in rows], TermFinder(["CPF", "Singpass"], str.lower)
+    return ScoredSet(name, rows, Comparison(*(score(clips, texts, str.lower, finder) for texts in (before, after))))
+
+
+def _written(page: Path, *sets: ScoredSet) -> Path:
+    page.write_text(error_report("A report", "of noise", sets, str.lower), encoding="utf-8")
+    return page
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of 500 clips of six seconds of noise, of twenty sounds."""
     folder = tmp_path_factory.mktemp("report")
-    rows, noise = [], np.random.default_rng(0)
-    for number in range(SOUNDS):
-        samples = (0.1 * noise.standard_normal(round(SECONDS * SAMPLE_RATE_HZ))).clip(-1, 1).astype(np.float32)
-        (folder / f"{number}.opus").write_bytes(encode_opus(samples, 20))
-    for number in range(CLIPS):
-        path, said = folder / f"{number % SOUNDS}.opus", SENTENCES[number % len(SENTENCES)][0]
-        row = Row(audio_filepath=path.name, text=said, speaker=f"voice {number % 8}")
-        rows.append(Recording(row, f"{folder}/test.jsonl:{number + 1}", path, SECONDS, str(number)))
-    clips, finder = [row.clip for row in rows], TermFinder(["CPF", "Singpass"], str.lower)
-    texts = [[SENTENCES[number % len(SENTENCES)][which] for number in range(CLIPS)] for which in (1, 2)]
-    both = Comparison(*(score(clips, written, str.lower, finder) for written in texts))
-    page = folder / "error_report.html"
-    page.write_text(error_report("A report", "of noise", [ScoredSet("test", rows, both)], str.lower), encoding="utf-8")
-    return page
+    sounds = [_sound(folder / f"{number}.opus", SECONDS, number) for number in range(SOUNDS)]
+    said, *written = zip(*(SENTENCES[number % len(SENTENCES)] for number in range(CLIPS)), strict=True)
+    rows = [_recording(sounds[n % SOUNDS], n, text, SECONDS, f"voice {n % 8}") for n, text in enumerate(said)]
+    return _written(folder / "error_report.html", _scored("test", rows, *written))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips that every order puts differently; and one where the adapter has 201 errors and the base another."""
+    folder = tmp_path_factory.mktemp("small")
+    rows = [
+        _recording(_sound(folder / f"{n}.opus", seconds, n), n, said, seconds, f"voice {10 - 4 * n}")
+        for n, (said, seconds, *_) in enumerate(ORDERED)
+    ]
+    many = [" ".join(f"{letter}{n}" for n in range(SHOWN_CONFUSIONS + 1)) for letter in "ab"]
+    long = [_recording(rows[0].path, 0, f"{many[0]} zebra", rows[0].duration_s, "ann")]
+    return _written(
+        folder / "error_report.html",
+        _scored("test", rows, *zip(*(texts for _, _, *texts in ORDERED), strict=True)),
+        _scored("retention_test", long, [f"{many[0]} horse"], [f"{many[1]} zebra"]),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +97,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
-    """`opened(**context)`: the page in a fresh context; a word on the console or a request to a network fails."""
+    """`opened(page, **context)`: the page in a fresh context; a word on the console or a request to a network fails."""
     contexts, said = [], []
 
-    def open_page(**options: Any) -> Page:
+    def open_page(file: Path = report, **options: Any) -> Page:
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
@@ -73,7 +108,7 @@ def opened(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("dialog", lambda dialog: said.append(dialog.message))
         page.on("request", lambda request: request.url.startswith("http") and said.append(request.url))
-        page.goto(report.as_uri())
+        page.goto(file.as_uri())
         return page
 
     yield open_page
@@ -127,6 +162,28 @@ def test_search_filters_and_counts(opened: Callable[..., Page]) -> None:
     expect(page.get_by_role("status")).to_contain_text("500 of 500")
 
 
+@pytest.mark.parametrize(
+    ("order", "of_adapter", "of_base"),
+    [
+        ("errors", "321", "312"),
+        ("worse", "213", "312"),
+        ("rate", "132", "132"),
+        ("seconds", "312", "312"),
+        ("given", "123", "123"),
+    ],
+)
+def test_the_rows_stand_in_the_chosen_order(
+    order: str, of_adapter: str, of_base: str, small: Path, opened: Callable[..., Page]
+) -> None:
+    page = opened(small)
+    if order != "errors":  # which is the first
+        page.get_by_label("Order", exact=True).select_option(order)
+    for system, expected in (("adapter", of_adapter), ("base", of_base)):
+        page.get_by_label("Errors of", exact=True).select_option(system)
+        for place, number in enumerate(expected):
+            expect(_rows(page).nth(place).locator(".clip")).to_contain_text(f"test.jsonl:{number}")
+
+
 def test_a_wrong_word_filters_and_is_marked_by_shape(opened: Callable[..., Page]) -> None:
     page = opened()
     page.locator("#confusions button", has_text="cpf").click()
@@ -142,6 +199,21 @@ def test_a_wrong_word_filters_and_is_marked_by_shape(opened: Callable[..., Page]
         "each => getComputedStyle(each).textDecorationLine"
     )
     assert "wavy" in page.locator(".legend .swapped").evaluate("each => getComputedStyle(each).textDecorationStyle")
+
+
+def test_voice_2_is_listed_before_voice_10(small: Path, opened: Callable[..., Page]) -> None:
+    offered = opened(small).get_by_label("Speaker", exact=True).locator("option")
+    expect(offered).to_have_text(["all", "voice 2", "voice 6", "voice 10"])
+
+
+def test_the_wrong_words_are_those_of_the_chosen_system(small: Path, opened: Callable[..., Page]) -> None:
+    page = opened(small)
+    page.get_by_label("Set", exact=True).select_option("retention test")
+    listed = page.locator("#confusions .counts li")
+    expect(listed.first).to_contain_text("a0→b0")
+    page.get_by_label("Errors of", exact=True).select_option("base")
+    expect(listed).to_have_count(1)
+    expect(listed).to_have_text("zebra→horse1 adapter 0")
 
 
 def test_a_clip_plays(opened: Callable[..., Page]) -> None:
@@ -201,3 +273,38 @@ def test_dark_follows_the_system_and_the_button(opened: Callable[..., Page]) -> 
     assert page.evaluate(back) == "rgb(255, 255, 255)"
     page.get_by_role("button", name="Use dark colours").click()
     assert page.evaluate(back) == dark
+
+
+# The contrast of text with what is painted behind it, by WCAG 2.2's formula.
+CONTRAST = """element => {
+    const parts = colour => colour.match(/[\\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+        .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+    let behind = element, opacity = 1;
+    for (let each = element; each; each = each.parentElement) opacity *= Number(getComputedStyle(each).opacity);
+    while (parts(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
+    const pair = [parts(getComputedStyle(element).color), parts(getComputedStyle(behind).backgroundColor)].map(light);
+    return opacity * (Math.max(...pair) + .05) / (Math.min(...pair) + .05);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_marked_and_right_words_can_be_read(opened: Callable[..., Page], scheme: str) -> None:
+    page = opened(color_scheme=scheme)
+    for mark in (".swapped", ".left-out", ".added", ".right", ".names span", ".tags span", ".clip span", "#status"):
+        assert page.locator(mark).last.evaluate(CONTRAST) >= 4.5, mark
+
+
+def test_the_rows_are_a_grid_that_names_its_columns(opened: Callable[..., Page]) -> None:
+    grid = opened().get_by_role("treegrid", name="Utterances")
+    expect(grid.get_by_role("columnheader")).to_have_count(3)
+    expect(grid.get_by_role("row").nth(1).get_by_role("gridcell")).to_have_count(3)
+
+
+def test_it_prints_dark_on_light_without_controls(opened: Callable[..., Page]) -> None:
+    page = opened(color_scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
+    expect(page.get_by_role("searchbox")).to_be_hidden()
+    expect(page.locator("#confusions .counts")).to_be_visible()

@@ -18,7 +18,7 @@ from wertune.export import PLAIN, RECORD, export, free_for_export, sample
 from wertune.manifest import Recording
 from wertune.model import Whisper, add_lora, load_adapter, load_whisper, save_adapter
 from wertune.serve import load_registered
-from wertune.tracking import RegisteredVersion
+from wertune.tracking.versions import RegisteredVersion
 
 CLIPS = 2
 TOKENS = 24  # random weights never end a text

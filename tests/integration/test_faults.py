@@ -1,4 +1,4 @@
-"""A search that is killed, interrupted and robbed of its workers ends as one that nothing happened to.
+"""A search that is killed, interrupted, robbed of workers and told the time wrong ends as one that was left alone.
 
 One worker each, on real tiny.en; both searches run at once, on one cache.
 """
@@ -11,7 +11,10 @@ from collections.abc import Callable
 import psutil
 import pytest
 from tests.integration.conftest import Workspace
+from tests.integration.processes import shifted_clock
 from tests.integration.searched import Searched
+
+SET_BACK_S = 5 * 3600
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
@@ -51,7 +54,9 @@ def both(
     beside.start()
     try:
         assert struck.drive("trial 01 epoch 1/", _kill) == -signal.SIGKILL
+        struck.environment = shifted_clock(tmp_path_factory.mktemp("clock") / "set-back", -SET_BACK_S)
         assert struck.drive("trial 02 epoch 1/", _interrupt_twice) != 0
+        struck.environment = {}
         assert struck.drive("trial 03 epoch 1/", _kill_worker) == 0, struck.printed
     finally:
         beside.join()
@@ -75,3 +80,9 @@ def test_no_run_is_doubled_no_metric_lost_or_repeated_and_the_adapters_are_the_s
 
 def test_the_loss_of_a_worker_is_told(both: tuple[Searched, Searched]) -> None:
     assert "trial 03 lost its process, goes on from its last epoch" in both[1].printed
+
+
+def test_the_clock_was_wrong_when_the_second_trial_began(both: tuple[Searched, Searched]) -> None:
+    began = [run.info.start_time / 1000 for _, run in sorted(both[1].children().items())]
+    assert began[0] - began[1] > SET_BACK_S / 2
+    assert began[2] - began[1] > SET_BACK_S / 2

@@ -4,13 +4,12 @@ import multiprocessing
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 from tests.integration import registry_worker as worker
@@ -223,11 +222,12 @@ def _evaluated(backend: Backend, name: str, version: str, errors: int = 1, finis
 
 
 @pytest.fixture
-def in_sqlite(sqlite: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
+def in_sqlite(
+    sqlite: Backend, tmp_path: Path, track_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> Backend:
     """The SQLite store as the one that MLflow's settings name; artifacts go to the test's folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite.uri)
-    mlflow.set_tracking_uri(sqlite.uri)
+    track_in(sqlite.uri)
     sqlite.client.create_experiment(str(tmp_path), artifact_location=(tmp_path / "artifacts").as_uri())
     return sqlite
 

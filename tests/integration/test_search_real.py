@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,16 +20,21 @@ from tests.integration.conftest import DEMO, Workspace
 from wertune.audio import load_audio
 from wertune.eval_report import EvalReport
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from shown_commands import blocks_as_shown
+
+AS_SHOWN = ("docs/howto/serving.md", "curl")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 SEARCH = {
     "trials": 2,
     "max_concurrent": 1,
     "space": {
         "train.learning_rate": {"low": 1e-4, "high": 1e-3, "log": True},
-        "lora.target_modules": {"choices": ["q_proj,v_proj", "no_such_layer"]},
+        "lora.dora": {"choices": [False, True]},  # which PEFT cannot train on 8 bits on a CPU
     },
     "first_points": [
-        {"train.learning_rate": 5e-4, "lora.target_modules": "q_proj,v_proj"},
-        {"train.learning_rate": 5e-4, "lora.target_modules": "no_such_layer"},
+        {"train.learning_rate": 5e-4, "lora.dora": False},
+        {"train.learning_rate": 5e-4, "lora.dora": True},
     ],
 }
 
@@ -53,7 +60,7 @@ def _outcome(searched: SimpleNamespace, outcome: str) -> Any:
 def test_the_trial_that_raises_is_failed_and_the_search_goes_on(searched: SimpleNamespace) -> None:
     failed = _outcome(searched, "failed")
     assert failed.info.status == "FAILED"
-    assert "no_such_layer" in failed.data.tags["mlflow.note.content"]
+    assert "lora.dora is true, but PEFT's DoRA cannot train" in failed.data.tags["mlflow.note.content"]
     traceback = searched.client.download_artifacts(failed.info.run_id, "traceback.txt")
     assert "in run_trial" in Path(traceback).read_text()
     assert searched.parent.info.status == "FINISHED"
@@ -72,27 +79,33 @@ def test_the_trial_that_ends_is_finished_with_a_metric_for_every_epoch(searched:
 
 def test_the_parent_carries_baseline_leaderboard_figures_tables_and_digests(searched: SimpleNamespace) -> None:
     parent = searched.client.get_run(searched.parent.info.run_id)
-    for split in ("val", "test", "retention_val", "retention_test"):
+    for split in ("val", "test", "retention_val", "retention"):
         assert f"baseline_{split}_wer" in parent.data.metrics
-    assert {"test_wer", "test_term_recall", "retention_test_wer"} <= set(parent.data.metrics)
+    assert {"test_wer", "term_recall", "baseline_term_recall", "retention_wer"} <= set(parent.data.metrics)
     artifacts = {file.path for file in searched.client.list_artifacts(parent.info.run_id)}
     assert {
         "leaderboard.json",
         "test_utterances.json",
         "error_report.html",
         "figures.html",
-        "model_card.md",
-        "model_card.html",
+        "model_card_v1.md",
+        "model_card_v1.html",
         "project.yaml",
+        "search_settings.yaml",
     } <= artifacts
+    told = (DOCS / "metrics.md").read_text(encoding="utf-8").partition("\n## Files\n")[2]
+    assert not [name for name in artifacts if f"`{name}`" not in told and f"`{name}/`" not in told]
     figures = {file.path for file in searched.client.list_artifacts(parent.info.run_id, "figures")}
-    assert "figures/optimization_history.png" in figures
+    assert {"figures/learning_curves.png", "figures/recall_by_term_test.png"} <= figures
     assert {entry.dataset.name for entry in parent.inputs.dataset_inputs} >= {"searched/train", "searched/test"}
     description = parent.data.tags["mlflow.note.content"]
     assert "| test WER" in description
     link = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts/error_report.html"
     assert f"[Error report]({link})" in description
     assert {"best_val_wer", "peak_memory_mb", "clips_per_s", "trainable_percent"} <= set(parent.data.metrics)
+    assert f"[All trials](#/experiments/{parent.info.experiment_id}/runs?viewStateShareKey=wertune)" in description
+    tags = searched.client.get_experiment(parent.info.experiment_id).tags
+    assert "metrics.`term_recall`" in json.loads(tags["mlflow.sharedViewState.wertune"])["selectedColumns"]
 
 
 def test_the_output_ends_with_the_table_and_the_command_that_opens_the_ui(searched: SimpleNamespace) -> None:
@@ -116,7 +129,12 @@ def test_the_first_version_is_1_and_carries_the_reasons_of_its_stage(searched: S
 def test_the_version_carries_its_card(searched: SimpleNamespace) -> None:
     card = searched.client.get_model_version("searched", "1").description
     assert card.startswith("# searched version 1\n")
-    assert "No version was in Production" in card
+    assert "Measured as it serves in torch" in card
+    assert "No other version was in Production when the gates judged this one." in card
+    whole = Path(searched.client.download_artifacts(searched.parent.info.run_id, "model_card_v1.md")).read_text()
+    assert card.split("\n## ")[0] in whole
+    assert f"Stage: {searched.client.get_model_version('searched', '1').current_stage}." in whole
+    assert whole.count("## Results") == whole.count("## Data") == 1
     assert "packaged:whisper-tiny.en" in card
 
 
@@ -227,6 +245,12 @@ def test_it_serves_over_http(searched: SimpleNamespace, clip: dict[str, Any], py
         assert detailed["text"] == pyfunc_text
         assert -3 < detailed["avg_logprob"] < 0
         assert detailed["duration_s"] == pytest.approx(clip["duration"], abs=0.05)
+        if shutil.which("curl"):
+            shutil.copy(clip["audio_filepath"], searched.workspace.folder / "clip.opus")
+            (shown,) = blocks_as_shown(*AS_SHOWN)
+            command = ["bash", "-c", shown.replace("localhost:5001", f"127.0.0.1:{free_port}")]
+            said = subprocess.run(command, cwd=searched.workspace.folder, capture_output=True, text=True, check=True)
+            assert json.loads(said.stdout)["predictions"] == [{"text": pyfunc_text}]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
@@ -287,15 +311,10 @@ def test_both_contexts_write_nearly_the_same(searched: SimpleNamespace) -> None:
         assert sum(edit.errors for edit in edits) <= 0.15 * sum(edit.length for edit in edits), (full, short)
 
 
-def test_ctrl_c_closes_running_trials_as_killed_and_the_printed_command_resumes(
-    make_workspace: Callable[[str], Workspace],
-) -> None:
-    workspace = make_workspace("interrupted")
-    workspace.write_search(
-        {"trials": 2, "max_concurrent": 1, "space": {"train.learning_rate": {"low": 1e-4, "high": 1e-3}}}
-    )
+def _interrupt(workspace: Workspace, at: str, *arguments: str) -> str:
+    """Ctrl-C once a line of the search holds `at`; what it printed."""
     process = subprocess.Popen(
-        workspace.command("tune", "--project", "project", "--epochs", "3"),
+        workspace.command(*arguments),
         cwd=workspace.folder,
         env=workspace.environment(),
         stdout=subprocess.PIPE,
@@ -305,12 +324,25 @@ def test_ctrl_c_closes_running_trials_as_killed_and_the_printed_command_resumes(
     seen = []
     for line in _lines(process):
         seen.append(line)
-        if "trial 01 epoch 1/3" in line:
+        if at in line:
             process.send_signal(signal.SIGINT)
     assert process.wait() == 130, "".join(seen)
-    resume = re.search(r"-P resume=(\w+)", "".join(seen))
-    assert resume, "".join(seen)
-    run_id = resume[1]
+    return "".join(seen)
+
+
+def test_ctrl_c_closes_running_trials_as_killed_and_the_printed_command_resumes(
+    make_workspace: Callable[[str], Workspace],
+) -> None:
+    """Interrupted while the base is scored, before any trial, and again in the first one."""
+    workspace = make_workspace("interrupted")
+    workspace.write_search(
+        {"trials": 2, "max_concurrent": 1, "space": {"train.learning_rate": {"low": 1e-4, "high": 1e-3}}}
+    )
+    output = _interrupt(workspace, "scoring the untouched base", "tune", "--project", "project", "--epochs", "3")
+    printed = re.search(r"go on with: (python -m wertune .*--resume (\w+).*)", output)
+    assert printed, output
+    arguments, run_id = shlex.split(printed[1])[3:], printed[2]
+    _interrupt(workspace, "trial 01 epoch 1/3", *arguments)
     client = workspace.client
     parent = client.get_run(run_id)
     assert parent.info.status == "KILLED"
@@ -318,7 +350,7 @@ def test_ctrl_c_closes_running_trials_as_killed_and_the_printed_command_resumes(
     first = client.search_runs([parent.info.experiment_id], query)
     assert {run.info.status for run in first} == {"KILLED"}
 
-    workspace.run("tune", "--project", "project", "--epochs", "3", "--resume", run_id)
+    workspace.run(*arguments)
     after = client.search_runs([parent.info.experiment_id], query)
     assert client.get_run(run_id).info.status == "FINISHED"
     assert not [run for run in after if run.info.status == "RUNNING"]

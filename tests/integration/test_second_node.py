@@ -13,6 +13,7 @@ import pytest
 import yaml
 from tests.integration.conftest import Workspace
 from tests.integration.nodes import SECOND, TwoNodes, two_nodes
+from tests.integration.processes import shifted_clock
 from tests.integration.searched import Searched
 
 from wertune.weights import resolve_base_model
@@ -107,6 +108,7 @@ def nodes() -> Any:
 @pytest.fixture(scope="module")
 def found(nodes: TwoNodes, make_workspace: Callable[[str], Workspace]) -> dict[str, Any]:
     """What a task on the second node saw and wrote."""
+    assert nodes.second.poll() is None, "the test that kills the second node must be the last"
     workspace = make_workspace("second")
     _own_base(workspace)
     script = workspace.folder / "driver.py"
@@ -158,11 +160,15 @@ def test_a_trial_without_a_gpu_goes_to_the_node_without_one(found: dict[str, Any
 def test_a_lost_node_costs_no_epoch(
     nodes: TwoNodes, make_workspace: Callable[[str], Workspace], tmp_path: Path
 ) -> None:
-    """The last of this file: the trial of the second node goes on at the other one, the only kind of place left."""
+    """The last of this file: the trial of the second node goes on at the other one, the only kind of place left.
+
+    The driver's clock is five hours ahead of the nodes'.
+    """
     workspace = make_workspace("lost")
     _own_base(workspace)
     options = ("--address", nodes.address, "--trials", "2", "--at-once", "2")
-    searched = Searched(tmp_path, workspace.project, workspace.folder / "cache", options, nodes.environment)
+    environment = {**nodes.environment, **shifted_clock(tmp_path / "ahead", 5 * 3600)}
+    searched = Searched(tmp_path, workspace.project, workspace.folder / "cache", options, environment)
     assert searched.drive("trial 02 epoch 1/", lambda process: nodes.kill_second()) == 0, searched.printed
     assert "trial 02 lost its process, goes on from its last epoch" in searched.printed
     assert searched.printed.count("trial 02 epoch 1/") == 1

@@ -19,11 +19,11 @@ from tests.integration.processes import wait_for
 from tests.integration.stack import TeamStack, team_stack
 
 from wertune.errors import TrackingError
-from wertune.fleet import Place
 from wertune.proposals import EPOCH, METRIC, NUMBER, Proposals, open_study
 from wertune.search_space import Range, SearchConfig
 from wertune.spool import Spool
-from wertune.tracking import check_artifacts, children, create_run
+from wertune.tracking.opening import check_artifacts
+from wertune.tracking.runs import children, create_run
 
 # What someone runs on a machine of their own: only MLflow's address and their sign-in are known there.
 COLLEAGUE = """
@@ -171,7 +171,7 @@ def test_a_search_waits_for_its_study_while_postgresql_restarts(
 ) -> None:
     config = SearchConfig(trials=3, space={"train.learning_rate": Range(low=1e-4, high=1e-2, log=True)})
     study = open_study("waits", stack.study_storage, config, resume=False)
-    proposals = Proposals(study, config, 4, [Place("cpu", {"CPU": 1.0}, 1, {})])
+    proposals = Proposals(study, config, 4)
     proposals.suggest("a")
     stack.postgres.stop()
     later = threading.Timer(3.0, stack.postgres.start)

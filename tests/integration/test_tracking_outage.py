@@ -4,10 +4,11 @@ import importlib.util
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -19,9 +20,11 @@ from tests.integration.processes import free_port, running
 
 from wertune.errors import TrackingError
 from wertune.spool import Spool
-from wertune.tracking import RunRef, check_artifacts, children, create_run
+from wertune.tracking.opening import check_artifacts
+from wertune.tracking.runs import RunRef, children, create_run
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 BASIC_AUTH = "basic-auth"
 USER, PASSWORD, TOKEN = "ann", "p@ss/w:rd and more", "t0ken-of-ann"
 
@@ -95,9 +98,11 @@ def _parent(uri: str) -> RunRef:
     return RunRef(uri, client.create_run(client.create_experiment("outage")).info.run_id)
 
 
-def _steps(parent: RunRef, run_id: str, metric: str) -> list[int]:
-    """In the order in which the server wrote them down, which a doubled one would show."""
-    return [row.step for row in parent.client.get_metric_history(run_id, metric)]
+def _steps(server: Server, run_id: str, metric: str) -> list[int]:
+    """In the order in which the server wrote them down; MLflow gives a history by the clock."""
+    query = "SELECT step FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY rowid"
+    with closing(sqlite3.connect(server.folder / "mlflow.db")) as database:
+        return [step for (step,) in database.execute(query, (run_id, metric))]
 
 
 @pytest.mark.usefixtures("known")
@@ -125,8 +130,8 @@ def test_a_server_that_is_killed_and_comes_back_has_all_in_order_and_once(server
         spool.close()
         found = {run.info.run_name: run for run in children(parent)}
         assert {name: run.info.status for name, run in found.items()} == {"trial a": "FINISHED", "trial b": "RUNNING"}
-        assert _steps(parent, found["trial a"].info.run_id, "val_wer") == list(range(1, 400))
-        assert _steps(parent, found["trial b"].info.run_id, "val_wer") == list(range(100, 400))
+        assert _steps(server, found["trial a"].info.run_id, "val_wer") == list(range(1, 400))
+        assert _steps(server, found["trial b"].info.run_id, "val_wer") == list(range(100, 400))
         artifacts = parent.client.list_artifacts(found["trial a"].info.run_id, "notes")
         assert [artifact.path for artifact in artifacts] == ["notes/outage.txt"]
     assert ["takes nothing (Connection refused)" in line or "answers again" in line for line in lines] == [True, True]
@@ -135,13 +140,15 @@ def test_a_server_that_is_killed_and_comes_back_has_all_in_order_and_once(server
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A guarded server with a certificate of its own."""
+    """A guarded server with a certificate of its own, which it asks of its clients too."""
     openssl = shutil.which("openssl") or pytest.skip("needs openssl")
     folder = tmp_path_factory.mktemp("secured")
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run([*command, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"], check=True)
-    server = Server(folder, free_port(), "guarded", f"--ssl-keyfile {key} --ssl-certfile {certificate}")
+    (folder / "client.pem").write_bytes(key.read_bytes() + certificate.read_bytes())
+    tls = f"--ssl-keyfile {key} --ssl-certfile {certificate} --ssl-ca-certs {certificate} --ssl-cert-reqs 2"
+    server = Server(folder, free_port(), "guarded", tls)
     with server.up():
         yield server
 
@@ -151,6 +158,7 @@ def test_a_second_driver_takes_over_from_one_that_was_killed(
     secured: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(secured.folder / "certificate.pem"))
+    monkeypatch.setenv("MLFLOW_TRACKING_CLIENT_CERT_PATH", str(secured.folder / "client.pem"))
     parent = _parent(secured.uri)
     command = [sys.executable, str(HERE / "spool_worker.py"), str(tmp_path), parent.run_id]
     environment = os.environ | {"MLFLOW_TRACKING_URI": secured.uri}
@@ -167,16 +175,26 @@ def test_a_second_driver_takes_over_from_one_that_was_killed(
         assert run.info.status == "FINISHED"
         assert run.data.params == {"lora_r": "8"}
         for metric in ("val_wer", "loss"):
-            assert _steps(parent, run.info.run_id, metric) == list(range(1, spool_worker.EPOCHS + 1))
+            assert _steps(secured, run.info.run_id, metric) == list(range(1, spool_worker.EPOCHS + 1))
         weights = parent.client.download_artifacts(run.info.run_id, "adapter/weights")
         assert Path(weights).read_text() == str(spool_worker.EPOCHS)
     assert not list((tmp_path / "spool" / "files").iterdir())
 
 
+def test_a_search_outlives_its_server_and_no_trial_dies_of_it() -> None:
+    """The server is killed in the third trial; those who run, and the one to come, have a third of a minute without."""
+    command = [sys.executable, "-m", "tests.outage", "--minutes", "0.3", "--trials", "4"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "takes nothing (Connection refused)" in done.stdout
+    assert "answers again" in done.stdout
+    assert "4 trials" in done.stdout
+
+
 OPEN = """
 import logging; logging.basicConfig(level=logging.DEBUG)
 from wertune.errors import TrackingError
-from wertune.tracking import check_artifacts, open_run
+from wertune.tracking.opening import check_artifacts, open_run
 try:
     with open_run("demo", "a run") as run:
         check_artifacts(run)
@@ -191,7 +209,8 @@ def test_credentials_reach_the_server_and_nothing_else(secured: Server) -> None:
     certificate = str(secured.folder / "certificate.pem")
     password = quote(PASSWORD, safe="")
     whole = secured.uri.replace("://", f"://{USER}:{password}@")
-    pinned = {"MLFLOW_TRACKING_SERVER_CERT_PATH": certificate}
+    shown = {"MLFLOW_TRACKING_CLIENT_CERT_PATH": str(secured.folder / "client.pem")}
+    pinned = {"MLFLOW_TRACKING_SERVER_CERT_PATH": certificate} | shown
 
     def written(**environment: str) -> str:
         command = [sys.executable, "-c", OPEN]
@@ -204,11 +223,12 @@ def test_credentials_reach_the_server_and_nothing_else(secured: Server) -> None:
     assert ok in written(MLFLOW_TRACKING_URI=whole, **pinned)
     assert ok in written(MLFLOW_TRACKING_URI=secured.uri, MLFLOW_TRACKING_TOKEN=TOKEN, **pinned)
     user = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
-    assert ok in written(MLFLOW_TRACKING_URI=secured.uri, MLFLOW_TRACKING_INSECURE_TLS="true", **user)
+    assert ok in written(MLFLOW_TRACKING_URI=secured.uri, MLFLOW_TRACKING_INSECURE_TLS="true", **user, **shown)
     unknown = written(MLFLOW_TRACKING_URI=secured.uri, **pinned)
     assert "refused: " in unknown
     assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN" in unknown
-    assert "refused: " in written(MLFLOW_TRACKING_URI=whole)  # a certificate that nobody vouches for
+    assert "CertVerificationError" in written(MLFLOW_TRACKING_URI=whole, **shown)  # nobody vouches for it
+    assert "refused: " in written(MLFLOW_TRACKING_URI=whole, MLFLOW_TRACKING_SERVER_CERT_PATH=certificate)
 
 
 def test_an_artifact_place_that_cannot_be_written_is_named_at_the_start(tmp_path: Path) -> None:

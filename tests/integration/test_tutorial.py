@@ -11,9 +11,10 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from shown_commands import shell_blocks
+from shown_commands import blocks_as_shown
 
 ROOT = Path(__file__).resolve().parents[2]
+AS_SHOWN = ("docs/tutorial.md", "")
 DEMO = ROOT / "projects" / "sg_gov"
 TERMS = {"CPF", "Singpass", "HDB", "TADM", "SRS", "ICA", "NOA"}
 SPEAKERS = ("joe", "slt", "rms", "heart", "jf-alpha", "jf-gongitsune")
@@ -22,7 +23,7 @@ PEOPLE = {"replay": 24, "retention_validation": 8, "retention_test": 8}
 
 def test_a_reader_who_types_the_tutorial_has_a_version_in_production(tmp_path: Path) -> None:
     _record(tmp_path)
-    blocks = shell_blocks(ROOT / "docs" / "tutorial.md")
+    blocks = blocks_as_shown(*AS_SHOWN)
     script = "\n".join(f'echo "== block {number} after $SECONDS s"\n{block}' for number, block in enumerate(blocks, 1))
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],

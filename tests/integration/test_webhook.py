@@ -14,11 +14,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
 from mlflow.tracking import MlflowClient
 from mlflow.webhooks.delivery import _generate_hmac_signature
 from tests.integration.processes import free_port, running, wait_for
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from shown_commands import blocks_as_shown, commands
+
+AS_SHOWN = ("registry/examples/README.md", "export")
 RECEIVER = Path(__file__).resolve().parents[2] / "registry" / "examples" / "webhook_receiver.py"
 SECRET = "a secret of more than sixteen characters"
 DEPLOY = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n')"
@@ -35,6 +38,13 @@ def receiver(tmp_path: Path) -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(url=f"http://127.0.0.1:{port}/", lines=lines, process=process)
 
 
+def _shown_key() -> str:
+    """A key by the command that the page shows."""
+    blocks = blocks_as_shown(*AS_SHOWN)
+    (code,) = (words[2] for block in blocks for words in commands(block) if words[:2] == ("python", "-c"))
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[MlflowClient]:
     """A client of a server with its own SQLite database that may send to this machine."""
@@ -42,7 +52,7 @@ def client(tmp_path: Path) -> Iterator[MlflowClient]:
     store = ["--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}", "--artifacts-destination", str(tmp_path)]
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     environment = {
-        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": _shown_key(),
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -1,9 +1,12 @@
-"""Evaluation reports that gates may be tried on, and the same arithmetic on every CPU."""
+"""A small project, an MLflow store, evaluation reports that gates may be tried on, the same arithmetic everywhere."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import wertune.model
 from wertune.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
@@ -98,7 +101,49 @@ def make_report() -> Callable[..., EvalReport]:
     return _report
 
 
-@pytest.fixture(autouse=True)
-def float32_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No bfloat16, whatever the CPU: these tests compare numbers."""
-    monkeypatch.setattr(wertune.model, "_multiplies_bfloat16", lambda _: False)
+@pytest.fixture(scope="session", autouse=True)
+def float32_products() -> Iterator[None]:
+    """No bfloat16, whatever the CPU: these tests compare numbers, of models that are loaded once for all of them."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(wertune.model, "_multiplies_bfloat16", lambda _: False)
+        yield
+
+
+@pytest.fixture
+def small_project(
+    tmp_path: Path,
+    tiny_whisper_folder: Path,
+    write_noise: Callable[..., Path],
+    write_manifest: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """Six clips to train on, two to compare by, one to judge by; a cache of its own."""
+    monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    seed = count(1)
+    for split, clips in (("train", 6), ("validation", 2), ("test", 1)):
+        rows = []
+        for number in range(clips):
+            audio = write_noise(tmp_path / f"{split}{number}.wav", 0.5 + number / 10, seed=next(seed))
+            rows.append({"audio_filepath": audio.name, "text": f"{split} number {number}", "speaker": split})
+        write_manifest(tmp_path / f"{split}.jsonl", rows)
+    trial = {
+        "quantization": "none",
+        "train": {"epochs": 4, "batch_size": 2, "nonspeech_ratio": 0.5},
+        "lora": {"r": 4},
+        "decode": {"num_beams": 2},
+    }
+    data = {split: f"{split}.jsonl" for split in ("train", "validation", "test")}
+    values = {"name": "small", "base_model": str(tiny_whisper_folder), "data": data, "trial": trial}
+    (tmp_path / "project.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump({"trials": 3, "space": {"lora.r": {"choices": [2, 4]}}}))
+    return tmp_path
+
+
+@pytest.fixture
+def mlflow_store(tmp_path: Path, track_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new SQLite file as MLflow's own store; the working directory is the test's folder."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.chdir(tmp_path)
+    track_in(uri)
+    return uri

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from wergate.errors import RegistryError
 from wergate.shelf import FoundReport, Snapshot, Version
 from wertune.eval_report import EvalReport
 
@@ -21,10 +22,13 @@ class World:
     tags: dict[str, str] = field(default_factory=dict)
     reports: list[FoundReport] = field(default_factory=list)
     artifacts: dict[str, str] = field(default_factory=dict)
+    cards: dict[str, str] = field(default_factory=dict)
+    cards_refuse: bool = False
     registrar: str = "alice"
 
     def register(self, number: str) -> None:
         self.versions[number] = Version(number, "None")
+        self.cards[number] = f"# demo version {number}\n\n## Standing\n\nRegistered.\n\n## Limits\n\nNone.\n"
 
     def evaluate(self, report: EvalReport) -> None:
         self.reports.append(FoundReport(f"run-{len(self.reports)}", report))
@@ -97,6 +101,14 @@ class FakeShelf:
 
     def write_artifact(self, run_id: str, path: str, text: str) -> None:
         self._write().artifacts[f"{run_id}/{path}"] = text
+
+    def read_card(self, version: Version) -> str | None:
+        if self.world.cards_refuse:
+            raise RegistryError("no room")
+        return self.world.cards.get(version.number)
+
+    def write_card(self, version: Version, card: str) -> None:
+        self._write().cards[version.number] = card
 
 
 class Free:

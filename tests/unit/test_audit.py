@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,6 +59,12 @@ def test_pins_of_conda_are_versions_of_the_lock(audit: ModuleType) -> None:
 def test_the_hashes_and_pins_of_this_project_hold(audit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "stale_lock", lambda root: [])  # uv may want the index for that
     assert audit.check_lock(ROOT) == []
+
+
+def test_what_builds_the_environment_and_is_not_in_the_lock_is_pinned() -> None:
+    assert re.search(r"pip install .*\buv==\d+\.\d+\.\d+$", (ROOT / "Makefile").read_text(), re.M)
+    (backend,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert re.fullmatch(r"hatchling==\d+\.\d+\.\d+", backend)
 
 
 def test_a_lock_that_is_not_what_the_project_asks_for_is_a_fault(audit: ModuleType, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def power_above(waveform: torch.Tensor, hertz: float) -> float:
     return float(spectrum[frequencies > hertz].sum() / spectrum.sum())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(samples=st.integers(1, 40_000), seed=st.integers(0, 2**32 - 1), loudness=st.sampled_from([0.0, 1e-6, 0.1, 1.0]))
 def test_any_input_stays_finite_bounded_and_not_empty(samples: int, seed: int, loudness: float) -> None:
     waveform = torch.from_numpy(loudness * np.random.default_rng(seed).uniform(-1, 1, samples).astype(np.float32))
@@ -76,7 +76,7 @@ def test_any_input_stays_finite_bounded_and_not_empty(samples: int, seed: int, l
     assert result.abs().max() <= 1
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_equal_generators_give_equal_audio(seed: int) -> None:
     first = augment(tone(440), EVERYTHING, np.random.default_rng(seed))
@@ -120,7 +120,7 @@ def test_pitch_moves_the_tone_and_keeps_the_length(semitones: float) -> None:
     assert peak_hertz(shifted) == pytest.approx(400 * 2 ** (semitones / 12), rel=0.02)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(snr_db=st.floats(0, 30), seed=st.integers(0, 2**32 - 1))
 def test_noise_comes_at_the_asked_snr(snr_db: float, seed: int) -> None:
     clean = tone(440)
@@ -156,7 +156,6 @@ def test_telephone_keeps_speech_frequencies_only() -> None:
     assert telephone(tone(60)).square().mean() < 0.1 * float(tone(60).square().mean())
 
 
-@settings(deadline=None)
 @given(frames=st.integers(1, 400), masks=st.integers(0, 10), width=st.integers(0, 200), seed=st.integers(0, 2**32 - 1))
 def test_masks_hold_the_mean_and_never_cover_everything(frames: int, masks: int, width: int, seed: int) -> None:
     config = AugmentConfig(

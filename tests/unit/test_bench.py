@@ -15,7 +15,7 @@ from wertune.bench.clips import batches
 from wertune.bench.counted import OURS, RECIPES, SHAPES, Count, LiveBytes, Shape
 from wertune.bench.counted import count as count_bytes
 from wertune.bench.peer import PeerRecipe, at_context
-from wertune.bench.rows import Row, Section
+from wertune.bench.rows import Row, Section, rounded
 from wertune.bench.serving import PIPELINE, ServingRow, as_table
 from wertune.config import LoraConfig
 from wertune.errors import ConfigError
@@ -136,6 +136,14 @@ def test_the_count_has_weights_gradients_and_states() -> None:
 
 def test_more_layers_are_more_bytes() -> None:
     assert count_bytes(replace(SMALL, layers=4), OURS).peak > count_bytes(SMALL, OURS).peak
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.06071, "0.0607"), (2.0, "2"), (99.96, "100"), (147.3, "147"), (999.9, "1000"), (3148.0, "3150")],
+)
+def test_a_figure_has_three_digits_and_no_exponent(value: float, said: str) -> None:
+    assert rounded(value) == said
 
 
 def test_serving_rows_say_how_many_times_less_they_take_than_the_pipeline_at_the_same_batch() -> None:

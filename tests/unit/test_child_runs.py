@@ -11,8 +11,9 @@ from tests.unit.test_spool import PARENT, FakeRun, FakeServer
 
 import wertune.child_runs
 from wertune.child_runs import Book, ChildRuns, Said, settle
+from wertune.errors import StorageError
 from wertune.keeper import STATE, TrialFiles
-from wertune.progress import PlainProgress
+from wertune.progress import PlainProgress, Reckoning
 from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT
 from wertune.spool import Spool
 from wertune.trial import ADAPTER_ARTIFACT
@@ -28,7 +29,7 @@ class Told:
         self.files = TrialFiles(folder / "trials")
         self.spool = Spool(folder / "spool", PARENT, self.server, self.lines.append)
         self.book = Book(self.spool, self.files, epochs=2)
-        self.callback = ChildRuns(self.book, PlainProgress(self.lines.append))
+        self.callback = ChildRuns(self.book, PlainProgress(self.lines.append, Reckoning(4, 2, 6.0)))
 
     def trial(self, number: int = 0) -> Any:
         config = {NUMBER: number, POINT: POINT_OF_TRIAL}
@@ -77,7 +78,7 @@ def test_an_epoch_that_is_told_again_is_shown_once(told: Told) -> None:
     told.callback.on_trial_start(0, [], trial)
     for epoch in (1, 1, 2):
         told.report(trial, epoch)
-    assert [line.split(":")[-2].split()[-2:] for line in told.lines if "epoch" in line] == [
+    assert [line.split(":")[-2].split()[-2:] for line in told.lines if " epoch " in line] == [
         ["epoch", "1/2"],
         ["epoch", "2/2"],
     ]
@@ -104,6 +105,39 @@ def test_a_trial_that_never_started_has_a_run_with_the_cause(told: Told, tmp_pat
     assert (run.status, run.tags["mlflow.note.content"]) == ("FAILED", "OutOfMemoryError: a node ran out of memory")
 
 
+# As Ray 2.56 words it, without its page of figures and advice.
+ENDED_BY_RAY = """ray.exceptions.OutOfMemoryError: 1 worker(s) were killed due to the node running low on memory. \
+Memory on the node (IP: 192.0.2.2, ID: 4e40) was 15.42GB used / 23.54GB limit (0.655237)
+OOM kill reason: Memory usage 16928849920B exceeded threshold of 10110607360B (40.0% of 25276518400B limit)
+Refer to the documentation on how to address the out of memory issue.
+"""
+
+
+def test_a_trial_that_ray_ended_for_want_of_memory_is_told_so_when_it_goes_on(told: Told, tmp_path: Path) -> None:
+    trial = told.trial(2)
+    trial.error_file = str(tmp_path / "error.txt")
+    Path(trial.error_file).write_text(ENDED_BY_RAY)
+    told.callback.on_trial_start(0, [], trial)
+    for _ in range(2):
+        told.callback.on_trial_recover(0, [], trial)
+    first, second = told.files.shortages(2)
+    assert first.startswith("Ray ended its process at ")
+    assert first.endswith("for want of memory: 15.42GB used / 23.54GB limit")
+    assert first != second
+    assert told.lines[-1] == f"trial 03 lost its process, goes on from its last epoch: {second}"
+    told.callback.on_trial_error(0, [], trial)
+    assert told.runs()[0].tags["mlflow.note.content"].startswith("Ray ended its process at ")
+    assert told.files.shortages(2) == []
+
+
+def test_another_death_is_no_want_of_memory(told: Told, tmp_path: Path) -> None:
+    trial = told.trial()
+    trial.error_file = str(tmp_path / "error.txt")
+    Path(trial.error_file).write_text("ray.exceptions.ActorDiedError: the process was killed by SIGKILL\n")
+    told.callback.on_trial_recover(0, [], trial)
+    assert told.files.shortages(0) == []
+
+
 def test_an_interrupted_search_kills_what_is_open_and_resuming_opens_it_again(told: Told) -> None:
     trial = told.trial()
     told.callback.on_trial_start(0, [], trial)
@@ -111,6 +145,42 @@ def test_an_interrupted_search_kills_what_is_open_and_resuming_opens_it_again(to
     assert [run.status for run in told.runs()] == ["KILLED"]
     told.callback.on_trial_start(0, [], trial)
     assert [run.status for run in told.runs()] == ["RUNNING"]
+
+
+def test_a_full_disk_ends_the_search_and_not_the_trial(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray takes what `on_trial_complete` raises for the death of a trial that Optuna holds as finished."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    trial = told.trial()
+    told.callback.on_trial_start(0, [], trial)
+    told.report(trial, 2)
+    told.files.put(0, ADAPTER_ARTIFACT, {"adapter_config.json": b"{}"})
+    with monkeypatch.context() as disk:
+        disk.setattr("wertune.spool.shutil.copytree", full)
+        with pytest.raises(StorageError, match=r"No space left on device\); make room, then resume the search"):
+            told.callback.on_trial_complete(0, [], trial)
+    before = list(told.lines)
+    with pytest.raises(StorageError, match="make room, then resume the search"):
+        told.callback.on_trial_recover(0, [], trial)
+    assert told.lines == before
+    told.callback.on_experiment_end([])
+    assert [run.status for run in told.runs()] == ["KILLED"]
+    told.book.end(0, 2)  # what `settle` does when the search is resumed
+    (run,) = told.runs()
+    assert (run.status, run.files) == ("FINISHED", {"adapter/adapter_config.json": "{}"})
+
+
+def test_a_full_folder_of_temporary_files_is_told_with_its_place(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    told.callback.on_trial_start(0, [], told.trial())
+    told.files.put(0, ADAPTER_ARTIFACT, {"adapter_config.json": b"{}"})
+    monkeypatch.setattr(wertune.child_runs, "unpack", full)
+    with pytest.raises(StorageError, match=r"the adapter of trial 01 cannot be stored .*; make room, then resume"):
+        told.book.end(0, 2)
 
 
 def test_runs_of_trials_that_ended_when_nobody_was_left_are_settled(
@@ -125,12 +195,52 @@ def test_runs_of_trials_that_ended_when_nobody_was_left_are_settled(
                 trial.report(0.5, epoch)
         if state:
             study.tell(trial, 0.5 if state == "COMPLETE" else None, state=optuna.trial.TrialState[state])
-    before = told.runs()
-    found = [SimpleNamespace(data=SimpleNamespace(tags={"wertune.trial": run.key} | run.tags)) for run in before]
-    monkeypatch.setattr(wertune.child_runs, "children", lambda parent: found)
+    monkeypatch.setattr(wertune.child_runs, "children", lambda parent: _as_mlflow_has(told.runs()))
     settle(told.book, study, PARENT)
     outcomes = [(run.status, run.tags.get("wertune.outcome")) for run in told.runs()]
     assert outcomes == [("FINISHED", "completed"), ("FINISHED", "pruned"), ("FAILED", "failed"), ("RUNNING", None)]
+
+
+def _as_mlflow_has(runs: list[FakeRun]) -> list[Any]:
+    return [
+        SimpleNamespace(
+            info=SimpleNamespace(status=run.status), data=SimpleNamespace(tags={"wertune.trial": run.key} | run.tags)
+        )
+        for run in runs
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome", "ended"), [("PRUNED", "pruned", "FINISHED"), ("FAIL", "failed", "FAILED")]
+)
+@pytest.mark.parametrize("left", ["RUNNING", "KILLED"])
+def test_a_run_whose_end_was_cut_short_behind_its_outcome_is_ended(
+    told: Told, monkeypatch: pytest.MonkeyPatch, left: str, state: str, outcome: str, ended: str
+) -> None:
+    study = optuna.create_study()
+    trial = study.ask()
+    told.book.begin(0, POINT_OF_TRIAL)
+    told.spool.run("0").tags({"wertune.outcome": outcome, "mlflow.note.content": "why"})
+    if left == "KILLED":
+        told.book.interrupt(0)
+    trial.report(0.5, 1)
+    study.tell(trial, state=optuna.trial.TrialState[state])
+    monkeypatch.setattr(wertune.child_runs, "children", lambda parent: _as_mlflow_has(told.runs()))
+    settle(told.book, study, PARENT)
+    (run,) = told.runs()
+    assert (run.status, run.tags["wertune.outcome"], run.tags["mlflow.note.content"]) == (ended, outcome, "why")
+
+
+def test_a_run_that_has_ended_is_not_touched(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study()
+    trial = study.ask()
+    told.book.begin(0, POINT_OF_TRIAL)
+    told.book.end(0, 1)
+    trial.report(0.5, 1)
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    monkeypatch.setattr(wertune.child_runs, "children", lambda parent: _as_mlflow_has(told.runs()))
+    monkeypatch.setattr(told.book, "end", lambda *_: pytest.fail("it was ended again"))
+    settle(told.book, study, PARENT)
 
 
 def test_what_a_trial_says_is_taken_once(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ def test_help_imports_nothing_that_takes_long(tool: str) -> None:
     assert done.stderr == "[]\n"
 
 
+def test_help_cuts_no_command_off(shell: Shell) -> None:
+    _, out, _ = shell("--help")
+    assert "..." not in out.partition("Commands:")[2]
+    assert "all faults at once with file and line." in " ".join(out.split())
+
+
 def test_help_tells_where_versions_are_moved(shell: Shell) -> None:
     status, out, err = shell("--help")
     assert (status, err) == (0, "")
@@ -84,6 +90,18 @@ def test_help_tells_where_versions_are_moved(shell: Shell) -> None:
         (["validate", "--project", "nowhere"], 1, "nowhere/project.yaml does not exist"),
         (["evaluate"], 1, "give one of --model-uri and --base"),
         (["train", "--set", "lora.r"], 1, "--set is 'lora.r', but must be KEY=VALUE"),
+        (["import", ".", "--project", "nowhere"], 1, "make one with `wertune init ./nowhere`"),
+        (["import", ".", "--project", "projects/no where"], 1, "make one with `wertune init 'projects/no where'`"),
+        (["import", ".", "--project", "/proc"], 1, "must be a project's folder, with a project.yaml"),
+        (["import", ".", "--project", ""], 2, "it is empty, but must be a path"),
+        (["import", "", "--project", "nowhere"], 2, "it is empty, but must be a path"),
+        (["split", "", "--project", "nowhere"], 2, "it is empty, but must be a path"),
+        (["transcribe", "gone.wav", "--project", "nowhere", "--base", "x"], 1, "nowhere/project.yaml does not exist"),
+        (["evaluate", "--base", "x", "--manifest", "/proc"], 1, "--manifest is /proc, which is no plain file; name"),
+        (["evaluate", "--base", "x", "--json", "/proc/x/o.json"], 1, "/proc/x/o.json: the scores cannot be stored"),
+        (["evaluate", "--base", "x", "--json", "/proc"], 1, "; give --json the path of a file that can be written"),
+        (["schema", "--out", "/proc/x"], 1, "/proc/x: the schemas cannot be stored"),
+        (["schema", "--out", __file__], 1, "; give --out a folder that can be written"),
         (["no-such-command"], 2, "No such command 'no-such-command'"),
         (["validate", "--no-such-option"], 2, "no such option"),
         (["evaluate", "--engine", "abacus"], 2, "'abacus' is not one of"),
@@ -97,6 +115,16 @@ def test_a_mistake_is_one_line_and_a_status(shell: Shell, arguments: list[str], 
     assert len(err.splitlines()) == 1
 
 
+def test_a_place_for_the_scores_is_tried_before_scoring_and_left_as_it_was(shell: Shell, tmp_path: Path) -> None:
+    kept, new = tmp_path / "kept.json", tmp_path / "made" / "new.json"
+    kept.write_text("as it was")
+    for path in (kept, new):
+        status, _, err = shell("evaluate", "--project", str(tmp_path), "--base", "x", "--json", str(path))
+        assert (status, "project.yaml does not exist" in err) == (1, True)
+    assert kept.read_text() == "as it was"
+    assert not list(new.parent.iterdir())
+
+
 def test_validate_answers_a_program(shell: Shell, project: Path) -> None:
     status, out, err = shell("validate", "--project", str(project), "--json")
     assert status == 0
@@ -106,6 +134,65 @@ def test_validate_answers_a_program(shell: Shell, project: Path) -> None:
     status, out, err = shell("validate", "--project", str(project))
     assert (status, err) == (0, "")
     assert out.startswith("train: 1 clips, 0.0 minutes\n")
+
+
+def test_import_and_split_answer_a_program(shell: Shell, project: Path, write_noise: Callable[..., Path]) -> None:
+    for number in range(6):
+        recording = write_noise(project / "new" / f"s{number}" / "a.wav", seed=number)
+        recording.with_suffix(".txt").write_text(f"sentence {number}")
+    write_noise(project / "new" / "lonely.wav")
+    arguments = ["import", str(project / "new"), "--project", str(project), "--name", "all", "--skip", "true", "--json"]
+    status, out, err = shell(*arguments)
+    done = json.loads(out)
+    assert (status, done["clips"], done["speakers"], len(done["skipped"])) == (0, 6, 6, 1)
+    assert "has no transcript" in err
+    status, out, err = shell("split", done["manifest"], "--project", str(project), "--shares", "50,25,25", "--json")
+    assert status == 0
+    assert json.loads(out) == json.loads((project / "manifests" / "split.json").read_text())
+    assert err.startswith("train: ")
+
+
+def test_export_answers_a_program(shell: Shell, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wertune.export
+
+    def export(folder: Path, uri: str, form: str, out: Path, *_: Any) -> wertune.export.Exported:
+        return wertune.export.Exported(out, {"model": uri, "format": form}, "done")
+
+    monkeypatch.setattr(wertune.export, "export", export)
+    out_folder = str(project / "out")
+    status, out, err = shell("export", "--project", str(project), "--model", "1", "--out", out_folder, "--json")
+    assert (status, err) == (0, "done\n")
+    assert json.loads(out) == {"folder": out_folder, "model": "models:/small/1", "format": "peft"}
+
+
+def test_transcribe_looks_for_the_files_before_it_loads_a_model(shell: Shell, project: Path) -> None:
+    arguments = ["transcribe", str(project / "train.wav"), "gone.wav", "lost.wav", "--project", str(project)]
+    status, out, err = shell(*arguments, "--base", "packaged:no-such-base")
+    assert (status, out, err) == (1, "", "wertune: gone.wav, lost.wav do not exist; mend the names\n")
+
+
+@pytest.mark.parametrize("command", ["transcribe", "split"])
+def test_a_place_that_is_a_file_needs_no_space(shell: Shell, project: Path, command: str) -> None:
+    manifest, out = project / "all.jsonl", project / "taken"
+    rows = [{"audio_filepath": f"{n}.wav", "text": f"sentence {n}", "speaker": f"s{n}"} for n in range(9)]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out.write_text("as it was")
+    base = ["--base", "packaged:no-such-base"] if command == "transcribe" else []  # and no model is looked for
+    given = project / "train.wav" if command == "transcribe" else manifest
+    status, _, err = shell(command, str(given), "--project", str(project), "--out", str(out), *base)
+    assert (status, out.read_text()) == (1, "as it was")
+    assert "cannot be stored" in err
+    assert err.endswith("; give --out a folder that can be written\n")
+    assert "space" not in err
+
+
+def test_transcribe_answers_a_program_with_one_document(shell: Shell, project: Path) -> None:
+    base = ["--project", str(project), "--base", json.loads(_base(project)), "--format", "json", "--piece-s", ""]
+    files = [str(project / f"{split}.wav") for split in ("train", "test")]
+    status, out, _ = shell("transcribe", *files, *base)
+    assert (status, [each["file"] for each in json.loads(out)]) == (0, files)
+    status, out, _ = shell("transcribe", files[0], *base)
+    assert (status, json.loads(out)["file"]) == (0, files[0])
 
 
 def test_a_refusal_is_a_document_too(shell: Shell, project: Path) -> None:

@@ -10,15 +10,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from wertune.config import (
+    LANGUAGES,
     BaseModelConfig,
     ProjectConfig,
     TrialConfig,
     flatten,
     load_yaml,
     parse,
+    read_yaml,
     with_overrides,
 )
 from wertune.errors import ConfigError
+from wertune.text import Lexicon
 
 PROJECT: dict[str, Any] = {
     "name": "sg_gov",
@@ -29,29 +32,29 @@ PLACE = "project.yaml"
 
 # key, bad value, what the rule says
 FAULTS = [
-    ("lora.r", 0, "greater than or equal to 1"),
-    ("lora.r", 257, "less than or equal to 256"),
-    ("lora.r", 8.5, "valid integer"),
-    ("lora.r", "many", "valid integer"),
-    ("lora.alpha", 0, "greater than 0"),
+    ("lora.r", 0, "but must be at least 1"),
+    ("lora.r", 257, "but must be at most 256"),
+    ("lora.r", 8.5, "but must be a whole number"),
+    ("lora.r", "many", "but must be a whole number"),
+    ("lora.alpha", 0, "but must be above 0"),
     ("lora.alpha", float("inf"), "finite number"),
-    ("lora.dropout", 1, "less than 1"),
-    ("lora.dropout", -0.1, "greater than or equal to 0"),
+    ("lora.dropout", 1, "but must be below 1"),
+    ("lora.dropout", -0.1, "but must be at least 0"),
     ("lora.scope", "middle", "'encoder', 'decoder' or 'both'"),
-    ("lora.target_modules", [], "at least 1 item"),
-    ("lora.target_modules", 3, "valid tuple"),
-    ("lora.dora", "perhaps", "valid boolean"),
+    ("lora.target_modules", [], "but must hold at least 1"),
+    ("lora.target_modules", 3, "but must be a list"),
+    ("lora.dora", "perhaps", "but must be true or false"),
     ("quantization", "int4", "'int8', 'nf4' or 'none'"),
     ("train.learning_rate", float("nan"), "finite number"),
-    ("train.learning_rate", 1.0, "less than 1"),
-    ("train.epochs", None, "valid integer"),
-    ("train.replay_ratio", 4.5, "less than or equal to 4"),
-    ("train.clips_per_epoch", 0, "greater than or equal to 1"),
-    ("decode.max_new_tokens", 441, "less than or equal to 440"),
+    ("train.learning_rate", 1.0, "but must be below 1"),
+    ("train.epochs", None, "but must be a whole number"),
+    ("train.replay_ratio", 4.5, "but must be at most 4"),
+    ("train.clips_per_epoch", 0, "but must be at least 1"),
+    ("decode.max_new_tokens", 441, "but must be at most 440"),
     ("decode.tokens_per_second", float("inf"), "finite number"),
-    ("context.margin_positions", 1501, "less than or equal to 1500"),
-    ("augment.time_masks", 11, "less than or equal to 10"),
-    ("augment.noise_snr_db", 3, "valid dictionary or instance of Draw"),
+    ("context.margin_positions", 1501, "but must be at most 1500"),
+    ("augment.time_masks", 11, "but must be at most 10"),
+    ("augment.noise_snr_db", 3, "but must be a mapping of keys to values"),
 ]
 
 names = st.text("abc", min_size=1, max_size=2)
@@ -99,8 +102,16 @@ def test_a_fault_names_place_key_value_and_rule(key: str, value: Any, rule: str)
     with pytest.raises(ConfigError) as caught:
         parse(TrialConfig, _nest(key, value), PLACE)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"{PLACE}: {key} is {value!r}: ")
+    assert line.startswith(f"{PLACE}: {key} is {value!r}, but must ")
     assert rule in line
+
+
+@pytest.mark.parametrize("modules", ["q_proj,attention", ["q_proj", "attention"]])
+def test_a_layer_that_whisper_lacks_is_refused(modules: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(TrialConfig, {"lora": {"target_modules": modules}}, PLACE)
+    known = "'q_proj', 'k_proj', 'v_proj', 'out_proj', 'fc1' or 'fc2'"
+    assert str(caught.value) == f"{PLACE}: lora.target_modules.1 is 'attention', but must be {known}"
 
 
 @pytest.mark.parametrize("key", ["lorra", "lora.rank", "train.lr"])
@@ -136,22 +147,22 @@ def test_all_faults_come_at_once(tmp_path: Path) -> None:
     lines = str(caught.value).splitlines()
     keys = {"name", "langauge", "data.validation", "data.max_duration_s", "trial.seed", "trial.lora.r"}
     assert {line.removeprefix(f"{path}: ").split(" ")[0] for line in lines} == keys | {"trial.lora.scope"}
-    assert any("data.max_duration_s is 31: " in line and "less than or equal to 30" in line for line in lines)
+    assert any("data.max_duration_s is 31, " in line and "be at most 30" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", ["", "a b", ".hidden", "-x", "a/b", "名"])
 def test_a_project_name_must_suit_the_registry(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(ProjectConfig, PROJECT | {"name": name}, PLACE)
-    assert f"{PLACE}: name is {name!r}: String should match pattern" in str(caught.value)
+    assert f"{PLACE}: name is {name!r}, but must be letters, digits" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"- a\n- b\n", "holds list, but must hold a mapping"),
-        (b"", "holds NoneType, but must hold a mapping"),
-        (b"just words", "holds str, but must hold a mapping"),
+        (b"- a\n- b\n", "holds a list, but must hold a mapping"),
+        (b"", "is empty, but must hold a mapping"),
+        (b"just words", "holds a text, but must hold a mapping"),
         (b"a: [1, 2", "is not readable YAML"),
         (b"a: \xff\xfe", "is not readable YAML"),
         (b"name: 2024-13-01", "is not readable YAML: month must be in 1..12"),
@@ -167,8 +178,30 @@ def test_what_is_no_yaml_mapping_is_refused(tmp_path: Path, content: bytes, mess
     assert str(caught.value).startswith(f"{path} {message}")
 
 
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("name: a\nlanguage: en\nname: b\n", ["3: name stands in line 1 already; remove one of the two"]),
+        ("data: {test: a, test: b}\n", ["1: test stands in line 1 already; remove one of the two"]),
+        ("a:\n  - {b: 1}\n  - {b: 1}\n", []),
+        ("a: &x {b: 1, c: 2}\nd: {<<: *x, c: 3}\ne: {<<: *x, c: 4}\n", []),
+        ("a: {b: 1}\n'a': {c: 1,\n c: 2}\n", ["3: c stands in line 2 already", "2: a stands in line 1 already"]),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str, faults: list[str]) -> None:
+    path = tmp_path / "project.yaml"
+    path.write_text(text)
+    told: list[str] = []
+    try:
+        read_yaml(path)
+    except ConfigError as error:
+        told = str(error).splitlines()
+    assert len(told) == len(faults)
+    assert all(line.startswith(f"{path}:{fault}") for line, fault in zip(told, faults, strict=True))
+
+
 def test_a_missing_file_is_named_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist; give the folder of a project"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist; write it, or mend the path"):
         load_yaml(tmp_path / "nowhere.yaml", ProjectConfig)
 
 
@@ -218,8 +251,8 @@ def test_overrides_are_checked_as_the_file_is() -> None:
     with pytest.raises(ConfigError) as caught:
         with_overrides(TrialConfig(), {"lora.r": 0, "lora.scope": "middle"}, "-P")
     ranks, scopes = str(caught.value).splitlines()
-    assert ranks == "-P: lora.r is 0: Input should be greater than or equal to 1"
-    assert scopes.startswith("-P: lora.scope is 'middle': Input should be 'encoder', 'decoder' or 'both'")
+    assert ranks == "-P: lora.r is 0, but must be at least 1"
+    assert scopes.startswith("-P: lora.scope is 'middle', but must be 'encoder', 'decoder' or 'both'")
 
 
 @given(st.integers(-10, 300))
@@ -227,7 +260,7 @@ def test_a_rank_is_taken_exactly_within_its_limits(rank: int) -> None:
     if 1 <= rank <= 256:
         assert with_overrides(TrialConfig(), {"lora.r": rank}, PLACE).lora.r == rank
     else:
-        with pytest.raises(ConfigError, match=rf"lora\.r is {rank}: "):
+        with pytest.raises(ConfigError, match=rf"lora\.r is {rank}, but must be at "):
             with_overrides(TrialConfig(), {"lora.r": rank}, PLACE)
 
 
@@ -236,3 +269,19 @@ def test_flattened_mappings_can_be_nested_again(values: dict[str, Any]) -> None:
     flat = flatten(values)
     assert not any(isinstance(value, dict) for value in flat.values())
     assert _unflatten(flat) == values
+
+
+def test_a_language_is_one_of_whispers(tmp_path: Path) -> None:
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES as WHISPERS
+
+    assert set(LANGUAGES) == set(WHISPERS)
+    text = "name: a\nlanguage: english\nbase_model: x\ndata: {train: a, validation: b, test: c}\n"
+    (tmp_path / "project.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"language is 'english': must be one of Whisper's: af, am, "):
+        load_yaml(tmp_path / "project.yaml", ProjectConfig)
+
+
+def test_a_rule_between_keys_is_told_without_the_whole_document() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(Lexicon, {"terms": [{"term": "CPF"}, {"term": "cpf"}]}, "--term")
+    assert str(caught.value) == "--term: terms listed twice: cpf; keep one entry for each"

@@ -1,14 +1,23 @@
 """Passwords in URIs, and where they must not be seen."""
 
+import re
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wertune.credentials import check_holds_no_password, has_password, how_to_look, split_credentials, without_password
+from wertune.credentials import (
+    check_holds_no_password,
+    has_password,
+    how_to_look,
+    split_credentials,
+    without_password,
+    without_passwords,
+)
 from wertune.errors import ConfigError
-from wertune.tracking import RunRef
+from wertune.outage import reason
+from wertune.tracking.runs import RunRef
 
 SECRETS = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs", "Cc"]), min_size=1)
 
@@ -17,7 +26,37 @@ SECRETS = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_
 def test_a_servers_credentials_leave_its_uri_whole(user: str, password: str) -> None:
     uri = f"https://{quote(user, safe='')}:{quote(password, safe='')}@mlflow.example:5000/team?x=1"
     assert split_credentials(uri) == ("https://mlflow.example:5000/team?x=1", user, password)
-    assert without_password(f"refused by {uri}") == "refused by https://mlflow.example:5000/team?x=1"
+    assert without_password(uri) == "https://mlflow.example:5000/team?x=1"
+    assert without_passwords(f"refused by {uri}") == "refused by https://mlflow.example:5000/team?x=1"
+
+
+@given(user=SECRETS.filter(lambda user: not set(user) & set("/:@")), password=SECRETS)
+@example(user="optuna", password="it's")
+@example(user="optuna", password='a "b" @/c')
+def test_a_password_leaves_its_uri_as_people_write_it(user: str, password: str) -> None:
+    uri = f"postgresql+psycopg2://{user}:{password}@db:5432/optuna"
+    assert has_password(uri)
+    assert without_password(uri) == "postgresql+psycopg2://db:5432/optuna"
+    in_query = f"postgresql://db/optuna?user=ann&password={password.replace('&', '')}&x=1"
+    if "@" not in password:
+        assert without_password(in_query) == "postgresql://db/optuna?user=ann&password=…&x=1"
+
+
+WORDS = SECRETS.filter(lambda word: not re.search(r"\s|://", word))
+
+
+@given(user=WORDS.filter(lambda user: not set(user) & set("/:@")), password=WORDS)
+@example(user="optuna", password="it's")
+def test_passwords_without_blanks_are_taken_out_of_any_text(user: str, password: str) -> None:
+    uri = f"postgresql://{user}:{password}@db/optuna"
+    assert without_passwords(f"no '{uri}' here") == "no 'postgresql://db/optuna' here"
+    if not set(password) & set("&@"):
+        in_query = f"no postgresql://db/optuna?password={password}&x=1 here"
+        assert without_passwords(in_query) == "no postgresql://db/optuna?password=…&x=1 here"
+
+
+def test_a_reason_that_is_cut_within_a_uri_shows_none_of_its_password() -> None:
+    assert "secret" not in reason(ValueError("x" * 275 + " postgresql://ann:secret-and-long@host/db"))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +70,7 @@ def test_a_servers_credentials_leave_its_uri_whole(user: str, password: str) -> 
     ],
 )
 def test_passwords_are_taken_out_of_any_text(text: str, shown: str) -> None:
-    assert without_password(text) == shown
+    assert without_passwords(text) == shown
 
 
 def test_the_closing_line_shows_no_password() -> None:

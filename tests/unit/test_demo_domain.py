@@ -182,3 +182,12 @@ def test_the_card_counts_what_is_there() -> None:
         row = re.search(rf"^\| {split} \| (\d+) \|", card, re.MULTILINE)
         assert row is not None, split
         assert int(row[1]) == len(rows(split))
+
+
+def test_the_readme_counts_what_is_there() -> None:
+    readme = (PROJECT.parents[1] / "README.md").read_text(encoding="utf-8")
+    said = re.search(r"(\d+) terms, (\d+) sentences, (\d+) voices of (\d+)\s+speakers", readme)
+    assert said is not None
+    domain = [row for split in DOMAIN for row in rows(split)]
+    heard = [{row[key] for row in domain} for key in ("sentence", "voice", "speaker")]
+    assert [int(count) for count in said.groups()] == [len(lexicon().terms), *map(len, heard)]

@@ -63,7 +63,7 @@ def test_the_networks_volumes_and_files_of_a_service_are_there(name: str) -> Non
     assert set(service["networks"]) <= set(STACK["networks"])
     for volume in service.get("volumes", []):
         source = volume.split(":")[0]
-        assert (DEPLOY / source).exists() if source.startswith(".") else source in STACK["volumes"]
+        assert (DEPLOY / source).exists() if source.startswith((".", "/")) else source in STACK["volumes"]
     if "build" in service:
         assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
 
@@ -76,6 +76,27 @@ def test_only_mlflow_and_the_dashboard_are_published_and_to_this_machine_unless_
 def test_the_store_is_reached_by_mlflow_alone() -> None:
     reached = {name for name, service in SERVICES.items() if "artifacts" in service["networks"]}
     assert reached == {"store", "bucket", "mlflow"}
+
+
+def test_who_sees_the_checkout_does_not_see_its_secrets() -> None:
+    """`deploy/.env` belongs to the owner of the checkout, whom the Ray nodes run as."""
+    seen = {name: service["volumes"] for name, service in SERVICES.items() if "..:/work" in service.get("volumes", [])}
+    assert set(seen) == {"ray-head", "ray-worker", "ray-gpu-worker"}
+    assert all("/dev/null:/work/deploy/.env:ro" in volumes for volumes in seen.values())
+
+
+@pytest.mark.parametrize(
+    ("secret", "services"),
+    [
+        ("MLFLOW_ADMIN_PASSWORD", {"mlflow", "tuner"}),
+        ("TUNER_PASSWORD", {"tuner", "ray-head"}),
+        ("OPTUNA_DB_PASSWORD", {"postgres", "studies", "dashboard", "ray-head"}),
+        ("RAY_AUTH_TOKEN", {"ray-head", "ray-worker", "ray-gpu-worker"}),
+    ],
+)
+def test_a_secret_is_given_to_those_alone_who_use_it(secret: str, services: set[str]) -> None:
+    """Trials run on the workers; a search's own process, on the head, talks to MLflow and to the study."""
+    assert {name for name, service in SERVICES.items() if f"${{{secret}:" in str(service["environment"])} == services
 
 
 def test_no_secret_stands_in_a_file_and_none_has_a_default() -> None:
@@ -179,4 +200,7 @@ def test_ray_takes_its_cluster_file() -> None:
         validate_config(prepare_config(cluster | {"no_such_key": 1}))
     for command in ("head_start_ray_commands", "worker_start_ray_commands"):
         assert "RAY_AUTH_MODE=token" in cluster[command][-1]
-    assert "~/.ray/auth_token" in cluster["file_mounts"]
+        assert "ray.env" not in cluster[command][-1]
+    # What is mounted, the checkout included, goes to every node; the sign-in is for the head.
+    assert set(cluster["file_mounts"]) == {"~/wertune", "~/.ray/auth_token"}
+    assert {"deploy/.env", "deploy/ray.env"} <= set(cluster["rsync_exclude"])

@@ -6,14 +6,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
-import mlflow
 import pytest
 import soundfile
 import torch
@@ -26,23 +25,24 @@ from wertune import doctor
 from wertune import machine as free
 from wertune.doctor import Finding, Site, as_json, examine, fail, machine, ok, project, services, warn
 from wertune.errors import SynthesisError
+from wertune.speech import Offer
 from wertune.voices import ENGINES
 
 SITE = Site(Path("nowhere"))
 
 
 @pytest.fixture
-def site(tmp_path: Path, tiny_whisper_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A project whose base is there, and no server."""
+def site(
+    tmp_path: Path, tiny_whisper_folder: Path, track_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> Site:
+    """A project whose base is there, and no server; `track_in` for what a URI with a password makes MLflow keep."""
     monkeypatch.chdir(tmp_path)
     for variable in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.setenv(variable, "")  # a URI's user and password go there, and with this test
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     text = f"name: small\nbase_model: {tiny_whisper_folder}\ndata: {{train: a, validation: b, test: c}}\n"
     (tmp_path / "project.yaml").write_text(text)
-    yield Site(tmp_path)
-    mlflow.set_tracking_uri(None)
+    return Site(tmp_path)
 
 
 def _told(finding: Finding, state: str, found: str, remedy: str) -> None:
@@ -155,10 +155,23 @@ def test_a_store_of_an_older_mlflow(site: Site, monkeypatch: pytest.MonkeyPatch)
     assert services.artifacts(site).state == "fail"
 
 
+@pytest.mark.parametrize(("module", "remedy"), [("psycopg2", "postgresql+psycopg2://"), ("pymysql", "install pymysql")])
+def test_a_driver_that_is_missing(site: Site, monkeypatch: pytest.MonkeyPatch, module: str, remedy: str) -> None:
+    import mlflow.tracking
+
+    def without(uri: str) -> None:
+        raise ModuleNotFoundError(f"No module named '{module}'", name=module)
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://db/runs")
+    monkeypatch.setattr(mlflow.tracking, "MlflowClient", without)
+    _told(services.tracking(site), "fail", f"No module named '{module}'", remedy)
+
+
 def test_a_server_that_does_not_answer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:secret@127.0.0.1:{unused.getsockname()[1]}")
+        assert "to a server that answers" in services._tracking_remedy("http://127.0.0.1:40329: refused")
         finding = services.tracking(site)
         _told(finding, "fail", "http://127.0.0.1", "set MLFLOW_TRACKING_URI to a server that answers")
         assert "secret" not in finding.found + services.artifacts(site).found
@@ -237,8 +250,11 @@ def test_too_little_memory(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     _told(project.memory(site), "warn", "does not say", "watch the first trial")
 
 
-def test_a_checkout_that_is_not_clean(site: Site) -> None:
-    _told(project.checkout(site), "warn", "no commit here", "git init")
+def test_a_checkout_that_is_not_clean(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project, "CODE", site.project)
+    _told(project.checkout(site), "warn", "the code is no git checkout", "from a clone")
+    monkeypatch.undo()
+    _told(project.checkout(site), "warn", "the project is in no git repository", "git init")
     who = ["-c", "user.name=ann", "-c", "user.email=ann@example.org"]
     for arguments in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "first"]):
         subprocess.run(["git", *arguments], cwd=site.project, check=True)
@@ -271,6 +287,37 @@ def test_voices_that_are_missing(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     assert spoken == ["espeak", "flite"]
     monkeypatch.setitem(ENGINES, "espeak", SimpleNamespace(speak=mute))
     _told(project.voices(site), "warn", "espeak-ng is not installed", "only `synthesize` needs them: on Debian")
+
+
+def test_engines_without_voices_are_tried(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def speak(text: str, voice: str, speed: float) -> None:
+        if voice == "hoarse":
+            raise SynthesisError("hoarse has no voice left; rest it")
+
+    def engine(*names: str) -> SimpleNamespace:
+        found = [Offer(name, name, "free") for name in names]
+        return SimpleNamespace(offers=lambda language: found if language == "en" else [], speak=speak)
+
+    def absent(language: str) -> None:
+        raise SynthesisError("flite is not installed; on Debian: apt-get install flite")
+
+    monkeypatch.setattr(wertune.voices, "find_engine", ENGINES.__getitem__)
+    for name in ENGINES:
+        monkeypatch.setitem(ENGINES, name, SimpleNamespace(offers=absent))
+    (site.project / "sentences.txt").write_text("Hello.\n")
+    _told(project.voices(site), "warn", "flite: flite is not installed", "apt-get install flite")
+    monkeypatch.setitem(ENGINES, "espeak", engine("a", "b"))
+    _told(project.voices(site), "warn", "the engines have 2 speakers (", "install another engine")
+    monkeypatch.setitem(ENGINES, "espeak", engine("a", "b", "c"))
+    _told(project.voices(site), "ok", "espeak", "")
+    (site.project / "synthesis.yaml").write_text("engines: [espeak, flite]\n")
+    _told(project.voices(site), "warn", "flite: flite is not installed", "apt-get install flite")
+    (site.project / "synthesis.yaml").write_text("engines: [espeak]\n")
+    monkeypatch.setitem(ENGINES, "espeak", engine("hoarse", "b", "c"))
+    _told(project.voices(site), "warn", "hoarse has no voice left", "rest it")
+    with (site.project / "project.yaml").open("a") as file:
+        file.write("language: de\n")
+    _told(project.voices(site), "warn", "espeak: has no voice for language de", "install another engine")
 
 
 def test_a_check_that_breaks_is_a_finding_and_not_the_last() -> None:
@@ -320,6 +367,22 @@ def test_the_status_is_1_for_what_must_be_mended(
     for each in findings:
         assert f"{signs[each.state]}  {each.name}  {each.found}" in table
     assert ("→ do" in table) == any(each.remedy for each in findings)
+
+
+def test_findings_are_told_as_they_come(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+
+    def second(_: Site) -> Finding:
+        told.append(capsys.readouterr().out)
+        return ok("a longer name", "fine")
+
+    monkeypatch.setattr(doctor, "all_checks", lambda: {"short": lambda _: ok("short", "x"), "a longer name": second})
+    monkeypatch.setattr(sys, "argv", ["wertune", "doctor"])
+    command_line.main()
+    assert [line.rstrip() for line in (*told, capsys.readouterr().out)] == [
+        "✓  short          x",
+        "✓  a longer name  fine",
+    ]
 
 
 def test_memory_that_a_container_may_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

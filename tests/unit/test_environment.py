@@ -70,6 +70,15 @@ def test_every_entry_point_is_a_command() -> None:
     for name, entry in entry_points.items():
         options = {option.lstrip("-") for parameter in commands[name].params for option in parameter.opts}
         assert {key.replace("_", "-") for key in entry.get("parameters", {})} <= options
+    assert project["entry_points"]["transcribe"]["parameters"]["piece_s"]["default"] == ""  # as the version serves
+
+
+def test_the_readme_tells_whose_commands_they_are() -> None:
+    from wergate.__main__ import cli as wergate
+
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").partition("## Commands")[2].split())
+    told = text.partition("but for ")[2].partition(", which are commands of `python -m wergate`")[0]
+    assert sorted(told.replace(" and ", ", ").split(", ")) == sorted(f"`{name}`" for name in wergate.commands)
 
 
 def test_no_package_hides_the_standard_platform_module() -> None:

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.clips import encode_opus
-from wertune.error_report import MAX_PAGE_BYTES, ScoredSet, clip_audio, error_report
+from wertune.error_report import MAX_PAGE_BYTES, SHOWN_CONFUSIONS, ScoredSet, clip_audio, error_report
 from wertune.html_page import fill, json_block, page
 from wertune.intervals import recall_interval, wer_change, wer_interval
 from wertune.manifest import Recording
 from wertune.metrics import Clip, Scores, score
-from wertune.report import Comparison
+from wertune.report import Comparison, summary_rows
 from wertune.text import TermFinder
 
 FINDER = TermFinder(["cpf", "singpass"], str.lower)
@@ -60,6 +60,43 @@ def test_a_row_has_both_transcripts_its_terms_and_its_sound(make_recordings: Cal
         assert file.subtype == "OPUS"
         assert len(file) / file.samplerate == pytest.approx(0.5, abs=0.05)
     assert str(recordings[0].path.parent) not in html
+
+
+def test_each_system_s_own_most_frequent_errors_are_listed(make_recordings: Callable[..., list[Recording]]) -> None:
+    many = range(SHOWN_CONFUSIONS + 1)
+    said, wrong = (" ".join(f"{letter}{n}" for n in many) for letter in "ab")
+    recordings = make_recordings([f"{said} cpf singpass"])
+    scored = scored_set(recordings, [f"{said} sea password"], [f"{wrong} sea singpass"])
+    listed = data_of(error_report("t", "f", [scored], str.lower))[0]["confusions"]
+    assert listed[0] == ["cpf", "sea", 1, 1]
+    assert ["singpass", "password", 1, 0] in listed
+    assert sum(tuned > 0 for *_, tuned in listed) == SHOWN_CONFUSIONS
+
+
+def test_the_summary_has_intervals_of_the_change_and_counts_each_kind_of_error(
+    make_recordings: Callable[..., list[Recording]],
+) -> None:
+    recordings = make_recordings(["a b c d"] * 40)
+    html = error_report("t", "f", [scored_set(recordings, ["x y z d"] * 40, ["a b c"] * 20 + ["a b c d e"] * 20)], str)
+    assert re.search(r"<td>−50\.00 <span>−50\.0 to −50\.0</span></td>", html)
+    assert "<td>120, 0, 0</td><td>0, 20, 20</td>" in html
+    assert "too few clips" not in html  # though neither rate has an interval: every clip has as many errors
+
+
+def test_a_base_that_writes_no_term_has_no_precision_and_certainty_no_interval(
+    make_recordings: Callable[..., list[Recording]],
+) -> None:
+    recordings = make_recordings(["top up cpf"] * 40)
+    scored = scored_set(recordings, ["top up"] * 40, ["top up cpf"] * 30 + ["top up cpf singpass"] * 10)
+    html = error_report("t", "f", [scored], str)
+    precision = re.search(r'<th scope="row">Term precision</th>(.*?)<td><svg.*?</tr>', html)
+    assert precision
+    assert re.fullmatch(r"<td>–</td><td><b>80\.00 %</b> <span>[\d.]+ to [\d.]+</span></td><td>–</td>", precision[1])
+    assert precision[0].count("<g ") == 1
+    assert '<th scope="row">Term recall</th><td><b>0.00 %</b></td><td><b>100.00 %</b></td><td>+100.00</td>' in html
+    rows = {name: values for name, *values in summary_rows({"test": scored.both})}
+    assert rows["test term precision"][0] == "–"
+    assert rows["test term recall"] == ["0.00 %", "100.00 %", ""]
 
 
 def test_where_sound_does_not_fit_the_clips_with_fewest_errors_go_without(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from wertune.errors import ConfigError
 from wertune.fleet import NODE_ID_LABEL, Place, next_kind, trial_resources
 from wertune.search_space import SearchConfig
+from wertune.tune import cluster
 
 SPACE = {"train.learning_rate": {"low": 1e-4, "high": 1e-3}}
 
@@ -119,3 +120,12 @@ def test_a_gpu_that_is_free_again_goes_first() -> None:
     assert next_kind(slots, {"gpu": 1}) == "cpu"
     assert next_kind(slots, {"cpu": 1}) == "gpu"
     assert next_kind(slots, {"gpu": 1, "cpu": 2}) == "gpu"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "[::1]:9"])
+def test_a_cluster_that_does_not_answer_is_told_at_once(address: str) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"but no Ray answers there .*; start one with `ray start --head`"),
+        cluster(address, _config()),
+    ):
+        pass

@@ -28,7 +28,10 @@ def test_the_good_ones_are_read_and_the_others_refused() -> None:
     assert weights.check(weights.valid()["float16.bin"]) is None
     assert manifest.check(manifest.valid()["two_rows.jsonl"]) is None
     assert "4294967295 variables are announced" in str(weights.check(weights.valid()["lying_count.bin"]))
+    assert "encoder/num_heads is a single float32" in str(weights.check(weights.valid()["nan_heads.bin"]))
     assert isinstance(manifest.check(manifest.valid()["elsewhere.jsonl"]), WertuneError)
+    for beside in (TARGETS["tokenizer"], TARGETS["config"]):
+        assert [name for name, data in beside.valid().items() if beside.check(data) is None] == ["whole.json"]
 
 
 @pytest.mark.parametrize("name", TARGETS)

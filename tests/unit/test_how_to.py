@@ -16,7 +16,7 @@ from wergate.policy import Policy
 from wertune.bootstrap import BootstrapSettings
 from wertune.config import TrialConfig
 from wertune.eval_report import EvalReport, SetReport
-from wertune.search_space import SearchConfig, check_space
+from wertune.search_space import SearchConfig, checked_space
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def _blocks(page: str, language: str) -> list[str]:
 
 def test_the_shown_search_space_fits_the_configuration() -> None:
     (shown,) = _blocks("howto/search-dimension.md", "yaml")
-    check_space(SearchConfig.model_validate(yaml.safe_load(shown)), TrialConfig(), "the page")
+    checked_space(SearchConfig.model_validate(yaml.safe_load(shown)), TrialConfig(), "the page")
 
 
 def test_the_shown_gates_are_a_policy() -> None:

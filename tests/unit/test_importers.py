@@ -1,15 +1,24 @@
 """Every form of recordings gives the same manifest, and all of its faults at once, by file and line."""
 
+import contextlib
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow
 import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.fuzz.mutations import mutated
 
-from wertune.audio import load_audio
-from wertune.errors import ConfigError, ManifestError
-from wertune.importers.item import Columns
+from wertune.audio import SAMPLE_RATE_HZ, load_audio
+from wertune.errors import ConfigError, ManifestError, StorageError
+from wertune.importers.item import Bad, Columns, Item
+from wertune.importers.saved_datasets import read_saved
 from wertune.importers.store import Imported, form_of, import_recordings
 from wertune.manifest import read_rows
 
@@ -191,7 +200,7 @@ def test_a_table_tells_all_faults_by_line(
         ",words",
     ]
     (source / "metadata.csv").write_text("\n".join(lines))
-    rules = ["no recording", "leads out of", "text is empty", "0.10 s, but must", "31.00 s, but must"]
+    rules = ["no recording", "leads out of", "text is empty", "0.10 s, but must", "at least 31.00 s, but must"]
     rules += ["cannot be decoded", "3 values, but the header has 2", "must name a recording"]
     numbers = [3, 4, 5, 6, 7, 8, 10, 11]
     faults = _faults(source, tmp_path / "project")
@@ -201,6 +210,44 @@ def test_a_table_tells_all_faults_by_line(
         assert rule in fault
     done = _import(source, tmp_path / "project", skip=True)
     assert (done.clips, len(done.skipped)) == (1, len(rules))
+
+
+@pytest.mark.parametrize("end", ["-1", "600"])
+def test_of_a_long_recording_no_more_is_decoded_than_may_be_used(source: Path, tmp_path: Path, end: str) -> None:
+    soundfile.write(source / "long.flac", np.zeros(600 * SAMPLE_RATE_HZ, np.int16), SAMPLE_RATE_HZ)
+    (source / "wav.scp").write_text("r0 long.flac\n")
+    (source / "text").write_text("u0 some words\n")
+    (source / "utt2spk").write_text("u0 ann\n")
+    (source / "segments").write_text(f"u0 r0 0 {end}\n")
+    tracemalloc.start()
+    try:
+        (fault,) = _faults(source, tmp_path / "project")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "the recording lasts at least 31.00 s, but must last 0.2 to 30 s; split it" in fault
+    assert peak < 10 * SAMPLE_RATE_HZ * 31 * 4  # all of it is twenty times as long
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"file_name;text\n0.wav;hello\n", r"csv:1: the columns are separated by semicolons, .* save it with commas"),
+        (b"file_name,text,text\n0.wav,a,b\n", r"csv:1: the columns text stand there twice; name one of each otherwise"),
+        ("file_name,text\n0.wav,é\n".encode("latin-1"), r"csv is no UTF-8 text \(.*\); save it in UTF-8$"),
+    ],
+)
+def test_a_table_of_another_make_is_told(
+    content: bytes, reason: str, source: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    (source / "metadata.csv").write_bytes(content)
+    with pytest.raises(ManifestError, match=reason):
+        _import(source, tmp_path / "project")
+
+
+def test_columns_without_a_name_may_be_many(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    (source / "metadata.csv").write_text("file_name,text,,\n0.wav,hello,,\n")
+    assert _import(source, tmp_path / "project").clips == 1
 
 
 def test_columns_of_other_names_are_named(source: Path, wavs: list[Path], tmp_path: Path) -> None:
@@ -228,6 +275,28 @@ def test_a_plain_folder_tells_what_has_no_partner(source: Path, wavs: list[Path]
         assert fault.startswith(f"{source / place}: {rule}")
 
 
+@pytest.mark.parametrize("name", ["a/b", "../../evil", "/abs", "", "..", "a b", "a\n"])
+def test_a_name_is_as_a_projects(name: str, source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match=r"^--name is .*, but must be letters, digits"):
+        import_recordings(_audiofolder(source, wavs), "", tmp_path / "project", name, "flac", Columns(), False)
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, source / "metadata.csv"])
+
+
+def test_a_name_with_a_nul_is_a_fault(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    (source / "metadata.jsonl").write_text(json.dumps({"file_name": "0\0.wav", "text": "words"}) + "\n")
+    (fault,) = _faults(source, tmp_path / "project")
+    assert fault.endswith(
+        "metadata.jsonl:1: file_name is '0\\x00.wav', which holds a NUL, which no file's name can hold; mend the name"
+    )
+
+
+def test_a_project_that_cannot_be_written_needs_no_space(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "project").write_text("a file")
+    with pytest.raises(StorageError, match=r"cannot be stored \(.*\); give a --project that can be written"):
+        _import(_audiofolder(source, wavs), tmp_path / "project")
+
+
 def test_nothing_is_written_over(source: Path, wavs: list[Path], tmp_path: Path) -> None:
     _audiofolder(source, wavs)
     _import(source, tmp_path / "project")
@@ -240,10 +309,210 @@ def test_nothing_is_written_over(source: Path, wavs: list[Path], tmp_path: Path)
 @pytest.mark.parametrize(("form", "message"), [
     ("kaldi", "lacks wav.scp, text, utt2spk"),
     ("audiofolder", "has no metadata.csv or metadata.jsonl"),
-    ("common-voice", "validated.tsv does not exist"),
+    ("common-voice", "has no validated.tsv and no ss-corpus-"),
     ("datasets", "state.json cannot be read"),
     ("plain", "holds no recording"),
 ])  # fmt: skip
 def test_a_folder_of_another_form_is_told(form: str, message: str, source: Path, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=message):
         _import(source, tmp_path / "project", form=form)
+
+
+# The columns of corpus 17 and later; a sentence keeps its quotation marks, and one that opens none closes nothing.
+SCRIPTED = (
+    "client_id path sentence_id sentence sentence_domain up_votes down_votes age gender accents variant locale segment"
+)
+SPONTANEOUS = (
+    "client_id audio_id audio_file duration_ms prompt_id prompt transcription votes age gender accents variant "
+    "language prompt_upvotes prompt_reports is_edited split char_per_sec quality_tags"
+)
+
+
+def _release(path: Path, columns: str, rows: list[dict[str, str]]) -> None:
+    names = columns.split()
+    lines = ["\t".join(names), *("\t".join(row.get(name, "") for name in names) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_a_release_of_common_voice_as_it_is_published(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    (source / "clips").mkdir()
+    sentences = ['"Where is the CPF?" he asked.', "The 12\" screen is Ann's"]
+    rows = []
+    for number, (wav, text, who) in enumerate(zip(wavs, sentences, SPEAKERS, strict=True)):
+        wav.rename(source / "clips" / wav.name)
+        rows.append({"client_id": who * 40, "path": wav.name, "sentence_id": f"{number:064x}", "sentence": text})
+        rows[-1] |= {"sentence_domain": "finance,general", "up_votes": "2", "down_votes": "0", "locale": "en"}
+    _release(source / "validated.tsv", SCRIPTED, rows)
+    _release(source / "invalidated.tsv", SCRIPTED, [rows[0] | {"path": "gone.mp3"}])
+    (source / "clip_durations.tsv").write_text("clip\tduration[ms]\n0.wav\t1000\n")
+    (source / "validated_sentences.tsv").write_text("sentence_id\tsentence\n1\tNo clip.\n")
+    done = _import(source, tmp_path / "project")
+    found = [row for _, _, row in read_rows(done.manifest)]
+    spoken = [(row.text, row.speaker) for row in found]
+    assert spoken == [(text, who * 40) for text, who in zip(sentences, SPEAKERS, strict=True)]
+    assert _import(source / "validated.tsv", tmp_path / "other").clips == 2
+    with pytest.raises(ManifestError, match=r"columns are sentence_id, sentence, but one must be path or audio_file"):
+        _import(source / "validated_sentences.tsv", tmp_path / "third")
+
+
+def test_spontaneous_speech_of_common_voice(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    (source / "audios").mkdir()
+    rows = []
+    for wav, text, who in zip(wavs, TEXTS, SPEAKERS, strict=True):
+        wav.rename(source / "audios" / wav.name)
+        rows.append({"client_id": who, "audio_file": wav.name, "prompt": "What do you do?", "transcription": text})
+    _release(source / "ss-corpus-en.tsv", SPONTANEOUS, rows)
+    found = [row for _, _, row in read_rows(_import(source, tmp_path / "project").manifest)]
+    assert [(row.text, row.speaker) for row in found] == list(zip(TEXTS, SPEAKERS, strict=True))
+
+
+def test_a_kaldi_folder_with_all_that_its_recipes_leave_there(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    """As validate_data_dir.sh wants it: sorted, speakers as prefixes of utterances; with files that are not read."""
+    (source / "wav.scp").write_text(f"call1 {wavs[0]}\ncall2 {wavs[1]}\n")
+    (source / "segments").write_text("ann-call1-0001 call1 0.10 0.60\nbob-call2-0001 call2 0.5 1.50\n")
+    (source / "text").write_text("ann-call1-0001 LOG IN\nbob-call2-0001 MY CPF\n")
+    (source / "utt2spk").write_text("ann-call1-0001 ann\nbob-call2-0001 bob\n")
+    (source / "spk2utt").write_text("ann ann-call1-0001\nbob bob-call2-0001\n")
+    (source / "spk2gender").write_text("ann f\nbob m\n")
+    (source / "reco2dur").write_text("call1 1.0\ncall2 1.5\n")
+    (source / "feats.scp").write_text("ann-call1-0001 raw_mfcc.1.ark:15\nbob-call2-0001 raw_mfcc.1.ark:99\n")
+    found = [row for _, _, row in read_rows(_import(source, tmp_path / "project").manifest)]
+    assert [(row.text, row.speaker, row.duration) for row in found] == [("LOG IN", "ann", 0.5), ("MY CPF", "bob", 1.0)]
+
+
+def test_a_channel_of_a_kaldi_segment_is_refused(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    _kaldi(source, wavs)
+    (source / "segments").write_text("u0 r0 0.00 1.00 1\nu1 r1 0 -1\n")
+    (fault,) = _faults(source, tmp_path / "project")
+    assert "segments:1: the segment names channel 1, but channels are not told apart; write that channel" in fault
+
+
+def _stream(*columns: Any, names: tuple[str, ...] = ("audio", "text")) -> bytes:
+    batch = pyarrow.record_batch(list(columns), names=list(names))
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def _saved_by_hand(folder: Path, stream: bytes, **state: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "data.arrow").write_bytes(stream)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]} | state))
+    return folder
+
+
+def _audio(*rows: dict[str, Any]) -> Any:
+    return pyarrow.array([{"bytes": None, "path": None} | row for row in rows])
+
+
+def test_a_saved_dataset_names_recordings_of_its_folder_or_whole_paths(
+    source: Path, wavs: list[Path], write_noise: WriteNoise, tmp_path: Path
+) -> None:
+    private = write_noise(tmp_path / "private.wav")
+    (source / "link.wav").symlink_to(private)
+    (source / "round.wav").symlink_to("round.wav")
+    names = ["../private.wav", "link.wav", "a\0b", "../source/../private.wav", "round.wav", "x" * 300]
+    stream = _stream(_audio(*({"path": name} for name in names)), pyarrow.array(["words"] * len(names)))
+    faults = _faults(_saved_by_hand(source, stream), tmp_path / "project")
+    assert len(faults) == len(names)
+    for number, (fault, name) in enumerate(zip(faults[:4], names[:4], strict=True), start=1):
+        rule = f"the path is {name}, which leads out of {source}; put the recording into that folder"
+        assert fault == f"{source / 'data.arrow'}:{number}: {rule}"
+    assert "round.wav" in faults[4]
+    assert "File name too long" in faults[5]
+    stream = _stream(_audio({"path": "0.wav"}, {"path": str(wavs[1])}), pyarrow.array(TEXTS))
+    assert _import(_saved_by_hand(source, stream), tmp_path / "project").clips == 2
+
+
+@pytest.mark.parametrize("audio", [{"bytes": "../private.wav"}, {"bytes": [1]}, {"path": 7}, {"path": b"0.wav"}])
+def test_bytes_of_a_saved_dataset_are_bytes_and_its_paths_text(
+    source: Path, write_noise: WriteNoise, tmp_path: Path, audio: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_noise(tmp_path / "private.wav")
+    monkeypatch.chdir(source)
+    _saved_by_hand(source, _stream(_audio(audio), pyarrow.array(["words"])))
+    (fault,) = _faults(source, tmp_path / "project")
+    assert fault.startswith(f"{source / 'data.arrow'}:1: the recording's bytes and path are ")
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (["../other"], r"dataset_dict.json names ../other, which leads out of .*source; save the dataset again"),
+        (["/"], "dataset_dict.json names /, which leads out of"),
+        (7, r"dataset_dict.json is not what `datasets` writes \(splits: Input should be a valid .*; save the dataset"),
+        ("ab", "splits: Input should be"),
+        ([7], r"splits.0: Input should be a valid string"),
+    ],
+)
+def test_splits_are_names_of_folders_within(source: Path, tmp_path: Path, splits: Any, message: str) -> None:
+    stream = _stream(_audio({"path": "0.wav"}), pyarrow.array(["words"]))
+    _saved_by_hand(tmp_path / "other", stream)
+    (source / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+    with pytest.raises(ManifestError, match=message):
+        _import(source, tmp_path / "project")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ('{"_data_files": 5}', r"state.json is not what `datasets` writes \(_data_files: Input should be"),
+        ('{"_data_files": [5]}', r"_data_files.0: Input should be"),
+        ('{"_data_files": [{}]}', r"_data_files.0.filename: Field required"),
+        ('{"_data_files": [{"filename": 5}]}', r"_data_files.0.filename: Input should be a valid string"),
+        ('{"_data_files": [{"filename": ".."}]}', r"state.json names .., which leads out of"),
+        ("{}", r"_data_files: Field required"),
+        ("[]", r"\(it: Input should be an object"),
+        ("{", "Invalid JSON"),
+        ("[" * 100_000, "Invalid JSON"),
+        ('{"_data_files": [{"filename": "\\ud800"}]}', "Invalid JSON"),
+        ('{"_data_files": [], "_indices_data_files": [{"filename": "a"}]}', "flatten_indices"),
+    ],
+)
+def test_a_state_of_another_shape_is_told(source: Path, tmp_path: Path, state: str, message: str) -> None:
+    (source / "state.json").write_text(state)
+    with pytest.raises(ManifestError, match=message):
+        _import(source, tmp_path / "project", form="datasets")
+
+
+def test_offsets_that_lead_out_of_an_arrow_file_are_refused(source: Path, tmp_path: Path) -> None:
+    stream = _stream(_audio({"path": "0.wav"}), pyarrow.array(["w" * 77]))
+    offsets, lying = (np.array([0, end], np.int32).tobytes() for end in (77, 2**31 - 1))
+    before, found, after = stream.rpartition(offsets)
+    assert found
+    _saved_by_hand(source, before + lying + after)
+    with pytest.raises(ManifestError, match=r"data\.arrow is no Arrow stream \(.*offset .*\); save the dataset again"):
+        _import(source, tmp_path / "project")
+
+
+def test_what_arrow_holds_and_python_cannot_is_told(source: Path, tmp_path: Path) -> None:
+    audio, words = _audio({"path": "0.wav"}), pyarrow.array(["words"])
+    no_text = pyarrow.StringArray.from_buffers(1, words.buffers()[1], pyarrow.py_buffer(b"w\xffrds"))
+    after_the_year_9999 = pyarrow.array([2**30], pyarrow.int32()).cast(pyarrow.date32())
+    for columns in ((audio, no_text), (audio, words, after_the_year_9999)):
+        _saved_by_hand(source, _stream(*columns, names=("audio", "text", "day")[: len(columns)]))
+        with pytest.raises(ManifestError, match=r"data\.arrow is no Arrow stream"):
+            _import(source, tmp_path / "project")
+
+
+@settings(max_examples=100, database=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_damaged_arrow_files_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    rows = 20
+    audio = _audio(*({"bytes": b"RIFF" * number, "path": f"{number}.wav"} for number in range(rows)))
+    whole = _stream(audio, pyarrow.array([f"text number {number}" for number in range(rows)]))
+    damaged = data.draw(mutated([whole], lambda _: ()))
+    folder = _saved_by_hand(tmp_path_factory.getbasetemp() / "damaged", damaged)
+    with contextlib.suppress(ManifestError):
+        assert all(isinstance(found, Item | Bad) for found in read_saved(folder, Columns()))
+
+
+def test_half_a_surrogate_pair_and_endless_numbers_are_told_by_line(
+    source: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    row = '{"file_name": "0.wav", "text": "words%s"%s}\n'
+    (source / "metadata.jsonl").write_text(row % ("\\ud800", "") + row % ("", ', "a": ' + "1" * 5000) + row % ("", ""))
+    faults = _faults(source, tmp_path / "project")
+    places = [f"{source / 'metadata.jsonl'}:{number}: not JSON (" for number in (1, 2)]
+    assert [fault[: len(place)] for fault, place in zip(faults, places, strict=True)] == places

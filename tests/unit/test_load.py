@@ -5,19 +5,19 @@ import json
 import pytest
 from tests.load import Answer, Load, _judge
 
-MINE = Answer("my words", 1.5)
+MINE = Answer("my words", -0.5)
 
 
-def _body(text: str, duration_s: float) -> str:
-    return json.dumps({"predictions": [{"text": text, "duration_s": duration_s, "avg_logprob": -0.1}]})
+def _body(text: str, avg_logprob: float) -> str:
+    return json.dumps({"predictions": [{"text": text, "duration_s": 1.5, "avg_logprob": avg_logprob}]})
 
 
 @pytest.mark.parametrize(
     ("status", "body", "found"),
     [
-        (200, _body("my words", 1.5), (1, 0, 0)),
-        (200, _body("another's words", 1.5), (0, 0, 1)),
-        (200, _body("my words", 2.5), (0, 0, 1)),
+        (200, _body("my words", -0.5), (1, 0, 0)),
+        (200, _body("another's words", -0.5), (0, 0, 1)),
+        (200, _body("my words", -0.6), (0, 0, 1)),
         (503, "busy", (0, 1, 0)),
         (0, "ConnectionResetError()", (0, 1, 0)),
     ],

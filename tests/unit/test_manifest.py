@@ -79,21 +79,22 @@ ROW_FAULTS = {
     "a segment behind the end": ({"offset": 2}, "good.wav holds no samples from 2 s on"),
     "a segment that is too short": ({"offset": 0.9}, "duration is 0.10 s, but must be >= 0.2; remove the row"),
     "a duration beyond the end": ({"duration": 1.2}, "duration is 1.2 s, but the audio ends after 1.00 s"),
-    "a duration of nothing": ({"duration": 0}, "duration is 0: Input should be greater than 0"),
-    "a duration without end": ({"duration": float("inf")}, "duration is inf: Input should be less than"),
-    "a duration that is no number": ({"duration": "long"}, "duration is 'long': Input should be a valid number"),
-    "an offset before the start": ({"offset": -1}, "offset is -1: Input should be greater than or equal to 0"),
-    "an offset without end": ({"offset": float("inf")}, "offset is inf: Input should be less than"),
+    "a duration of nothing": ({"duration": 0}, "duration is 0, but must be above 0"),
+    "a duration without end": ({"duration": float("inf")}, "duration is inf, but must be at most"),
+    "a duration that is no number": ({"duration": "long"}, "duration is 'long', but must be a number"),
+    "an offset before the start": ({"offset": -1}, "offset is -1, but must be at least 0"),
+    "an offset without end": ({"offset": float("inf")}, "offset is inf, but must be at most"),
     "an empty text": ({"text": ""}, "text is empty; transcribe the clip or remove the row"),
     "a blank text": ({"text": " \t\n"}, "text is empty; transcribe the clip or remove the row"),
     "a text of punctuation": (
         {"text": " ... ?!"},
         "text is empty after normalisation (' ... ?!'); transcribe the clip",
     ),
-    "a text that is a number": ({"text": 5}, "text is 5: Input should be a valid string"),
+    "a text that is a number": ({"text": 5}, "text is 5, but must be a text"),
     "a label over 448 tokens": ({"text": 449 * "a "}, "text has 449 tokens, but Whisper takes <= 448; split the reco"),
     "half a surrogate pair": ({"text": "\ud83d"}, "holds half a surrogate pair"),
-    "an empty name": ({"audio_filepath": ""}, "audio_filepath is '': String should have at least 1 character"),
+    "a NUL": ({"audio_filepath": "a\0.wav"}, "audio_filepath is 'a\\x00.wav': holds a NUL, which no file's name"),
+    "an empty name": ({"audio_filepath": ""}, "audio_filepath is '', but must have at least 1 character"),
 }
 
 
@@ -116,9 +117,9 @@ def test_a_bad_row_is_told_by_file_and_line(
         ('{"a": 1} {"b": 2}', "not JSON (Extra data"),
         (100_000 * "[", "not JSON (maximum recursion depth exceeded"),
         ("5" * 5000, "Exceeds the limit"),
-        ("[1]", "the line is [1]: Input should be a valid dictionary"),
-        ("null", "the line is None: Input should be a valid dictionary"),
-        ("{}", "audio_filepath is {}: Field required; text is {}: Field required"),
+        ("[1]", "the line is [1], but must be a mapping of keys to values"),
+        ("null", "the line is None, but must be a mapping of keys to values"),
+        ("{}", "audio_filepath is missing; add it; text is missing; add it"),
     ],
 )
 def test_a_line_that_is_no_row_is_told_by_file_and_line(
@@ -324,13 +325,24 @@ def test_a_manifest_without_rows_is_an_error(folder: Path, write_manifest: Write
         _load({"train": path})
 
 
-def test_a_manifest_that_cannot_be_read_names_the_key(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "fault", "remedy"),
+    [
+        ("latin1.jsonl", "is no UTF-8 text (", "write it in UTF-8, or name another file"),
+        ("folder.wav", "cannot be read as UTF-8 text (", "mend data.validation in project.yaml"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_told(folder: Path, name: str, fault: str, remedy: str) -> None:
     (folder / "latin1.jsonl").write_bytes(b'{"text": "caf\xe9"}')
-    for name in ("gone.jsonl", "latin1.jsonl", "folder.wav"):
-        with pytest.raises(ManifestError) as caught:
-            _load({"validation": folder / name})
-        assert str(caught.value).startswith(f"{folder / name} cannot be read as UTF-8 text (")
-        assert str(caught.value).endswith("; mend data.validation in project.yaml")
+    with pytest.raises(ManifestError) as caught:
+        _load({"validation": folder / name})
+    assert str(caught.value).startswith(f"{folder / name} {fault}")
+    assert str(caught.value).endswith(f"; {remedy}")
+
+
+def test_a_manifest_that_is_not_there_names_the_key(folder: Path) -> None:
+    with pytest.raises(ManifestError, match=r"gone.jsonl does not exist; write it, or mend data.validation in"):
+        _load({"validation": folder / "gone.jsonl"})
 
 
 def test_blank_lines_are_passed_over_but_counted(folder: Path, write_manifest: WriteManifest) -> None:

@@ -220,3 +220,17 @@ def test_lexicon_edits_and_all_others_are_all_edits(reference: str, hypothesis: 
     others = {"a", "b", "ab", "ba", "c"} - lexicon
     parts = count_lexicon_edits(reference, hypothesis, lexicon) + count_lexicon_edits(reference, hypothesis, others)
     assert parts == whole
+
+
+def test_without_blanks_between_words_an_error_is_a_letter() -> None:
+    """Of a Chinese sentence WER is CER, a term is counted once, and B-WER counts its letters."""
+    normalise = normaliser("zh")
+    finder = TermFinder(["公积金", "CPF"], normalise)
+    clip = Clip("a", "我的CPF公积金账户。")
+    missed = score_utterance(clip, "我的CPF公鸡金账户", normalise, finder)
+    assert missed.words == EditCounts(substitutions=1, length=8)
+    assert missed.characters == EditCounts(substitutions=1, length=12)  # "我的 cpf 公积金账户"
+    assert missed.terms == {"公积金": TermCounts(misses=1), "CPF": TermCounts(hits=1)}
+    assert missed.lexicon_words == EditCounts(substitutions=1, length=4)
+    exact = score_utterance(clip, "我的 CPF 公积金 账户", normalise, finder)
+    assert (exact.words.errors, exact.characters.errors) == (0, 0)

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wertune.card_text import card_page, renewed, shortened
 from wertune.config import CardConfig, ProjectConfig, TrialConfig
 from wertune.manifest import Dataset, Recording
 from wertune.metrics import score
-from wertune.model_card import CardOf, card_page, model_card, shortened
+from wertune.model_card import CardOf, model_card
 from wertune.prepare import Prepared
 from wertune.report import Comparison
 from wertune.text import Lexicon, TermFinder
-from wertune.tracking import RegisteredVersion
+from wertune.tracking.versions import RegisteredVersion
 from wertune.weights import BaseModel
 
 LIMITS = ("Speech is <b>synthetic</b>.",)
@@ -71,6 +72,18 @@ def test_versions_are_compared_on_one_test_set_alone(prepared: Prepared, card_of
     other = model_card(replace(card_of, champion=_champion("0" * 36)), prepared)
     assert "of another test set" in other
     assert "30.00 %" not in other
+
+
+def test_sections_are_renewed_in_their_places_and_nothing_else_changes(prepared: Prepared, card_of: CardOf) -> None:
+    card = model_card(card_of, prepared)
+    assert renewed(card, {}) == card
+    new = renewed(card, {"Standing": "Stage: Production.", "More": "words"})
+    titles = [line for line in new.splitlines() if line.startswith("## ")]
+    assert titles == [line for line in card.splitlines() if line.startswith("## ")] + ["## More"]
+    assert (
+        new.replace("Stage: Production.", "Registered; no gate has judged it.").removesuffix("\n## More\n\nwords\n")
+        == card
+    )
 
 
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=8), st.integers(60, 200))

@@ -6,13 +6,17 @@ from types import SimpleNamespace
 import pytest
 import requests
 import sqlalchemy.exc
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
-from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, RESOURCE_DOES_NOT_EXIST
 
 import wertune.outage
+from wergate.errors import RegistryError
+from wergate.store import _answer
 from wertune.errors import ConfigError, TrackingError
-from wertune.outage import is_temporary, patiently, quick_requests
-from wertune.tracking import fail_project_run
+from wertune.outage import is_temporary, no_answer, patiently, quick_requests, reason
+from wertune.tracking.opening import fail_project_run, kept_text
+from wertune.tracking.versions import registered_version
 
 
 def _rest(code: str, message: str = "") -> RestException:
@@ -132,8 +136,45 @@ def test_a_run_of_a_store_that_does_not_answer_ends_with_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "0123")
-    monkeypatch.setattr("wertune.tracking.tracking_uri", lambda: "http://127.0.0.1:1")
+    monkeypatch.setattr("wertune.tracking.opening.tracking_uri", lambda: "http://127.0.0.1:1")
     fail_project_run("epochs is 0")
     assert capsys.readouterr().out.startswith(
         "run 0123 stays open: the tracking store http://127.0.0.1:1 takes nothing"
     )
+
+
+def test_a_driver_that_is_missing_is_named_before_a_run_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'psycopg2'", name="psycopg2")
+
+    monkeypatch.setattr("wertune.tracking.opening.read_text", without)
+    with pytest.raises(TrackingError, match=r"its driver psycopg2 is missing; .*postgresql\+psycopg2://"):
+        kept_text("run", "name")
+
+
+def test_a_model_that_is_not_registered_is_told_with_a_remedy() -> None:
+    def get_registered_model(name: str) -> None:
+        raise MlflowException(f"Registered Model with name={name} not found", RESOURCE_DOES_NOT_EXIST)
+
+    with pytest.raises(RegistryError, match="name=t3 not found; train or tune first, or name another --model"):
+        _answer(get_registered_model, "t3")
+
+
+def test_a_server_that_takes_connections_and_is_silent_is_told_in_three_words() -> None:
+    told = (
+        "HTTPConnectionPool(host='mlflow', port=5000): Max retries exceeded with url: /api (Caused by ReadTimeoutError("
+    )
+    told += "\"HTTPConnectionPool(host='mlflow', port=5000): Read timed out. (read timeout=30)\"))"
+    assert reason(MlflowException(told)) == "Read timed out"
+
+
+def test_a_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(MlflowException) as caught:
+        MlflowClient("http://127.0.0.1:9").get_registered_model("sg_gov")
+    assert no_answer(caught.value) == (
+        "no MLflow server answers at http://127.0.0.1:9; start it, or mend MLFLOW_TRACKING_URI"
+    )
+    assert no_answer(MlflowException("Registered Model with name=sg_gov not found")) is None
+    with pytest.raises(TrackingError, match=r"^no MLflow server answers at http://127.0.0.1:9; start it"):
+        registered_version("http://127.0.0.1:9", "models:/sg_gov/1")

@@ -111,3 +111,11 @@ def test_marked_texts_are_the_texts_and_what_is_unmarked_is_the_same(left: str, 
 @given(TEXTS)
 def test_a_text_does_not_differ_from_itself_in_capitals(text: str) -> None:
     assert not any(differs for side in differing(text, text.upper()) for _, differs in side)
+
+
+def test_letters_differ_where_no_blanks_stand_between_words() -> None:
+    left, right = differing("我的公鸡金CPF", "我的公积金 CPF。")
+    assert [word for word, differs in left if differs] == ["鸡"]
+    assert [word for word, differs in right if differs] == ["积"]
+    (thai, _), _ = differing("กา", "ก่า")[0]
+    assert (thai, differing("กา", "ก่า")[0][0][1]) == ("ก", True)

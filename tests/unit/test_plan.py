@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from wertune import __main__ as command_line
 from wertune import plan as module
@@ -24,33 +23,8 @@ SPACE = {"lora.r": {"choices": [2, 4]}}
 
 
 @pytest.fixture
-def project(
-    tmp_path: Path,
-    tiny_whisper_folder: Path,
-    write_noise: Callable[..., Path],
-    write_manifest: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
-    """Six clips to train on, two to compare by, one to judge by; a cache of its own."""
-    monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    for split, count in (("train", 6), ("validation", 2), ("test", 1)):
-        rows = []
-        for number in range(count):
-            audio = write_noise(tmp_path / f"{split}{number}.wav", 0.5 + number / 10, seed=hash((split, number)) % 1000)
-            rows.append({"audio_filepath": audio.name, "text": f"{split} number {number}", "speaker": split})
-        write_manifest(tmp_path / f"{split}.jsonl", rows)
-    trial = {
-        "quantization": "none",
-        "train": {"epochs": 4, "batch_size": 2, "nonspeech_ratio": 0.5},
-        "lora": {"r": 4},
-        "decode": {"num_beams": 2},
-    }
-    data = {split: f"{split}.jsonl" for split in ("train", "validation", "test")}
-    values = {"name": "small", "base_model": str(tiny_whisper_folder), "data": data, "trial": trial}
-    (tmp_path / "project.yaml").write_text(yaml.safe_dump(values))
-    (tmp_path / "search.yaml").write_text(yaml.safe_dump({"trials": 3, "space": SPACE}))
-    return tmp_path
+def project(small_project: Path) -> Path:
+    return small_project
 
 
 def test_the_probe_measures_and_keeps_nothing(project: Path) -> None:
@@ -106,7 +80,10 @@ def test_it_adds_up(planned: Callable[..., Plan]) -> None:
     assert plan.search_s.low == pytest.approx(4 * plan.epoch_s)
     assert plan.search_s.high == pytest.approx(4 * plan.epoch_s + plan.features_s)
     baseline_s, final_s = 3 * 2.0, 2 * 1 * 1.0
-    assert plan.total_s.high > plan.search_s.high + baseline_s + final_s + module.START_UP_S
+    check_s = plan.rest_s["check"]
+    assert plan.rest_s == {"check": check_s, "baseline": baseline_s, "final": final_s, "start_up": module.START_UP_S}
+    assert plan.total_s.high == pytest.approx(plan.search_s.high + sum(plan.rest_s.values()))
+    assert plan.total_s.low == pytest.approx(plan.search_s.low + sum(plan.rest_s.values()) - baseline_s)
     assert plan.adapters_mb == 4.0
     assert plan.memory_free_mb == 4000
     # 0.5 s of context and a margin of 32 positions are 64 positions, 128 frames; of the baseline 3000.
@@ -118,6 +95,14 @@ def test_trials_side_by_side_take_less_time(planned: Callable[..., Plan]) -> Non
     assert (alone.machine.trials_at_once, both.machine.trials_at_once) == (1, 2)
     assert both.search_s.mean < 0.8 * alone.search_s.mean
     assert planned({"trials": 6, "cpus_per_trial": 2}).machine.trials_at_once == 1
+
+
+def test_what_it_assumes_is_told(planned: Callable[..., Plan]) -> None:
+    text = " ".join(as_text(planned()).split())
+    assert "ASHA's rule is played with trials in random order; between the ends" in text
+    assert "the base's scores 3 s, final evaluation and gates 2 s, processes and reports 72 s" in text
+    text = " ".join(as_text(planned({"first_points": [{"lora.r": 2}]})).split())
+    assert "in random order, in three of four games with search.yaml's first_points as the best; between" in text
 
 
 def test_what_does_not_fit_is_told(planned: Callable[..., Plan]) -> None:

@@ -8,12 +8,10 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from wertune.errors import ConfigError
-from wertune.fleet import Place
-from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, PLACE, POINT, Proposals, asha, finished, open_study
+from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT, Proposals, asha, finished, open_study
 from wertune.search_space import AshaConfig, Choices, Range, SearchConfig
 
 EPOCHS = 4
-PLACES = (Place("gpu", {"GPU": 1.0, "CPU": 1.0}, 2, {}), Place("cpu", {"CPU": 1.0}, 1, {}))
 CONFIG = SearchConfig(
     trials=8,
     asha=AshaConfig(grace_epochs=1, reduction_factor=2),
@@ -29,7 +27,7 @@ def _value(point: dict, epoch: int) -> float:
 def _search(url: str, until: int, resume: bool, die_in_epoch: int = 0) -> None:
     """One worker's search, of `until` trials in all; `die_in_epoch` leaves one more trial in the middle."""
     study = open_study("s", url, CONFIG, resume)
-    proposals = Proposals(study, CONFIG, EPOCHS, PLACES)
+    proposals = Proposals(study, CONFIG, EPOCHS)
     scheduler = asha(CONFIG, EPOCHS, finished(study))
     while len(finished(study)) < until:
         _run_trial(proposals, scheduler, EPOCHS)
@@ -86,19 +84,11 @@ def test_a_resumed_search_ends_as_an_unbroken_one(
 
 def test_a_trial_that_fails_is_told_so_and_never_offered_again(tmp_path: Path) -> None:
     study = open_study("s", f"sqlite:///{tmp_path / 'optuna.db'}", CONFIG, resume=False)
-    proposals = Proposals(study, CONFIG, EPOCHS, PLACES)
+    proposals = Proposals(study, CONFIG, EPOCHS)
     proposals.suggest("a")
     proposals.on_trial_complete("a", {METRIC: 1e9, EPOCH: 0, FAILURE: "loss is nan"})
     assert [trial.state for trial in study.get_trials()] == [TrialState.FAIL]
     assert proposals.suggest("b")[NUMBER] == 1
-
-
-def test_trials_go_where_there_is_a_free_place_gpus_first(tmp_path: Path) -> None:
-    study = open_study("s", f"sqlite:///{tmp_path / 'optuna.db'}", CONFIG, resume=False)
-    proposals = Proposals(study, CONFIG, EPOCHS, PLACES)
-    assert [proposals.suggest(name)[PLACE] for name in "abc"] == ["gpu", "gpu", "cpu"]
-    proposals.on_trial_complete("b", {METRIC: 0.1, EPOCH: 1})
-    assert proposals.suggest("d")[PLACE] == "gpu"
 
 
 def test_what_cannot_be_resumed_or_opened_is_told_without_a_password(tmp_path: Path) -> None:
@@ -111,7 +101,7 @@ def test_what_cannot_be_resumed_or_opened_is_told_without_a_password(tmp_path: P
 
 def test_a_database_that_is_away_for_a_moment_is_waited_for(tmp_path: Path, monkeypatch, capsys) -> None:
     study = open_study("s", f"sqlite:///{tmp_path / 'optuna.db'}", CONFIG, resume=False)
-    proposals = Proposals(study, CONFIG, EPOCHS, PLACES)
+    proposals = Proposals(study, CONFIG, EPOCHS)
     ask, faults = study.ask, iter([True, True, True, False])
 
     def away():

@@ -26,6 +26,13 @@ UNSAFE_CALLS = {
     "eval", "exec", "__import__", "torch.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load", "os.system",
     "os.popen", "pd.read_pickle", "shutil.unpack_archive", "runpy.run_path", "torch.hub.load",
 }  # fmt: skip
+COMPUTED_IMPORT = "import_module of a name that does not stand there"
+# What gives the names there. Only the last is a file that a stranger may have written: README's Security tells of it.
+COMPUTED_IMPORTS = {
+    "platform/wertune/command_line.py": "the table of commands",
+    "platform/wertune/speech.py": "the built-in speech engines",
+    "platform/wertune/voices.py": "synthesis.yaml, whose engine may be module:Class",
+}
 
 
 def _unsafe(source: str) -> Iterator[str]:
@@ -44,11 +51,16 @@ def _unsafe(source: str) -> Iterator[str]:
                 yield f"{name} with trust_remote_code or shell"
             if given.get("weights_only") == "False":
                 yield f"{name} with weights_only=False"
+            if name.rpartition(".")[2] == "import_module" and not (
+                node.args and isinstance(node.args[0], ast.Constant)
+            ):
+                yield COMPUTED_IMPORT
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_source_reads_what_could_run(path: Path) -> None:
-    assert list(_unsafe(path.read_text(encoding="utf-8"))) == []
+    known = [COMPUTED_IMPORT] if str(path.relative_to(ROOT)) in COMPUTED_IMPORTS else []
+    assert list(_unsafe(path.read_text(encoding="utf-8"))) == known
 
 
 @pytest.mark.parametrize(
@@ -67,6 +79,10 @@ def test_no_source_reads_what_could_run(path: Path) -> None:
         "subprocess.run(line, shell=True)",
         "Model.from_pretrained(path, trust_remote_code=True)",
         "load(path, weights_only=False)",
+        "__import__(name)",
+        "import_module(name)",
+        "importlib.import_module(f'{name}.voices')",
+        "importlib.import_module(name=found)",
     ],
 )
 def test_the_rule_finds_what_it_forbids(source: str) -> None:
@@ -74,7 +90,14 @@ def test_the_rule_finds_what_it_forbids(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["model.eval()", "np.load(path, allow_pickle=False)", "yaml.safe_load(text)", "subprocess.run([a])"]
+    "source",
+    [
+        "model.eval()",
+        "np.load(path, allow_pickle=False)",
+        "yaml.safe_load(text)",
+        "subprocess.run([a])",
+        "import_module('wertune.tune')",
+    ],
 )
 def test_the_rule_lets_the_safe_ones_through(source: str) -> None:
     assert list(_unsafe(source)) == []

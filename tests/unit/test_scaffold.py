@@ -13,12 +13,13 @@ from pydantic import BaseModel
 
 from wergate.policy import Policy, load_policy
 from wertune import __main__ as command_line
-from wertune.config import Draw, ProjectConfig, flatten, load_yaml
+from wertune.config import DecodeConfig, Draw, ProjectConfig, flatten, load_yaml
 from wertune.errors import ConfigError
 from wertune.prepare import load_project, prepare
 from wertune.scaffold import SPLITS, Wanted, make_project
+from wertune.scaffold_texts import TERM_BOOST
 from wertune.schemas import FOLDER, as_text, schemas
-from wertune.search_space import SearchConfig, check_space
+from wertune.search_space import SearchConfig, checked_space
 from wertune.synthesis_config import SynthesisConfig
 from wertune.text import Lexicon
 from wertune.yaml_page import meaning, yaml_page
@@ -63,13 +64,14 @@ def test_every_value_is_written_and_is_the_default(folder: Path) -> None:
     make_project(_wanted(folder))
     data = {split: Path(f"manifests/{split}.jsonl") for split in ("train", "validation", "test")}
     plain = ProjectConfig(name="my-domain", base_model={"source": "some/base"}, lexicon="lexicon.yaml", data=data)  # type: ignore[arg-type]
-    assert load_project(folder) == plain
+    boosted = {"decode": DecodeConfig(term_boost=TERM_BOOST)}
+    assert load_project(folder) == plain.model_copy(update={"trial": plain.trial.model_copy(update=boosted)})
     written = yaml.safe_load((folder / "project.yaml").read_text())
     assert flatten(written).keys() == flatten(plain.model_dump()).keys()
     search = load_yaml(folder / "search.yaml", SearchConfig)
     assert search == SearchConfig(space=search.space)
     assert yaml.safe_load((folder / "search.yaml").read_text()).keys() == SearchConfig.model_fields.keys()
-    check_space(search, plain.trial, "search.yaml")
+    checked_space(search, plain.trial, "search.yaml")
     policy = load_policy(Path("registry/policies/my-domain.yaml"))
     assert policy == Policy(staging=policy.staging, production=policy.production)
 
@@ -148,7 +150,7 @@ def test_gates_are_those_that_the_project_has_data_for(folder: Path, values: dic
     [
         ({"language": "ms", "base_model": "packaged:whisper-tiny.en"}, "knows English only"),
         ({"manifests": {"tset": Path("a.jsonl")}}, "--manifest names 'tset', but a split is one of train"),
-        ({"name": "my domain"}, "init: name is 'my domain'"),
+        ({"name": "my domain"}, "init: name is 'my domain', but must be letters, digits, .* such as my-domain"),
         ({"terms": [("CPF", "x"), ("cpf", "y")]}, "terms listed twice: cpf"),
     ],
 )
@@ -174,12 +176,55 @@ def test_flags_are_enough_where_nobody_can_be_asked(folder: Path, capsys: pytest
     project = load_project(folder)
     assert (project.name, project.language, project.base_model.source) == ("ours", "ms", "packaged:whisper-base")
     terms = load_yaml(folder / "lexicon.yaml", Lexicon).terms
-    assert [(term.term, term.spoken) for term in terms] == [("CPF", "see pee eff"), ("HDB", "HDB")]
+    assert [(term.term, term.spoken) for term in terms] == [("CPF", "see pee eff"), ("HDB", None)]
     assert "made registry/policies/ours.yaml" in capsys.readouterr().out
     assert _init("") == 2
     assert _init("elsewhere/other", "--manifest", "train") == 1
     assert _init("elsewhere/other") == 0
     assert load_project(Path("elsewhere/other")).name == "other"
+
+
+@pytest.mark.parametrize(
+    ("given", "made"), [(".", "."), ("./sub", "sub"), ("sub/", "sub"), ("..", ".."), ("sub", "projects/sub")]
+)
+def test_only_a_bare_name_goes_below_projects(
+    folder: Path, given: str, made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "outer" / "inner")
+    assert _init(given) == 0
+    assert load_project(Path(made)).name == Path(made).resolve().name
+    assert Path("projects").exists() == (made == "projects/sub")
+
+
+def test_a_program_is_told_what_was_made(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _init("my-domain", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["project"] == str(folder)
+    assert str(folder / "project.yaml") in told["made"]
+    sys.argv = ["wertune", "schema", "--out", "mine", "--json"]
+    command_line.main()
+    wrote = json.loads(capsys.readouterr().out)["wrote"]
+    assert [Path(path) for path in wrote] == sorted(Path("mine").iterdir())
+
+
+def test_a_path_with_blanks_can_be_pasted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _init("projects/my domain", "--name", "mine") == 0
+    assert "`wertune validate --project 'projects/my domain'`" in capsys.readouterr().out
+    readme = (Path("projects/my domain") / "README.md").read_text()
+    assert readme.count("--project 'projects/my domain'") == readme.count("--project ") == 4
+
+
+def test_schemas_that_are_missing_are_written_beside_others(folder: Path) -> None:
+    FOLDER.mkdir()
+    for name in ("mine", "lexicon"):
+        (FOLDER / f"{name}.json").write_text("mine")
+    made = make_project(_wanted(folder))
+    assert FOLDER / "project.json" in made
+    assert FOLDER / "lexicon.json" not in made
+    kept = {path.stem for path in FOLDER.iterdir() if path.read_text() == "mine"}
+    assert kept == {"mine", "lexicon"}
+    assert {path.stem for path in FOLDER.iterdir()} == {*schemas(), "mine"}
 
 
 def test_a_person_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,3 +281,19 @@ def test_a_new_project_names_its_schemas_and_keeps_to_them(folder: Path) -> None
 def test_a_schema_marks_what_the_models_refuse(name: str, document: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, schemas()[name])
+
+
+def test_a_folder_that_cannot_be_made_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken").write_text("")
+    assert _init("taken/my-domain") == 1
+    assert capsys.readouterr().err == (
+        "wertune: taken is a file, but a project is a folder; choose another name or folder\n"
+    )
+    assert _init("/proc/my-domain") == 1
+    assert "/proc/my-domain cannot be made (" in capsys.readouterr().err
+
+
+def test_a_language_that_whisper_does_not_know_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _init("my-domain", "--language", "klingon") == 1
+    assert "language is 'klingon': must be one of Whisper's: af, " in capsys.readouterr().err
+    assert not folder.exists()

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import sys
+import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +22,7 @@ import wertune.serve
 from wertune.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.config import BaseModelConfig, DataConfig, ProjectConfig, ServingConfig, TrialConfig
 from wertune.errors import ConfigError, RequestError, TrackingError
+from wertune.evaluate import Transcript
 from wertune.manifest import Dataset, Recording, Row
 from wertune.prepare import Prepared
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
@@ -310,7 +312,6 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def load(served_folder: Path) -> Callable[..., Any]:
     """`load(**settings)`: the stored model, with settings in the place of those of its version."""
-    import mlflow
 
     return lambda **settings: mlflow.pyfunc.load_model(str(served_folder), model_config=settings or None)
 
@@ -399,17 +400,26 @@ Answer = tuple[int, Any]
 
 
 @pytest.fixture(scope="module")
-def post(model: Any) -> Callable[..., Answer]:
+def post(load: Callable[..., Any]) -> Callable[..., Answer]:
     """`post(body, content_type)`: the status and body that MLflow's own server answers."""
+    app = _app(load)
+    return lambda body, content_type="application/json": _post(app, body, content_type)
+
+
+def _app(load: Callable[..., Any], **settings: Any) -> Any:
+    """MLflow's server with the model, which it loads as `mlflow models serve` lets it."""
     from mlflow.pyfunc import scoring_server
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # the server sets it: gone again after this
-        app = scoring_server.init(model)
-    return lambda body, content_type="application/json": _post(app, body, content_type)
+        return scoring_server.init(load(**settings))
 
 
 def _post(app: Any, body: Any, content_type: str) -> Answer:
+    return asyncio.run(_asked(app, body, content_type))
+
+
+async def _asked(app: Any, body: Any, content_type: str = "application/json") -> Answer:
     """One request straight into the application, without a socket."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     sent: list[dict[str, Any]] = []
@@ -422,7 +432,7 @@ def _post(app: Any, body: Any, content_type: str) -> Answer:
 
     headers = [(b"content-type", content_type.encode())]
     scope = {"type": "http", "method": "POST", "path": "/invocations", "query_string": b"", "headers": headers}
-    asyncio.run(app(scope, receive, send))
+    await app(scope, receive, send)
     return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent[1:]))
 
 
@@ -465,10 +475,47 @@ def test_params_of_another_type_are_refused(post: Callable[..., Answer]) -> None
     assert "details" in answer["message"]
 
 
-def test_a_table_in_parquet_is_read_as_data_only(post: Callable[..., Answer]) -> None:
+@pytest.mark.parametrize("kind", ["application/vnd.apache.parquet", "text/csv", "application/jsonl", ""])
+def test_what_is_no_json_is_not_even_read(post: Callable[..., Answer], kind: str) -> None:
     table = BytesIO()
     pd.DataFrame({"audio": [WAV]}).to_parquet(table)
-    assert post(table.getvalue(), "application/vnd.apache.parquet")[0] == 200
+    status, answer = post(table.getvalue(), kind)
+    assert (status, answer["message"]) == (
+        415,
+        f"Content-Type is {kind or 'not given'}, but must be application/json; send JSON",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"{", "Invalid input"),
+        (b"[1]", "Invalid input"),
+        (b'{"dataframe_records": ' + b"[" * 100_000, "the body cannot be read (maximum recursion"),
+        (b'{"dataframe_records": [{"samples": [' + b"9" * 5000 + b'], "rate_hz": 16000}]}', "the body cannot be read"),
+        ("{}".encode("utf-16"), ""),
+        (b'{"dataframe_split": {"columns": ["audio"], "data": [["a", "b"]]}}', ""),
+        (
+            b'{"dataframe_records": [{"audio": "' + b"A" * 1000 + b'"}], "params": {"details": "yes"}}',
+            "Invalid parameters",
+        ),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_told_why_in_a_line(
+    post: Callable[..., Answer], body: bytes, reason: str
+) -> None:
+    status, answer = post(body)
+    assert (status, set(answer)) == (400, {"error_code", "message"})
+    assert answer["message"].startswith(reason)
+    assert "Traceback" not in answer["message"]
+    assert len(answer["message"]) < 500
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_read(load: Callable[..., Any]) -> None:
+    app = _app(load, serving={"max_request_bytes": 1000})
+    status, answer = _post(app, b"{" * 1001, "application/json")
+    rule = "the request has 1001 bytes, but must have at most 1000"
+    assert (status, answer["message"]) == (413, f"{rule}; send fewer recordings in a request, or as ogg/opus")
 
 
 def test_the_operators_folder_opens_its_files_over_http(
@@ -529,15 +576,51 @@ def test_over_http_the_time_limit_is_a_504_with_the_reason(impatient: Any) -> No
 
 
 def test_who_waits_too_long_for_others_is_told_to_come_again(impatient: Any) -> None:
-    with impatient.unwrap_python_model()._lock:
+    with impatient.unwrap_python_model().turns._lock:
         assert _status(impatient) == (503, "the request waited 1e-09 s for others, which is the limit; ask again later")
 
 
-def test_the_clock_is_looked_at_before_each_row_and_each_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def asked_at_once(load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Answer]]:
+    """`asked_at_once(requests, **limits)`: the answers of a server whose model takes 0.3 s for each."""
+
+    def write(whisper: Any, clips: list[Any], *_: Any) -> list[Transcript]:
+        time.sleep(0.3)
+        return [Transcript("slowly", -0.1) for _ in clips]
+
+    async def ask(requests: int, limits: dict[str, Any]) -> list[Answer]:
+        app = _app(load, serving=limits)  # in the running loop, as uvicorn does
+        body = {"dataframe_records": [{"audio": BASE64}]}
+        return await asyncio.gather(*(_asked(app, body) for _ in range(requests)))
+
+    monkeypatch.setattr(wertune.serve, "transcribe_samples", write)
+    return lambda requests, **limits: asyncio.run(ask(requests, limits))
+
+
+def test_the_time_limit_holds_for_all_that_come_at_once(asked_at_once: Callable[..., list[Answer]]) -> None:
+    answers = asked_at_once(20, max_answer_s=1.0)  # more than the threads that asyncio gives a small machine
+    written = [answer for status, answer in answers if status == 200]
+    assert 1 <= len(written) <= 4  # the fourth may have its turn at 0.9 s
+    others = {(status, answer["message"]) for status, answer in answers if status != 200}
+    assert others <= {
+        (503, "the request waited 1 s for others, which is the limit; ask again later"),
+        (504, "the answer would take more than 1 s, which is the limit; send fewer or shorter recordings in a request"),
+    }
+
+
+def test_only_so_many_wait(asked_at_once: Callable[..., list[Answer]]) -> None:
+    answers = asked_at_once(5, max_waiting=3)
+    assert sorted(status for status, _ in answers) == [200, 200, 200, 429, 429]
+    reason = "3 requests are waiting or being answered, which is the limit; ask again later"
+    assert {answer["message"] for status, answer in answers if status == 429} == {reason}
+
+
+def test_the_clock_is_looked_at_before_each_row_block_and_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
-    monkeypatch.setattr(wertune.serve._Clock, "check", lambda _: looks.append(1))
+    monkeypatch.setattr(wertune.scoring.Clock, "check", lambda _: looks.append(1))
     model.predict([{"audio": WAV}] * 3)
-    assert len(looks) == 3 + 3 + 1
+    blocks = 2  # of a row: the one that it has, and the one that is no more
+    assert len(looks) == 3 + 3 * blocks + 3 + 1
 
 
 @pytest.mark.usefixtures("in_process")
@@ -552,14 +635,10 @@ def test_in_process_a_fault_of_the_model_shows_itself(model: Any, monkeypatch: p
         model.predict([{"audio": WAV}])
 
 
-def test_a_version_that_is_not_there_is_named(tmp_path: Path) -> None:
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    try:
-        with pytest.raises(TrackingError, match="model_uri is models:/nothing/7, but must be a registered version"):
-            wertune.serve.load_registered("models:/nothing/7")
-    finally:
-        mlflow.set_tracking_uri(before)
+@pytest.mark.usefixtures("mlflow_store")
+def test_a_version_that_is_not_there_is_named() -> None:
+    with pytest.raises(TrackingError, match="model_uri is models:/nothing/7, but must be a registered version"):
+        wertune.serve.load_registered("models:/nothing/7")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,58 @@
 """Every command that README and documentation show is one that can be given."""
 
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from shown_commands import Shown, commands, fault, pages, shown
+import shown_commands
+from shown_commands import ROOT, Shown, commands, fault, kind, pages, shown, started
+
+# The test that starts each kind of command, as `started` reads it from the test's source. With `AS_SHOWN` a test runs a
+# page's commands as they stand there; others have other values.
+RUN_BY = {
+    "integration/test_tutorial.py": (
+        "wertune init", "wertune import", "wertune split", "wertune validate", "wertune evaluate", "wertune tune",
+        "wertune transcribe", "wergate promote", "wergate approve", "wergate history", "cat", "mv", "echo",
+    ),
+    "integration/test_how_to_real.py": (
+        "wertune train", "wertune export", "wertune page", "wertune schema", "wergate check",
+        "wergate rollback", "python registry/examples/damaged_adapters.py",
+    ),
+    "integration/test_shown_real.py": (
+        "mlflow ui", "make audit", "python -m tests.fuzz", "ray get-auth-token",
+    ),
+    "integration/test_synthesize_engines.py": ("wertune synthesize",),
+    "integration/test_search_real.py": ("mlflow models", "curl", "base64"),
+    "integration/test_site.py": ("make docs",),
+    "integration/test_bench_scale.py": ("python -m wertune.bench.scale",),
+    "integration/test_tracking_outage.py": ("mlflow server", "python -m tests.outage"),
+    "integration/test_webhook.py": ("python registry/examples/webhook_receiver.py", "python -c"),
+    "unit/test_command_line.py": ("wertune",),
+    "unit/test_wergate_cli.py": ("wergate",),
+    "unit/test_doctor.py": ("wertune doctor",),
+    "unit/test_deploy.py": ("deploy/make_env", "docker compose config"),
+    "unit/test_bench_writes.py": ("python -m wertune.bench.writes",),
+    "integration/test_serving.py": ("python -m tests.load",),
+}  # fmt: skip
+# What no test runs: its words are checked, and here is why, and what comes nearest.
+ONLY_READ = {
+    "wertune bench": "half an hour; its parts run in unit/test_bench.py",
+    "make bench": "as `wertune bench`",
+    "python -m tests.shortage": "5 GB that nobody else wants; unit/test_child_runs.py and test_tune.py have its parts",
+    "docker compose up": "needs Docker: the services' own commands run in integration/test_team_stack.py",
+    "docker compose exec": "as `docker compose up`",
+    "ray up": "needs machines: Ray reads the file in unit/test_deploy.py, a second node is in test_second_node.py",
+    **dict.fromkeys(("ray exec", "ray rsync-up"), "as `ray up`"),
+    "make tune": "nine minutes; `wertune tune` is run",
+    "py-spy": "no package of the lock",
+    **dict.fromkeys(("make env", "make check", "make layers"), "CI runs it beside the tests"),
+    **dict.fromkeys(("make unit", "make integration", "make test", "pytest"), "these are the tests"),
+    **dict.fromkeys(("apt-get", "pip"), "changes the machine"),
+    **dict.fromkeys(("export", "source"), "the shell's own"),
+}  # fmt: skip
 
 EVERY = [each for page in pages() for each in shown(page)]
 
@@ -14,6 +60,57 @@ EVERY = [each for page in pages() for each in shown(page)]
 @pytest.mark.parametrize("each", EVERY, ids=lambda each: f"{each.place}: {' '.join(each.words)[:60]}")
 def test_a_shown_command_can_be_given(each: Shown) -> None:
     assert fault(each.words) == "", f"{each.place}: {' '.join(each.words)}"
+
+
+def test_a_search_on_a_cluster_is_shown_with_its_experiment() -> None:
+    """Of MLflow's own, `Default`, whoever signs in to the team's server may only read."""
+    lines = [" ".join(each.words) for each in EVERY if each.place in ("deploy/README.md", "docs/howto/cluster.md")]
+    lines += [" ".join(each.words) for each in EVERY if each.words[0] in ("docker", "ray")]
+    runs = [line for line in lines if "mlflow run . -e" in line]
+    assert len(runs) >= 4
+    assert [line for line in runs if "--experiment-name" not in line] == []
+
+
+def test_each_kind_is_run_by_a_test_or_it_is_told_why_not() -> None:
+    run = [name for names in RUN_BY.values() for name in names]
+    assert sorted({kind(each.words) for each in EVERY}) == sorted([*run, *ONLY_READ])
+    assert not [name for name in ONLY_READ if not ONLY_READ[name]]
+
+
+@pytest.mark.parametrize("test", RUN_BY)
+def test_a_test_starts_every_command_that_it_is_named_for(test: str) -> None:
+    assert set(RUN_BY[test]) - started(ROOT / "tests" / test) == set()
+
+
+def test_what_a_test_starts_is_read_from_its_lists_its_calls_and_its_page(tmp_path: Path) -> None:
+    source = """
+        import sys
+        from wertune.bench import writes
+        from tests.load import main
+        ROOT = Path(__file__).parents[1]
+        AS_SHOWN = ("docs/howto/serving.md", "curl")
+        SCRIPT = ROOT / "registry" / "examples" / "webhook_receiver.py"
+        COMMANDS = {"make tune", "docs"}  # words, and no command
+        def test(workspace, uri):
+            run([sys.executable, "-m", "mlflow", "ui", "--port", "1"], ["make", "-o", "x", "BIN=b", "docs"])
+            run([sys.executable, str(SCRIPT)], ["make", "-n", "tune"], [folder / "make_env"])
+            workspace.run("train", "--epochs", "1")
+            writes.main(["--tracking", uri])
+            main([])
+    """
+    (tmp_path / "test_it.py").write_text(textwrap.dedent(source))
+    assert started(tmp_path / "test_it.py") == {
+        "mlflow ui",
+        "make docs",
+        "make -n",
+        "python registry/examples/webhook_receiver.py",
+        "deploy/make_env",
+        "wertune train",
+        "python -m wertune.bench.writes",
+        "python -m tests.load",
+        "curl",
+        "base64",
+    }
 
 
 def test_the_pages_show_each_kind_of_command() -> None:
@@ -34,10 +131,38 @@ def test_the_pages_show_each_kind_of_command() -> None:
         ("make tun", "no target tun"),
         ("pytest tests/unit/test_none.py", "does not exist"),
         ("wertunes validate", "neither"),
+        ("mlflow models serves -m a", "mlflow has no command serves"),
+        ("mlflow ui --backend sqlite:///a.db", "No such option"),
+        ("mlflow run . -e promote -P version=1 -P to=Live", "is not one of"),
+        ("ray up deploy/cluster.yaml", "does not exist"),
+        ("docker compose -f deploy/compose.yaml exec ray wertune tune", "no service ray"),
+        ("docker compose -f deploy/compose.yaml exec ray-head wertune tunes", "no command tunes"),
+        ("ray get-auth-token --generated", "No such option"),
+        ("ray exec deploy/ray-cluster.yaml 'cd x && wertune tunes'", "no command tunes"),
+        ("python registry/examples/none.py", "does not exist"),
+        ("python -c 'print('", "was never closed"),
+        ('pip install "wertune[tiny]"', "no extra tiny"),
+        ("mlflow server --backend-store-uri postgresql://… --port 5000", "leaves something out"),
+        ("export A=$(wertunes x)", "neither"),
     ],
 )
 def test_a_slip_is_found(command: str, said: str) -> None:
     assert said in fault(next(commands(command)))
+
+
+def test_a_span_that_wraps_and_a_block_that_is_indented_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown_commands, "ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    block = "   ```\n   B=$(cat b) make docs\n   ```\n"
+    page.write_text(f"1. As `wertune\n   tune --trials 2` and `A=1 make tune`, not `make`:\n\n{block}")
+    assert [each.words for each in shown(page)] == [
+        ("cat", "b"),
+        ("make", "docs"),
+        ("wertune", "tune", "--trials", "2"),
+        ("make", "tune"),
+    ]
 
 
 def test_assignments_here_documents_and_continued_lines_are_read_as_the_shell_reads_them() -> None:

@@ -1,6 +1,7 @@
 """A spool against a server that fails, loses answers and outlives its writers."""
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import wertune.journal
 import wertune.outage
 import wertune.spool
 from wertune.errors import StorageError, TrackingError
 from wertune.journal import Journal
 from wertune.spool import Spool, SpooledRun
-from wertune.tracking import Child, Logged, RunRef
+from wertune.tracking.child_store import Child, Logged
+from wertune.tracking.runs import RunRef
 
 PARENT = RunRef("http://127.0.0.1:1", "parent")
 FAULTS = ("ok", "down", "answer lost", "killed before", "killed after")
@@ -185,12 +188,13 @@ class Expected:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     operations=OPERATIONS,
     faults=st.lists(st.sampled_from(FAULTS), max_size=40),
     deaths=st.sets(st.integers(0, 25), max_size=4),
     torn=st.binary(max_size=30).map(lambda rest: rest.replace(b"\n", b"")),
+    chunk=st.sampled_from((200, wertune.journal.CHUNK_BYTES)),
 )
 def test_nothing_is_lost_nor_doubled_whatever_fails_and_whenever_the_process_is_killed(
     tmp_path_factory: pytest.TempPathFactory,
@@ -198,7 +202,10 @@ def test_nothing_is_lost_nor_doubled_whatever_fails_and_whenever_the_process_is_
     faults: list[str],
     deaths: set[int],
     torn: bytes,
+    chunk: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("wertune.journal.CHUNK_BYTES", chunk)
     folder = tmp_path_factory.mktemp("spool")
     server = FakeServer(faults)
     said: dict[str, Expected] = {}
@@ -232,7 +239,7 @@ def test_nothing_is_lost_nor_doubled_whatever_fails_and_whenever_the_process_is_
 @given(
     values=st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=3)), cut=st.integers(0, 10**6)
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 def test_a_journal_cut_at_any_byte_holds_its_whole_lines_and_goes_on(
     tmp_path_factory: pytest.TempPathFactory, values: list[dict[str, str]], cut: int
 ) -> None:
@@ -308,6 +315,69 @@ def test_metrics_and_ends_wait_for_no_file(tmp_path: Path, lines: list[str]) -> 
     spool.close()
     assert server.run("a").files == {"adapter/weights": "second"}
     assert "Permission denied" in lines[0]
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_file_behind_many_chunks_of_what_is_written_goes_without_a_push(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumes: bool
+) -> None:
+    monkeypatch.setattr("wertune.journal.CHUNK_BYTES", 200)
+    server = FakeServer()
+    server.takes_files = False
+    spool = Spool(tmp_path, PARENT, server, lambda _: None)
+    run = spool.open("a", "trial a", {})
+    run.text("early", "early.txt")
+    for step in range(100):
+        run.metrics({"loss": 0.5}, step)
+    run.text("late", "late.txt")
+    with pytest.raises(TrackingError, match="has not taken 2 operations"):
+        spool.flush(0.5)
+    server.takes_files = True
+    if resumes:
+        _die(spool)
+        spool = Spool(tmp_path, PARENT, server, lambda _: None)
+    spool.flush(10)
+    spool.close()
+    assert server.run("a").files == {"early.txt": "early", "late.txt": "late"}
+    assert len(server.run("a").metrics) == 100
+
+
+def test_a_journal_that_cannot_be_read_for_a_while_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    read, faults = Journal.read, iter([OSError(5, "Input/output error")] * 6)
+
+    def fails_at_first(journal: Journal, offset: int) -> Iterator[tuple[int, Any]]:
+        for fault in faults:
+            raise fault
+        return read(journal, offset)
+
+    monkeypatch.setattr(Journal, "read", fails_at_first)
+    spool = Spool(tmp_path, PARENT, server := FakeServer(), lines.append)
+    spool.open("a", "trial a", {}).end("FINISHED")
+    spool.flush(20)
+    spool.close()
+    assert server.run("a").status == "FINISHED"
+    assert "Input/output error" in lines[0]
+
+
+def test_files_and_the_folders_that_name_them_are_on_the_disk_before_they_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is missing is taken for one that was uploaded."""
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink()))
+    server = FakeServer()
+    server.is_up.clear()
+    spool = Spool(tmp_path / "spool", PARENT, server, lambda _: None)
+    (tmp_path / "adapter" / "deep").mkdir(parents=True)
+    (tmp_path / "adapter" / "deep" / "weights").write_text("weights")
+    spool.run("a").artifacts(tmp_path / "adapter", "adapter")
+    spool.close()
+    (kept,) = (tmp_path / "spool" / "files").iterdir()
+    *before, last = synced
+    assert {kept / "deep" / "weights", kept / "deep", kept, kept.parent, tmp_path / "spool"} <= set(before)
+    assert last == tmp_path / "spool" / "journal.jsonl"
 
 
 def test_a_file_waits_for_its_run_to_be_made(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The pure parts of speech synthesis: spoken forms, splits, plans, retention, trimming, levels, rows."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from wertune.audio import SAMPLE_RATE_HZ
 from wertune.clips import check, level, trim, write_clip, write_manifest
 from wertune.config import ConfigError, parse
 from wertune.errors import SynthesisError
+from wertune.plain_sentences import read_plain_sentences
 from wertune.retention import assign
 from wertune.sentences import Sentence, Speller, load_sentences, split_sentences
 from wertune.synthesis_config import RetentionSizes, SynthesisConfig
 from wertune.synthesis_plan import plan_clips
 from wertune.synthesize import manifest_row
-from wertune.text import Lexicon, Term
+from wertune.text import Lexicon, Term, normaliser
 
 TERMS = {"Life": "life", "MediShield Life": "meddy shield life", "CPF": "see pee eff", "NEA": "en ee ay"}
 LEXICON = Lexicon(terms=tuple(Term(term=term, spoken=spoken) for term, spoken in TERMS.items()))
@@ -76,7 +78,7 @@ def test_an_empty_lexicon_changes_nothing() -> None:
     assert Speller(Lexicon(terms=())).terms("CPF") == ()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(natural=st.integers(40, 200), templated=st.integers(0, 60), seed=st.integers(0, 1000))
 def test_splits_share_no_sentence_and_cover_every_term(natural: int, templated: int, seed: int) -> None:
     pool = sentences(natural, templated)
@@ -95,7 +97,7 @@ def test_too_few_sentences_of_a_term_are_named() -> None:
         split_sentences([s for s in sentences(60) if "NEA" not in s.text], SPELLER, config(missing_term="stop"))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(count=st.integers(30, 120), seed=st.integers(0, 1000))
 def test_clips_have_exact_channels_and_no_speaker_twice_for_a_sentence(count: int, seed: int) -> None:
     settings_ = config(seed=seed)
@@ -162,9 +164,42 @@ def test_all_bad_sentences_are_named_at_once(tmp_path: Path) -> None:
         load_sentences(path)
     assert "sentences.jsonl:2" in str(error.value)
     assert "sentences.jsonl:3: 'what is cpf' stands in line 1 already" in str(error.value)
+    path.write_text('{"id": "a", "text": "..."}\n\n{"id": "a", "text": "A."}\n{"id": "A.", "text": "Fine."}\n')
+    with pytest.raises(SynthesisError) as error:
+        load_sentences(path)
+    lines = [line.split(".jsonl:")[1] for line in str(error.value).splitlines()]
+    assert lines == ["1: '...' has no word; remove the line", "3: 'a' stands in line 1 already; remove one of the two"]
 
 
-@settings(deadline=None, max_examples=60)
+@pytest.mark.parametrize("name", ["../../../escaped-1", "a/b", ".hidden", "a\nb", ""])
+def test_an_id_is_no_path(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "sentences.jsonl"
+    path.write_text(json.dumps({"id": name, "text": "Hello."}))
+    with pytest.raises(SynthesisError, match=r"sentences\.jsonl:1: id is '.*', but must be letters, digits"):
+        load_sentences(path)
+    recordings = {"folder": "f", "package": "p", "transcripts": "t", "licence": "free"}
+    with pytest.raises(ConfigError, match=r"recordings\.0\.speaker is '\.\./ann'"):
+        config(recordings=[{**recordings, "speaker": "../ann"}])
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "holds no sentence; write one a line"),
+        (b"\n", "holds no sentence; write one a line"),
+        ('{"id": "a", "text": "Café."}'.encode("latin-1"), "is not UTF-8 .*; save it as UTF-8"),
+    ],
+)
+def test_a_file_of_sentences_that_holds_none_is_refused(tmp_path: Path, content: bytes, fault: str) -> None:
+    (tmp_path / "sentences.jsonl").write_bytes(content)
+    (tmp_path / "sentences.txt").write_bytes(content)
+    for read in (load_sentences, lambda path: read_plain_sentences(path, "s", LEXICON, normaliser("en"))):
+        for path in tmp_path.iterdir():
+            with pytest.raises(SynthesisError, match=fault):
+                read(path)
+
+
+@settings(max_examples=60)
 @given(
     keys=st.lists(st.sampled_from([*(f"sentence number {i}" for i in range(30)), "two words", "known to all"])),
     seed=st.integers(0, 1000),
@@ -235,13 +270,14 @@ def test_opus_keeps_length_and_sound(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["again.opus", "clip.opus"]
 
 
-def test_a_manifest_is_sorted_and_stale_clips_go(tmp_path: Path) -> None:
-    for name in ("b", "a", "stale"):
+def test_a_manifest_is_sorted_and_only_clips_of_the_one_before_go(tmp_path: Path) -> None:
+    for name in ("b", "a", "stale", "recorded"):
         write_clip(tmp_path / "audio" / "test" / f"{name}.opus", speech(), 16)
-    rows = [{"audio_filepath": f"../audio/test/{name}.opus", "text": "x"} for name in ("b", "a")]
-    manifest = write_manifest(tmp_path, "test", rows)
+    rows = [{"audio_filepath": f"../audio/test/{name}.opus", "text": "x"} for name in ("b", "a", "stale")]
+    write_manifest(tmp_path, "test", rows)
+    manifest = write_manifest(tmp_path, "test", rows[:2])
     assert [line[:40] for line in manifest.read_text().splitlines()] == [
         '{"audio_filepath": "../audio/test/a.opus'[:40],
         '{"audio_filepath": "../audio/test/b.opus'[:40],
     ]
-    assert sorted(path.name for path in (tmp_path / "audio" / "test").iterdir()) == ["a.opus", "b.opus"]
+    assert {path.stem for path in (tmp_path / "audio" / "test").iterdir()} == {"a", "b", "recorded"}

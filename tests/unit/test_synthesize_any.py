@@ -3,6 +3,8 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
 from itertools import combinations
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from wertune.casting import cast_voices
 from wertune.config import ConfigError, ProjectConfig, parse
@@ -18,12 +21,13 @@ from wertune.plain_sentences import read_plain_sentences
 from wertune.sentences import Sentence, Speller, split_sentences
 from wertune.speech import Offer, Samples
 from wertune.synthesis_advice import missing_steps
-from wertune.synthesis_config import SynthesisConfig
+from wertune.synthesis_config import SynthesisConfig, Voice
+from wertune.synthesis_plan import ClipPlan
 from wertune.synthesis_project import SynthesisProject, load_synthesis_project
-from wertune.synthesis_report import SynthesisReport
-from wertune.synthesize import plan_project, synthesize
+from wertune.synthesis_report import SynthesisReport, TermRow, _terms_table
+from wertune.synthesize import plan_project, render, synthesize
 from wertune.text import Lexicon, Term, normaliser, said
-from wertune.voices import find_engine, offered_voices
+from wertune.voices import ENGINES, find_engine, offered_voices
 
 DOMAIN = ("train", "validation", "test")
 TERMS = ("CPF", "MediSave", "NEA")
@@ -58,14 +62,25 @@ class Tone:
         return (0.3 * np.sin(2 * np.pi * pitch_hz * seconds)).astype(np.float32), 16_000
 
 
-@settings(deadline=None, max_examples=200)
+class Hiss:
+    """Says everything as a second of white noise."""
+
+    def offers(self, language: str) -> list[Offer]:
+        return []
+
+    def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
+        return (0.1 * np.random.default_rng(0).standard_normal(16_000)).astype(np.float32), 16_000
+
+
+@settings(max_examples=200)
 @given(
     offered=st.dictionaries(st.sampled_from(["flite", "espeak", "festival", "piper"]), offers), seed=st.integers(0, 99)
 )
 def test_cast_voices_share_no_speaker_and_leave_no_split_silent(offered: dict[str, list[Offer]], seed: int) -> None:
     speakers = {offer.speaker for found in offered.values() for offer in found}
     if len(speakers) < 3:
-        with pytest.raises(SynthesisError, match="each of three splits needs its own"):
+        found = {0: "no speaker", 1: r"1 speaker \(", 2: r"2 speakers \("}[len(speakers)]
+        with pytest.raises(SynthesisError, match=f"the engines have {found}.*each of three splits needs its own"):
             cast_voices(offered, seed)
         return
     voices = cast_voices(offered, seed)
@@ -102,7 +117,7 @@ def test_a_small_test_split_grows_until_it_has_every_term() -> None:
     assert {split: len(found) for split, found in splits.items()} == {"train": 120, "validation": 1, "test": 40}
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     patterns=st.lists(st.sampled_from(range(40)), min_size=1, max_size=40, unique=True),
     templates=st.integers(0, 6),
@@ -139,6 +154,9 @@ def test_splits_share_no_voice_no_sentence_and_no_template(patterns: list[int], 
         ("CPF", "en", "C P F"),
         ("NEA card", "en", "N E ay card"),
         ("NEA", "de", "N E A"),
+        ("TÜV", "de", "T Ü V"),
+        ("НДС", "ru", "Н Д С"),
+        ("H2O", "en", "H2O"),
         ("MediSave", "en", "MediSave"),
         ("CLINIC", "en", "CLINIC"),
         ("Plan A", "en", "Plan A"),
@@ -180,7 +198,7 @@ def test_all_faults_of_plain_text_come_at_once(tmp_path: Path) -> None:
         read_plain_sentences(tmp_path / "sentences.txt", "s", Lexicon(terms=()), normaliser("en"))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     lines=st.lists(st.sampled_from([*PATTERNS, "Ask {term}.", "Call {agency}.", "Ask CPF.", "call nea"]), unique=True)
 )
@@ -210,6 +228,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Syn
     """A folder of three files, spoken by the engine above in a process of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent))
+        patch.setattr("sys.stderr", StringIO())  # no terminal, whoever runs the tests
         folder = folder_of(tmp_path_factory.mktemp("any") / "my domain", TEXTS)
         (folder / "general.txt").write_text("The kettle is boiling.\nIt rains again.\n")
         heard: list[str] = []
@@ -257,6 +276,9 @@ def test_what_project_yaml_must_hold_is_said_and_is_a_project(spoken: tuple[Path
 
     project = parse(ProjectConfig, yaml.safe_load(advice.split("\n\n")[1]), "advice")
     assert project.name == "my_domain"
+    assert sum("`wertune init NAME` makes one" in text for text in heard) == 2  # search.yaml and the policy
+    assert not any("sg_gov" in text for text in heard)
+    assert heard[0] == "language: en (no project.yaml says another)"
     assert project.data.replay == Path("manifests/replay.jsonl")
     assert not any("project.yaml" in step for step in missing_steps(folder, project, report.manifests))
     other = project.model_copy(
@@ -280,9 +302,40 @@ def test_only_what_is_missing_is_spoken_again_and_sounds_the_same(
     gone.unlink()
     heard: list[str] = []
     synthesize(folder, processes=1, say=heard.append)
-    assert f"1 clips to speak, {len(clips) - 1} are there; processes: 1" in heard
+    assert f"clips to speak: 1, there already: {len(clips) - 1}; processes: 1" in heard
     assert gone.read_bytes() == clips[gone] == kept.read_bytes()
     kept.write_bytes(clips[kept])
+    heard.clear()
+    synthesize(folder, processes=1, say=heard.append)
+    assert f"clips to speak: 0, there already: {len(clips)}; processes: 0" in heard
+
+
+def test_logs_hear_of_each_tenth(spoken: tuple[Path, SynthesisReport, list[str]]) -> None:
+    folder, _, heard = spoken
+    count = len(list((folder / "audio").rglob("*.opus")))
+    told = [text for text in heard if text.startswith("clips: ")]
+    assert told == [f"clips: {min(count, n * -(-count // 10))} of {count}" for n in range(1, len(told) + 1)]
+    assert 8 <= len(told) <= 10
+    assert told[-1] == f"clips: {count} of {count}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_channel_is_heard_in_the_clip(seed: int) -> None:
+    """Of speech with as much power at every frequency."""
+    voice = Voice(id="v", engine=f"{__name__}:Hiss", name="v", speaker="v", split="train", licence="free")
+    clean = ClipPlan("train", Sentence(id="s", text="Hello."), "Hello.", (), voice, 1.0, "clean", None, seed, 14.0)
+    plain = render(clean)
+    told = render(replace(clean, channel="telephone"))
+    assert _share_above(plain, 3400) > 0.5
+    assert _share_above(told, 3400) < 0.05
+    assert _share_above(told, 4100) < 0.001
+    noise = render(replace(clean, channel="noisy", snr_db=12.0)) - plain
+    assert 10 * np.log10(np.mean(plain**2) / np.mean(noise**2)) == pytest.approx(12, abs=0.5)
+
+
+def _share_above(samples: Samples, hertz: float) -> float:
+    power = np.abs(np.fft.rfft(samples)) ** 2
+    return float(power[np.fft.rfftfreq(len(samples), 1 / 16_000) > hertz].sum() / power.sum())
 
 
 def test_manifests_of_recordings_are_not_written_over(tmp_path: Path) -> None:
@@ -310,6 +363,11 @@ def test_all_clips_that_fail_are_named_and_the_others_kept(tmp_path: Path, monke
     ("synthesis", "error", "message"),
     [
         ("engines: [flit]", ConfigError, "engine is 'flit', but must be one of flite, "),
+        (
+            "engines: [espeak-ng]",
+            ConfigError,
+            "'espeak-ng', but must be one of flite, espeak, festival, hibari, kokoro",
+        ),
         ("engines: ['no.such:Engine']", SynthesisError, "no.such:Engine: engine no.such:Engine cannot be imported"),
         ("engines: ['pathlib:Path']", SynthesisError, "has no offers and no speak"),
         ("sentences: other.txt", SynthesisError, r"other\.txt does not exist; mend `sentences:`"),
@@ -318,6 +376,12 @@ def test_all_clips_that_fail_are_named_and_the_others_kept(tmp_path: Path, monke
 def test_what_cannot_speak_is_named(tmp_path: Path, synthesis: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         load_synthesis_project(folder_of(tmp_path, TEXTS, synthesis))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/howto/words-first.md"])
+def test_pages_name_the_engines_as_synthesis_yaml_does(page: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / page).read_text(encoding="utf-8")
+    assert [name for name in ENGINES if f"`{name}`" not in text] == []
 
 
 def test_sentences_are_asked_for(tmp_path: Path) -> None:
@@ -346,3 +410,22 @@ def test_engines_that_are_missing_or_speak_no_such_language_are_said(
     assert "apt-get install espeak-ng" in absent["espeak"]
     assert offered_voices([THIS], "de") == ({}, {THIS: "has no voice for language de"})
     assert find_engine(THIS) is find_engine(THIS)
+
+
+def test_sentences_of_another_script_want_a_language(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "\n".join(f"我想查询公积金{letter}。" for letter in "账户利息局提取"))
+    with pytest.raises(SynthesisError, match=r"not Latin, but without project\.yaml the language is English; write"):
+        load_synthesis_project(folder)
+
+
+def test_terms_are_covered_where_no_blanks_stand_between_words(tmp_path: Path) -> None:
+    lexicon = Lexicon(terms=(Term(term="公积金", spoken="公 积 金"), Term(term="公积金局"), Term(term="CPF")))
+    speller = Speller(lexicon, "zh")
+    assert speller.terms("请问公积金局和公积金在CPF吗？") == ("公积金局", "公积金", "CPF")
+    assert speller.spoken("我的公积金在公积金局，CPF。") == "我的公 积 金在公积金局，C P F。"
+    (tmp_path / "sentences.txt").write_text("请问{term}怎么申请？\n公积金局在哪里？\n", encoding="utf-8")
+    found = read_plain_sentences(tmp_path / "sentences.txt", "s", lexicon, normaliser("zh"))
+    assert [speller.terms(each.text) for each in found] == [("公积金",), ("公积金局",), ("CPF",), ("公积金局",)]
+    rows = [TermRow(term, term, False, {}, {}) for term in ("公积金", "CPF")]
+    rows = [replace(row, clips=dict.fromkeys(DOMAIN, 1), sentences=dict.fromkeys(DOMAIN, 1)) for row in rows]
+    assert len({cell_len(line) for line in _terms_table(rows).splitlines()}) == 1

@@ -1,15 +1,27 @@
 """Texts as they are scored, and the terms that are found in them."""
 
+import unicodedata
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wertune.config import LANGUAGES
 from wertune.errors import ConfigError
-from wertune.text import Lexicon, Term, TermFinder, load_lexicon, normaliser, normaliser_version
+from wertune.text import (
+    UNSPACED_LANGUAGES,
+    Lexicon,
+    Term,
+    TermFinder,
+    closed_up,
+    load_lexicon,
+    normaliser,
+    normaliser_version,
+    term_pattern,
+)
 
 ENGLISH = normaliser("en")
 TERMS = ("CPF", "MediShield", "MediShield Life", "GST Voucher")
@@ -115,7 +127,7 @@ def test_all_faults_of_a_lexicon_come_at_once(tmp_path: Path) -> None:
         load_lexicon(path)
     missing, empty, unknown = str(caught.value).splitlines()
     assert missing == f"{path}: terms.0.term is missing; add it"
-    assert empty.startswith(f"{path}: terms.1.term is '': ")
+    assert empty.startswith(f"{path}: terms.1.term is '', but must have at least 1 character")
     assert "at least 1 character" in empty
     assert unknown == f"{path}: terms.2.kin is not a known key; remove it or mend its spelling"
 
@@ -128,3 +140,76 @@ def test_a_missing_lexicon_is_named(tmp_path: Path) -> None:
 def test_a_term_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Term(term="CPF", spoken="see pee eff").term = "GST"  # type: ignore[misc]
+
+
+# A lexicon in each script that puts no blank between words, and words around it.
+UNSPACED = {
+    "zh": (("公积金", "公积金局", "社保"), ("我想", "查询", "账户。", "CPF", "谢谢,")),
+    "ja": (("マイナンバー", "マイナンバーカード", "年金"), ("を", "申請", "したい。", "NHK", "ー")),
+    "th": (("กองทุน", "กองทุนสำรอง", "ภาษี"), ("ฉัน", "ต้องการ", "ตรวจสอบ", "CPF", "น้ำ")),
+    "lo": (("ພາສີ", "ບຳນານ"), ("ຂ້ອຍ", "ຕ້ອງການ", "ATM")),
+    "my": (("အခွန်", "ပင်စင်"), ("ကျွန်တော်", "လိုချင်", "CPF")),
+    "km": (("ពន្ធ", "សោធន"), ("ខ្ញុំ", "ចង់", "ATM")),
+}
+
+
+@pytest.mark.parametrize("language", UNSPACED)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_a_term_is_found_where_no_blanks_stand_between_words(language: str, data: st.DataObject) -> None:
+    """As often as it stands there, whether people put blanks or not; and as often where it is written, case and all."""
+    terms, fillers = UNSPACED[language]
+    parts = data.draw(st.lists(st.sampled_from([*terms, *fillers])))
+    for blank in ("", " "):
+        text = blank.join(parts)
+        expected = Counter(part for part in parts if part in terms)
+        assert TermFinder(terms, normaliser(language)).find(text) == expected
+        assert Counter(term_pattern(terms).findall(text)) == expected
+
+
+@pytest.mark.parametrize("language", UNSPACED)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_words_of_scripts_without_blanks_are_letters(language: str, data: st.DataObject) -> None:
+    """Each with its marks; blanks that people put between them change nothing, and Latin words stay whole."""
+    terms, fillers = UNSPACED[language]
+    parts = data.draw(st.lists(st.sampled_from([part for part in (*terms, *fillers) if not part.isascii()])))
+    scored = normaliser(language)("CPF".join(parts))
+    assert scored == normaliser(language)(" CPF ".join(parts))
+    for word in scored.split():
+        assert word == "cpf" or sum(not unicodedata.category(sign).startswith("M") for sign in word) == 1
+    assert closed_up(scored).replace(" ", "") == scored.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "scored", "closed"),
+    [
+        ("zh", "我的CPF账户，谢谢！", "我 的 cpf 账 户 谢 谢", "我的 cpf 账户谢谢"),
+        ("th", "ฉัน 3 แก้ว", "ฉั น 3 แ ก้ ว", "ฉัน 3 แก้ว"),
+        ("ta", "எனது கணக்கு", "எனது கணக்கு", "எனது கணக்கு"),
+        ("hi", "मुझे आधार", "मुझे आधार", "मुझे आधार"),
+        ("en", "申请 CPF", "申 请 cpf", "申请 cpf"),
+    ],
+)
+def test_other_scripts_keep_their_marks(language: str, text: str, scored: str, closed: str) -> None:
+    assert normaliser(language)(text) == scored
+    assert closed_up(scored) == closed
+
+
+@pytest.mark.parametrize(
+    ("term", "text", "count"),
+    [
+        ("CPF", "我的CPF账户", 1),
+        ("CPF", "我的SCPFS账户 CPFs xCPF", 0),
+        ("公积金", "CPF公积金CPF", 1),
+        ("ก", "กา ก่า", 1),  # the second has a mark that makes it another letter
+        ("கணக", "கணக்கு", 0),
+        ("a.c", "abc a.c", 1),
+    ],
+)
+def test_a_written_term_ends_where_its_word_ends(term: str, text: str, count: int) -> None:
+    assert len(term_pattern([term]).findall(text)) == count
+
+
+def test_languages_without_blanks_are_whispers() -> None:
+    assert set(LANGUAGES) >= UNSPACED_LANGUAGES

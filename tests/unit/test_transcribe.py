@@ -83,7 +83,8 @@ def test_one_bad_file_stops_no_other(voice: Voice, tmp_path: Path, write_noise: 
     failed = transcribe_files(voice, files, "txt", None, 28, said.append, faults.append)
     assert failed == len(faults) == 2
     assert [line.partition(": ")[0] for line in said] == [str(tmp_path / f"{n}.wav") for n in range(3)]
-    assert all("cannot be decoded" in fault for fault in faults)
+    assert "bad.wav cannot be decoded" in faults[0]
+    assert "gone.wav does not exist" in faults[1]
     transcribe_files(voice, files, "srt", tmp_path / "out", 28, said.append, faults.append)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.srt", "1.srt", "2.srt"]
 

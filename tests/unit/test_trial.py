@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import wertune.model
 import wertune.train
+import wertune.updates
 from wertune.config import ProjectConfig, TrialConfig, parse, with_overrides
 from wertune.epoch_state import CHECKED, DIGESTS, RECORD, TENSORS, read_state, trial_digest
 from wertune.errors import OutOfMemory, StateError, StorageError
@@ -89,6 +90,10 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.short: list[str] = []
+
+    def shortages(self) -> list[str]:
+        return self.short
 
     def load(self, into: Path) -> bool:
         if self.folder.exists():
@@ -374,6 +379,24 @@ def test_a_trial_goes_on_halved_after_its_last_epoch_and_when_it_is_resumed(
     assert resumed_log.logged["ran_batch_size"] == 2
 
 
+def test_a_trial_whose_process_was_ended_for_want_of_memory_goes_on_halved_once(
+    prepared: Prepared, undisturbed: Undisturbed, store: FolderStore
+) -> None:
+    config = TWICE
+    whole = _run(prepared, store, config, kill_after=1)[1]
+    store.short = ["Ray ended its process at noon"]
+    log, told = _run(prepared, store, config, kill_after=2)
+    assert told[:1] == whole
+    assert (log.logged["ran_batch_size"], log.logged["ran_accumulation_steps"]) == (2, 2)
+    assert log.tagged["wertune.batch_halved"] == "Ray ended its process at noon"
+    log, resumed = _run(prepared, store, config)  # the same death does not count again
+    assert resumed[:2] == told
+    assert len(resumed) == EPOCHS
+    store.short += ["Ray ended its process at one"]
+    with pytest.raises(OutOfMemory, match=r"epoch 4: train.batch_size is 2, halved already.*\(Ray ended .* at one\)"):
+        _run(prepared, store, config)
+
+
 @pytest.mark.parametrize(
     ("batch_size", "told"), [(4, "train.batch_size is 2, halved already"), (1, "is 1, which cannot be halved")]
 )
@@ -421,14 +444,14 @@ def test_what_is_no_number_ends_the_trial_before_anything_is_kept(
         monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
         expected = "epoch 1, batch 2: gradient norm is inf"
     elif what == "weights":
-        step = wertune.train.MovingAverage.update
+        step = wertune.updates.MovingAverage.update
 
         def update(self: Any) -> None:
             if self.steps == 2:  # the epoch's last step
                 self._parameters[0].data.view(-1)[1] = float("nan")
             step(self)
 
-        monkeypatch.setattr(wertune.train.MovingAverage, "update", update)
+        monkeypatch.setattr(wertune.updates.MovingAverage, "update", update)
         expected = r"epoch 1, after its last step: parameter/base_model\S+ is nan"
     else:
         monkeypatch.setattr(wertune.train, "validation_loss", lambda *_: float("nan"))

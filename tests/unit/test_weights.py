@@ -18,20 +18,21 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tests.ctranslate2_file import (
     ALIASES,
+    CONFIG,
+    SPECIAL,
     VOCABULARY,
     WIDTH,
     Variables,
     serialize,
     text,
+    whisper_tokenizer,
     whisper_variables,
 )
 
-from wertune import files, weights
+from wertune import files, hugging_face, weights
 from wertune.ctranslate2 import read_tensors, to_state
 from wertune.errors import BaseModelError
 from wertune.weights import resolve_base_model
-
-SPECIAL = ["endoftext", "startoftranscript", "en", "de", "translate", "transcribe", "startofprev", "notimestamps"]
 
 
 def _read(data: bytes) -> Any:
@@ -41,9 +42,8 @@ def _read(data: bytes) -> Any:
 def _folder(path: Path, data: bytes | None = None) -> Path:
     path.mkdir()
     (path / "model.bin").write_bytes(data or serialize(whisper_variables(vocabulary=VOCABULARY)))
-    (path / "config.json").write_text('{"suppress_ids": [1], "suppress_ids_begin": [2], "alignment_heads": [[0, 1]]}')
-    added = [{"id": index, "content": f"<|{name}|>", "special": True} for index, name in enumerate(SPECIAL)]
-    (path / "tokenizer.json").write_text(json.dumps({"added_tokens": added, "model": {"vocab": {}}}))
+    (path / "config.json").write_text(json.dumps(CONFIG))
+    (path / "tokenizer.json").write_text(json.dumps(whisper_tokenizer()))
     return path
 
 
@@ -78,7 +78,7 @@ def test_truncated_anywhere_is_a_base_model_error() -> None:
             _read(data[:length])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 4000), st.binary(min_size=1, max_size=8))
 def test_changed_bytes_give_a_model_or_a_base_model_error(at: int, junk: bytes) -> None:
     data = bytearray(serialize(whisper_variables()))
@@ -145,6 +145,16 @@ def _without(name: str) -> Variables:
         (whisper_variables() | {"decoder/num_heads": np.array(3, np.int16)}, "decoder/num_heads is 3"),
         (whisper_variables() | {"decoder/num_heads": np.array(-2, np.int16)}, "decoder/num_heads is -2"),
         (
+            whisper_variables() | {"encoder/num_heads": np.array(np.nan, np.float32)},
+            "encoder/num_heads is a single float32",
+        ),
+        (
+            whisper_variables() | {"decoder/num_heads": np.array(np.inf, np.float16)},
+            "decoder/num_heads is a single float16",
+        ),
+        (whisper_variables() | {"encoder/num_heads": np.array(2.5, np.float32)}, "a single number must be an integer"),
+        (whisper_variables() | {"decoder/pre_norm": np.array(1.0, np.float32)}, "decoder/pre_norm is a single float32"),
+        (
             whisper_variables() | {"encoder/layer_0/self_attention/linear_0/bias": np.ones(12, np.float16)},
             "gives k_proj a bias",
         ),
@@ -200,12 +210,14 @@ def test_a_multilingual_vocabulary_gets_languages_and_tasks(tmp_path: Path) -> N
         ("tokenizer.json", None, "No such file"),
         ("tokenizer.json", "{", "tokenizer.json: "),
         ("tokenizer.json", "[]", "must be a JSON object"),
-        ("tokenizer.json", '{"added_tokens": [{"special": true}]}', "added_tokens cannot be read"),
+        ("tokenizer.json", '{"added_tokens": 5}', "added_tokens is 5, but must be a list"),
         ("tokenizer.json", "{}", "are missing, but Whisper needs them"),
         ("config.json", '{"suppress_ids": ["a"]}', "suppress_ids is ['a']"),
         ("config.json", '{"suppress_ids_begin": [99999]}', "suppress_ids_begin is [99999]"),
         ("config.json", '{"alignment_heads": [[7, 0]]}', "alignment_heads is [[7, 0]]"),
         ("config.json", '{"alignment_heads": 3}', "alignment_heads is 3"),
+        ("config.json", '{"alignment_heads": [[0, 0.5]]}', "alignment_heads is [[0, 0.5]]"),
+        ("config.json", f'{{"suppress_ids": {"[" * 600}{"]" * 600}}}', "suppress_ids is [[[[[["),
     ],
 )
 def test_damaged_side_files_are_base_model_errors(tmp_path: Path, name: str, text: str | None, message: str) -> None:
@@ -218,6 +230,57 @@ def test_damaged_side_files_are_base_model_errors(tmp_path: Path, name: str, tex
         resolve_base_model(str(source), cache_dir=tmp_path / "cache")
     assert message in str(caught.value)
     assert not (tmp_path / "cache").exists() or not _leftovers(tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("token", "fault"),
+    [
+        ('{"id": 9, "special": true}', "has the content None, but must have a text"),
+        ('{"id": 9}', "has the content None"),
+        ('{"id": 9, "content": ["a"], "special": false}', "has the content ['a']"),
+        ('{"id": Infinity, "content": "a", "special": true}', "has the id inf, but must have one from 0 to 1511"),
+        ('{"id": NaN, "content": "a"}', "has the id nan"),
+        ('{"id": 9.0, "content": "a", "special": true}', "has the id 9.0"),
+        ('{"id": true, "content": "a"}', "has the id True"),
+        ('{"id": "9", "content": "a", "special": true}', "has the id '9'"),
+        ('{"id": -5, "content": "a", "special": true}', "has the id -5"),
+        ('{"id": 1512, "content": "a"}', "has the id 1512"),
+        ('{"content": "a"}', "has the id None"),
+        ('"\\ud800"', "is '\\ud800', but must be an object"),
+    ],
+)
+def test_an_added_token_has_a_text_and_an_id_of_the_vocabulary(tmp_path: Path, token: str, fault: str) -> None:
+    source = _folder(tmp_path / "ct2")
+    tokenizer = json.loads((source / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] += [json.loads(token), 7]
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(BaseModelError) as caught:
+        resolve_base_model(str(source), cache_dir=tmp_path / "cache")
+    first, *faults = str(caught.value).splitlines()
+    assert first.startswith(f"{source / 'tokenizer.json'}: ")
+    assert first.endswith("download it again")
+    assert faults[0].startswith(f"  added_tokens[{len(SPECIAL)}] {fault}")
+    assert faults[-1] == f"  added_tokens[{len(SPECIAL) + 1}] is 7, but must be an object"
+
+
+def test_half_a_surrogate_pair_in_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    source = _folder(tmp_path / "ct2")
+    whole = (source / "tokenizer.json").read_text()
+    (source / "tokenizer.json").write_text(whole.replace('"vocab": {}', '"vocab": {"\\ud800": 0}'))
+    with pytest.raises(BaseModelError, match=r"tokenizer\.json: cannot be written again .*; download it again"):
+        resolve_base_model(str(source), cache_dir=tmp_path / "cache")
+    assert not _leftovers(tmp_path / "cache")
+
+
+def test_json_that_is_too_deep_is_refused(tmp_path: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(BaseModelError, match=r"tokenizer\.json: cannot be written again"):
+        hugging_face._as_json({"model": deep}, tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text(f'{{"model": {"[" * 100_000}')
+    with pytest.raises(BaseModelError, match="the folder is incomplete"):
+        hugging_face.read_json(tmp_path / "tokenizer.json")
 
 
 def test_a_tokenizer_of_a_larger_model_is_refused(tmp_path: Path) -> None:

@@ -133,6 +133,33 @@ def test_a_mistake_is_one_line_and_a_status(shell: Shell, arguments: list[str], 
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["promote", "--version", "7", "--to", "Staging"],
+        ["promote", "--version", "1", "--to", "Production"],
+        ["approve", "--version", "1", "--approver", "bob"],
+        ["rollback", "--reason", "loops"],
+        ["history", "--project", "nowhere"],
+    ],
+)
+def test_every_refusal_is_a_document(shell: Shell, arguments: list[str]) -> None:
+    model = [] if "history" in arguments else ["--model", "demo"]
+    status, out, err = shell(*arguments, *model, "--json")
+    assert status == 1
+    assert err.splitlines()[-1] == f"wergate: {json.loads(out)['error']}"
+
+
+def test_check_answers_a_program_once_where_something_is_wrong(shell: Shell) -> None:
+    shell("promote", "--model", "demo", "--version", "1", "--to", "Staging")
+    FakeShelf(shell.world).set_alias("staging", "2")
+    status, out, _ = shell("check", "--model", "demo", "--json")
+    assert (status, json.loads(out)["wrong"]) == (1, ["alias staging names 2, the audit trail 1"])
+    status, out, err = shell("check", "--model", "demo", "--repair", "true", "--json")
+    assert (status, json.loads(out)["wrong"]) == (0, [])
+    assert err.startswith("repaired: ")
+
+
 def test_help_starts_without_mlflow() -> None:
     program = (
         "import sys; from wergate.__main__ import cli; print(sorted(set(sys.modules) & {'mlflow', 'numpy', 'yaml'}))"

@@ -1,5 +1,6 @@
 """One at a time: over tags alone, beside an SQLite file, and with owners that die or fall asleep."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -9,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wergate import locks
 from wergate.database_locks import database_lock
 from wergate.errors import LockError
-from wergate.locks import TICKET_PREFIX, DatabaseLock, hold
+from wergate.locks import MAX_LEASE_S, TICKET_PREFIX, WAIT_S, DatabaseLock, Ticket, hold
 
 DEAD = '{"token": "dead", "lease_s": 0.2, "direct": %s, "number": 1, "beat": 0, "owner": "dead@there:1"}'
 
@@ -81,25 +84,95 @@ def test_the_ticket_of_the_dead_is_thrown_away_after_its_lease() -> None:
 
 def test_who_holds_the_database_lock_need_not_wait_for_a_dead_ticket_of_such(tmp_path: Path) -> None:
     board = Board()
-    board.set_tag(TICKET_PREFIX + "dead", (DEAD % "true").replace("0.2", "1e9"))
+    board.set_tag(TICKET_PREFIX + "dead", (DEAD % "true").replace("0.2", "300"))
     with hold(board, _file_lock(tmp_path), "me", wait_s=30):
         assert TICKET_PREFIX + "dead" not in board.tags()
 
 
 def test_a_ticket_that_is_renewed_is_waited_for() -> None:
     board = Board()
-    board.set_tag(TICKET_PREFIX + "dead", (DEAD % "false").replace("0.2", "1e9"))
+    board.set_tag(TICKET_PREFIX + "dead", (DEAD % "false").replace("0.2", "300"))
     with pytest.raises(LockError, match="demo is still held by dead@there:1"), hold(board, None, "me", wait_s=0.05):
         pass
     assert list(board.tags()) == [TICKET_PREFIX + "dead"]
 
 
-def test_a_ticket_that_nobody_can_read_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "LEASE_S", 0.1)
+UNREADABLE = [
+    {"number": "1"},
+    {"number": 1.5},
+    {"number": True},
+    {"number": -1},
+    {"number": 10**4000},
+    {"beat": "0"},
+    {"lease_s": "0.3"},
+    {"lease_s": 0},
+    {"lease_s": -1},
+    {"lease_s": 301},
+    {"lease_s": 1e18},
+    {"lease_s": float("nan")},
+    {"lease_s": float("inf")},
+    {"lease_s": None},
+    {"direct": "false"},
+    {"direct": 0},
+    {"owner": ["a"]},
+    {"more": 1},
+]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["nonsense", "", "7", "[]", "{}", "[" * 100_000, *(json.dumps(json.loads(DEAD % "false") | v) for v in UNREADABLE)],
+    ids=lambda value: value[:90],
+)
+def test_a_ticket_that_nobody_can_read_is_waited_for_and_thrown_away(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setattr(locks, "LEASE_S", 0.05)
     board = Board()
-    board.set_tag(TICKET_PREFIX + "odd", "nonsense")
-    with hold(board, None, "me"):
+    board.set_tag(TICKET_PREFIX + "odd", value)
+    with pytest.raises(LockError, match="held by an unreadable ticket"), hold(board, None, "me", wait_s=0.01):
+        pass
+    with hold(board, None, "me", wait_s=30, lease_s=10):
         assert TICKET_PREFIX + "odd" not in board.tags()
+    assert board.tags() == {}
+
+
+@pytest.mark.parametrize("token", ["other", ""])
+def test_a_ticket_is_thrown_away_by_its_tag_whatever_token_it_tells(token: str) -> None:
+    board = Board()
+    board.set_tag(TICKET_PREFIX + "odd", (DEAD % "false").replace('"token": "dead"', f'"token": "{token}"'))
+    with hold(board, None, "me", wait_s=30):
+        assert TICKET_PREFIX + "odd" not in board.tags()
+    assert board.tags() == {}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(sorted(Ticket.model_fields)), inner),
+)
+
+
+@given(
+    st.text() | JSON.map(json.dumps) | st.fixed_dictionaries(dict.fromkeys(Ticket.model_fields, JSON)).map(json.dumps)
+)
+def test_whatever_a_tag_holds_is_a_ticket_that_dies(value: str) -> None:
+    ticket = locks._ticket(TICKET_PREFIX + "odd", value)
+    assert ticket.key == TICKET_PREFIX + "odd"
+    assert 0 < ticket.lease_s <= MAX_LEASE_S < WAIT_S
+    assert Ticket.model_validate(ticket.model_dump()) == ticket
+
+
+@given(
+    st.builds(
+        Ticket,
+        token=st.just("mine"),
+        lease_s=st.floats(0, MAX_LEASE_S, exclude_min=True),
+        number=st.integers(0, 2**53 - 1),
+        owner=st.text(),
+    )
+)
+def test_what_one_promoter_writes_another_reads(ticket: Ticket) -> None:
+    assert locks._ticket(ticket.key, json.dumps(ticket.model_dump())) == ticket
 
 
 def test_who_slept_longer_than_the_lease_may_not_move() -> None:

@@ -157,5 +157,5 @@ class Registry(RuleBasedStateMachine):
             assert drifts(FakeShelf(self.world).look()) == []
 
 
-Registry.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None, derandomize=True)
+Registry.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 TestRegistry = Registry.TestCase

@@ -100,3 +100,8 @@ def test_the_digest_is_of_what_is_said_and_not_of_how() -> None:
 def test_another_transition_is_refused() -> None:
     with pytest.raises(ConfigError, match="'archived', but must be staging or production"):
         Policy(staging=(WerGate(limit=1),), production=(WerGate(limit=1),)).gates("archived")
+
+
+def test_a_policy_that_is_not_there_says_what_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the policy .*gone.yaml does not exist; `wertune init` makes one"):
+        load_policy(tmp_path / "gone.yaml")

@@ -65,9 +65,9 @@ def as_markdown(found: dict[str, Any], sections: Sequence[Section]) -> str:
     rows = [["", "the field's recipe", "ours", "times better (least to most)"], *(r.cells() for r in _rows(sections))]
     clips = found["clips"]
     heading = (
-        f"Made by `make bench`; raw figures in `benchmarks.json`. {found['machine']}; {clips['base']}, "
-        f"{clips['count']} clips of {SECONDS[0]:g} to {SECONDS[1]:g} s in batches of {BATCH}, LoRA r=16 on q_proj and "
-        f"v_proj, the median of {ROUNDS} rounds in turn."
+        f"Made by `make bench`; raw figures in [benchmarks.json](benchmarks.json). {found['machine']}; "
+        f"{clips['base']}, {clips['count']} clips of {SECONDS[0]:g} to {SECONDS[1]:g} s in batches of {BATCH}, "
+        f"LoRA r=16 on q_proj and v_proj, the median of {ROUNDS} rounds in turn."
     )
     parts = ["# Benchmarks", heading, markdown_table(rows), "![times better](benchmarks.png)"]
     return "\n\n".join([*parts, *(section.markdown for section in sections)]) + "\n"

@@ -30,7 +30,7 @@ class Row:
 
     def cells(self) -> list[str]:
         """Name, both medians, and the ratio with its spread."""
-        medians = [f"{statistics.median(values):.3g} {self.unit}" for values in (self.theirs, self.ours)]
+        medians = [f"{rounded(statistics.median(values))} {self.unit}" for values in (self.theirs, self.ours)]
         return [self.name, *medians, spread(self.ratios)]
 
 
@@ -42,6 +42,12 @@ class Section:
     found: Any
     markdown: str
     rows: tuple[Row, ...] = ()
+
+
+def rounded(value: float) -> str:
+    """To three digits, a thousand and more without an exponent."""
+    digits = f"{value:.3g}"
+    return f"{float(digits):.0f}" if "e+" in digits else digits
 
 
 def spread(values: Sequence[float]) -> str:

@@ -23,7 +23,7 @@ from wertune.outage import patience_s
 from wertune.proposals import finished, open_study
 from wertune.search_space import AshaConfig, Range, SearchConfig
 from wertune.spool import Spool
-from wertune.tracking import children, create_run
+from wertune.tracking.runs import children, create_run
 from wertune.tune import RAY_SETTINGS, fit
 
 EPOCHS = 8

@@ -22,10 +22,11 @@ from wertune.config import AugmentConfig, DecodeConfig, Draw, TrainConfig, Trial
 from wertune.manifest import Dataset, Recording
 from wertune.metrics import score
 from wertune.prepare import Prepared
+from wertune.proposals import open_study
 from wertune.search_space import AshaConfig, Choices, Range, SearchConfig
-from wertune.tracking import create_run
+from wertune.tracking.runs import create_run
 from wertune.train import Objective
-from wertune.tune import SearchPlace, cluster, search
+from wertune.tune import cluster, search
 
 CONFIGURATIONS, OF_THEIRS = 16, 4
 EPOCHS = 4
@@ -144,10 +145,10 @@ def _our_search(prepared: Prepared, points: Sequence[Point]) -> OurSearch:
     with tempfile.TemporaryDirectory(prefix="wertune-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         parent = create_run(f"sqlite:///{folder / 'mlflow.db'}", "bench", folder / "artifacts")
-        place = SearchPlace(folder / "search", f"sqlite:///{folder / 'optuna.db'}")
         started = time.perf_counter()
+        study = open_study(parent.run_id, f"sqlite:///{folder / 'optuna.db'}", config, resume=False)
         with cluster(None, config):
-            study = search(prepared, config, Objective(0.0, 0.0, 0.0), parent, place, resume=False)
+            search(prepared, config, Objective(0.0, 0.0, 0.0), parent, study, folder / "search")
         seconds = time.perf_counter() - started
         trials = [trial for trial in study.trials if trial.intermediate_values]
     best = min(trials, key=lambda trial: min(trial.intermediate_values.values()))

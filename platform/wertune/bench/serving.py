@@ -18,7 +18,7 @@ from transformers import WhisperFeatureExtractor, pipeline
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.bench.rows import Row, Section
-from wertune.config import ContextConfig, DecodeConfig, TrialConfig
+from wertune.config import ContextConfig, DecodeConfig
 from wertune.engine import converted
 from wertune.errors import ConfigError
 from wertune.evaluate import Transcriber, transcribe_samples
@@ -29,7 +29,7 @@ from wertune.prepare import Prepared, load_project, prepare
 from wertune.probe import using_threads
 from wertune.report import markdown_table
 from wertune.serve import load_registered
-from wertune.version import load_served, stored_settings
+from wertune.version import load_served
 from wertune.wording import load_wording
 
 CLIPS = 48
@@ -103,14 +103,12 @@ def as_markdown(measured: Sequence[ServingRow]) -> str:
 def bench_version(folder: Path, model_uri: str, clips: int = CLIPS, threads: int = 1) -> list[ServingRow]:
     """A registered version on the test clips of the project in `folder`."""
     served = load_registered(model_uri, "torch")
-    return _bench(prepare(folder, load_project(folder)), served.settings, served.adapter, clips, threads)
-
-
-def bench_adapter(
-    prepared: Prepared, adapter: Path, trial: TrialConfig, clips: int = CLIPS, threads: int = 1
-) -> list[ServingRow]:
-    """A trial's adapter as it would serve, on test clips evenly over the split."""
-    return _bench(prepared, stored_settings(trial, prepared), adapter, clips, threads)
+    prepared = prepare(folder, load_project(folder))
+    recordings = prepared.dataset["test"]
+    recordings = recordings[:: max(1, len(recordings) // clips)][:clips]
+    with using_threads(threads), tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+        ways = _ways(prepared, served.settings, served.adapter, Path(scratch))
+        return [_measured(prepared, way, recordings, batch) for batch in BATCHES for way in ways.items()]
 
 
 def as_table(rows: Sequence[ServingRow]) -> str:
@@ -118,16 +116,6 @@ def as_table(rows: Sequence[ServingRow]) -> str:
     header = ["", "clips a request", "CPU s/s", "wall s/s", "p50", "p99", "WER", "times less CPU"]
     pipelines = {row.batch: row.cpu_per_audio_s for row in rows if row.name == PIPELINE}
     return markdown_table([header, *(row.cells(pipelines[row.batch]) for row in rows)])
-
-
-def _bench(
-    prepared: Prepared, settings: Mapping[str, Any], adapter: Path, clips: int, threads: int
-) -> list[ServingRow]:
-    recordings = prepared.dataset["test"]
-    recordings = recordings[:: max(1, len(recordings) // clips)][:clips]
-    with using_threads(threads), tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
-        ways = _ways(prepared, settings, adapter, Path(scratch))
-        return [_measured(prepared, way, recordings, batch) for batch in BATCHES for way in ways.items()]
 
 
 def _ways(prepared: Prepared, settings: Mapping[str, Any], adapter: Path, scratch: Path) -> dict[str, Transcribe]:

@@ -4,11 +4,11 @@ import logging
 from importlib import import_module
 from typing import Any
 
+from wertune.batches import training_batches
 from wertune.bench.clips import ROUNDS
 from wertune.bench.rows import Row, Section, timed
 from wertune.model import add_lora
 from wertune.prepare import Prepared
-from wertune.train import training_batches
 
 
 def section(prepared: Prepared) -> Section:

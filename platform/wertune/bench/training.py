@@ -14,7 +14,7 @@ from wertune.config import ContextConfig, DecodeConfig, TrainConfig
 from wertune.evaluate import EvaluationSet, transcribe_features
 from wertune.model import Whisper, add_lora, product_dtype
 from wertune.prepare import Prepared
-from wertune.train import Updater
+from wertune.updates import Updater
 
 
 def section(prepared: Prepared) -> Section:

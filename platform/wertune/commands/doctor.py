@@ -1,7 +1,6 @@
 """`doctor`: what may stand in the way of a search."""
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,31 +24,33 @@ def doctor(project: Path, ray_address: str, as_json: bool) -> None:
     from wertune.doctor import Site, all_checks, examine
     from wertune.doctor import as_json as document
 
-    findings = list(examine(Site(project, ray_address), all_checks()))
+    checks = all_checks()
+    findings = []
+    for finding in examine(Site(project, ray_address), checks):
+        findings.append(finding)
+        if not as_json:
+            _print_finding(finding, max(map(len, checks)))
     if as_json:
         print_json(document(findings))
-    else:
-        _print_table(findings)
     if any(finding.state == "fail" for finding in findings):
         sys.exit(EXIT_REFUSED)
 
 
-def _print_table(findings: Iterable["Finding"]) -> None:
-    """State by sign and colour, and a line of remedy below what needs one."""
+def _print_finding(finding: "Finding", width: int) -> None:
+    """State by sign and colour, the name in so many columns, and a line of remedy below where one is needed."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from wertune.doctor import SIGNS
 
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for finding in findings:
-        sign, colour = SIGNS[finding.state]
-        told = Text(finding.found)
-        if finding.remedy:
-            told.append(f"\n→ {finding.remedy}", style=colour)
-        table.add_row(Text(sign, style=f"bold {colour}"), finding.name, told)
-    Console().print(table)
+    sign, colour = SIGNS[finding.state]
+    told = Text(finding.found)
+    if finding.remedy:
+        told.append(f"\n→ {finding.remedy}", style=colour)
+    row = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    row.add_column(no_wrap=True)
+    row.add_column(no_wrap=True, min_width=width)
+    row.add_column(overflow="fold")
+    row.add_row(Text(sign, style=f"bold {colour}"), finding.name, told)
+    Console().print(row)

@@ -1,9 +1,11 @@
 """`export`: a version for those who have none of this."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from wertune.command_line import json_option
 from wertune.commands.options import project_option, version_uri
 
 
@@ -27,9 +29,10 @@ from wertune.commands.options import project_option, version_uri
 )
 @click.option("--licence", default="", help="of the adapter, for the card; empty: the card says that none is given")
 @click.option("--force", type=click.BOOL, default=False, help="true: replaces an export that stands there")
+@json_option
 def export(
     project: Path, model: str, form: str, out: Path, clips: int, limit: float, licence: str, force: bool
-) -> None:
+) -> dict[str, Any]:
     """Writes a registered version as a folder that plain libraries load, and tries it in them."""
     from wertune.export import export as run
     from wertune.export import free_for_export
@@ -37,4 +40,6 @@ def export(
 
     free_for_export(out, force)
     uri = version_uri(model, load_project(project).name)
-    click.echo(run(project, uri, form, out, clips, limit, licence).text)
+    done = run(project, uri, form, out, clips, limit, licence)
+    click.echo(done.text)
+    return {"folder": str(done.folder), **done.record}

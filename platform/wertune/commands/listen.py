@@ -1,7 +1,7 @@
 """`transcribe` and `page`: a version at work."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import click
 
@@ -9,34 +9,48 @@ from wertune.commands.options import project_option, version_uri
 from wertune.errors import AudioError, ConfigError
 
 
+class _RangeOrNothing(click.FloatRange):
+    """A number of the range, or none where it is empty: so `mlflow run` passes on what was not given."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "" else super().convert(value, param, ctx)
+
+
 @click.command()
 @project_option
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", default="", help="models:/sg_gov/1, or a version, stage or alias of the project's model")
 @click.option("--base", default="", help="an untouched base instead, such as packaged:whisper-tiny.en")
-@click.option("--format", "form", type=click.Choice(["txt", "json", "srt", "vtt"]), default="txt")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["txt", "json", "srt", "vtt"]),
+    default="txt",
+    help="json: with the times of each piece; of several recordings one list",
+)
 @click.option("--out", default="", help="folder, a file in it for each recording; empty: the terminal")
 @click.option(
     "--piece-s",
-    type=click.FloatRange(5, 28),
+    type=_RangeOrNothing(5, 28),
     default=None,
-    help="longest piece, cut at a pause; a cue of srt and vtt is one. Where it is not given, as the version serves",
+    help="longest piece, cut at a pause; a cue of srt and vtt is one. Not given, or empty: as the version serves",
 )
 def transcribe(
     project: Path, files: tuple[Path, ...], model: str, base: str, form: str, out: str, piece_s: float | None
 ) -> None:
-    """Writes what recordings say; one that cannot be read is told, the others go on, and the status is 1."""
+    """Writes what recordings say; one that cannot be decoded is told, the others go on, and the status is 1."""
     if bool(model) == bool(base):
         raise ConfigError("give one of --model and --base: what is to transcribe")
     from wertune.prepare import load_project
     from wertune.subtitles import TextFormat
-    from wertune.transcribe import check_names, recordings_of, transcribe_files
+    from wertune.transcribe import check_exist, check_out, recordings_of, transcribe_files
     from wertune.voice import base_voice, version_voice
 
     config, chosen = load_project(project), recordings_of(files)
+    check_exist(chosen)  # before the model is loaded, which takes a while
     folder = Path(out) if out else None
     if folder:
-        check_names(chosen, folder, cast(TextFormat, form))
+        check_out(chosen, folder, cast(TextFormat, form))
     voice = version_voice(version_uri(model, config.name)) if model else base_voice(base, config)
     failed = transcribe_files(
         voice, chosen, cast(TextFormat, form), folder, piece_s, click.echo, lambda text: click.echo(text, err=True)

@@ -13,8 +13,21 @@ if TYPE_CHECKING:
 
 STAGES = ("None", "Staging", "Production", "Archived")
 
+
+class NamedPath(click.Path):
+    """A path that is not empty: that would be the folder which the command runs in, asked for by nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty, but must be a path; this folder is '.'", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 project_option = click.option(
-    "--project", type=click.Path(path_type=Path), default=Path("projects/sg_gov"), show_default=True, help="its folder"
+    "--project", type=NamedPath(), default=Path("projects/sg_gov"), show_default=True, help="its folder"
 )
 
 

@@ -1,10 +1,14 @@
 """`init` and `schema`: a new project's files, and what editors know of them."""
 
+import os
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+from wertune.command_line import json_option
 from wertune.errors import ConfigError
 
 ENGLISH_BASE, OTHER_BASE = "packaged:whisper-tiny.en", "packaged:whisper-base"
@@ -17,9 +21,10 @@ ENGLISH_BASE, OTHER_BASE = "packaged:whisper-tiny.en", "packaged:whisper-base"
 @click.option("--base-model", default="", help=f"empty: {ENGLISH_BASE} for en, {OTHER_BASE} for others")
 @click.option("--term", "terms", multiple=True, metavar="TERM[=SPOKEN]", help='such as "CPF=see pee eff"; many times')
 @click.option("--manifest", "manifests", multiple=True, metavar="SPLIT=PATH", help="such as train=a.jsonl; many times")
+@json_option
 def init(
     folder: str, name: str, language: str, base_model: str, terms: tuple[str, ...], manifests: tuple[str, ...]
-) -> None:
+) -> dict[str, Any]:
     """Makes a new project: FOLDER, or projects/FOLDER for a bare name.
 
     What is not given is asked for in a terminal, and takes its default elsewhere.
@@ -31,24 +36,34 @@ def init(
         folder = click.prompt("name of the domain (my-domain)")
     if not folder:
         raise click.UsageError("FOLDER is empty, but must be given: the name of the domain, or a path")
-    path = Path(folder) if len(Path(folder).parts) > 1 else Path("projects") / folder
+    path = _place(folder)
     if asks:
         language = language or click.prompt("language, as Whisper names it", default="en")
         base_model = base_model or click.prompt("base model", default=_base(language))
         terms = terms or _asked_terms()
     wanted = Wanted(
         path,
-        name or path.name,
+        name or path.resolve().name,
         language or "en",
         base_model or _base(language or "en"),
         tuple(_term(each) for each in terms if each),
         dict(_manifest(each) for each in manifests if each),
     )
-    for made in make_project(wanted):
-        click.echo(f"made {made}")
+    made = make_project(wanted)
+    for file in made:
+        click.echo(f"made {file}")
+    project = shlex.quote(str(path))
     click.echo(
-        f"next: fill {path / 'manifests'} as {path / 'README.md'} says, then `wertune validate --project {path}`"
+        f"next: fill {path / 'manifests'} as {path / 'README.md'} says, or write {path / 'sentences.txt'} and let "
+        f"`wertune synthesize --project {project}` speak it; then `wertune validate --project {project}`"
     )
+    return {"project": str(path), "made": [str(file) for file in made]}
+
+
+def _place(folder: str) -> Path:
+    """A path as it is given; a bare name is one in projects/."""
+    is_path = os.sep in folder or folder in (os.curdir, os.pardir)
+    return Path(folder) if is_path else Path("projects") / folder
 
 
 def _base(language: str) -> str:
@@ -66,9 +81,9 @@ def _asked_terms() -> tuple[str, ...]:
 
 
 def _term(text: str) -> tuple[str, str]:
-    """Written and spoken: `CPF=see pee eff`; a term alone is spoken as it is written."""
+    """Written and spoken: `CPF=see pee eff`; of a term alone `synthesize` spells the abbreviations."""
     written, _, spoken = (part.strip() for part in text.partition("="))
-    return written, spoken or written
+    return written, spoken
 
 
 def _manifest(text: str) -> tuple[str, Path]:
@@ -80,9 +95,14 @@ def _manifest(text: str) -> tuple[str, Path]:
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("schemas"), show_default=True, help="the folder")
-def schema(out: Path) -> None:
+@json_option
+def schema(out: Path) -> dict[str, Any]:
     """Writes JSON Schemas of the YAML files, with which editors complete and check them."""
+    from wertune.files import storing
     from wertune.schemas import write_schemas
 
-    for path in write_schemas(out):
+    with storing("the schemas", out, "free some space there, or give --out a folder that can be written"):
+        written = write_schemas(out)
+    for path in written:
         click.echo(f"wrote {path}")
+    return {"wrote": [str(path) for path in written]}

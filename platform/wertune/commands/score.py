@@ -12,6 +12,7 @@ from wertune.commands.options import project_option
 from wertune.errors import ConfigError
 
 STDOUT = "-"
+SCORES, JSON_REMEDY = "the scores", "free some space there, or give --json the path of a file that can be written"
 
 
 @click.command()
@@ -45,15 +46,24 @@ def evaluate(project: Path, model_uri: str, base: str, manifest: str, engine: st
         raise ConfigError("give one of --model-uri and --base: what is to be scored")
     if engine and base:
         raise ConfigError(f"--engine is {engine}, but goes with --model-uri: a base is scored in torch; remove it")
+    if manifest and not Path(manifest).is_file():
+        found = "is no plain file" if Path(manifest).exists() else "does not exist"
+        raise ConfigError(f"--manifest is {manifest}, which {found}; name another, or none for the test split")
+    if json_path not in ("", STDOUT):
+        from wertune.files import check_writable, storing
+
+        check_writable(Path(json_path), SCORES, JSON_REMEDY)
     score = functools.partial(_scored, project, model_uri, base, manifest, engine)
     values = answering(score, json_path == STDOUT)
     if json_path not in ("", STDOUT):
-        Path(json_path).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+        with storing(SCORES, Path(json_path), JSON_REMEDY):
+            Path(json_path).write_text(text, encoding="utf-8")
 
 
 def _scored(project: Path, model_uri: str, base: str, manifest: str, engine: str) -> dict[str, Any]:
     """The scores as JSON; their summary is printed."""
-    from wertune.experiment import evaluate_manifest, evaluate_version
+    from wertune.measure import evaluate_manifest, evaluate_version
 
     if model_uri and not manifest:
         found = evaluate_version(project, model_uri, engine)

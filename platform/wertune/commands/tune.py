@@ -1,13 +1,15 @@
 """`train` and `tune`: one adapter, or the best of many, registered and put before the gates of Staging."""
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from wertune.command_line import json_option
+from wertune.command_line import is_mlflow_run, json_option
 from wertune.commands.options import configured, project_option, trial_options
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ def train(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> 
     """Trains one adapter with the configuration of project.yaml, and registers it."""
     config = configured(project, overrides, epochs, seed)
     policy = _policy(config.name)
-    from wertune.experiment import BestTrial, objective_of, score_baseline, start_experiment
+    from wertune.experiment import BestTrial, objective_of, score_baseline
+    from wertune.start import start_experiment
     from wertune.trial import run_trial
 
     with start_experiment(project, config, f"train {config.name}") as (run, prepared):
@@ -71,33 +74,59 @@ def tune(
         return _plan(project, config, search_config)
     policy = _policy(config.name)
     from wertune.credentials import check_holds_no_password
-    from wertune.experiment import best_trial, log_search, objective_of, score_baseline, start_experiment
-    from wertune.spool import check_unused
-    from wertune.tune import SearchInterrupted, SearchPlace, cluster, search, transcribe_across
+    from wertune.experiment import best_trial, log_search, objective_of, score_baseline
+    from wertune.proposals import open_study
+    from wertune.spool import held
+    from wertune.start import start_experiment
+    from wertune.tune import SearchInterrupted, cluster, search, transcribe_across
 
+    experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") if is_mlflow_run() else None  # before the run is taken up
     root = Path(".wertune").resolve()
+    searches = root / "searches"
     root.mkdir(exist_ok=True)
     check_holds_no_password(study_storage, "study_storage", STUDY_STORAGE_VARIABLE)
     storage = study_storage or os.environ.get(STUDY_STORAGE_VARIABLE) or f"sqlite:///{root / 'optuna.db'}"
-    if resume:
-        check_unused(SearchPlace(root / "searches" / resume, storage).spool)
-    with start_experiment(project, config, f"tune {config.name}", resume, search_config) as (run, prepared):
-        _advise(prepared)
-        again = f"mlflow run . -e tune --env-manager local -P resume={run.run_id}"
-        click.echo(f"should this be interrupted or killed, go on with: {again}")
-        with cluster(ray_address or None, search_config):
-            click.echo("scoring the untouched base on validation, test and retention …")
-            baseline = score_baseline(run, prepared, transcribe_across(search_config))
-            place = SearchPlace(root / "searches" / run.run_id, storage)
-            click.echo(f"searching: {search_config.trials} trials of at most {config.trial.train.epochs} epochs …")
-            try:
-                study = search(prepared, search_config, objective_of(prepared, baseline), run, place, bool(resume))
-            except SearchInterrupted:
-                click.echo(f"interrupted; go on with: {again}")
-                raise
-        log_search(run, study)
-        rungs = search_config.asha.rungs(config.trial.train.epochs)
-        return _finish(project, run, prepared, baseline, best_trial(run, prepared), policy, study, rungs)
+    with ExitStack() as until_the_end:
+        study = None
+        if resume:  # what is refused here leaves the run as it was
+            study = open_study(resume, storage, search_config, resume=True)
+            until_the_end.enter_context(held(searches / resume))
+        with start_experiment(project, config, f"tune {config.name}", resume, search_config) as (run, prepared):
+            if study is None:
+                until_the_end.enter_context(held(searches / run.run_id))
+                study = open_study(run.run_id, storage, search_config, resume=False)
+            _advise(prepared)
+            again = resume_command(click.get_current_context().params | {"resume": run.run_id}, experiment_id)
+            click.echo(f"should this be interrupted or killed, go on with: {again}")
+            with cluster(ray_address or None, search_config):
+                click.echo("scoring the untouched base on validation, test and retention …")
+                baseline = score_baseline(run, prepared, transcribe_across(search_config))
+                click.echo(f"searching: {search_config.trials} trials of at most {config.trial.train.epochs} epochs …")
+                try:
+                    objective = objective_of(prepared, baseline)
+                    search(prepared, search_config, objective, run, study, searches / run.run_id)
+                except SearchInterrupted:
+                    click.echo(f"interrupted; go on with: {again}")
+                    raise
+            log_search(run)
+            rungs = search_config.asha.rungs(config.trial.train.epochs)
+            return _finish(project, run, prepared, baseline, best_trial(run, prepared), policy, study, rungs)
+
+
+def resume_command(given: Mapping[str, Any], experiment_id: str | None) -> str:
+    """The command that goes on with a search, with all that it was given: another search would be refused.
+
+    `mlflow run` gave the experiment, if it began the search; in its default one not everybody may write.
+    """
+    overrides = " ".join(given["overrides"])
+    values = {key: str(value) for key, value in given.items() if key != "overrides" and value and value is not True}
+    options = {**values, "set": overrides} if overrides else values
+    if experiment_id is not None:
+        parts = [part for key, value in options.items() for part in ("-P", f"{key}={value}")]
+        mlflow = ["mlflow", "run", ".", "-e", "tune", "--env-manager", "local", "--experiment-id", experiment_id]
+        return shlex.join([*mlflow, *parts])
+    parts = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
+    return shlex.join(["python", "-m", "wertune", "tune", *parts])
 
 
 def _plan(project: Path, config: "ProjectConfig", search_config: "SearchConfig") -> dict[str, Any]:
@@ -125,13 +154,13 @@ def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_tr
     import yaml
 
     from wertune.config import load_yaml, with_overrides
-    from wertune.search_space import SearchConfig, check_space
+    from wertune.search_space import SearchConfig, checked_space
 
     path = project / "search.yaml"
     given = {"trials": trials, "gpus_per_trial": gpus_per_trial}
     values = {key: yaml.safe_load(text) for key, text in given.items() if text}
     config = with_overrides(load_yaml(path, SearchConfig), values, "command line")
-    check_space(config, trial, str(path))
+    checked_space(config, trial, str(path))
     return config
 
 
@@ -153,7 +182,7 @@ def _finish(
     rungs: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Final evaluation, registration, the gates' verdict, and the table that is printed at the end."""
-    from wertune.credentials import how_to_look
+    from wertune.credentials import how_to_look, without_password
     from wertune.experiment import describe, final_evaluation, log_figures, register
 
     click.echo(f"best: {best.name}; evaluating it on test and retention …")
@@ -163,7 +192,7 @@ def _finish(
     name = prepared.project.name
     click.echo(f"registered as models:/{name}/{version}; evaluating it as it serves, for the gates of Staging …")
     stage, verdict = _to_staging(project, name, version, policy)
-    click.echo("\n" + describe(run, prepared, comparisons, best, version, stage) + "\n")
+    click.echo("\n" + describe(run, prepared, comparisons, best, version, verdict) + "\n")
     click.echo(f"models:/{name}/{version}, stage {stage}: {verdict}")
     click.echo(f"look at it: {how_to_look(run.tracking_uri)}")
     return {
@@ -172,7 +201,7 @@ def _finish(
         "stage": stage,
         "verdict": verdict,
         "run_id": run.run_id,
-        "tracking_uri": run.tracking_uri,
+        "tracking_uri": without_password(run.tracking_uri),
         "best_trial": best.name,
         "best_trial_run_id": best.run.run_id,
         "best_config": best.config.model_dump(mode="json"),

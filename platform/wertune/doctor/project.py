@@ -2,15 +2,20 @@
 
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wertune.config import ProjectConfig, load_yaml
 from wertune.doctor import Check, Finding, Site, fail, ok, warn
 from wertune.errors import BaseModelError, ConfigError, SynthesisError
 from wertune.machine import free_memory_mb
 
+if TYPE_CHECKING:
+    from wertune.synthesis_config import SynthesisConfig
+
 # A worker with torch, transformers and Ray, and a step of training on tiny or base: measured, rounded up.
 PROCESS_MB, STEP_MB = 1000.0, 700.0
 GIT_S = 30
+CODE = Path(__file__).parent
 
 
 def base_model(site: Site) -> Finding:
@@ -57,13 +62,18 @@ def _weights_mb(site: Site) -> float:
 
 
 def checkout(site: Site) -> Finding:
-    """The provenance gate asks for the commit that a version was trained at."""
+    """MLflow keeps the commit of the code, and the provenance gate asks for it; the project's is for who looks back."""
+    try:
+        _git(CODE, "rev-parse", "--short", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        remedy = "run it from a clone of its repository"
+        return warn("git", "the code is no git checkout; the provenance gate will refuse what is trained", remedy)
     try:
         commit = _git(site.project, "rev-parse", "--short", "HEAD")
         changed = _git(site.project, "status", "--porcelain")
     except (OSError, subprocess.SubprocessError):
-        remedy = "keep project and code in git: `git init`, and commit before a search"
-        return warn("git", "no commit here; the provenance gate will refuse what is trained", remedy)
+        remedy = "`git init` there and commit before a search, so that its rows and words can be found again"
+        return warn("git", "the project is in no git repository", remedy)
     if changed:
         files = len(changed.splitlines())
         found = f"{commit}, and {files} changed or new files that the commit does not hold"
@@ -77,16 +87,15 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def voices(site: Site) -> Finding:
-    """One word by each engine that synthesis.yaml names."""
+    """One word by each engine that `synthesize` would take, and speakers enough."""
     from wertune.synthesis_config import SynthesisConfig
     from wertune.voices import find_engine
 
     path = site.project / "synthesis.yaml"
-    if not path.exists():
-        return ok("speech engines", "not needed: the project has no synthesis.yaml")
-    config = load_yaml(path, SynthesisConfig)
-    first = {voice.engine: voice.name for voice in reversed(config.voices)}
-    problems = []
+    if not any((site.project / name).exists() for name in (path.name, "sentences.txt", "sentences.jsonl")):
+        return ok("speech engines", "not needed: the project has no sentences to speak")
+    config = load_yaml(path, SynthesisConfig) if path.exists() else SynthesisConfig()
+    first, problems = _cast(config, site)
     for engine, name in sorted(first.items()):
         try:
             find_engine(engine).speak("Hello.", name, 1.0)
@@ -94,9 +103,27 @@ def voices(site: Site) -> Finding:
             problems.append(str(error))
     if problems:
         found = "; ".join(problem.rpartition("; ")[0] or problem for problem in problems)
-        remedy = "; ".join(problem.rpartition("; ")[2] for problem in problems)
+        remedies = [problem.rpartition("; ")[2] for problem in problems if "; " in problem]
+        remedy = "; ".join(remedies) or "name others as `engines:` in synthesis.yaml"
         return warn("speech engines", found, f"only `synthesize` needs them: {remedy}")
     return ok("speech engines", ", ".join(sorted(first)))
+
+
+def _cast(config: "SynthesisConfig", site: Site) -> tuple[dict[str, str], list[str]]:
+    """A voice of each engine, and what is wrong with those that synthesis.yaml asks for, or with all."""
+    from wertune.casting import cast_voices
+    from wertune.voices import ENGINES, offered_voices
+
+    if config.voices:
+        return {voice.engine: voice.name for voice in reversed(config.voices)}, []
+    language = _project(site).language if (site.project / "project.yaml").exists() else "en"
+    offered, absent = offered_voices(config.engines or ENGINES, language)
+    problems = [f"{name}: {why}" for name, why in absent.items() if name in config.engines or not offered]
+    try:
+        cast_voices(offered, config.seed)
+    except SynthesisError as error:
+        problems.append(str(error))
+    return {name: found[0].name for name, found in offered.items()}, problems
 
 
 def _project(site: Site) -> ProjectConfig:

@@ -1,6 +1,7 @@
 """Checks of what answers over a connection: MLflow's tracking server and its artifacts, and Ray."""
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from urllib.parse import urlsplit
 from wertune.credentials import without_password
 from wertune.doctor import Check, Finding, Site, fail, ok
 from wertune.machine import existing
-from wertune.tracking import tracking_uri
+from wertune.outage import driver_remedy
+from wertune.tracking.runs import tracking_uri
 
 CONNECT_S = 5.0
 QUICKLY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(CONNECT_S)), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
@@ -35,7 +37,7 @@ def tracking(site: Site) -> Finding:
             MlflowClient(uri).search_experiments(max_results=1)
     except Exception as error:  # MLflow's own, SQLAlchemy's, Alembic's
         problem = _first_line(error).replace(uri, shown)
-        return fail("tracking", f"{shown}: {problem}", _tracking_remedy(str(error)))
+        return fail("tracking", f"{shown}: {problem}", _tracking_remedy(error))
     return ok("tracking", shown)
 
 
@@ -105,8 +107,11 @@ def _quickly() -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _tracking_remedy(problem: str) -> str:
-    if "401" in problem or "403" in problem or "authenticat" in problem.lower():
+def _tracking_remedy(error: Exception) -> str:
+    problem = str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return driver_remedy(error)
+    if re.search(r"\b40[13]\b", problem) or "authenticat" in problem.lower():  # a port may hold these digits, too
         return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
     if "schema" in problem:
         return "bring the database up to this MLflow: `mlflow db upgrade URI`, after a copy"

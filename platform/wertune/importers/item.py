@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wertune.errors import ManifestError
+from wertune.files import NUL_RULE
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 
@@ -62,6 +64,9 @@ TEXT_COLUMNS = ("transcription", "text", "sentence", "transcript", "normalized_t
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk_id", "worker_id")
 
 
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
 def _chosen(wanted: str, usual: tuple[str, ...], columns: list[str], what: str, place: str) -> str:
     if wanted and wanted not in columns:
         raise ManifestError(
@@ -74,8 +79,10 @@ def read_text(path: Path) -> str:
     """A file's UTF-8 text, with or without a byte-order mark; ManifestError."""
     try:
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path} cannot be read as UTF-8 text ({error}); give the folder that holds it") from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is no UTF-8 text ({error}); save it in UTF-8") from None
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read ({error}); give the folder that holds it") from None
 
 
 def numbered(path: Path) -> Iterator[tuple[str, str]]:
@@ -98,6 +105,7 @@ def csv_rows(path: Path, tabs: bool = False) -> Iterator[tuple[str, dict[str, st
                 continue
             if not header:
                 header = values
+                _check_header(header, place, tabs)
             elif len(values) != len(header):
                 yield place, f"{len(values)} values, but the header has {len(header)}; mend the row's separators"
             else:
@@ -106,12 +114,25 @@ def csv_rows(path: Path, tabs: bool = False) -> Iterator[tuple[str, dict[str, st
         yield f"{path}:{reader.line_num}", f"not CSV ({error}); mend the row"
 
 
+def _check_header(header: list[str], place: str, tabs: bool) -> None:
+    """Raises ManifestError where the columns are not those that were meant."""
+    other = next((name for sign, name in SEPARATORS.items() if sign in header[0]), None)
+    if len(header) == 1 and other and not tabs:
+        raise ManifestError(
+            f"{place}: the columns are separated by {other}, but must be by commas; save it with commas"
+        )
+    twice = sorted(name for name, count in Counter(header).items() if name and count > 1)
+    if twice:
+        raise ManifestError(f"{place}: the columns {', '.join(twice)} stand there twice; name one of each otherwise")
+
+
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Place and object of every line, or what is wrong with the line."""
     for place, line in numbered(path):
         try:
             values = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+            json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair could not be written again
+        except (ValueError, RecursionError) as error:
             yield place, f"not JSON ({error}); a line holds one object"
             continue
         yield place, values if isinstance(values, dict) else "not a JSON object; a line holds one"
@@ -125,7 +146,16 @@ def table_item(root: Path, place: str, row: Mapping[str, Any], file: str, column
         return Bad(place, f"{file} is {name!r}, but must name a recording; mend the row")
     if not isinstance(row.get(text), str):
         return Bad(place, f"{text} is {row.get(text)!r}, but must be the transcript; mend the row")
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
+    if "\0" in name:
+        return Bad(place, f"{file} is {name!r}, which {NUL_RULE}")
+    if leads_out(root, name):
         return Bad(place, f"{file} is {name}, which leads out of {root}; put the recording into that folder")
-    return Item(place, path, name, row[text], str(row.get(speaker) or "") if speaker else "")
+    return Item(place, root / name, name, row[text], str(row.get(speaker) or "") if speaker else "")
+
+
+def leads_out(root: Path, name: str) -> bool:
+    """Whether `name`, which starts at `root`, is no path in that folder, links followed."""
+    try:
+        return not (root / name).resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError):  # no name of any file; links that go round
+        return True

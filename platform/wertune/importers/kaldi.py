@@ -85,6 +85,9 @@ def _item(
 def _span(times: list[str]) -> tuple[float, float | None] | str:
     """Offset and duration of a segment; an end of -1 is the recording's."""
     number: Callable[[str], float] = float
+    if len(times) > 2:
+        remedy = "write that channel as a recording of its own (sox IN OUT remix 1), and leave the number out"
+        return f"the segment names channel {times[2]}, but channels are not told apart; {remedy}"
     try:
         start, end = map(number, times[:2])
     except ValueError:

@@ -1,44 +1,68 @@
 """A folder that Hugging Face's `datasets` has saved: Arrow files, read without that library."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
 
 from wertune.errors import ManifestError
-from wertune.importers.item import Bad, Columns, Found, Item, read_text
+from wertune.importers.item import Bad, Columns, Found, Item, leads_out, read_text
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
+
+
+class _Splits(BaseModel):
+    """dataset_dict.json."""
+
+    splits: tuple[str, ...]
+
+
+class _DataFile(BaseModel):
+    filename: str
+
+
+class _State(BaseModel):
+    """state.json: what of it is read."""
+
+    files: tuple[_DataFile, ...] = Field(alias="_data_files")
+    indices: Any = Field(None, alias="_indices_data_files")
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_saved(folder: Path, columns: Columns) -> Found:
     """Rows of a saved dataset, or of all splits of a saved DatasetDict."""
     if (folder / SPLITS).is_file():
-        names = _json(folder / SPLITS).get("splits", [])
-        for name in names:
-            yield from _read(folder / str(name), columns)
+        for name in _parse(_Splits, folder / SPLITS).splits:
+            yield from _read(_inside(folder, name, folder / SPLITS), columns)
     else:
         yield from _read(folder, columns)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _parse(model: type[Model], path: Path) -> Model:
     try:
-        content = json.loads(read_text(path))
-    except ValueError as error:
-        raise ManifestError(f"{path} is not JSON ({error}); save the dataset again") from None
-    if not isinstance(content, dict):
-        raise ManifestError(f"{path} must hold an object; save the dataset again")
-    return content
+        return model.model_validate_json(read_text(path))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, f['loc'])) or 'it'}: {f['msg']}" for f in error.errors())
+        raise ManifestError(f"{path} is not what `datasets` writes ({faults}); save the dataset again") from None
+
+
+def _inside(folder: Path, name: str, named_by: Path) -> Path:
+    if leads_out(folder, name):
+        raise ManifestError(f"{named_by} names {name}, which leads out of {folder}; save the dataset again")
+    return folder / name
 
 
 def _read(folder: Path, columns: Columns) -> Found:
-    state = _json(folder / STATE)
-    if state.get("_indices_data_files"):
+    state = _parse(_State, folder / STATE)
+    if state.indices:
         raise ManifestError(
             f"{folder / STATE}: the rows are chosen by a file of indices; save `dataset.flatten_indices()`"
         )
-    for entry in state.get("_data_files", []):
-        path = folder / Path(str(entry["filename"])).name
+    for file in state.files:
+        path = _inside(folder, Path(file.filename).name, folder / STATE)
         for number, row in enumerate(_rows(path), start=1):
             yield _item(folder, f"{path}:{number}", row, columns)
 
@@ -49,9 +73,10 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as batches:
             for batch in batches:
+                batch.validate(full=True)  # a damaged offset would read outside of the file: that ends the process
                 for start in range(batch.num_rows):  # row by row: a batch holds the bytes of a thousand recordings
                     yield batch.slice(start, 1).to_pylist()[0]
-    except (OSError, pyarrow.ArrowInvalid) as error:
+    except Exception as error:  # of damaged bytes pyarrow raises a dozen kinds
         raise ManifestError(f"{path} is no Arrow stream ({error}); save the dataset again") from None
 
 
@@ -66,10 +91,15 @@ def _item(folder: Path, place: str, row: dict[str, Any], columns: Columns) -> It
     if not isinstance(row[text], str):
         return Bad(place, f"{text} is {row[text]!r}, but must be the transcript; mend the row")
     said_by = str(row[speaker] if row[speaker] is not None else "") if speaker else ""
-    name = str(audio["path"] or "")
-    if audio["bytes"] is not None:
-        return Item(place, audio["bytes"], Path(name).name, row[text], said_by)
+    content, name = audio["bytes"], audio["path"] or ""
+    # Text in place of bytes would be taken for the name of any file.
+    if not isinstance(content, bytes | None) or not isinstance(name, str):
+        kinds = f"{type(content).__name__} and {type(name).__name__}"
+        return Bad(place, f"the recording's bytes and path are {kinds}, but must be bytes and text; mend the row")
+    if content is not None:
+        return Item(place, content, Path(name).name, row[text], said_by)
     if not name:
         return Bad(place, "the recording has neither bytes nor a path; mend the row")
-    path = folder / name  # an absolute path stays as it is: such is what `datasets` stores
-    return Item(place, path, path.name, row[text], said_by)
+    if not Path(name).is_absolute() and leads_out(folder, name):  # `datasets` stores absolute paths
+        return Bad(place, f"the path is {name}, which leads out of {folder}; put the recording into that folder")
+    return Item(place, folder / name, Path(name).name, row[text], said_by)

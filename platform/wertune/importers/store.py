@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -17,9 +18,10 @@ import soundfile
 from wertune.audio import SAMPLE_RATE_HZ, Samples, load_audio
 from wertune.clips import write_clip
 from wertune.errors import AudioError, ConfigError, ManifestError
+from wertune.faults import NAME, NAME_RULE
 from wertune.files import storing, write_atomically
 from wertune.importers.audiofolder import NAMES, read_audiofolder
-from wertune.importers.common_voice import read_common_voice
+from wertune.importers.common_voice import main_file, read_common_voice
 from wertune.importers.item import Bad, Columns, Found, Item
 from wertune.importers.kaldi import read_kaldi
 from wertune.importers.plain import read_plain
@@ -36,6 +38,7 @@ READERS: dict[str, Callable[[Path, Columns], Found]] = {
     "plain": read_plain,
 }
 MIN_DURATION_S, MAX_DURATION_S = 0.2, 30.0
+LONGEST_READ_S = MAX_DURATION_S + 1  # a small file may hold hours
 OPUS_KBPS = 32.0
 AT_ONCE = 256
 
@@ -53,7 +56,7 @@ class Imported:
 
 def form_of(source: Path) -> str:
     """The form of a folder by the files that are its mark."""
-    if source.suffix == ".tsv" or (source / "validated.tsv").is_file():
+    if source.suffix == ".tsv" or main_file(source):
         return "common-voice"
     if (source / "wav.scp").is_file():
         return "kaldi"
@@ -71,12 +74,14 @@ def import_recordings(
     """
     if not source.exists():
         raise ConfigError(f"{source} does not exist; give a folder of recordings, or a TSV of Common Voice")
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"--name is {name!r}, but must {NAME_RULE}")
     audio, manifest = project / "audio" / name, project / "manifests" / f"{name}.jsonl"
     for path in (audio, manifest):
         if path.exists():
             raise ConfigError(f"{path} exists, and nothing is written over; give another --name or remove it")
     partial = audio.with_name(f".{name}-{secrets.token_hex(4)}")
-    with storing("the recordings", project, "free some space there"):
+    with storing("the recordings", project, "free some space there, or give a --project that can be written"):
         try:
             partial.mkdir(parents=True)
             found = list(_encoded(READERS[form or form_of(source)](source, columns), partial, name, encoding))
@@ -119,16 +124,17 @@ def _encoded(
 def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> dict[str, Any] | Bad:
     if not item.text.strip():
         return Bad(item.place, "the text is empty; transcribe the clip or remove the row")
-    if isinstance(item.audio, Path) and not item.audio.is_file():
-        return Bad(item.place, f"there is no recording {item.audio}; add it or remove the row")
     try:
-        samples = load_audio(item.audio, item.offset_s, item.duration_s)
-    except AudioError as error:
+        if isinstance(item.audio, Path) and not item.audio.is_file():
+            return Bad(item.place, f"there is no recording {item.audio}; add it or remove the row")
+        samples = load_audio(item.audio, item.offset_s, min(item.duration_s or LONGEST_READ_S, LONGEST_READ_S))
+    except (AudioError, OSError) as error:  # OSError: a name that is too long for a file
         return Bad(item.place, str(error))
     duration_s = samples.size / SAMPLE_RATE_HZ
     if not MIN_DURATION_S <= duration_s <= MAX_DURATION_S:
         rule = f"must last {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s"
-        return Bad(item.place, f"the recording lasts {duration_s:.2f} s, but {rule}; split it or remove the row")
+        lasts = f"{'at least ' if duration_s >= LONGEST_READ_S - 0.01 else ''}{duration_s:.2f} s"
+        return Bad(item.place, f"the recording lasts {lasts}, but {rule}; split it or remove the row")
     file = folder / f"{stem}.{encoding}"
     _write(file, samples, encoding)
     return {

@@ -81,9 +81,9 @@ def _refusal(reason: str, status: int) -> JSONResponse:
 def _answer(voices: Sequence[Voice], data: bytes, lock: threading.Lock) -> dict[str, Any]:
     if not data:
         raise RequestError("the recording is empty; record again or choose another file")
-    (samples,) = read_request([{"audio": data}], voices[-1].limits, AudioFiles(served=True))
     texts, seconds = [], []
-    with lock:
+    with lock:  # decoding included: a small file may grow to a gigabyte
+        (samples,) = read_request([{"audio": data}], voices[-1].limits, AudioFiles(served=True))
         for voice in voices:
             started = time.perf_counter()
             texts.append(text_of(voice.write([samples])[0]))

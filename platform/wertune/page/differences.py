@@ -2,15 +2,17 @@
 
 from difflib import SequenceMatcher
 
+from wertune.text import is_mark, letter_by_letter
+
 Words = list[tuple[str, bool]]
 
 
 def differing(left: str, right: str) -> tuple[Words, Words]:
     """The words of both texts as they stand, each with whether the other text says otherwise there.
 
-    Capitals and punctuation make no difference.
+    Capitals and punctuation make no difference; in scripts without blanks between words a letter is a word.
     """
-    both = left.split(), right.split()
+    both = letter_by_letter(left).split(), letter_by_letter(right).split()
     first, second = ([_folded(word) for word in words] for words in both)
     marked: tuple[Words, Words] = ([], [])
     for kind, i, j, k, m in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
@@ -20,4 +22,4 @@ def differing(left: str, right: str) -> tuple[Words, Words]:
 
 
 def _folded(word: str) -> str:
-    return "".join(filter(str.isalnum, word)).casefold() or word
+    return "".join(sign for sign in word if sign.isalnum() or is_mark(sign)).casefold() or word

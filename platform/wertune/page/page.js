@@ -75,12 +75,16 @@ function show({ duration_s, answers: found }) {
   answers.hidden = false;
 }
 
+// Thai, Lao, Burmese, Khmer, kana and Han, as in text.py: a blank would stand between letters of one word.
+const UNSPACED = /[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff]$/;
+
 function spans(words) {
   return words.flatMap(([word, differs]) => {
-    if (!differs) return [`${word} `];
+    const gap = UNSPACED.test(word) ? "" : " ";
+    if (!differs) return [word + gap];
     const mark = document.createElement("mark");
     mark.textContent = word;
-    return [mark, " "];
+    return [mark, gap];
   });
 }
 

@@ -13,6 +13,7 @@
     return element;
   }
 
+  const natural = new Intl.Collator("en", { numeric: true }).compare;  // voice 2 before voice 10
   const table = () => sets[Number(by("set").value)];
   const system = () => Number(by("system").value);
 
@@ -94,7 +95,7 @@
 
   function cell(className, ...children) {
     const element = make("div", className, ...children);
-    element.setAttribute("role", "cell");
+    element.setAttribute("role", "gridcell");
     return element;
   }
 
@@ -179,7 +180,7 @@
   }
 
   function makeCurrent(element) {
-    for (const old of document.querySelectorAll(".row[tabindex='0']")) reach(old, -1);
+    for (const old of document.querySelectorAll("#rows .row[tabindex='0']")) reach(old, -1);
     reach(element, 0);
   }
 
@@ -210,6 +211,8 @@
     Home: row => move(row, -Infinity),
     End: row => move(row, Infinity),
     Enter: toggleTexts,
+    ArrowRight: row => { if (row.getAttribute("aria-expanded") === "false") toggleTexts(row); },
+    ArrowLeft: row => { if (row.getAttribute("aria-expanded") === "true") toggleTexts(row); },
     " ": row => { const control = row.querySelector(".player"); if (control) toggle(control, row.row); },
   };
 
@@ -257,6 +260,7 @@
 
   function fillPanels() {
     const which = system(), other = which ? "base" : "adapter";
+    for (const each of document.querySelectorAll(".whose")) each.textContent = `of the ${which ? "adapter" : "base"}, times`;
     const times = counts => [make("b", "", String(counts[which])), make("span", "other", ` ${other} ${counts[1 - which]}`)];
     fillCounts("confusions", table().confusions.filter(row => row[2 + which]).sort((a, b) => b[2 + which] - a[2 + which])
       .map(([said, written, ...counts]) => ({
@@ -285,8 +289,8 @@
 
   function useSet() {
     pair = null;
-    fillSelect("speaker", "all", [...new Set(table().rows.map(row => row.speaker))].filter(Boolean).sort());
-    fillSelect("term", "all", table().terms.map(row => row.term).sort());
+    fillSelect("speaker", "all", [...new Set(table().rows.map(row => row.speaker))].filter(Boolean).sort(natural));
+    fillSelect("term", "all", table().terms.map(row => row.term).sort(natural));
     fillPanels();
     update();
   }
@@ -300,6 +304,6 @@
   by("filters").addEventListener("submit", event => event.preventDefault());
   by("filters").addEventListener("reset", () => setTimeout(useSet));
   by("more").addEventListener("click", () => { const at = shown; showMore(); by("rows").children[at].focus(); });
-  if (matchMedia("(max-width: 52rem)").matches) for (const panel of document.querySelectorAll(".panels details")) panel.open = false;
+  if (matchMedia("(max-width: 34rem)").matches) for (const panel of document.querySelectorAll(".panels details")) panel.open = false;
   useSet();
 })();

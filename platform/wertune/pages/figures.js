@@ -2,15 +2,18 @@
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  function themed({ layout }, width) {
+  const narrow = matchMedia("(max-width: 600px)");
+
+  function themed({ layout }) {
     const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), linecolor: colour("--line") };
     const title = value => value && { text: value, font: { size: 13, color: colour("--faint") } };
-    const both = name => ({ ...axis, ...layout[name], title: title(layout[name]?.title), fixedrange: width < 600 });
+    const both = name => ({ ...axis, ...layout[name], title: title(layout[name]?.title), fixedrange: narrow.matches });
     return {
       height: 400, margin: { l: 60, r: 20, t: 40, b: 50 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
       hovermode: "closest", legend: { orientation: "h", yref: "container", y: 1, yanchor: "top" }, ...layout,
       font: { family: "system-ui, sans-serif", size: 13, color: colour("--text") },
       xaxis: both("xaxis"), yaxis: both("yaxis"),
+      annotations: narrow.matches ? [] : layout.annotations,  // they would run into each other; a touch tells the same
     };
   }
 
@@ -32,8 +35,8 @@
   const plots = figures.map(section);
   const settings = { responsive: true, displaylogo: false, scrollZoom: false };
   const draw = () => plots.forEach((plot, index) =>
-    Plotly.react(plot, figures[index].data, themed(figures[index], plot.clientWidth), settings));
+    Plotly.react(plot, figures[index].data, themed(figures[index]), settings));
   addEventListener("themechange", draw);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  for (const query of [matchMedia("(prefers-color-scheme: dark)"), narrow]) query.addEventListener("change", draw);
   draw();
 })();

@@ -1,0 +1,96 @@
+"""How fast a tracking store takes what trials say: `python -m wertune.bench.writes --tracking http://127.0.0.1:5000`.
+
+Without `--tracking` a new SQLite database. Prints one JSON object; see docs/scaling.md.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from wertune.outage import patience_s
+from wertune.spool import Spool
+from wertune.tracking.runs import RunRef, create_run
+
+TRIALS, EPOCHS, METRICS_AN_EPOCH = 20, 50, 10
+SINGLE_WRITES = 100
+
+
+@dataclass(frozen=True)
+class Writes:
+    """Epochs of ten metrics, each of 20 trials in turn, in a second.
+
+    `said_per_s` into the journal; `replayed_per_s` from there to the store, in batches, as after an outage;
+    `single_per_s` with a request for each epoch, as without a journal.
+    """
+
+    store: str
+    said_per_s: float
+    replayed_per_s: float
+    single_per_s: float
+
+
+class Away:
+    """A store that takes nothing."""
+
+    name = "a store that is away"
+
+    def find(self, *said: Any, **more: Any) -> NoReturn:
+        """Nor does any other call succeed."""
+        raise ConnectionError("away, so that the journal fills")
+
+    create = reopen = log = upload = end = find
+
+
+def measure(tracking: str) -> Writes:
+    """Writes `TRIALS` runs into a new experiment of the store."""
+    with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+        folder = Path(scratch)
+        store = tracking or f"sqlite:///{folder / 'mlflow.db'}"
+        parent = create_run(store, f"writes {folder.name}")
+        with closing(Spool(folder / "spool", parent, Away(), say=lambda line: None)) as spool:
+            started = time.perf_counter()
+            _say(spool)
+            said_s = time.perf_counter() - started
+        started = time.perf_counter()
+        with closing(Spool(folder / "spool", parent)) as spool:
+            spool.flush(patience_s())
+            replayed_s = time.perf_counter() - started
+        single_s = _write_singly(parent)
+    epochs = TRIALS * EPOCHS
+    return Writes(tracking or "sqlite", epochs / said_s, epochs / replayed_s, SINGLE_WRITES / single_s)
+
+
+def _say(spool: Spool) -> None:
+    runs = [spool.open(str(trial), f"trial {trial}", {}) for trial in range(TRIALS)]
+    for epoch in range(1, EPOCHS + 1):
+        for run in runs:
+            run.metrics(_values(epoch), step=epoch)
+
+
+def _write_singly(parent: RunRef) -> float:
+    started = time.perf_counter()
+    for epoch in range(1, SINGLE_WRITES + 1):
+        parent.metrics(_values(epoch), epoch)
+    return time.perf_counter() - started
+
+
+def _values(epoch: int) -> dict[str, float]:
+    return {f"metric_{number}": number / epoch for number in range(METRICS_AN_EPOCH)}
+
+
+def main(given: list[str] | None = None) -> dict[str, Any]:
+    """Prints and returns what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tracking", default="", help="the store's URI")
+    measured = asdict(measure(parser.parse_args(given).tracking))
+    print(json.dumps(measured))
+    return measured
+
+
+if __name__ == "__main__":
+    main()

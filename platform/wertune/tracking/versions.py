@@ -1,0 +1,90 @@
+"""Registered versions, what the runs behind them say, and their cards."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.utils.models import get_model_name_and_version
+from mlflow.tracking import MlflowClient
+
+from wertune.card_text import card_page, shortened
+from wertune.errors import TrackingError
+from wertune.outage import no_answer
+from wertune.tracking.runs import RunRef, read_text
+
+MAX_DESCRIPTION_CHARACTERS = 5000
+TRAINING_ROWS = "training_rows.json"
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model, and what the run that registered it says of it."""
+
+    name: str
+    version: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    dataset_digests: Mapping[str, str]
+    training_rows: tuple[tuple[str, str], ...]
+
+
+def registered_version(uri: str, model_uri: str) -> RegisteredVersion:
+    """What `models:/NAME/VERSION`, `…/STAGE` or `…@ALIAS` stands for at `uri`; TrackingError if nothing."""
+    client = MlflowClient(uri)
+    try:
+        name, number = get_model_name_and_version(client, model_uri)
+        run = client.get_run(client.get_model_version(name, number).run_id)
+        rows = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{TRAINING_ROWS}"))
+    except MlflowException as error:
+        rule = "must be a registered version, such as models:/sg_gov/1"
+        raise TrackingError(no_answer(error) or f"model_uri is {model_uri}, but {rule}: {error.message}") from None
+    digests = {str(each.dataset.name).rpartition("/")[2]: each.dataset.digest for each in run.inputs.dataset_inputs}
+    training = tuple((digest, text) for digest, text in rows)
+    return RegisteredVersion(name, str(number), run.data.tags, run.data.params, run.data.metrics, digests, training)
+
+
+def production_version(uri: str, name: str) -> RegisteredVersion | None:
+    """The version that is in Production, where there is one."""
+    versions = MlflowClient(uri).search_model_versions(f"name = '{name}'")
+    holders = [each.version for each in versions if each.current_stage == "Production"]
+    return registered_version(uri, f"models:/{name}/{holders[0]}") if holders else None
+
+
+@dataclass(frozen=True)
+class VersionCard:
+    """The card of a registered version: Markdown and HTML on the run that registered it, their beginning on its page.
+
+    Not among the model's files, to which MLflow's UI knows no link. A version without a run has none, and gets none.
+    """
+
+    client: MlflowClient
+    name: str
+    version: str
+
+    @property
+    def _run_id(self) -> str:
+        return self.client.get_model_version(self.name, self.version).run_id or ""
+
+    @property
+    def _stem(self) -> str:
+        return f"model_card_v{self.version}"  # a resumed search registers another version from the same run
+
+    @property
+    def ui_path(self) -> str:
+        """The HTML as a link that MLflow's UI follows, wherever it is served."""
+        return f"{RunRef(self.client.tracking_uri, self._run_id).ui_path}/artifacts/{self._stem}.html"
+
+    def read(self) -> str | None:
+        """The Markdown, if there is any."""
+        return read_text(self.client, self._run_id, f"{self._stem}.md") if self._run_id else None
+
+    def write(self, card: str) -> None:
+        """`card` is Markdown; a database keeps MAX_DESCRIPTION_CHARACTERS of it."""
+        run_id = self._run_id
+        self.client.log_text(run_id, card, f"{self._stem}.md")
+        self.client.log_text(run_id, card_page(f"{self.name} version {self.version}", card), f"{self._stem}.html")
+        short = shortened(card, MAX_DESCRIPTION_CHARACTERS, f"[The whole card]({self.ui_path})")
+        self.client.update_model_version(self.name, self.version, short)

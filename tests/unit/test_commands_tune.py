@@ -1,0 +1,124 @@
+"""What `tune` tells its user."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from wertune.commands.tune import _finish, resume_command, tune
+from wertune.config import TrialConfig
+from wertune.errors import TrackingError
+from wertune.spool import held
+
+GIVEN = {
+    "project": "my own",
+    "overrides": ("lora.r=8", "seed=1"),
+    "epochs": "3",
+    "trials": "",
+    "resume": "1a2b",
+}
+FLAGS = {"dry_run": False, "as_json": True}
+
+
+@pytest.mark.parametrize(
+    ("experiment_id", "command"),
+    [
+        (None, "python -m wertune tune --project 'my own' --epochs 3 --resume 1a2b --set 'lora.r=8 seed=1'"),
+        (
+            "42",
+            "mlflow run . -e tune --env-manager local --experiment-id 42 -P 'project=my own' -P epochs=3 "
+            "-P resume=1a2b -P 'set=lora.r=8 seed=1'",
+        ),
+    ],
+)
+def test_a_search_is_resumed_with_all_that_it_was_given(experiment_id: str | None, command: str) -> None:
+    assert resume_command(GIVEN | FLAGS, experiment_id) == command
+
+
+class Driver:
+    """A `tune` whose long parts only look whether another process could come in between."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.looks = folder / ".wertune" / "searches" / "1a2b", list[str]()
+        modules = ("wertune.experiment", "wertune.tune", "wertune.commands.tune")
+        for module, name in zip(modules, ("score_baseline", "search", "_finish"), strict=True):
+            monkeypatch.setattr(f"{module}.{name}", lambda *_, name=name: self.look(name))
+        for name in (
+            "wertune.experiment.objective_of",
+            "wertune.experiment.log_search",
+            "wertune.commands.tune._advise",
+        ):
+            monkeypatch.setattr(name, lambda *_: None)
+        monkeypatch.setattr("wertune.experiment.best_trial", lambda *_: None)
+        monkeypatch.setattr("wertune.proposals.open_study", lambda *_, **__: object())
+        monkeypatch.setattr("wertune.commands.tune._policy", lambda name: None)
+        monkeypatch.setattr("wertune.tune.cluster", lambda *_: nullcontext())
+        monkeypatch.setattr("wertune.start.start_experiment", self.start)
+
+    @contextmanager
+    def start(self, *_: Any) -> Iterator[Any]:
+        yield SimpleNamespace(run_id="1a2b"), None
+        self.look("end of the run")
+
+    def look(self, place: str) -> dict[str, Any]:
+        with pytest.raises(TrackingError, match="another process; wait for its end, or end it"), held(self.folder):
+            pass
+        self.looks.append(place)
+        return {}
+
+
+@pytest.mark.parametrize("options", [[], ["--resume", "1a2b"]])
+def test_one_process_is_at_a_search_from_its_beginning_to_its_end(
+    small_project: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    driver = Driver(small_project, monkeypatch)
+    done = CliRunner().invoke(tune, ["--project", str(small_project), *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert driver.looks == ["score_baseline", "search", "_finish", "end of the run"]
+    with held(driver.folder):
+        pass
+
+
+def test_who_comes_second_leaves_the_run_as_it_was(small_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(small_project, monkeypatch)
+    monkeypatch.setattr("wertune.start.start_experiment", lambda *_: pytest.fail("the run was touched"))
+    with held(driver.folder), pytest.raises(TrackingError, match="another process"):
+        CliRunner().invoke(tune, ["--project", str(small_project), "--resume", "1a2b"], catch_exceptions=False)
+
+
+def test_what_a_program_is_told_holds_no_password(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    for name in ("final_evaluation", "log_figures", "register"):
+        monkeypatch.setattr(f"wertune.experiment.{name}", lambda *_, **__: {})
+    monkeypatch.setattr("wertune.commands.tune._to_staging", lambda *_: ("Staging", "passed"))
+    run = SimpleNamespace(run_id="1a2b", tracking_uri="postgresql+psycopg2://mlflow:secret@db:5432/mlflow")
+    prepared = SimpleNamespace(project=SimpleNamespace(name="small"))
+    best = SimpleNamespace(name="trial 01", run=run, config=TrialConfig())
+    monkeypatch.setattr("wertune.experiment.describe", lambda *_: "a table")
+    answer = _finish(Path(), run, prepared, None, best, None)  # type: ignore[arg-type]
+    assert answer["tracking_uri"] == "postgresql+psycopg2://db:5432/mlflow"
+    assert "secret" not in f"{answer}{capsys.readouterr()}"
+
+
+@pytest.mark.parametrize(
+    ("variables", "begins"),
+    [
+        ({}, "python -m wertune tune"),
+        ({"MLFLOW_EXPERIMENT_ID": "42"}, "python -m wertune tune"),
+        (
+            {"MLFLOW_EXPERIMENT_ID": "42", "MLFLOW_RUN_ID": "1a2b"},
+            "mlflow run . -e tune --env-manager local --experiment-id 42",
+        ),
+    ],
+)
+def test_a_search_is_resumed_in_the_way_and_experiment_in_which_it_began(
+    small_project: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], begins: str
+) -> None:
+    Driver(small_project, monkeypatch)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(tune, ["--project", str(small_project)], catch_exceptions=False)
+    assert f"go on with: {begins} " in done.output

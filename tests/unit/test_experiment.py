@@ -1,0 +1,184 @@
+"""A search's run: what it is bound to when it begins, and what a refusal to resume leaves of it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from wertune.config import ProjectConfig, with_overrides
+from wertune.errors import BaseModelError, ConfigError, TrackingError, WertuneError
+from wertune.experiment import _histories, best_trial, log_comparison
+from wertune.metrics import Clip, score
+from wertune.prepare import load_project, prepare
+from wertune.progress import trial_name
+from wertune.report import Comparison
+from wertune.search_space import SearchConfig
+from wertune.start import start_experiment
+from wertune.text import TermFinder
+from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, create_run
+
+SEARCH: dict[str, Any] = {"trials": 3, "space": {"lora.r": {"choices": [2, 4]}}}
+
+
+def _search(**values: Any) -> SearchConfig:
+    return SearchConfig.model_validate(SEARCH | values)
+
+
+def _begin(folder: Path, search: SearchConfig, resume: str = "", project: ProjectConfig | None = None) -> str:
+    with start_experiment(folder, project or load_project(folder), "tune small", resume, search) as (run, _):
+        run.tags({DESCRIPTION_TAG: "the results"})
+        return run.run_id
+
+
+@pytest.fixture
+def begun(small_project: Path, mlflow_store: str) -> str:
+    """The run of a search that has ended well."""
+    return _begin(small_project, _search())
+
+
+def test_a_run_keeps_what_its_search_depends_on(small_project: Path, begun: str) -> None:
+    kept = yaml.safe_load(Path(MlflowClient().download_artifacts(begun, "search_settings.yaml")).read_text())
+    assert kept["search"]["space"]["lora.r"]["choices"] == [2, 4]
+    assert kept["trial"]["train"]["batch_size"] == 2
+    assert set(kept["data"]) == {"train", "validation", "test"}
+
+
+def test_a_search_may_have_more_trials_and_other_resources(small_project: Path, begun: str) -> None:
+    more = _search(trials=5, max_concurrent=1, cpus_per_trial=2)
+    assert _begin(small_project, more, resume=begun) == begun
+
+
+@pytest.mark.parametrize(
+    ("search", "project", "difference"),
+    [
+        ({"seed": 7}, {}, "search.seed 0, not 7"),
+        ({"space": {"lora.r": {"choices": [2]}}}, {}, "search.space.lora.r.choices [2, 4], not [2]"),
+        ({}, {"trial.lora.r": 8}, "trial.lora.r 4, not 8"),
+        ({}, {"trial.train.epochs": 5}, "trial.train.epochs 4, not 5"),
+    ],
+)
+def test_what_differs_is_named_and_the_run_stays_as_it_was(
+    small_project: Path, begun: str, search: dict[str, Any], project: dict[str, Any], difference: str
+) -> None:
+    other = with_overrides(load_project(small_project), project, "test")
+    with pytest.raises(ConfigError) as caught:
+        _begin(small_project, _search(**search), resume=begun, project=other)
+    assert f"resume: the search of run {begun} began with {difference}; resume with" in str(caught.value)
+    run = MlflowClient().get_run(begun)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags[DESCRIPTION_TAG] == "the results"
+
+
+def test_another_clip_is_another_search(small_project: Path, begun: str) -> None:
+    manifest = small_project / "train.jsonl"
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(ConfigError, match=r"began with data\.train \w+, not \w+; resume with"):
+        _begin(small_project, _search(), resume=begun)
+
+
+@pytest.mark.parametrize("text", ["", "search: {trials: 3", "- 1", "3"])
+def test_settings_that_were_damaged_are_told_of(small_project: Path, begun: str, text: str) -> None:
+    MlflowClient().log_text(begun, text, "search_settings.yaml")
+    with pytest.raises(
+        ConfigError, match=rf"resume: search_settings\.yaml of run {begun} cannot be read, .* restore it"
+    ):
+        _begin(small_project, _search(), resume=begun)
+
+
+def test_only_a_search_is_resumed(small_project: Path, mlflow_store: str) -> None:
+    other = create_run(mlflow_store, "another").run_id
+    with pytest.raises(ConfigError, match=rf"resume is {other}, but that run is no search: .*; give the run ID"):
+        _begin(small_project, _search(), resume=other)
+
+
+@pytest.mark.parametrize(
+    ("search", "project"),
+    [
+        ({"space": {"lora.first_encoder_layer": {"choices": [0, 2]}}}, {}),
+        ({"first_points": [{"lora.first_encoder_layer": 2}]}, {}),
+        ({}, {"trial.lora.first_encoder_layer": 2}),
+    ],
+)
+def test_layers_that_the_base_lacks_are_refused_before_anything_is_scored(
+    small_project: Path, mlflow_store: str, search: dict[str, Any], project: dict[str, Any]
+) -> None:
+    other = with_overrides(load_project(small_project), project, "test")
+    with pytest.raises(ConfigError, match=r"lora\.first_encoder_layer is 2, but the encoder has layers 0 to 1; lower"):
+        _begin(small_project, _search(**search), project=other)
+
+
+def test_a_base_that_is_only_scored_needs_no_layers_to_train(small_project: Path) -> None:
+    project = with_overrides(load_project(small_project), {"trial.lora.first_encoder_layer": 2}, "test")
+    assert prepare(small_project, project, {"test": small_project / "test.jsonl"}).dataset["test"]
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_told_of(small_project: Path, tiny_whisper_folder: Path) -> None:
+    base = Path(shutil.copytree(tiny_whisper_folder, small_project / "base"))
+    (base / "tokenizer.json").write_text(json.dumps({"added_tokens": [], "model": {"vocab": 5}}))
+    project = with_overrides(load_project(small_project), {"base_model": str(base)}, "test")
+    with pytest.raises(BaseModelError, match=r"base holds no tokenizer of Whisper: .*; download the model again"):
+        prepare(small_project, project)
+
+
+def test_a_server_that_does_not_answer_is_told_of_before_the_data_are_read(
+    small_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wertune.tracking.opening.tracking_uri", lambda: "http://127.0.0.1:1")
+    monkeypatch.setattr("wertune.start.prepare", lambda *_, **__: pytest.fail("the data were read"))
+    with pytest.raises(
+        TrackingError, match=r"http://127\.0\.0\.1:1 refused: .*Connection refused; set MLFLOW_TRACKING"
+    ):
+        _begin(small_project, _search(), resume="1a2b")
+
+
+def _trial(parent: RunRef, name: str, objective: float, **tags: str) -> None:
+    """A child run that finished an epoch."""
+    run = RunRef(parent.tracking_uri, _child(parent, name))
+    run.metrics({"best_objective": objective}, 1)
+    run.tags({POINT_TAG: "{}"} | tags)
+
+
+def _child(parent: RunRef, name: str) -> str:
+    experiment = parent.client.get_run(parent.run_id).info.experiment_id
+    tags = {"mlflow.parentRunId": parent.run_id, "mlflow.runName": name}
+    return str(parent.client.create_run(experiment, tags=tags).info.run_id)
+
+
+def test_the_best_trial_is_one_that_ended(small_project: Path, mlflow_store: str) -> None:
+    """Resumed with fewer trials, a search takes what is there: an interrupted trial has no adapter yet."""
+    parent = create_run(mlflow_store, "search")
+    prepared = prepare(small_project, load_project(small_project))
+    _trial(parent, "trial 02", 0.1)
+    with pytest.raises(WertuneError, match="no trial finished an epoch"):
+        best_trial(parent, prepared)
+    _trial(parent, "trial 01", 0.5, **{OUTCOME_TAG: "pruned"})
+    assert best_trial(parent, prepared).name == "trial 01"
+
+
+def test_histories_are_the_trials_oldest_first_under_their_own_numbers(mlflow_store: str) -> None:
+    parent, client = create_run(mlflow_store, "search"), MlflowClient(mlflow_store)
+    experiment = client.get_run(parent.run_id).info.experiment_id
+    (alone,) = _histories(parent)
+    assert alone.number == 1
+    for number in range(101):
+        tags = {"mlflow.parentRunId": parent.run_id, TRIAL_TAG: str(number)}
+        tags |= {OUTCOME_TAG: "failed"} if number == 6 else {}
+        client.create_run(experiment, start_time=1000 + number, tags=tags, run_name=trial_name(number))
+    histories = _histories(parent)
+    assert [each.number for each in histories] == list(range(1, 102))
+    assert [each.name for each in histories[98:]] == ["trial 99", "trial 100", "trial 101"]
+    assert histories[6].outcome == "failed"
+
+
+def test_the_table_of_terms_has_the_base_beside_the_adapter(mlflow_store: str) -> None:
+    clips, finder = [Clip("a:1", "top up CPF"), Clip("a:2", "log in")], TermFinder(["CPF", "SERS"], str.lower)
+    texts = (["top up sea", "log in SERS"], ["top up CPF", "log in"])
+    run = create_run(mlflow_store, "results")
+    log_comparison(run, "test", Comparison(*(score(clips, written, str.lower, finder) for written in texts)))
+    table = json.loads(Path(MlflowClient().download_artifacts(run.run_id, "test_terms.json")).read_text())
+    assert table["columns"] == ["term", "base_hits", "base_misses", "base_false", "hits", "misses", "false"]
+    assert table["data"] == [["CPF", 0, 1, 0, 1, 0, 0], ["SERS", 0, 0, 1, 0, 0, 0]]
