@@ -1,5 +1,6 @@
 """Shown commands that are cheap to run: UI, audit, fuzzer, Ray's token, and what make and pytest would do."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ TARGETS = sorted({each.words[1:] for page in pages() for each in shown(page) if 
 
 def _done(*command: str | Path, **options: object) -> str:
     """What a command that must end well says."""
+    # Under `make test`, what make hands to a make below it would be heard as well ("Entering directory ...").
+    options["env"] = options.get("env") or {name: value for name, value in os.environ.items() if "MAKE" not in name}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stdout + done.stderr
     return str(done.stdout)
