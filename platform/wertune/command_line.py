@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -45,6 +46,18 @@ class Tool(click.Group):
         # Else click cuts it off after some fifty letters.
         command.short_help = command.short_help or " ".join((command.help or "").split("\n\n")[0].split())
         return command
+
+
+class NamedPath(click.Path):
+    """A path that is not empty: that would be the folder which the command runs in, asked for by nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty, but must be a path; this folder is '.'", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def run_tool(tool: Tool, name: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wertune.command_line import EXIT_STATUS, Tool, json_option, run_tool
+from wertune.command_line import EXIT_STATUS, NamedPath, Tool, json_option, run_tool
 
 if TYPE_CHECKING:
     from wergate.desk import Desk
@@ -29,9 +29,8 @@ def _note(text: str) -> None:
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which model, and whether the answer is for a program."""
-    project = click.Path(path_type=Path)
     options = [
-        click.option("--project", type=project, default=Path("projects/sg_gov"), help="its folder"),
+        click.option("--project", type=NamedPath(), default=Path("projects/sg_gov"), help="its folder"),
         click.option("--model", default="", help="the registered model; empty: the project's name"),
     ]
     command = json_option(command)

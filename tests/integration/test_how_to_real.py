@@ -85,5 +85,7 @@ def test_damaged_copies_of_a_version_are_registered(reader: Workspace) -> None:
 
 
 def test_a_dry_run_says_what_the_search_will_take(reader: Workspace) -> None:
-    assert "epochs" in reader.run("tune", "--project", "projects/sg_gov", "--dry-run").stdout
-    assert not reader.client.search_runs(["1"], "tags.mlflow.runName = 'tune sg_gov'")
+    assert "2 trials of at most" in reader.run("tune", "--project", "projects/sg_gov", "--dry-run").stdout
+    experiments = [each.experiment_id for each in reader.client.search_experiments()]
+    assert reader.client.search_runs(experiments)
+    assert not reader.client.search_runs(experiments, "tags.mlflow.runName = 'tune sg_gov'")

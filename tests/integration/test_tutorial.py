@@ -1,19 +1,17 @@
 """The tutorial's shell blocks, run in their order in an empty folder as a reader would."""
 
 import json
-import os
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from mlflow.tracking import MlflowClient
+from tests.integration.reader import ROOT, typed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shown_commands import blocks_as_shown
 
-ROOT = Path(__file__).resolve().parents[2]
 AS_SHOWN = ("docs/tutorial.md", "")
 DEMO = ROOT / "projects" / "sg_gov"
 TERMS = {"CPF", "Singpass", "HDB", "TADM", "SRS", "ICA", "NOA"}
@@ -25,23 +23,14 @@ def test_a_reader_who_types_the_tutorial_has_a_version_in_production(tmp_path: P
     _record(tmp_path)
     blocks = blocks_as_shown(*AS_SHOWN)
     script = "\n".join(f'echo "== block {number} after $SECONDS s"\n{block}' for number, block in enumerate(blocks, 1))
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=tmp_path,
-        env=_environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    print(done.stdout)
-    assert done.returncode == 0
+    said = typed(script, tmp_path)
+    print(said)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert client.get_model_version_by_alias("counter", "production").current_stage == "Production"
     experiment = client.get_experiment_by_name("counter")
     (search,) = client.search_runs([experiment.experiment_id], "tags.mlflow.runName = 'tune counter'")
     assert {"error_report.html", "figures.html"} <= {each.path for each in client.list_artifacts(search.info.run_id)}
-    assert "CPF" in done.stdout.rsplit("== block", 1)[1]  # what `transcribe` wrote
+    assert "CPF" in said.rsplit("== block", 1)[1]  # what `transcribe` wrote
 
 
 def _record(folder: Path) -> None:
@@ -69,15 +58,3 @@ def _put(row: dict[str, Any], folder: Path) -> None:
     source = (DEMO / "manifests" / row["audio_filepath"]).resolve()
     (folder / source.name).write_bytes(source.read_bytes())
     (folder / source.name).with_suffix(".txt").write_text(row["text"], encoding="utf-8")
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """`wertune` and `wergate` on the path, from this checkout."""
-    tools = folder.with_name(f"{folder.name}-bin")
-    tools.mkdir()
-    for tool in ("wertune", "wergate"):
-        (tools / tool).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {tool} "$@"\n', encoding="utf-8")
-        (tools / tool).chmod(0o755)
-    paths = [str(tools), str(Path(sys.executable).parent), os.environ["PATH"]]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return kept | {"PATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}

@@ -203,4 +203,4 @@ def test_ray_takes_its_cluster_file() -> None:
         assert "ray.env" not in cluster[command][-1]
     # What is mounted, the checkout included, goes to every node; the sign-in is for the head.
     assert set(cluster["file_mounts"]) == {"~/wertune", "~/.ray/auth_token"}
-    assert {"deploy/.env", "deploy/ray.env"} <= set(cluster["rsync_exclude"])
+    assert {"deploy/.env", "deploy/.env.new"} <= set(cluster["rsync_exclude"])

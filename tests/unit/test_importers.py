@@ -441,9 +441,9 @@ def test_bytes_of_a_saved_dataset_are_bytes_and_its_paths_text(
     [
         (["../other"], r"dataset_dict.json names ../other, which leads out of .*source; save the dataset again"),
         (["/"], "dataset_dict.json names /, which leads out of"),
-        (7, r"dataset_dict.json is not what `datasets` writes \(splits: Input should be a valid .*; save the dataset"),
-        ("ab", "splits: Input should be"),
-        ([7], r"splits.0: Input should be a valid string"),
+        (7, r"dataset_dict.json is not what `datasets` writes \(splits is .*, but must be a list\); save the dataset"),
+        ("ab", "splits is 'ab', but must be a list"),
+        ([7], "splits.0 is 7, but must be a text"),
     ],
 )
 def test_splits_are_names_of_folders_within(source: Path, tmp_path: Path, splits: Any, message: str) -> None:
@@ -457,13 +457,13 @@ def test_splits_are_names_of_folders_within(source: Path, tmp_path: Path, splits
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ('{"_data_files": 5}', r"state.json is not what `datasets` writes \(_data_files: Input should be"),
-        ('{"_data_files": [5]}', r"_data_files.0: Input should be"),
-        ('{"_data_files": [{}]}', r"_data_files.0.filename: Field required"),
-        ('{"_data_files": [{"filename": 5}]}', r"_data_files.0.filename: Input should be a valid string"),
+        ('{"_data_files": 5}', r"state.json is not what `datasets` writes \(_data_files is 5, but must be a list\)"),
+        ('{"_data_files": [5]}', "_data_files.0 is 5, but must be"),
+        ('{"_data_files": [{}]}', r"_data_files.0.filename is missing; add it"),
+        ('{"_data_files": [{"filename": 5}]}', "_data_files.0.filename is 5, but must be a text"),
         ('{"_data_files": [{"filename": ".."}]}', r"state.json names .., which leads out of"),
-        ("{}", r"_data_files: Field required"),
-        ("[]", r"\(it: Input should be an object"),
+        ("{}", r"_data_files is missing; add it"),
+        ("[]", r"\(it is \[\], but must be a mapping"),
         ("{", "Invalid JSON"),
         ("[" * 100_000, "Invalid JSON"),
         ('{"_data_files": [{"filename": "\\ud800"}]}', "Invalid JSON"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from wertune.command_line import json_option
+from wertune.command_line import NamedPath, json_option
 from wertune.commands.options import project_option
 
 
@@ -32,7 +32,7 @@ def validate(project: Path) -> dict[str, Any]:
 
 @click.command()
 @project_option
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="another folder than the project's own")
+@click.option("--out", type=NamedPath(), default=None, help="another folder than the project's own")
 @click.option("--processes", type=click.IntRange(0), default=0, help="0: one for every core")
 @json_option
 def synthesize(project: Path, out: Path | None, processes: int) -> dict[str, Any]:

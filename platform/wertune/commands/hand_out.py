@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from wertune.command_line import json_option
+from wertune.command_line import NamedPath, json_option
 from wertune.commands.options import project_option, version_uri
 
 
@@ -20,7 +20,7 @@ from wertune.commands.options import project_option, version_uri
     help="peft: the adapter for peft and transformers; merged: base and adapter as one float16 model for transformers; "
     "ctranslate2: the same in 8 bits for faster-whisper",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="the folder to write")
+@click.option("--out", type=NamedPath(), required=True, help="the folder to write")
 @click.option(
     "--clips", type=click.IntRange(1), default=16, help="of the test split, transcribed with what was written"
 )

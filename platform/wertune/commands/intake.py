@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import click
 
-from wertune.command_line import json_option
-from wertune.commands.options import NamedPath, project_option
+from wertune.command_line import NamedPath, json_option
+from wertune.commands.options import project_option
 from wertune.errors import ConfigError
 
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import click
 
+from wertune.command_line import NamedPath
 from wertune.commands.options import project_option, version_uri
 from wertune.errors import AudioError, ConfigError
 
@@ -18,7 +19,7 @@ class _RangeOrNothing(click.FloatRange):
 
 @click.command()
 @project_option
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=NamedPath())
 @click.option("--model", default="", help="models:/sg_gov/1, or a version, stage or alias of the project's model")
 @click.option("--base", default="", help="an untouched base instead, such as packaged:whisper-tiny.en")
 @click.option(

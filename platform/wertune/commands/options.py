@@ -6,24 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wertune.command_line import NamedPath
 from wertune.errors import ConfigError
 
 if TYPE_CHECKING:
     from wertune.config import ProjectConfig
 
 STAGES = ("None", "Staging", "Production", "Archived")
-
-
-class NamedPath(click.Path):
-    """A path that is not empty: that would be the folder which the command runs in, asked for by nobody."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail("it is empty, but must be a path; this folder is '.'", param, ctx)
-        return super().convert(value, param, ctx)
 
 
 project_option = click.option(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from wertune.command_line import json_option
+from wertune.command_line import NamedPath, json_option
 from wertune.errors import ConfigError
 
 ENGLISH_BASE, OTHER_BASE = "packaged:whisper-tiny.en", "packaged:whisper-base"
@@ -94,7 +94,7 @@ def _manifest(text: str) -> tuple[str, Path]:
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("schemas"), show_default=True, help="the folder")
+@click.option("--out", type=NamedPath(), default=Path("schemas"), show_default=True, help="the folder")
 @json_option
 def schema(out: Path) -> dict[str, Any]:
     """Writes JSON Schemas of the YAML files, with which editors complete and check them."""

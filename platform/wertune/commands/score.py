@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from wertune.command_line import answering
+from wertune.command_line import NamedPath, answering
 from wertune.commands.options import project_option
 from wertune.errors import ConfigError
 
@@ -80,9 +80,7 @@ def _scored(project: Path, model_uri: str, base: str, manifest: str, engine: str
 
 @click.command()
 @project_option
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("docs"), show_default=True, help="folder of results"
-)
+@click.option("--out", type=NamedPath(), default=Path("docs"), show_default=True, help="folder of results")
 @click.option("--model-uri", default="", help="a registered version whose serving is measured too; empty: none")
 def bench(project: Path, out: Path, model_uri: str) -> None:
     """Ours beside the field's recipe in one run, as ratios, and the time of the gates' bootstrap."""

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from wertune.errors import ManifestError
+from wertune.faults import describe
 from wertune.importers.item import Bad, Columns, Found, Item, leads_out, read_text
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
@@ -45,7 +46,7 @@ def _parse(model: type[Model], path: Path) -> Model:
     try:
         return model.model_validate_json(read_text(path))
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, f['loc'])) or 'it'}: {f['msg']}" for f in error.errors())
+        faults = "; ".join(describe(fault, "it") for fault in error.errors())
         raise ManifestError(f"{path} is not what `datasets` writes ({faults}); save the dataset again") from None
 
 
