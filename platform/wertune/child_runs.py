@@ -17,11 +17,11 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from wertune.errors import WertuneError
+from wertune.errors import SearchStorageError, WertuneError
 from wertune.files import storing
 from wertune.keeper import SHORTAGES, STATE, KeptTrial, TrialFiles, unpack
 from wertune.progress import Epoch, Progress, short_point, trial_name
-from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT, finished
+from wertune.proposals import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, finished
 from wertune.spool import Spool
 from wertune.tracking.runs import OUTCOME_TAG, POINT_TAG, TRIAL_TAG, children
 from wertune.trial import ADAPTER_ARTIFACT
@@ -186,6 +186,8 @@ class ChildRuns(Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
+        if result.get(NO_ROOM):
+            raise SearchStorageError(result[NO_ROOM])
         number, epoch = trial.config[NUMBER], result[EPOCH]
         self._book.write(number, result[SAID])
         if result.get(FAILURE):

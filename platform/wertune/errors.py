@@ -9,6 +9,7 @@ WertuneError
  ├─ AdapterError       a saved adapter that cannot be loaded
  ├─ ExportError        what is handed out and does not load, or is worse than the version
  ├─ StorageError       a disk that is full or cannot be written
+ │   └─ SearchStorageError  the one that a search runs from: no trial is at fault
  ├─ StateError         a trial's stored state that cannot be used
  ├─ OutOfMemory        a trial that needs more memory than there is
  ├─ SynthesisError     a speech engine that is missing or failed
@@ -55,6 +56,10 @@ class ExportError(WertuneError):
 
 class StorageError(WertuneError):
     """A folder cannot take what was to be stored there."""
+
+
+class SearchStorageError(StorageError):
+    """The disk that a search runs from cannot take a trial's state: the search ends, and goes on when resumed."""
 
 
 class StateError(WertuneError):

@@ -60,8 +60,8 @@ def sync(*paths: Path) -> None:
 
 
 @contextmanager
-def storing(what: str, folder: Path, remedy: str) -> Iterator[None]:
-    """Makes a StorageError of what a full or forbidden disk raises inside the block.
+def storing(what: str, folder: Path, remedy: str, kind: type[StorageError] = StorageError) -> Iterator[None]:
+    """Makes an error of `kind` of what a full or forbidden disk raises inside the block.
 
     `remedy` may begin with FREE_SPACE, which is left out where the place is at fault and not its size.
     """
@@ -72,7 +72,7 @@ def storing(what: str, folder: Path, remedy: str) -> Iterator[None]:
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         if getattr(error, "errno", None) in _MISPLACED:
             remedy = remedy.removeprefix(FREE_SPACE)
-        raise StorageError(f"{folder}: {what} cannot be stored ({error}); {remedy}") from error
+        raise kind(f"{folder}: {what} cannot be stored ({error}); {remedy}") from error
 
 
 def check_writable(path: Path, what: str, remedy: str) -> None:

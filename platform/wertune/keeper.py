@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import ray
+from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from wertune.errors import StorageError
+from wertune.errors import SearchStorageError, StorageError
 from wertune.files import STAMP, is_whole, store_folder, storing
 
 STATE, SHORTAGES = "state", "shortages"
@@ -24,10 +25,10 @@ class TrialFiles:
         self._root = root
 
     def put(self, trial: int, name: str, files: Mapping[str, bytes]) -> None:
-        """Keeps `files`, by their paths, as the trial's newest `name`; raises StorageError when the disk is full."""
+        """Keeps `files`, by their paths, as the trial's newest `name`; SearchStorageError when the disk is full."""
         kept = self._kept(trial, name)
         number = 1 + max((int(folder.name) for folder in kept), default=0)
-        with storing(f"{name} of trial {trial + 1}", self._root, REMEDY):
+        with storing(f"{name} of trial {trial + 1}", self._root, REMEDY, SearchStorageError):
             store_folder(self._folder(trial, name) / f"{number:06d}", lambda folder: _write(folder, files), {})
         for folder in kept:
             shutil.rmtree(folder, ignore_errors=True)
@@ -85,7 +86,7 @@ class KeptTrial:
         self._keeper, self._trial = keeper, trial
 
     def save(self, folder: Path) -> None:
-        """Keeps the trial's state; raises StorageError when the driver's disk is full."""
+        """Keeps the trial's state; raises SearchStorageError when the driver's disk is full."""
         self.put(STATE, folder)
 
     def load(self, into: Path) -> bool:
@@ -102,9 +103,12 @@ class KeptTrial:
         return causes
 
     def put(self, name: str, folder: Path) -> None:
-        """Keeps all files of a folder under a name."""
+        """Keeps all files of a folder under a name, as `save`."""
         files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-        ray.get(self._keeper.put.remote(self._trial, name, files))
+        try:
+            ray.get(self._keeper.put.remote(self._trial, name, files))
+        except RayTaskError as error:  # which holds the keeper's own error and a page of traceback
+            raise error.cause from None
 
 
 def unpack(files: Mapping[str, bytes], into: Path) -> None:

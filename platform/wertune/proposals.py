@@ -20,7 +20,7 @@ from wertune.search_space import SearchConfig
 from wertune.study_store import OneWriter
 
 # Keys of what a trial reports, and of the configuration that it is given.
-METRIC, EPOCH, FAILURE = "best_objective", "epoch", "failure"
+METRIC, EPOCH, FAILURE, NO_ROOM = "best_objective", "epoch", "failure", "no_room"
 NUMBER, POINT = "number", "point"
 
 Answer = TypeVar("Answer")
@@ -103,7 +103,7 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
 
     def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
         known = self._ot_study._storage.get_trial(trial._trial_id).intermediate_values
-        if result[EPOCH] not in known and not result.get(FAILURE):
+        if result[EPOCH] not in known and not (result.get(FAILURE) or result.get(NO_ROOM)):
             trial.report(result[METRIC], result[EPOCH])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

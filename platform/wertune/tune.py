@@ -23,7 +23,7 @@ from wertune.baseline import Transcribe, transcribe_with_base
 from wertune.child_runs import RAY_OUT_OF_MEMORY, SAID, Book, ChildRuns, Said, settle
 from wertune.config import with_overrides
 from wertune.depot import Depot, open_depot, prepared_here
-from wertune.errors import ConfigError, WertuneError
+from wertune.errors import ConfigError, SearchStorageError, WertuneError
 from wertune.fleet import trial_resources
 from wertune.halving import expected_epochs
 from wertune.keeper import KeptTrial, TrialFiles, open_keeper
@@ -34,6 +34,7 @@ from wertune.proposals import (
     EPOCH,
     FAILURE,
     METRIC,
+    NO_ROOM,
     NUMBER,
     POINT,
     Proposals,
@@ -250,6 +251,8 @@ def _run(proposal: dict[str, Any], prepared: Prepared, depot: Depot, objective: 
         run_trial(config, prepared_here(prepared, depot), objective, said, after_epoch=report, store=kept)
     except RayActorError:
         raise
+    except SearchStorageError as error:
+        tune.report({METRIC: best, EPOCH: epoch, SAID: said.take(), NO_ROOM: str(error)})
     except Exception as error:
         cause = "".join(traceback.format_exception(error))
         tune.report({METRIC: best, EPOCH: epoch, SAID: said.take(), FAILURE: cause})

@@ -11,10 +11,10 @@ from tests.unit.test_spool import PARENT, FakeRun, FakeServer
 
 import wertune.child_runs
 from wertune.child_runs import Book, ChildRuns, Said, settle
-from wertune.errors import StorageError
+from wertune.errors import SearchStorageError, StorageError
 from wertune.keeper import STATE, TrialFiles
 from wertune.progress import PlainProgress, Reckoning
-from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT
+from wertune.proposals import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT
 from wertune.spool import Spool
 from wertune.trial import ADAPTER_ARTIFACT
 
@@ -170,6 +170,18 @@ def test_a_full_disk_ends_the_search_and_not_the_trial(told: Told, monkeypatch: 
     told.book.end(0, 2)  # what `settle` does when the search is resumed
     (run,) = told.runs()
     assert (run.status, run.files) == ("FINISHED", {"adapter/adapter_config.json": "{}"})
+
+
+def test_a_trial_whose_state_finds_no_room_ends_the_search_and_can_go_on(told: Told) -> None:
+    trial = told.trial()
+    told.callback.on_trial_start(0, [], trial)
+    told.report(trial, 1)
+    with pytest.raises(SearchStorageError, match=r"^the disk is full; resume it$"):
+        told.callback.on_trial_result(0, [], trial, {NO_ROOM: "the disk is full; resume it", EPOCH: 1, METRIC: 0.5})
+    with pytest.raises(SearchStorageError):  # what Ray calls next, of the same trial
+        told.callback.on_trial_complete(0, [], trial)
+    told.callback.on_experiment_end([])
+    assert [run.status for run in told.runs()] == ["KILLED"]
 
 
 def test_a_full_folder_of_temporary_files_is_told_with_its_place(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:

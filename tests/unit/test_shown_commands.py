@@ -42,6 +42,7 @@ ONLY_READ = {
     "wertune bench": "half an hour; its parts run in unit/test_bench.py",
     "make bench": "as `wertune bench`",
     "python -m tests.shortage": "5 GB that nobody else wants; unit/test_child_runs.py and test_tune.py have its parts",
+    "python -m tests.full_disk": "needs root, and minutes; unit/test_child_runs.py and test_keeper.py have its parts",
     "docker compose up": "needs Docker: the services' own commands run in integration/test_team_stack.py",
     "docker compose exec": "as `docker compose up`",
     "ray up": "needs machines: Ray reads the file in unit/test_deploy.py, a second node is in test_second_node.py",
