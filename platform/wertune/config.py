@@ -369,3 +369,8 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def load_project(folder: Path) -> ProjectConfig:
+    """`project.yaml` of the folder; a lexicon or manifest that is not there is found when it is read."""
+    return load_yaml(folder / "project.yaml", ProjectConfig)

@@ -18,7 +18,7 @@ import soundfile
 
 from wertune.adapter_files import ADAPTER_FILES
 from wertune.audio import SAMPLE_RATE_HZ
-from wertune.config import ContextConfig, DecodeConfig
+from wertune.config import ContextConfig, DecodeConfig, load_project
 from wertune.engine import converted, require_engine
 from wertune.errors import ExportError
 from wertune.evaluate import Transcriber, transcribe_samples
@@ -28,7 +28,7 @@ from wertune.hugging_face import read_json
 from wertune.manifest import Recording
 from wertune.metrics import score
 from wertune.model import merged, replace_folder
-from wertune.prepare import Prepared, load_project, prepare
+from wertune.prepare import Prepared, prepare
 from wertune.serve import load_registered
 from wertune.tracking.runs import tracking_uri
 from wertune.tracking.versions import registered_version

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from wertune.assess import assess, score_split
 from wertune.baseline import baseline_scores
-from wertune.config import BaseModelConfig
+from wertune.config import BaseModelConfig, load_project
 from wertune.eval_report import ARTEFACT_SET
 from wertune.experiment import log_comparison, log_error_report
 from wertune.metrics import Scores
-from wertune.prepare import load_project, prepare
+from wertune.prepare import prepare
 from wertune.serve import load_registered, registered_engine
 from wertune.start import start_experiment
 from wertune.tracking.runs import DESCRIPTION_TAG, tracking_uri

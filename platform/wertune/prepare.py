@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from wertune.batches import TrainingData
-from wertune.config import ContextConfig, ProjectConfig, load_yaml
+from wertune.config import ContextConfig, ProjectConfig
 from wertune.engine import require_engine
 from wertune.errors import BaseModelError
 from wertune.evaluate import EvaluationSet
@@ -91,11 +91,6 @@ _resident = lru_cache(maxsize=1)(_load)
 @lru_cache(maxsize=1)
 def _finder(terms: tuple[str, ...], language: str) -> TermFinder:
     return TermFinder(terms, normaliser(language))
-
-
-def load_project(folder: Path) -> ProjectConfig:
-    """`project.yaml` of the folder; a lexicon or manifest that is not there is found when it is read."""
-    return load_yaml(folder / "project.yaml", ProjectConfig)
 
 
 def prepare(

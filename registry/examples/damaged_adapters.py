@@ -12,7 +12,8 @@ import mlflow
 import torch
 from safetensors.torch import load_file, save_file
 
-from wertune.prepare import load_project, prepare
+from wertune.config import load_project
+from wertune.prepare import prepare
 from wertune.serve import log_and_register
 from wertune.start import log_inputs
 from wertune.tracking.opening import open_run

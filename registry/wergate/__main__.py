@@ -44,9 +44,9 @@ version_option = click.option("--version", default="", help="the registered vers
 
 
 def _model(project: Path, model: str) -> str:
-    from wertune.config import ProjectConfig, load_yaml
+    from wertune.config import load_project
 
-    return model or load_yaml(project / "project.yaml", ProjectConfig).name
+    return model or load_project(project).name
 
 
 def _policy(path: str, model: str) -> "Policy":

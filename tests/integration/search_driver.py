@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from wertune.config import with_overrides
-from wertune.prepare import load_project, prepare
+from wertune.config import load_project, with_overrides
+from wertune.prepare import prepare
 from wertune.proposals import open_study
 from wertune.search_space import AshaConfig, Range, SearchConfig
 from wertune.tracking.runs import RunRef, create_run

@@ -30,7 +30,8 @@ from wertune.config import ContextConfig
 from wertune.depot import open_depot, prepared_here
 from wertune.fleet import trial_resources
 from wertune.freight import Span
-from wertune.prepare import features_folder, load_project, prepare
+from wertune.config import load_project
+from wertune.prepare import features_folder, prepare
 from wertune.search_space import SearchConfig
 from wertune.tune import _start_ray
 

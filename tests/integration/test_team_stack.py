@@ -106,11 +106,12 @@ def test_a_run_is_logged_over_http_and_its_artifact_lies_in_the_bucket(
 def test_a_full_store_refuses_an_artifact_and_takes_it_later(
     stack: TeamStack, client: MlflowClient, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     stack.store.refuse_writes()
     try:
-        with pytest.raises(MlflowException):
-            client.log_text(run_id, "late", "late.txt")
+        with monkeypatch.context() as once:
+            once.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+            with pytest.raises(MlflowException):
+                client.log_text(run_id, "late", "late.txt")
     finally:
         stack.store.accept_writes()
     client.log_text(run_id, "late", "late.txt")

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from wertune.config import ProjectConfig, with_overrides
+from wertune.config import ProjectConfig, load_project, with_overrides
 from wertune.errors import BaseModelError, ConfigError, TrackingError, WertuneError
 from wertune.experiment import _histories, best_trial, log_comparison
 from wertune.metrics import Clip, score
-from wertune.prepare import load_project, prepare
+from wertune.prepare import prepare
 from wertune.progress import trial_name
 from wertune.report import Comparison
 from wertune.search_space import SearchConfig

@@ -11,11 +11,11 @@ import pytest
 
 from wertune import __main__ as command_line
 from wertune import plan as module
-from wertune.config import ProjectConfig
+from wertune.config import ProjectConfig, load_project
 from wertune.errors import ConfigError
 from wertune.halving import Range
 from wertune.plan import Machine, Plan, as_text, make_plan
-from wertune.prepare import load_project, prepare
+from wertune.prepare import prepare
 from wertune.probe import Probe, probe
 from wertune.search_space import SearchConfig
 

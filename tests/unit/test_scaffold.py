@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from wergate.policy import Policy, load_policy
 from wertune import __main__ as command_line
-from wertune.config import DecodeConfig, Draw, ProjectConfig, flatten, load_yaml
+from wertune.config import DecodeConfig, Draw, ProjectConfig, flatten, load_project, load_yaml
 from wertune.errors import ConfigError
-from wertune.prepare import load_project, prepare
+from wertune.prepare import prepare
 from wertune.scaffold import SPLITS, Wanted, make_project
 from wertune.scaffold_texts import TERM_BOOST
 from wertune.schemas import FOLDER, as_text, schemas

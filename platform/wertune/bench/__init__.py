@@ -11,7 +11,8 @@ def bench(folder: Path, out: Path, model_uri: str = "") -> str:
     """Runs everything, and writes `benchmarks.json`, `.md` and `.png` into `out`; returns the page."""
     # Here, because a cold worker imports this package too, and is to pay for no more than a trial's own modules.
     from wertune.bench import levers, memory, page, search, serving, start_up, training
-    from wertune.prepare import load_project, prepare
+    from wertune.config import load_project
+    from wertune.prepare import prepare
 
     prepared = prepare(folder, load_project(folder))
     served = serving.section(folder, model_uri)  # first: what is wrong with the version is said at once

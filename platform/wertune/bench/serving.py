@@ -18,14 +18,14 @@ from transformers import WhisperFeatureExtractor, pipeline
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.bench.rows import Row, Section
-from wertune.config import ContextConfig, DecodeConfig
+from wertune.config import ContextConfig, DecodeConfig, load_project
 from wertune.engine import converted
 from wertune.errors import ConfigError
 from wertune.evaluate import Transcriber, transcribe_samples
 from wertune.manifest import Recording
 from wertune.metrics import score
 from wertune.model import merged, product_dtype
-from wertune.prepare import Prepared, load_project, prepare
+from wertune.prepare import Prepared, prepare
 from wertune.probe import using_threads
 from wertune.report import markdown_table
 from wertune.serve import load_registered

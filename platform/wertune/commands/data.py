@@ -14,9 +14,12 @@ from wertune.commands.options import project_option
 @json_option
 def validate(project: Path) -> dict[str, Any]:
     """Checks every row of every manifest; reports all faults at once with file and line."""
-    from wertune.prepare import load_project, prepare
+    from wertune.config import load_project
 
-    prepared = prepare(project, load_project(project))
+    config = load_project(project)  # before what takes long to import
+    from wertune.prepare import prepare
+
+    prepared = prepare(project, config)
     splits = {}
     for split, recordings in prepared.dataset.splits.items():
         minutes = sum(recording.duration_s for recording in recordings) / 60

@@ -34,12 +34,13 @@ def export(
     project: Path, model: str, form: str, out: Path, clips: int, limit: float, licence: str, force: bool
 ) -> dict[str, Any]:
     """Writes a registered version as a folder that plain libraries load, and tries it in them."""
+    from wertune.config import load_project
+
+    uri = version_uri(model, load_project(project).name)
     from wertune.export import export as run
     from wertune.export import free_for_export
-    from wertune.prepare import load_project
 
     free_for_export(out, force)
-    uri = version_uri(model, load_project(project).name)
     done = run(project, uri, form, out, clips, limit, licence)
     click.echo(done.text)
     return {"folder": str(done.folder), **done.record}

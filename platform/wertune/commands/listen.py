@@ -42,12 +42,14 @@ def transcribe(
     """Writes what recordings say; one that cannot be decoded is told, the others go on, and the status is 1."""
     if bool(model) == bool(base):
         raise ConfigError("give one of --model and --base: what is to transcribe")
-    from wertune.prepare import load_project
+    from wertune.config import load_project
+
+    config = load_project(project)  # before what takes long to import
     from wertune.subtitles import TextFormat
     from wertune.transcribe import check_exist, check_out, recordings_of, transcribe_files
     from wertune.voice import base_voice, version_voice
 
-    config, chosen = load_project(project), recordings_of(files)
+    chosen = recordings_of(files)
     check_exist(chosen)  # before the model is loaded, which takes a while
     folder = Path(out) if out else None
     if folder:
@@ -73,11 +75,12 @@ def page(project: Path, model: str, beside: str, base: str, host: str, port: int
     """A web page to speak to a version and to see what it writes beside its base."""
     if beside and base:
         raise ConfigError("give one of --beside and --base: the page shows two models")
-    from wertune.page.app import serve
-    from wertune.prepare import load_project
-    from wertune.voice import base_voice, version_voice
+    from wertune.config import load_project
 
     config = load_project(project)
+    from wertune.page.app import serve
+    from wertune.voice import base_voice, version_voice
+
     voice = version_voice(version_uri(model, config.name))
     if beside:
         other = version_voice(version_uri(beside, config.name))

@@ -36,8 +36,7 @@ def configured(project: Path, overrides: tuple[str, ...], epochs: str, seed: str
     """project.yaml with the command line's values in its `trial:`, all of it checked."""
     import yaml
 
-    from wertune.config import with_overrides
-    from wertune.prepare import load_project
+    from wertune.config import load_project, with_overrides
 
     values: dict[str, Any] = {}
     for override in overrides:
