@@ -22,7 +22,8 @@ from wertune.progress import trial_name
 STRIKES_AT = "trial 02 epoch 1/"
 
 
-def _server(folder: Path, port: int) -> Service:
+def tracking_server(folder: Path, port: int) -> Service:
+    """MLflow's server on SQLite in the folder."""
     place = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
@@ -77,14 +78,14 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="outage-") as scratch:
         folder, port = Path(scratch), free_port()
-        server = _server(folder, port)
+        server = tracking_server(folder, port)
         server.start()
         try:
             options = ("--trials", str(given.trials), "--at-once", "2")
             project = workspace_in(folder, "outage").project
             search = Searched(folder, project, folder / "cache", options, server=f"http://127.0.0.1:{port}")
             away = threading.Thread(target=_strike, args=(server, given.frozen, 60 * given.minutes))
-            status = search.drive(STRIKES_AT, lambda process: away.start())
+            status = search.drive({STRIKES_AT: lambda process: away.start()})
             away.join()
             print("".join(line for line in search.printed.splitlines(True) if "operations" in line), end="")
             os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"

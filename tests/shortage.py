@@ -46,7 +46,7 @@ def main() -> int:
         limit = {"RAY_memory_usage_threshold": f"{limit_bytes / total:.3f}"}
         search = Searched(folder, project, folder / "cache", ("--trials", "2"), limit)
         strike = threading.Thread(target=_press, args=(search, limit_bytes))
-        status = search.drive("trial 01 epoch 1/", lambda process: strike.start())
+        status = search.drive({"trial 01 epoch 1/": lambda process: strike.start()})
         strike.join()
         print(search.printed)
         runs = list(search.children().values())

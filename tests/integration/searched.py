@@ -33,8 +33,9 @@ class Searched:
         """The server where one is named, else a database in the folder."""
         return self.server or f"sqlite:///{self.folder / 'mlflow.db'}"
 
-    def drive(self, at: str = "", fault: Fault | None = None) -> int:
-        """Starts or resumes the search; `fault` strikes once a line holds `at`. Returns the exit status."""
+    def drive(self, strikes: Mapping[str, Fault] | None = None) -> int:
+        """Starts or resumes the search; each fault strikes once a line holds its text. Returns the exit status."""
+        waiting = dict(strikes or {})
         resume = ("--resume", self.run_id) if self.run_id else ()
         process = subprocess.Popen(
             [sys.executable, str(DRIVER), str(self.folder), str(self.project), self.tracking, *self.options, *resume],
@@ -48,10 +49,9 @@ class Searched:
             self.printed += line
             if line.startswith("run "):
                 self.run_id = line.split()[1]
-            if fault and at in line:
-                fault(process)
-                fault = None
-        assert fault is None, self.printed
+            for text in [text for text in waiting if text in line]:
+                waiting.pop(text)(process)
+        assert not waiting, self.printed
         return process.wait()
 
     def trials(self) -> list[Any]:

@@ -1,20 +1,22 @@
-"""A search that is killed, interrupted, robbed of workers and told the time wrong ends as one that was left alone.
+"""A search that is killed, interrupted, robbed of worker and server and told the time wrong ends as one left alone.
 
-One worker each, on real tiny.en; both searches run at once, on one cache.
+One worker each, on real tiny.en; both searches run at once, on one cache; the one left alone writes to a database.
 """
 
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
 from tests.integration.conftest import Workspace
-from tests.integration.processes import shifted_clock
+from tests.integration.processes import Service, free_port, shifted_clock
 from tests.integration.searched import Searched
+from tests.outage import tracking_server
 
 SET_BACK_S = 5 * 3600
+AWAY_S = 20  # ten minutes: python -m tests.outage
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
@@ -42,22 +44,42 @@ def _title(process: psutil.Process) -> str:
 
 
 @pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
+    """MLflow's server, and its address."""
+    port = free_port()
+    service = tracking_server(tmp_path_factory.mktemp("server"), port)
+    service.start()
+    yield service, f"http://127.0.0.1:{port}"
+    service.stop()
+
+
+@pytest.fixture(scope="module")
 def both(
-    make_workspace: Callable[[str], Workspace], tmp_path_factory: pytest.TempPathFactory
+    make_workspace: Callable[[str], Workspace],
+    tmp_path_factory: pytest.TempPathFactory,
+    server: tuple[Service, str],
 ) -> tuple[Searched, Searched]:
     """The unbroken search, and the one that everything happened to."""
     project, cache = make_workspace("faults").project, tmp_path_factory.mktemp("one-cache")
     unbroken = Searched(tmp_path_factory.mktemp("unbroken"), project, cache)
-    struck = Searched(tmp_path_factory.mktemp("struck"), project, cache)
+    service, address = server
+    struck = Searched(tmp_path_factory.mktemp("struck"), project, cache, server=address)
+    back = threading.Timer(AWAY_S, service.start)
+
+    def take_server_away(process: "subprocess.Popen[str]") -> None:
+        service.kill()
+        back.start()
+
     status: list[int] = []
     beside = threading.Thread(target=lambda: status.append(unbroken.drive()))
     beside.start()
     try:
-        assert struck.drive("trial 01 epoch 1/", _kill) == -signal.SIGKILL
+        assert struck.drive({"trial 01 epoch 1/": _kill}) == -signal.SIGKILL
         struck.environment = shifted_clock(tmp_path_factory.mktemp("clock") / "set-back", -SET_BACK_S)
-        assert struck.drive("trial 02 epoch 1/", _interrupt_twice) != 0
+        assert struck.drive({"trial 02 epoch 1/": _interrupt_twice}) != 0
         struck.environment = {}
-        assert struck.drive("trial 03 epoch 1/", _kill_worker) == 0, struck.printed
+        strikes = {"trial 02 epoch 2/": take_server_away, "trial 03 epoch 1/": _kill_worker}
+        assert struck.drive(strikes) == 0, struck.printed
     finally:
         beside.join()
     assert status == [0], unbroken.printed
@@ -80,6 +102,11 @@ def test_no_run_is_doubled_no_metric_lost_or_repeated_and_the_adapters_are_the_s
 
 def test_the_loss_of_a_worker_is_told(both: tuple[Searched, Searched]) -> None:
     assert "trial 03 lost its process, goes on from its last epoch" in both[1].printed
+
+
+def test_the_loss_of_the_server_is_told(both: tuple[Searched, Searched]) -> None:
+    assert "takes nothing (Connection refused)" in both[1].printed
+    assert "answers again" in both[1].printed
 
 
 def test_the_clock_was_wrong_when_the_second_trial_began(both: tuple[Searched, Searched]) -> None:

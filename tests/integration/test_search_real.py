@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 from tests.integration.conftest import DEMO, Workspace
 
 from wertune.audio import load_audio
@@ -41,20 +42,63 @@ SEARCH = {
 
 @pytest.fixture(scope="module")
 def searched(make_workspace: Callable[[str], Workspace]) -> SimpleNamespace:
-    """A finished search and what it printed."""
+    """A finished search and what it printed; interrupted before any trial, and again in the first one."""
     workspace = make_workspace("searched")
     workspace.write_search(SEARCH)
-    output = workspace.run("tune", "--project", "project").stdout
+    printed = _interrupt(workspace, "scoring the untouched base", "tune", "--project", "project")
+    again = re.search(r"go on with: (python -m wertune .*--resume (\w+).*)", printed)
+    assert again, printed
+    arguments, run_id = shlex.split(again[1])[3:], again[2]
+    _interrupt(workspace, "trial 01 epoch 1/2", *arguments)
     client = workspace.client
-    experiment = client.get_experiment_by_name("searched")
-    runs = client.search_runs([experiment.experiment_id])
-    parent = next(run for run in runs if run.info.run_name == "tune searched")
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    return SimpleNamespace(workspace=workspace, output=output, client=client, parent=parent, children=children)
+    statuses = {run.info.run_name: run.info.status for run in _family(client, run_id)}
+    output = workspace.run(*arguments).stdout
+    parent, *children = _family(client, run_id)
+    return SimpleNamespace(
+        workspace=workspace,
+        output=output,
+        client=client,
+        parent=parent,
+        children=children,
+        interrupted=statuses,
+    )
+
+
+def _family(client: MlflowClient, run_id: str) -> list[Any]:
+    """The search's run, then its trials'."""
+    parent = client.get_run(run_id)
+    children = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'")
+    return [parent, *children]
+
+
+def _interrupt(workspace: Workspace, at: str, *arguments: str) -> str:
+    """Ctrl-C once a line of the search holds `at`; what it printed."""
+    process = subprocess.Popen(
+        workspace.command(*arguments),
+        cwd=workspace.folder,
+        env=workspace.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    seen = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        seen.append(line)
+        if at in line:
+            process.send_signal(signal.SIGINT)
+    assert process.wait() == 130, "".join(seen)
+    return "".join(seen)
 
 
 def _outcome(searched: SimpleNamespace, outcome: str) -> Any:
     return next(run for run in searched.children if run.data.tags["wertune.outcome"] == outcome)
+
+
+def test_ctrl_c_closes_what_runs_as_killed_and_the_printed_command_resumes(searched: SimpleNamespace) -> None:
+    assert set(searched.interrupted.values()) == {"KILLED"}
+    assert [name.partition(":")[0] for name in sorted(searched.interrupted)] == ["trial 01", "tune searched"]
+    assert {run.info.status for run in searched.children} == {"FINISHED", "FAILED"}
 
 
 def test_the_trial_that_raises_is_failed_and_the_search_goes_on(searched: SimpleNamespace) -> None:
@@ -285,11 +329,6 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any], att
     raise AssertionError("not ready in time")
 
 
-def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    assert process.stdout is not None
-    yield from process.stdout
-
-
 def test_both_contexts_write_nearly_the_same(searched: SimpleNamespace) -> None:
     """The untouched base on real speech, alone and hence at its own length: 30 s of context against a short one."""
     from wertune.config import ContextConfig, DecodeConfig
@@ -309,50 +348,3 @@ def test_both_contexts_write_nearly_the_same(searched: SimpleNamespace) -> None:
         full, short = (transcribe_samples(whisper, clips, context, DecodeConfig()) for context in contexts)
         edits = [count_word_edits(normalise(a.text), normalise(b.text)) for a, b in zip(full, short, strict=True)]
         assert sum(edit.errors for edit in edits) <= 0.15 * sum(edit.length for edit in edits), (full, short)
-
-
-def _interrupt(workspace: Workspace, at: str, *arguments: str) -> str:
-    """Ctrl-C once a line of the search holds `at`; what it printed."""
-    process = subprocess.Popen(
-        workspace.command(*arguments),
-        cwd=workspace.folder,
-        env=workspace.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    seen = []
-    for line in _lines(process):
-        seen.append(line)
-        if at in line:
-            process.send_signal(signal.SIGINT)
-    assert process.wait() == 130, "".join(seen)
-    return "".join(seen)
-
-
-def test_ctrl_c_closes_running_trials_as_killed_and_the_printed_command_resumes(
-    make_workspace: Callable[[str], Workspace],
-) -> None:
-    """Interrupted while the base is scored, before any trial, and again in the first one."""
-    workspace = make_workspace("interrupted")
-    workspace.write_search(
-        {"trials": 2, "max_concurrent": 1, "space": {"train.learning_rate": {"low": 1e-4, "high": 1e-3}}}
-    )
-    output = _interrupt(workspace, "scoring the untouched base", "tune", "--project", "project", "--epochs", "3")
-    printed = re.search(r"go on with: (python -m wertune .*--resume (\w+).*)", output)
-    assert printed, output
-    arguments, run_id = shlex.split(printed[1])[3:], printed[2]
-    _interrupt(workspace, "trial 01 epoch 1/3", *arguments)
-    client = workspace.client
-    parent = client.get_run(run_id)
-    assert parent.info.status == "KILLED"
-    query = f"tags.mlflow.parentRunId = '{run_id}'"
-    first = client.search_runs([parent.info.experiment_id], query)
-    assert {run.info.status for run in first} == {"KILLED"}
-
-    workspace.run(*arguments)
-    after = client.search_runs([parent.info.experiment_id], query)
-    assert client.get_run(run_id).info.status == "FINISHED"
-    assert not [run for run in after if run.info.status == "RUNNING"]
-    outcomes = [run.data.tags.get("wertune.outcome") for run in after]
-    assert sum(outcome in ("completed", "pruned") for outcome in outcomes) == 2

@@ -170,7 +170,7 @@ def test_a_lost_node_costs_no_epoch(
     options = ("--address", nodes.address, "--trials", "2", "--at-once", "2")
     environment = {**nodes.environment, **shifted_clock(tmp_path / "ahead", 5 * 3600)}
     searched = Searched(tmp_path, workspace.project, workspace.folder / "cache", options, environment)
-    assert searched.drive("trial 02 epoch 1/", lambda process: nodes.kill_second()) == 0, searched.printed
+    assert searched.drive({"trial 02 epoch 1/": lambda process: nodes.kill_second()}) == 0, searched.printed
     assert "trial 02 lost its process, goes on from its last epoch" in searched.printed
     assert searched.printed.count("trial 02 epoch 1/") == 1
     first, second = searched.runs().values()

@@ -24,7 +24,6 @@ from wertune.tracking.opening import check_artifacts
 from wertune.tracking.runs import RunRef, children, create_run
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 BASIC_AUTH = "basic-auth"
 USER, PASSWORD, TOKEN = "ann", "p@ss/w:rd and more", "t0ken-of-ann"
 
@@ -179,16 +178,6 @@ def test_a_second_driver_takes_over_from_one_that_was_killed(
         weights = parent.client.download_artifacts(run.info.run_id, "adapter/weights")
         assert Path(weights).read_text() == str(spool_worker.EPOCHS)
     assert not list((tmp_path / "spool" / "files").iterdir())
-
-
-def test_a_search_outlives_its_server_and_no_trial_dies_of_it() -> None:
-    """The server is killed in the third trial; those who run, and the one to come, have a third of a minute without."""
-    command = [sys.executable, "-m", "tests.outage", "--minutes", "0.3", "--trials", "4"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "takes nothing (Connection refused)" in done.stdout
-    assert "answers again" in done.stdout
-    assert "4 trials" in done.stdout
 
 
 OPEN = """

@@ -28,7 +28,7 @@ RUN_BY = {
     "integration/test_search_real.py": ("mlflow models", "curl", "base64"),
     "integration/test_site.py": ("make docs",),
     "integration/test_bench_scale.py": ("python -m wertune.bench.scale",),
-    "integration/test_tracking_outage.py": ("mlflow server", "python -m tests.outage"),
+    "integration/test_tracking_outage.py": ("mlflow server",),
     "integration/test_webhook.py": ("python registry/examples/webhook_receiver.py", "python -c"),
     "unit/test_command_line.py": ("wertune",),
     "unit/test_wergate_cli.py": ("wergate",),
@@ -41,6 +41,7 @@ RUN_BY = {
 ONLY_READ = {
     "wertune bench": "half an hour; its parts run in unit/test_bench.py",
     "make bench": "as `wertune bench`",
+    "python -m tests.outage": "ten minutes; twenty seconds of the same are in integration/test_faults.py",
     "python -m tests.shortage": "5 GB that nobody else wants; unit/test_child_runs.py and test_tune.py have its parts",
     "python -m tests.full_disk": "needs root, and minutes; unit/test_child_runs.py and test_keeper.py have its parts",
     "docker compose up": "needs Docker: the services' own commands run in integration/test_team_stack.py",
