@@ -11,6 +11,8 @@
     return {
       height: 400, margin: { l: 60, r: 20, t: 40, b: 50 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
       hovermode: "closest", legend: { orientation: "h", yref: "container", y: 1, yanchor: "top" }, ...layout,
+      // Upright at the side: lying above, it hides the end of the legend; its own ground would be a grey box.
+      modebar: { orientation: "v", bgcolor: "rgba(0,0,0,0)", color: colour("--faint"), activecolor: colour("--text") },
       font: { family: "system-ui, sans-serif", size: 13, color: colour("--text") },
       xaxis: both("xaxis"), yaxis: both("yaxis"),
       annotations: narrow.matches ? [] : layout.annotations,  // they would run into each other; a touch tells the same
