@@ -10,11 +10,10 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from urllib.request import urlopen
 
 from optuna.trial import TrialState
 from tests.integration.conftest import workspace_in
-from tests.integration.processes import Service, free_port
+from tests.integration.processes import Service, answers, free_port
 from tests.integration.searched import Searched
 
 from wertune.progress import trial_name
@@ -29,15 +28,7 @@ def tracking_server(folder: Path, port: int) -> Service:
     command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return Service(command, lambda: _answers(f"{place}/health"), folder / "server.log", environment)
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urlopen(address, timeout=2) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
+    return Service(command, lambda: answers(f"{place}/health"), folder / "server.log", environment)
 
 
 def _strike(server: Service, is_frozen: bool, away_s: float) -> None:

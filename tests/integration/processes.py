@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 
@@ -51,6 +52,15 @@ def wait_for(condition: Callable[[], bool], *processes: subprocess.Popen[Any], a
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def answers(url: str) -> bool:
+    """Whether the URL can be read; urllib raises an OSError for an error's status too."""
+    try:
+        urlopen(url, timeout=10).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

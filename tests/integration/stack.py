@@ -22,20 +22,11 @@ import boto3
 import pytest
 import yaml
 from tests.integration.postgres import postgres_programs, postgres_server
-from tests.integration.processes import Service, free_port
+from tests.integration.processes import Service, answers, free_port
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 VARIABLE = re.compile(r"\$\{(\w+)(?::\?[^}]*|:-([^}]*))?\}")
 REGION = "us-east-1"
-
-
-def _answers(url: str) -> bool:
-    """Whether the URL can be read; urllib raises an OSError for an error's status too."""
-    try:
-        urllib.request.urlopen(url, timeout=10).close()
-    except OSError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -125,7 +116,7 @@ class Compose:
 
     def service(self, name: str, url: str, folder: Path) -> Service:
         """The service, which answers at the URL once it is started, and writes into the folder."""
-        return Service(self.command(name), lambda: _answers(url), folder / f"{name}.log", self.environment(name))
+        return Service(self.command(name), lambda: answers(url), folder / f"{name}.log", self.environment(name))
 
     def run(self, service: str) -> None:
         """A service that ends by itself."""
@@ -183,7 +174,7 @@ def _store(folder: Path) -> Iterator[Store]:
     url = f"http://127.0.0.1:{port}"
     command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
     environment = _without_cloud() | {"INITIAL_NO_AUTH_ACTION_COUNT": "100"}
-    with _started(Service(command, lambda: _answers(f"{url}/moto-api/"), folder / "store.log", environment)) as service:
+    with _started(Service(command, lambda: answers(f"{url}/moto-api/"), folder / "store.log", environment)) as service:
         nobody = {"aws_access_key_id": "nobody", "aws_secret_access_key": "nothing"}
         iam = boto3.client("iam", endpoint_url=url, region_name=REGION, **nobody)
         server, keeper = _account(iam, "mlflow", "s3:*"), _account(iam, "keeper", "*")

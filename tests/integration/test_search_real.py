@@ -1,14 +1,12 @@
 """The main job on real tiny.en, SQLite MLflow and local Ray: two small trials, one of which is made to raise."""
 
 import json
-import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 from tests.integration.conftest import DEMO, Workspace
+from tests.integration.processes import answers, free_port, running, wait_for
 
 from wertune.audio import load_audio
 from wertune.eval_report import EvalReport
@@ -255,30 +254,26 @@ def test_evaluate_scores_the_registered_version_and_the_base(
     assert base["words"] == tuned["words"] == sum(row["words"] for row in base["utterances"])
 
 
-def test_it_serves_over_http(searched: SimpleNamespace, clip: dict[str, Any], pyfunc_text: str, free_port: int) -> None:
+def test_it_serves_over_http(searched: SimpleNamespace, clip: dict[str, Any], pyfunc_text: str) -> None:
     import base64
     import urllib.error
     import urllib.request
 
+    port = free_port()
     server = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/searched/1"]
-    process = subprocess.Popen(
-        [*server, "--env-manager", "local", "--port", str(free_port), "--host", "127.0.0.1"],
-        cwd=searched.workspace.folder,
-        env=searched.workspace.environment(),
-        start_new_session=True,
-    )
+    server += ["--env-manager", "local", "--port", str(port), "--host", "127.0.0.1"]
 
     def ask(row: dict[str, str], **params: bool) -> Any:
         request = urllib.request.Request(
-            f"http://127.0.0.1:{free_port}/invocations",
+            f"http://127.0.0.1:{port}/invocations",
             json.dumps({"dataframe_records": [row], "params": params}).encode(),
             {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request) as reply:
             return json.load(reply)
 
-    try:
-        _wait_for(lambda: _answers(f"http://127.0.0.1:{free_port}/ping"), process)
+    with running(server, port, **searched.workspace.environment()) as process:
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/ping"), process)
         audio = base64.b64encode(Path(clip["audio_filepath"]).read_bytes()).decode()
         assert ask({"audio": audio})["predictions"] == [{"text": pyfunc_text}]
         with pytest.raises(urllib.error.HTTPError) as refused:
@@ -292,41 +287,9 @@ def test_it_serves_over_http(searched: SimpleNamespace, clip: dict[str, Any], py
         if shutil.which("curl"):
             shutil.copy(clip["audio_filepath"], searched.workspace.folder / "clip.opus")
             (shown,) = blocks_as_shown(*AS_SHOWN)
-            command = ["bash", "-c", shown.replace("localhost:5001", f"127.0.0.1:{free_port}")]
+            command = ["bash", "-c", shown.replace("localhost:5001", f"127.0.0.1:{port}")]
             said = subprocess.run(command, cwd=searched.workspace.folder, capture_output=True, text=True, check=True)
             assert json.loads(said.stdout)["predictions"] == [{"text": pyfunc_text}]
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(url: str) -> bool:
-    import urllib.request
-
-    try:
-        with urllib.request.urlopen(url):
-            return True
-    except OSError:
-        return False
-
-
-def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any], attempts: int = 600) -> None:
-    for _ in range(attempts):
-        assert process.poll() is None, "the process ended before it was ready"
-        if condition():
-            return
-        time.sleep(0.3)
-    raise AssertionError("not ready in time")
 
 
 def test_both_contexts_write_nearly_the_same(searched: SimpleNamespace) -> None:
