@@ -1,14 +1,17 @@
 """What an evaluation found, as counts: JSON that a gate reads without knowing how the model was made."""
 
 import hashlib
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from wertune.config import Frozen
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: no counts of texts as they are written, of entities, false terms and skipped speech
+BATTERY_PREFIX = "battery."  # sets of ordinary speech that the platform brings: battery.short_answers, …
 ARTEFACT_SET = "test_torch"  # the test set by the 8-bit artefact in torch, where another engine serves
+
+_SINCE_2 = {"formatted_words", "formatted_errors", "entities", "entity_errors", "false_terms", "skipped_s"}
 
 
 class UtteranceCounts(Frozen):
@@ -31,6 +34,12 @@ class UtteranceCounts(Frozen):
     terms: dict[str, tuple[int, int, int]] = Field(description="hits, misses and false alarms of each written term")
     hypothesis_words: int = Field(ge=0)
     compression_ratio: float = Field(ge=0, description="bytes of the text over its bytes compressed by zlib")
+    formatted_words: int = Field(0, ge=0, description="words of the reference as it is written, not normalised")
+    formatted_errors: int = Field(0, ge=0, description="edits of them: case, punctuation and form of numbers count")
+    entities: int = Field(0, ge=0, description="amounts, dates, numbers and codes that are said")
+    entity_errors: int = Field(0, ge=0, description="of those, written otherwise or not at all")
+    false_terms: int = Field(0, ge=0, description="lexicon terms written that nobody said, acronyms by their case")
+    skipped_s: float = Field(0.0, ge=0, description="seconds of speech of which nothing was written")
 
     @property
     def errors(self) -> int:
@@ -102,5 +111,8 @@ class EvalReport(Frozen):
 
         A report from before engines were recorded keeps the digest that it had.
         """
-        later = {"provenance": {"engine"}} if self.provenance.engine == "torch" else None
+        later: dict[str, Any] = {"provenance": {"engine"}} if self.provenance.engine == "torch" else {}
+        if self.schema_version == 1:
+            sets = {"__all__": {"utterances": {"__all__": _SINCE_2}}}
+            later |= {"sets": sets, "baseline": sets}
         return hashlib.sha256(self.model_dump_json(exclude=later).encode()).hexdigest()
