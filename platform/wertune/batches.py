@@ -42,9 +42,10 @@ class Batch:
     features: torch.Tensor
     labels: torch.Tensor
     size: int = field(init=False)
+    tokens: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.size = len(self.features)
+        self.size, self.tokens = len(self.features), int((self.labels != -100).sum())
 
 
 def clips_per_epoch(

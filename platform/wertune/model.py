@@ -106,14 +106,14 @@ class Whisper:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` as a label, prompt and end included."""
-        return len(self.tokenizer(text).input_ids)
+        return len(self.wording.label(text))
 
     def label_ids(self, text: str) -> list[int]:
         """The label of `text`: what the decoder must write after `<|startoftranscript|>`.
 
         The start token is told by decoder_start_token_id: Whisper's bos_token_id is its end of text.
         """
-        ids: list[int] = self.tokenizer(text).input_ids
+        ids = self.wording.label(text)
         start = self.bare.config.decoder_start_token_id
         return ids[1:] if ids[0] == start else ids
 
@@ -134,10 +134,14 @@ class Whisper:
 
     def loss(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over the labels (batch, tokens) that are not -100."""
+        return self.summed_loss(features, labels) / (labels != -100).sum()
+
+    def summed_loss(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy summed over the labels (batch, tokens) that are not -100."""
         labels = labels.to(self.device)
         written = self._lean.decode(self.encode(features), self._before(labels))
         said = labels != -100
-        return torch.nn.functional.cross_entropy(self._lean.logits(written[said]), labels[said])
+        return torch.nn.functional.cross_entropy(self._lean.logits(written[said]), labels[said], reduction="sum")
 
     def _before(self, labels: torch.Tensor) -> torch.Tensor:
         """What the decoder reads to write each label: the start token, and all labels but the last."""

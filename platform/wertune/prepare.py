@@ -18,6 +18,7 @@ from wertune.model import Whisper, check_has_layers, load_whisper, remove_lora
 from wertune.search_space import SearchConfig, checked_space
 from wertune.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
 from wertune.weights import BaseModel, cache_root, resolve_base_model
+from wertune.wording import label_text
 
 
 @dataclass(frozen=True)
@@ -132,4 +133,4 @@ def _token_counter(path: Path, language: str):  # type: ignore[no-untyped-def]
         tokenizer = WhisperTokenizerFast.from_pretrained(path, local_files_only=True)
     except Exception as error:  # tokenizers and JSON of another shape each raise their own kinds
         raise BaseModelError(f"{path} holds no tokenizer of Whisper: {error}; download the model again") from error
-    return lambda text: len(tokenizer(text).input_ids)
+    return lambda text: len(tokenizer(label_text(text, language)).input_ids)

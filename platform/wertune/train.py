@@ -5,9 +5,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -171,28 +171,25 @@ def _train_epoch(
     epoch: int,
     updater: Updater,
 ) -> tuple[int, float]:
-    """One pass; returns the number of clips and the mean loss."""
+    """One pass; returns the number of clips and the mean loss a token."""
     whisper.model.train()
-    losses, clips = [], 0
+    loss_sum, tokens, clips, step = 0.0, 0, 0, 0
     loader = training_batches(config, whisper, data, epoch)
     total = batches_per_epoch(config, data)
-    with tqdm(loader, total=total, desc=f"epoch {epoch}", unit="batch", disable=not sys.stderr.isatty()) as bar:
-        for step, batch in enumerate(bar, start=1):
-            loss = whisper.loss(batch.features, batch.labels)
-            losses.append(loss.item())
-            _require_finite("loss", losses[-1], f"epoch {epoch}, batch {step}")
-            share = loss / _group_size(step, total, config.train.accumulation_steps)
-            share.backward()  # type: ignore[no-untyped-call]
-            if step % config.train.accumulation_steps == 0 or step == total:
-                _require_finite("gradient norm", updater.step(), f"epoch {epoch}, batch {step}")
-            clips += batch.size
-            bar.set_postfix(loss=f"{losses[-1]:.3f}", clips_per_s=f"{_rate(clips, bar):.1f}")
-    return clips, float(np.mean(losses))
-
-
-def _group_size(step: int, total: int, accumulation_steps: int) -> int:
-    """Batches that share the update of batch `step` (from 1); the last of `total` may be fewer than the others."""
-    return min(accumulation_steps, total - (step - 1) // accumulation_steps * accumulation_steps)
+    with tqdm(total=total, desc=f"epoch {epoch}", unit="batch", disable=not sys.stderr.isatty()) as bar:
+        while update := list(islice(loader, config.train.accumulation_steps)):
+            said = sum(batch.tokens for batch in update)
+            for batch in update:
+                step += 1
+                loss = whisper.summed_loss(batch.features, batch.labels)
+                _require_finite("loss", loss.item(), f"epoch {epoch}, batch {step}")
+                # By tokens over the whole update: what a token weighs does not hang on the batch that it is in.
+                (loss / said).backward()  # type: ignore[no-untyped-call]
+                loss_sum, tokens, clips = loss_sum + loss.item(), tokens + batch.tokens, clips + batch.size
+                bar.update()
+            _require_finite("gradient norm", updater.step(), f"epoch {epoch}, batch {step}")
+            bar.set_postfix(loss=f"{loss_sum / tokens:.3f}", clips_per_s=f"{_rate(clips, bar):.1f}")
+    return clips, loss_sum / tokens
 
 
 def _rate(clips: int, bar: Any) -> float:
@@ -234,11 +231,12 @@ def _evaluate_epoch(
 
 @torch.no_grad()
 def validation_loss(whisper: Whisper, clips: EvaluationSet, batch_size: int) -> float:
-    """Mean teacher-forced loss a batch, batches of like length."""
+    """Mean teacher-forced loss a token, batches of like length."""
     order = sorted(range(len(clips.features)), key=lambda i: clips.features[i].shape[1])
-    losses = []
+    loss_sum, tokens = 0.0, 0
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         labels = whisper.pad_labels([whisper.label_ids(clips.recordings[i].row.text) for i in chosen])
-        losses.append(whisper.loss(pad_features([clips.features[i] for i in chosen]), labels).item())
-    return float(np.mean(losses))
+        loss_sum += whisper.summed_loss(pad_features([clips.features[i] for i in chosen]), labels).item()
+        tokens += int((labels != -100).sum())
+    return loss_sum / tokens

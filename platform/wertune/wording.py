@@ -21,6 +21,14 @@ class Written:
     log_probabilities: tuple[float, ...]
 
 
+def label_text(text: str, language: str) -> str:
+    """A transcript as Whisper's own begin: with a blank (` My`), but where nobody writes blanks between words.
+
+    Its first token is then the one that it has inside of a sentence too; an empty text stays empty.
+    """
+    return f" {text}" if text and language not in UNSPACED_LANGUAGES else text
+
+
 class Wording:
     """The prompt that says language and task, what may not be written, and terms that may be boosted."""
 
@@ -43,6 +51,11 @@ class Wording:
             tokenizer.set_prefix_tokens(language=language, task="transcribe")
         self._special = frozenset(tokenizer.all_special_ids)
         self._boosts: dict[float, TermBoost] = {}
+
+    def label(self, text: str) -> list[int]:
+        """Tokens of a transcript, its prompt and end included."""
+        ids: list[int] = self.tokenizer(label_text(text, self._language)).input_ids
+        return ids
 
     def rules(self, may_be_empty: bool) -> Rules:
         """Whisper's own, and no timestamps: a damaged adapter was seen to write them though the prompt says none."""

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.audio import SAMPLE_RATE_HZ
-from wertune.hallucination import SHORT_SECONDS, TRAINING_SECONDS, nonspeech
+from wertune.hallucination import (
+    CLIPS_PER_SET,
+    LONGEST_LEAD_S,
+    TRAINING_SECONDS,
+    before_speech,
+    hallucination_sets,
+    nonspeech,
+)
 from wertune.manifest import Recording
 
 MakeRecordings = Callable[..., list[Recording]]
@@ -28,17 +35,53 @@ def test_noise_is_of_every_length_and_level_and_never_out_of_range(count: int, s
         assert clip.text == ""
 
 
-def test_one_in_three_is_the_beginning_of_a_word(make_recordings: MakeRecordings) -> None:
-    speech = make_recordings(["yes", "no"])
-    clips = nonspeech(9, speech, np.random.default_rng(0))
-    beginnings = [clip for clip in clips if clip.speech is not None]
-    assert len(beginnings) == 3
-    for clip in beginnings:
-        assert SHORT_SECONDS[0] <= clip.duration_s <= SHORT_SECONDS[1]
+@pytest.fixture
+def quiet_start(make_recordings: MakeRecordings) -> list[Recording]:
+    """Two recordings that say something at once."""
+    return make_recordings(["yes", "no"])
+
+
+def _spoken(silence_s: float, level: float = 0.3) -> np.ndarray:
+    """A faint hiss, then a tone that stands for a voice."""
+    generator = np.random.default_rng(0)
+    hiss = 0.0003 * generator.standard_normal(round(silence_s * SAMPLE_RATE_HZ))
+    voice = level * np.sin(np.arange(SAMPLE_RATE_HZ) / 5)
+    return np.concatenate([hiss, voice]).astype(np.float32)
+
+
+@given(st.floats(0.1, 2.0), st.floats(0.1, 1.0))
+def test_what_is_heard_before_speech_holds_none_of_it(silence_s: float, level: float) -> None:
+    samples = _spoken(silence_s, level)
+    lead = before_speech(samples)
+    assert silence_s - 0.06 <= lead.size / SAMPLE_RATE_HZ <= silence_s
+    assert np.abs(lead).max() < 0.01
+
+
+@pytest.mark.parametrize("silence_s", [0.0, 0.04])
+def test_of_a_recording_that_speaks_at_once_nothing_is_taken(silence_s: float) -> None:
+    assert before_speech(_spoken(silence_s)).size == 0
+    assert before_speech(np.zeros(0, np.float32)).size == 0
+    noisy = _spoken(1.0) + 0.05 * np.random.default_rng(1).standard_normal(2 * SAMPLE_RATE_HZ).astype(np.float32)
+    assert before_speech(noisy).size == 0
+
+
+def test_one_in_five_is_what_comes_before_speech_and_no_clip_holds_a_voice(quiet_start: list[Recording]) -> None:
+    clips = nonspeech(15, quiet_start, np.random.default_rng(0))
+    leads = [clip for clip in clips if clip.speech is not None]
+    assert len(leads) == 3
+    for clip in leads:
+        assert clip.duration_s <= LONGEST_LEAD_S
         assert clip.speech is not None
-        samples = clip.samples()
-        assert np.array_equal(samples, clip.speech.samples()[: samples.size])
-        assert samples.size == pytest.approx(clip.duration_s * SAMPLE_RATE_HZ, abs=1)
+        start = clip.speech.samples()[: clip.samples().size]
+        # The recordings of this test speak at once: what is trained on is noise, and not their first sounds.
+        assert not np.array_equal(clip.samples(), start)
+
+
+def test_the_short_set_is_what_comes_before_speech() -> None:
+    short = hallucination_sets([_spoken(0.2 + 0.01 * number) for number in range(30)])["short"]
+    assert len(short) == CLIPS_PER_SET
+    assert max(np.abs(clip).max() for clip in short) < 0.01
+    assert "short" not in hallucination_sets([_spoken(0.0)])
 
 
 def test_no_two_clips_and_no_two_seeds_are_alike() -> None:

@@ -312,9 +312,9 @@ def test_a_short_context_has_the_embeddings_of_the_first_positions(base: Whisper
         assert (base.encode(_features(64)) - before).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("text", ["", "hi", " two words"])
-def test_a_label_has_no_start_token_and_ends(base: Whisper, text: str) -> None:
-    whole = base.tokenizer(text).input_ids
+@pytest.mark.parametrize("text", ["", "hi", "two words"])
+def test_a_label_has_no_start_token_begins_with_a_blank_and_ends(base: Whisper, text: str) -> None:
+    whole = base.tokenizer(f" {text}" if text else "").input_ids
     assert whole[0] == START == base.bare.config.decoder_start_token_id
     label = base.label_ids(text)
     assert label == whole[1:]
@@ -327,7 +327,7 @@ def test_a_tokenizer_that_writes_no_start_token_loses_nothing(base: Whisper) -> 
         def __call__(self, text: str) -> Any:
             return type("Encoding", (), {"input_ids": [base.bare.config.bos_token_id, 5303]})
 
-    base.tokenizer = Bare()
+    base.wording.tokenizer = Bare()
     assert base.label_ids("hi") == [END, 5303]
 
 

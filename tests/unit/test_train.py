@@ -20,7 +20,7 @@ from wertune.features import ClipCache, context_positions, log_mel
 from wertune.manifest import Recording
 from wertune.model import Whisper, adamw, add_lora
 from wertune.text import TermFinder, normaliser
-from wertune.train import EpochResult, Objective, TrainingDiverged, TrainingState, _group_size, train, validation_loss
+from wertune.train import EpochResult, Objective, TrainingDiverged, TrainingState, train, validation_loss
 from wertune.updates import MovingAverage
 
 MakeRecordings = Callable[..., list[Recording]]
@@ -224,7 +224,7 @@ def test_a_loss_that_is_no_number_ends_the_training(
         calls.append(labels)
         return torch.tensor(value if len(calls) == batch else 1.0, requires_grad=True)
 
-    whisper.loss = loss  # type: ignore[method-assign]
+    whisper.summed_loss = loss  # type: ignore[method-assign]
     with pytest.raises(TrainingDiverged) as caught:
         train(config, whisper, _data(clips), VALIDATION_WER, lambda *_: None)
     remedy = "lower train.learning_rate or train.max_grad_norm"
@@ -429,8 +429,9 @@ def test_a_batch_holds_clips_of_like_length(make_recordings: MakeRecordings) -> 
             assert len({number % 3 for number in batch}) == 1
 
 
-def test_a_batch_counts_its_clips() -> None:
-    assert Batch(torch.zeros(3, 80, 4), torch.zeros(3, 1)).size == 3
+def test_a_batch_counts_its_clips_and_tokens() -> None:
+    batch = Batch(torch.zeros(3, 80, 4), torch.tensor([[1, 2], [3, -100], [4, -100]]))
+    assert (batch.size, batch.tokens) == (3, 4)
 
 
 @pytest.fixture
@@ -479,11 +480,20 @@ def test_a_smaller_last_group_has_the_gradient_of_its_own_mean(
     torch.testing.assert_close(accumulated, whole, rtol=1e-4, atol=1e-6)
 
 
-@given(st.integers(1, 40), st.integers(1, 9))
-def test_groups_of_batches_have_their_real_size(total: int, accumulation: int) -> None:
-    sizes = [_group_size(step, total, accumulation) for step in range(1, total + 1)]
-    full, rest = divmod(total, accumulation)
-    assert sizes == full * accumulation * [accumulation] + rest * [rest]
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(2, 2), (1, 4)])
+def test_what_a_token_weighs_does_not_hang_on_the_batch_that_it_is_in(
+    load_tiny: LoadTiny,
+    make_recordings: MakeRecordings,
+    gradients: list[torch.Tensor],
+    batch_size: int,
+    accumulation: int,
+) -> None:
+    data = _data(make_recordings(["yes", "check the form please", "no", "my form and the form of the check"]))
+    for size, steps in ((4, 1), (batch_size, accumulation)):
+        values = {"train.batch_size": size, "train.accumulation_steps": steps, "train.epochs": 1}
+        _train(load_tiny, configured(values), data)
+    whole, halved = gradients
+    torch.testing.assert_close(halved, whole, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation", "steps"), [(4, 1, 3), (4, 2, 2), (4, 3, 1), (2, 4, 2)])
@@ -535,13 +545,15 @@ def test_an_epoch_is_scored_with_its_own_beams_or_those_of_the_decoding(
     assert beams == [used, used]
 
 
-def test_the_validation_loss_is_the_mean_over_batches(load_tiny: LoadTiny, clips: list[Recording]) -> None:
+def test_the_validation_loss_is_the_mean_over_tokens(load_tiny: LoadTiny, clips: list[Recording]) -> None:
     whisper, clips_with_features = load_tiny(), _set(clips)
+    labels = [whisper.label_ids(recording.row.text) for recording in clips]
     alone = [
-        whisper.loss(features[None], torch.tensor([whisper.label_ids(recording.row.text)])).item()
-        for recording, features in zip(clips, clips_with_features.features, strict=True)
+        whisper.summed_loss(features[None], torch.tensor([label])).item()
+        for label, features in zip(labels, clips_with_features.features, strict=True)
     ]
-    assert validation_loss(whisper, clips_with_features, batch_size=1) == pytest.approx(sum(alone) / len(alone))
+    mean = sum(alone) / sum(map(len, labels))
+    assert validation_loss(whisper, clips_with_features, batch_size=1) == pytest.approx(mean)
 
 
 def test_an_epoch_holds_its_share_of_clips_without_a_word(make_recordings: MakeRecordings) -> None:
