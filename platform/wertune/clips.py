@@ -15,7 +15,7 @@ from wertune.errors import SynthesisError
 from wertune.files import write_atomically
 from wertune.ogg import with_serial
 
-_SHORTEST_S, _LONGEST_S = 0.5, 14.0
+_SHORTEST_S, _LONGEST_S = 0.2, 29.0
 _LOUDNESS = 10 ** (-23 / 20)
 _FRAME = SAMPLE_RATE_HZ // 100
 

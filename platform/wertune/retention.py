@@ -17,6 +17,7 @@ from wertune.text import Normalise
 _SHORTEST_S, _LONGEST_S = 0.6, 12.0
 _MIN_WORDS, _PREFERRED_WORDS = 2, 3
 _MARGIN_S = 0.2
+_REST = "rest"  # of the recordings, once the splits are full; rows of it say so
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ def build_retention(
     known = set(map(normalise, texts))
     keys = [normalise(prompt.text) for prompt in prompts]
     rows: dict[str, list[dict[str, Any]]] = {}
+    more: dict[str, dict[str, Any]] = {"replay": {"weight": config.retention.replay_weight}, _REST: {_REST: True}}
     fixed = [prompt.only for prompt in prompts]
     for prompt, split in zip(prompts, assign(keys, fixed, known, config.retention, config.seed), strict=True):
         if split is not None:
-            weight = {"weight": config.retention.replay_weight} if split == "replay" else {}
-            rows.setdefault(split, []).append(_write(out, split, prompt, config.bitrate_kbps) | weight)
+            joined = "retention_test" if split == _REST else split
+            rows.setdefault(joined, []).append(_write(out, joined, prompt, config.bitrate_kbps) | more.get(split, {}))
     return rows
 
 
@@ -53,7 +55,10 @@ def assign(
     sizes: RetentionSizes,
     seed: int,
 ) -> list[str | None]:
-    """Each prompt's split, or None for what is over; equal keys go together, `known` ones only to replay."""
+    """Each prompt's split, or None for what is over; equal keys go together, `known` ones only to replay.
+
+    With `sizes.rest` retention_test nothing goes to replay: what is over is `rest`, short or not, and joins the test.
+    """
     groups: dict[str, list[int]] = {}
     for i, key in enumerate(keys):
         groups.setdefault(key, []).append(i)
@@ -68,7 +73,16 @@ def assign(
             room[split] -= len(members)
             for i in members:
                 splits[i] = split
+    if sizes.rest == "retention_test":
+        return [_not_replay(split, key, wanted_by[key], known) for split, key in zip(splits, keys, strict=True)]
     return splits
+
+
+def _not_replay(split: str | None, key: str, wanted: set[str | None], known: Container[str]) -> str | None:
+    """The split; `rest` where it is replay or none, unless the text stands elsewhere or the source has another split."""
+    if split not in (None, "replay"):
+        return split
+    return None if key in known or wanted - {"retention_test"} else _REST
 
 
 def read_prompts(project_dir: Path, source: Recordings) -> list[Prompt]:

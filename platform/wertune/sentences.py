@@ -4,10 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from wertune.config import Frozen, faults_of
 from wertune.errors import SynthesisError
@@ -24,6 +24,23 @@ class Sentence(Frozen):
     text: str = Field(min_length=1)
     kind: Literal["natural", "template"] = "natural"
     template: str | None = None
+    spoken: str | None = Field(None, min_length=1)  # what the voices say where the text holds figures; terms stay terms
+    split: Literal["train", "validation", "test", "final", "replay"] | None = None  # drawn where it is not given
+    takes: int = Field(1, ge=1, le=8)  # speakers who say it; only with a split of its own
+    margin_s: float | None = Field(None, ge=0, le=1)  # silence at either end; drawn where it is not given
+
+    @field_validator("spoken")
+    @classmethod
+    def _in_words(cls, value: str | None) -> str | None:
+        if value and any(letter.isdigit() for letter in value):
+            raise ValueError(f"spoken is {value!r}, but engines read figures each their own way; write them as words")
+        return value
+
+    @model_validator(mode="after")
+    def _takes_are_of_a_split(self) -> Self:
+        if self.takes > 1 and self.split is None:
+            raise ValueError(f"takes is {self.takes}, but how often a drawn sentence is said follows clips; give split")
+        return self
 
 
 class Speller:
@@ -103,25 +120,26 @@ def refuse_faults(path: Path, faults: Sequence[str], sentences: Collection[objec
 def split_sentences(
     sentences: Sequence[Sentence], speller: Speller, config: SynthesisConfig
 ) -> dict[str, list[Sentence]]:
-    """Test and validation take natural sentences only, so that no template is shared, and at most half of those.
+    """Sentences that name their split, in it; of the others, test and validation take natural ones, at most half.
 
     Where there are enough of them, test covers every term, growing for it, and three training sentences are left to
     each. SynthesisError where a split is empty, and with `missing_term: stop` where a term has fewer.
     """
-    order = np.random.default_rng(config.seed).permutation(len(sentences))
-    pool = {sentences[i].id: sentences[i] for i in order if sentences[i].kind == "natural"}
+    drawn = [sentence for sentence in sentences if sentence.split is None]
+    order = np.random.default_rng(config.seed).permutation(len(drawn))
+    pool = {drawn[i].id: drawn[i] for i in order if drawn[i].kind == "natural"}
     terms = {sentence.id: speller.terms(sentence.text) for sentence in sentences}
-    left = Counter(term for found in terms.values() for term in found)
+    left = Counter(term for sentence in drawn for term in terms[sentence.id])
     kept = {term: min(MIN_TRAIN_SENTENCES, max(1, count - 1)) for term, count in left.items()}
     chosen: dict[str, str] = {}
     shares = {"test": config.test_share, "validation": config.validation_share}
     most = {split: max(1, int(share / sum(shares.values()) * len(pool) / 2)) for split, share in shares.items()}
     for split, share in shares.items():
-        count = max(1, min(round(share * len(sentences)), most[split]))
+        count = max(1, min(round(share * len(drawn)), most[split]))
         chosen |= dict.fromkeys(_pick(pool, terms, left, kept, count, cover=split == "test"), split)
     splits: dict[str, list[Sentence]] = {"train": [], "validation": [], "test": []}
     for sentence in sentences:
-        splits[chosen.get(sentence.id, "train")].append(sentence)
+        splits.setdefault(sentence.split or chosen.get(sentence.id, "train"), []).append(sentence)
     _refuse_empty(splits)
     if config.missing_term == "stop":
         _check_coverage(splits, terms, speller.written)

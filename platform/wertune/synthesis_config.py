@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from wertune.config import Frozen
 from wertune.voices import known_engine
 
-Domain = Literal["train", "validation", "test"]
+Domain = Literal["train", "validation", "test", "final"]
 EngineName = Annotated[str, AfterValidator(known_engine)]
 MissingTerm = Literal["report", "stop"]
 _CLIPS = "at least; each sentence by three speakers where it is not given"
@@ -52,11 +52,14 @@ class Recordings(Frozen):
 
 
 class RetentionSizes(Frozen):
-    """How many human recordings go where; what is left joins the replay split."""
+    """How many human recordings go where, and where what is left goes."""
 
     validation: int = Field(60, ge=1, description="recordings in retention_validation, at most")
     test: int = Field(80, ge=1, description="recordings in retention_test, at most")
-    replay: int = Field(350, ge=0, description="recordings in replay, at most")
+    rest: Literal["replay", "retention_test"] = Field(
+        "replay", description="what is left; retention_test: who says retention is nowhere in replay"
+    )
+    replay: int = Field(350, ge=0, description="recordings in replay, at most, where the rest goes there")
     replay_weight: int = Field(1, ge=1, le=100, description="of a human recording beside a synthetic one")
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -36,6 +36,8 @@ class ClipPlan:
     def filename(self) -> str:
         """Readable, and different as soon as anything about the sound differs."""
         about = {**asdict(self), "sentence": "", "voice": [self.voice.engine, self.voice.name], "recipe": _RECIPE}
+        if self.sentence.margin_s is not None:
+            about["margin_s"] = self.sentence.margin_s
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         return f"{self.sentence.id}-{self.voice.id}-{digest[:8]}.opus"
 
@@ -43,7 +45,33 @@ class ClipPlan:
 def plan_clips(
     split: str, sentences: Sequence[Sentence], voices: Sequence[Voice], speller: Speller, config: SynthesisConfig
 ) -> list[ClipPlan]:
-    """One plan a clip: voices by their weights, no speaker twice for one sentence, channels by exact shares."""
+    """One plan a clip: voices by their weights, no speaker twice for one sentence, channels by their shares.
+
+    Sentences that name their split are cast each by itself: one more changes no clip of another.
+    """
+    drawn = [sentence for sentence in sentences if sentence.split is None]
+    own = [plan for s in sentences if s.split for plan in _plan_by_itself(split, s, voices, speller, config)]
+    return _plan_drawn(split, drawn, voices, speller, config) + own
+
+
+def _plan_by_itself(
+    split: str, sentence: Sentence, voices: Sequence[Voice], speller: Speller, config: SynthesisConfig
+) -> Iterator[ClipPlan]:
+    """As many clips as the sentence has takes, or speakers there are; all drawn from the sentence's name."""
+    generator = np.random.default_rng([config.seed, *split.encode(), 0, *sentence.id.encode()])
+    for _ in range(min(sentence.takes, len({voice.speaker for voice in voices}))):
+        weights = np.array([voice.weight for voice in voices])
+        voice = voices[int(generator.choice(len(voices), p=weights / weights.sum()))]
+        at = generator.uniform()
+        noisy = at < config.telephone_share + config.noisy_share
+        channel: Channel = "telephone" if at < config.telephone_share else "noisy" if noisy else "clean"
+        yield _plan_clip(split, sentence, voice, channel, speller, config, generator)
+        voices = [other for other in voices if other.speaker != voice.speaker]
+
+
+def _plan_drawn(
+    split: str, sentences: Sequence[Sentence], voices: Sequence[Voice], speller: Speller, config: SynthesisConfig
+) -> list[ClipPlan]:
     generator = np.random.default_rng([config.seed, *split.encode()])
     takes = _takes(sentences, max(_wanted(split, sentences, voices, config), len(sentences)), generator)
     channels = _channels(len(takes), config, generator)
@@ -78,7 +106,7 @@ def _plan_clip(
     return ClipPlan(
         split=split,
         sentence=sentence,
-        spoken=speller.spoken(sentence.text, config.respell.get(voice.engine)),
+        spoken=speller.spoken(sentence.spoken or sentence.text, config.respell.get(voice.engine)),
         terms=speller.terms(sentence.text),
         voice=voice,
         speed=round(float(generator.uniform(*voice.speed)), 3),

@@ -1,7 +1,7 @@
 """What `synthesize` reads of a project: lexicon, sentences by split, voices; with defaults for what is not there."""
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,11 +79,28 @@ def _load_splits(folder: Path, config: SynthesisConfig, lexicon: Lexicon, langua
         remedy = "write sentences.txt there, one sentence a line, or name the file as `sentences:` in synthesis.yaml"
         raise SynthesisError(f"{folder} holds no sentences.jsonl and no sentences.txt; {remedy}")
     sentences = _read(path, "s", lexicon, language, normalise)
-    splits = split_sentences(sentences, Speller(lexicon, language), config)
+    speller = Speller(lexicon, language)
+    _refuse_rows(path, sentences, ("train", "validation", "test", "final"), speller)
+    splits = split_sentences(sentences, speller, config)
     if general := _find(folder, config.general, "general"):
         splits["replay"] = _read(general, "g", lexicon, language, normalise)
+        _refuse_rows(general, splits["replay"], ("replay",), speller)
         _refuse_shared(splits, general, normalise)
     return splits
+
+
+def _refuse_rows(path: Path, sentences: Sequence[Sentence], splits: Sequence[str], speller: Speller) -> None:
+    """A split that the file's sentences cannot have, or other terms said than written, is a SynthesisError."""
+    faults = []
+    for sentence in sentences:
+        if sentence.split not in (None, *splits):
+            faults.append(f"{path}: {sentence.id}: split is {sentence.split}, but must be {' or '.join(splits)}; mend it")
+        said = speller.terms(sentence.spoken or sentence.text)
+        if said != (written := speller.terms(sentence.text)):
+            rule = f"but its text has {', '.join(written) or 'none'}; write terms in both alike"
+            faults.append(f"{path}: {sentence.id}: spoken has the terms {', '.join(said) or 'none'}, {rule}")
+    if faults:
+        raise SynthesisError("\n".join(faults))
 
 
 def _refuse_other_scripts(folder: Path, splits: Mapping[str, list[Sentence]]) -> None:

@@ -141,7 +141,8 @@ def render(plan: ClipPlan) -> Samples:
     """Speech at 16 kHz: spoken, trimmed, levelled, sent through its channel, checked."""
     samples, rate = find_engine(plan.voice.engine).speak(plan.spoken, plan.voice.name, plan.speed)
     generator = np.random.default_rng(plan.seed)
-    speech = level(trim(resample(samples, rate), float(generator.uniform(0.1, 0.25))))
+    drawn_s, given_s = float(generator.uniform(0.1, 0.25)), plan.sentence.margin_s
+    speech = level(trim(resample(samples, rate), drawn_s if given_s is None else given_s))
     if plan.channel == "telephone":
         speech = telephone(torch.from_numpy(speech)).numpy()
     elif plan.snr_db is not None:
