@@ -1,5 +1,6 @@
 """What a project's YAML files may say: frozen pydantic models, loaded once at the command line."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -98,14 +99,22 @@ class DecodeConfig(Frozen):
     tokens_per_second: float = Field(
         10.0, gt=0, description="caps a clip's tokens at 8 + this x duration_s: what loops ends"
     )
+    loop_guard: bool = Field(
+        True, description="nothing but digits and letters is said over and over; what loops all the same, written again"
+    )
     no_repeat_ngram: int = Field(
-        6, ge=0, description="so many tokens in a row stand in a text but once, or a loop may win; 0: off"
+        0, ge=0, description="so many tokens in a row stand in a text but once: a number is not read back; 0: off"
     )
     may_be_empty: bool = Field(
         True, description="no text for a clip without words; Whisper's own decoding always writes some"
     )
     batch_size: int = Field(16, ge=1, description="clips that are transcribed at once, at most")
     batch_seconds: float = Field(120.0, gt=0, description="of audio at once, padding included; memory grows with it")
+
+
+def stored_decode(values: Mapping[str, Any]) -> DecodeConfig:
+    """What a version was stored with; one of before the guard against loops decodes as it did then."""
+    return DecodeConfig.model_validate({"loop_guard": False, "no_repeat_ngram": 6} | dict(values))
 
 
 Engine = Literal["torch", "ctranslate2"]

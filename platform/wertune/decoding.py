@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from wertune.boost import TermBoost
 from wertune.lean import Layer, LeanWhisper, Linear, Multiply
+from wertune.loops import LoopGuard
 
 IMPOSSIBLE = -1e9
 
@@ -155,6 +156,7 @@ def beam_search(
     beams: int = 1,
     boost: TermBoost | None = None,
     no_repeat_ngram: int = 0,
+    guard: LoopGuard | None = None,
 ) -> list[Hypothesis]:
     """The likeliest text of each clip's encoder states (clips, positions, d_model), of at most its own tokens.
 
@@ -177,6 +179,8 @@ def beam_search(
         if boost:
             boost.add_to(scores, places)
         _forbid_repeats(scores, texts, no_repeat_ngram)
+        if guard:
+            _forbid_loops(scores, texts, guard)
         ranked = _ranked(logits, scores, texts, beams)
         slots, running = [], []
         for slot, clip in enumerate(clips):
@@ -213,6 +217,13 @@ def _forbid_repeats(scores: Tensor, texts: Sequence[_Running], size: int) -> Non
             last = tokens[len(tokens) - size + 1 :]
             starts = range(len(tokens) - size + 1)
             scores[row, [tokens[i + size - 1] for i in starts if tokens[i : i + size - 1] == last]] = -torch.inf
+
+
+def _forbid_loops(scores: Tensor, texts: Sequence[_Running], guard: LoopGuard) -> None:
+    """Takes away tokens with which a text would say the same once too often."""
+    for row, text in enumerate(texts):
+        if forbidden := guard.forbidden(text.text.tokens):
+            scores[row, list(forbidden)] = -torch.inf
 
 
 def _ranked(logits: Tensor, scores: Tensor, texts: Sequence[_Running], beams: int) -> list[list[_Running]]:

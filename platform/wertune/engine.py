@@ -19,6 +19,7 @@ from wertune.config import DecodeConfig, Engine
 from wertune.decoding import Rules
 from wertune.errors import ConfigError
 from wertune.files import store_folder, storing
+from wertune.loops import LoopGuard, last_resort, shrinks
 from wertune.model import merged
 from wertune.weights import BaseModel, cache_root
 from wertune.wording import Wording, Written, load_wording
@@ -109,9 +110,21 @@ class CTranslate2Whisper:
 
     def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
         """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
+        found = self._write(features, token_limits, decode)
+        looping = [clip for clip, (_, loops) in enumerate(found) if loops]
+        if looping:
+            again = self._write(features[looping], [token_limits[clip] for clip in looping], last_resort(decode))
+            found = [again.pop(0) if clip in looping else each for clip, each in enumerate(found)]
+        return [written for written, _ in found]
+
+    def _write(
+        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig
+    ) -> list[tuple[Written, bool]]:
+        """Each clip's text, and whether it is one that the guard would have kept from looping."""
         import ctranslate2
 
         rules, boost = self.wording.rules(decode.may_be_empty), self.wording.boost(decode.term_boost)
+        guard = self.wording.guard if decode.loop_guard else None
         found = self._model(rules).generate(
             ctranslate2.StorageView.from_array(features.numpy()),
             [list(rules.prompt)] * len(features),
@@ -125,7 +138,7 @@ class CTranslate2Whisper:
             suppress_tokens=list(rules.never),
             return_scores=True,
         )
-        return [self._best(clip, limit, boost) for clip, limit in zip(found, token_limits, strict=True)]
+        return [self._best(clip, limit, boost, guard) for clip, limit in zip(found, token_limits, strict=True)]
 
     def _model(self, rules: Rules) -> Any:
         """The model that begins no text with these tokens: the library reads them from the file beside its weights."""
@@ -145,11 +158,21 @@ class CTranslate2Whisper:
                 )
         return self._models[rules.never_first]
 
-    def _best(self, found: Any, limit: int, boost: TermBoost | None) -> Written:
-        """The likeliest text, boost included; as in torch, what ended by itself goes before what its limit cut off."""
+    def _best(
+        self, found: Any, limit: int, boost: TermBoost | None, guard: LoopGuard | None = None
+    ) -> tuple[Written, bool]:
+        """The likeliest text, boost included, and whether it loops; what ended goes before what was cut off.
+
+        The library knows no guard such as torch's, and so what loops comes last.
+        """
         ranked = [_ranked(ids, sum_, limit, boost) for ids, sum_ in zip(found.sequences_ids, found.scores, strict=True)]
-        ended, _, mean, tokens = max(ranked, key=lambda each: each[:2])
-        return Written(self.wording.text(tokens), (mean,) * (len(tokens) + ended))
+        ranked.sort(key=lambda each: each[:2], reverse=True)
+        straight = next((each for each in ranked if not (guard and self._loops(each[3], guard))), None)
+        ended, _, mean, tokens = straight or ranked[0]
+        return Written(self.wording.text(tokens), (mean,) * (len(tokens) + ended)), straight is None
+
+    def _loops(self, tokens: list[int], guard: LoopGuard) -> bool:
+        return guard.is_loop(tokens) or shrinks(self.wording.text(tokens))
 
 
 def _ranked(

@@ -32,6 +32,7 @@ from wertune.decoding import beam_search, unpacked
 from wertune.errors import AdapterError, BaseModelError, ConfigError
 from wertune.files import share_mode, storing
 from wertune.lean import LeanWhisper
+from wertune.loops import last_resort, shrinks
 from wertune.wording import Wording, Written
 
 # 0: no columns of outliers are kept in 16 bits beside the 8-bit product. They matter from 6.7 billion parameters on
@@ -153,9 +154,26 @@ class Whisper:
     @torch.no_grad()
     def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
         """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
-        rules, boost = self.wording.rules(decode.may_be_empty), self.wording.boost(decode.term_boost)
-        states, size = self.encode(features), decode.no_repeat_ngram
-        found = beam_search(self._lean, states, token_limits, rules, decode.num_beams, boost, size)
+        states = self.encode(features)
+        written = self._write(states, token_limits, decode)
+        looping = [clip for clip, each in enumerate(written) if decode.loop_guard and shrinks(each.text)]
+        if looping:
+            limits = [token_limits[clip] for clip in looping]
+            again = self._write(states[looping], limits, last_resort(decode))
+            written = [again.pop(0) if clip in looping else each for clip, each in enumerate(written)]
+        return written
+
+    def _write(self, states: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
+        found = beam_search(
+            self._lean,
+            states,
+            token_limits,
+            self.wording.rules(decode.may_be_empty),
+            decode.num_beams,
+            self.wording.boost(decode.term_boost),
+            decode.no_repeat_ngram,
+            self.wording.guard if decode.loop_guard else None,
+        )
         return [Written(self.wording.text(each.tokens), each.log_probabilities) for each in found]
 
     def pad_labels(self, labels: Sequence[list[int]]) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wertune.config import ContextConfig, DecodeConfig, Engine, TrialConfig
+from wertune.config import ContextConfig, DecodeConfig, Engine, TrialConfig, stored_decode
 from wertune.engine import load_engine
 from wertune.evaluate import MAX_SEGMENT_S, Transcriber
 from wertune.model import Whisper, load_adapter, load_whisper
@@ -63,7 +63,7 @@ def _longest_piece_s(prepared: Prepared) -> float:
 
 def load_served(settings: Mapping[str, Any], adapter: Path, engine: Engine) -> Served:
     """The base by reference and digest, with the adapter, in the engine that is to serve it."""
-    context, decode = ContextConfig.model_validate(settings["context"]), DecodeConfig.model_validate(settings["decode"])
+    context, decode = ContextConfig.model_validate(settings["context"]), stored_decode(settings["decode"])
     whisper = (_in_torch if engine == "torch" else _in_ctranslate2)(settings, adapter)
     return Served(settings, adapter, context, decode, engine, whisper)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
 from wertune.boost import TermBoost
 from wertune.decoding import Rules
 from wertune.errors import BaseModelError, ConfigError
+from wertune.loops import LoopGuard
 from wertune.text import UNSPACED_LANGUAGES, is_unspaced
 
 
@@ -69,6 +71,11 @@ class Wording:
             never=(*(settings.suppress_tokens or ()), *timestamps),
             never_first=tuple(first),
         )
+
+    @cached_property
+    def guard(self) -> LoopGuard:
+        """What keeps a text from saying the same over and over."""
+        return LoopGuard(lambda token: str(self.tokenizer.decode([token])))
 
     def boost(self, term_boost: float) -> TermBoost | None:
         """The terms' boost, made once for each strength; None where there is nothing to boost."""

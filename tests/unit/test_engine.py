@@ -19,7 +19,7 @@ from wertune.errors import AdapterError, ConfigError
 from wertune.model import Whisper, add_lora, load_adapter, save_adapter
 from wertune.weights import BaseModel
 
-GREEDY = DecodeConfig(no_repeat_ngram=0)
+GREEDY = DecodeConfig(loop_guard=False)
 
 
 @pytest.fixture(autouse=True)
@@ -117,14 +117,14 @@ def _words(served: CTranslate2Whisper, text: str) -> list[int]:
 
 def test_what_ended_goes_before_what_the_limit_cuts_off(served: CTranslate2Whisper) -> None:
     long, short = _words(served, " one two three four five"), _words(served, " one")
-    best = served._best(_Found((long, -0.1), (short, -2.0)), limit=3, boost=None)
+    best, _ = served._best(_Found((long, -0.1), (short, -2.0)), limit=3, boost=None)
     assert (best.text, len(best.log_probabilities)) == ("one", 2)
-    cut = served._best(_Found((long, -0.1)), limit=3, boost=None)
+    cut, _ = served._best(_Found((long, -0.1)), limit=3, boost=None)
     assert (cut.text, len(cut.log_probabilities)) == ("one two three", 3)
 
 
 def test_an_empty_text_is_a_text(served: CTranslate2Whisper) -> None:
-    best = served._best(_Found(([], -0.5), (_words(served, " one"), -1.2)), limit=3, boost=None)
+    best, _ = served._best(_Found(([], -0.5), (_words(served, " one"), -1.2)), limit=3, boost=None)
     assert (best.text, best.log_probabilities) == ("", (-0.5,))
 
 
@@ -151,8 +151,31 @@ def test_a_term_among_the_finished_texts_is_preferred(served: CTranslate2Whisper
     said, meant = _words(served, " corp pass"), _words(served, " CorpPass")
     boost = TermBoost([meant], bonus=2.0)
     found = _Found((said, -0.5), (meant, -1.0))
-    assert served._best(found, 20, None).text == "corp pass"
-    assert served._best(found, 20, boost).text == "CorpPass"
+    assert served._best(found, 20, None)[0].text == "corp pass"
+    assert served._best(found, 20, boost)[0].text == "CorpPass"
+
+
+def test_a_loop_goes_behind_what_is_none(served: CTranslate2Whisper) -> None:
+    guard = served.wording.guard
+    loop, other, spelled = (_words(served, text) for text in (" no" * 9, " no", " 2" * 9))
+    best, loops = served._best(_Found((loop, -0.5), (other, -1.0)), 20, None, guard)
+    assert (best.text, loops) == ("no", False)
+    assert served._best(_Found((loop, -0.5)), 20, None, guard)[1]
+    assert served._best(_Found((spelled, -0.5), (other, -1.0)), 20, None, guard)[0].text.startswith("2 2 2")
+    best, loops = served._best(_Found((loop, -0.5), (other, -1.0)), 20, None)
+    assert (best.text, loops) == (" ".join(["no"] * 9), False)
+
+
+def test_where_all_texts_loop_the_library_writes_again_without_a_repeated_ngram(
+    served: CTranslate2Whisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = [30, 20, 30]
+    texts = [written.text for written in served.generate(_features(), limits, GREEDY)]
+    again = GREEDY.model_copy(update={"no_repeat_ngram": 6})
+    expected = [texts[0], served.generate(_features(), limits, again)[1].text, texts[2]]
+    monkeypatch.setattr("wertune.loops.LoopGuard.is_loop", lambda guard, tokens: False)
+    monkeypatch.setattr(engine, "shrinks", lambda text: text == texts[1])
+    assert [written.text for written in served.generate(_features(), limits, DecodeConfig())] == expected
 
 
 @pytest.mark.parametrize(

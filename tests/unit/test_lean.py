@@ -134,7 +134,7 @@ def test_texts_are_those_of_transformers(load_tiny: LoadTiny, num_beams: int, se
             no_repeat_ngram_size=no_repeat,
         )
     expected = [whisper.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids]
-    decode = DecodeConfig(num_beams=num_beams, may_be_empty=False, no_repeat_ngram=no_repeat)
+    decode = DecodeConfig(num_beams=num_beams, may_be_empty=False, loop_guard=False, no_repeat_ngram=no_repeat)
     found = whisper.generate(features, [12, 12, 12], decode)
     assert [written.text for written in found] == expected
 
@@ -150,6 +150,35 @@ def test_no_loop_is_written(load_tiny: LoadTiny, num_beams: int) -> None:
     pairs, kept_pairs = (list(pairwise(found.tokens)) for found in (plain, kept))
     assert len(set(pairs)) < len(pairs)
     assert len(set(kept_pairs)) == len(kept_pairs)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_guard_changes_loops_and_nothing_else(load_tiny: LoadTiny, num_beams: int, seed: int) -> None:
+    whisper = _adapted(load_tiny, "none")
+    features = torch.randn(6, 80, 96, generator=torch.Generator().manual_seed(seed))
+    states, guard, rules = whisper.encode(features), whisper.wording.guard, whisper.wording.rules(True)
+    plain, guarded = (
+        [found.tokens for found in beam_search(whisper._lean, states, [40] * 6, rules, num_beams, guard=each)]
+        for each in (None, guard)
+    )
+    assert not any(map(guard.is_loop, guarded))
+    straight = [clip for clip, tokens in enumerate(plain) if not guard.is_loop(tokens)]
+    assert len(straight) < 6
+    if num_beams == 1:  # with more, a loop that never wins may keep others from being followed
+        assert [guarded[clip] for clip in straight] == [plain[clip] for clip in straight]
+
+
+def test_what_loops_all_the_same_is_written_again(load_tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    whisper = _adapted(load_tiny, "none")
+    plain = DecodeConfig(loop_guard=False)
+    texts = [written.text for written in whisper.generate(_features(3), [30, 20, 30], plain)]
+    again = plain.model_copy(update={"no_repeat_ngram": 6})
+    expected = [texts[0], whisper.generate(_features(3), [30, 20, 30], again)[1].text, texts[2]]
+    assert expected[1] != texts[1] not in (texts[0], texts[2])
+    monkeypatch.setattr("wertune.loops.LoopGuard.forbidden", lambda guard, tokens: set())
+    monkeypatch.setattr("wertune.model.shrinks", lambda text: text == texts[1])
+    assert [written.text for written in whisper.generate(_features(3), [30, 20, 30], DecodeConfig())] == expected
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])

@@ -18,7 +18,7 @@ from transformers import WhisperFeatureExtractor, pipeline
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.bench.rows import Row, Section
-from wertune.config import ContextConfig, DecodeConfig, load_project
+from wertune.config import ContextConfig, DecodeConfig, load_project, stored_decode
 from wertune.engine import converted
 from wertune.errors import ConfigError
 from wertune.evaluate import Transcriber, transcribe_samples
@@ -120,7 +120,7 @@ def as_table(rows: Sequence[ServingRow]) -> str:
 
 def _ways(prepared: Prepared, settings: Mapping[str, Any], adapter: Path, scratch: Path) -> dict[str, Transcribe]:
     """Every way to serve the adapter, loaded, by name."""
-    decode = DecodeConfig.model_validate(settings["decode"])
+    decode = stored_decode(settings["decode"])
     context = ContextConfig.model_validate(settings["context"])
     ways = {PIPELINE: _pipeline(prepared, adapter, decode, torch.float32)}
     if product_dtype(torch.device("cpu")) == torch.bfloat16:
