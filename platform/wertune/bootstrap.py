@@ -48,12 +48,17 @@ class BootstrapSettings(Frozen):
 
 @dataclass(frozen=True)
 class Interval:
-    """A rate on the whole set and its two one-sided confidence ends; `note` says over what was drawn."""
+    """A rate on the whole set and its two one-sided confidence ends; `note` says over what was drawn.
+
+    `error` is its standard error, and `quantile` how many of them an end lies from the point where draws are normal.
+    """
 
     point: float
     low: float
     high: float
     note: str
+    error: float = 0.0
+    quantile: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,9 @@ def interval(
     point = float(statistic(sums.sum(axis=0, keepdims=True))[0])
     rank = math.ceil(expanded_level(settings.confidence, blocks.effective) * (settings.resamples - 1))
     low, high = float(resampled[settings.resamples - 1 - rank]), float(resampled[rank])
-    return Interval(point, min(low, point), max(high, point), blocks.note)
+    error = float(resampled.std()) * stretch(blocks.effective)
+    quantile = t_quantile(settings.confidence, blocks.effective - 1.0)
+    return Interval(point, min(low, point), max(high, point), blocks.note, error, quantile)
 
 
 def corpus_rate(errors: Floats, words: Floats, speakers: Sequence[str], settings: BootstrapSettings) -> Interval:
@@ -166,11 +173,15 @@ def expanded_level(confidence: float, blocks: float) -> float:
     it promotes one equal pair in ten instead of one in twenty. Moving the level, and not scaling the deviation, keeps
     an end monotone: fewer errors on any clip never worsen it.
     """
-    stretched = _t_quantile(confidence, blocks - 1.0) * math.sqrt(blocks / (blocks - 1.0))
-    return NormalDist().cdf(stretched)
+    return NormalDist().cdf(t_quantile(confidence, blocks - 1.0) * stretch(blocks))
 
 
-def _t_quantile(level: float, freedom: float) -> float:
+def stretch(blocks: float) -> float:
+    """What a bootstrap over so many blocks has to be widened by: it divides by b where b - 1 is due."""
+    return math.sqrt(blocks / (blocks - 1.0))
+
+
+def t_quantile(level: float, freedom: float) -> float:
     """Student's t quantile for two and more degrees of freedom, whole or not (Abramowitz & Stegun 1964, 26.7.5)."""
     z = NormalDist().inv_cdf(level)
     terms = (

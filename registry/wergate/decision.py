@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from wergate.power import Power
 from wertune.config import Frozen
 
 
@@ -21,6 +22,7 @@ class GateResult(Frozen):
     passed: bool
     detail: str
     remedy: str = ""
+    power: Power | None = Field(None, description="what the set can show; none: nothing is drawn by chance, or unknown")
 
     @model_validator(mode="after")
     def _help_where_refused(self) -> Self:

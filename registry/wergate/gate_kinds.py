@@ -1,8 +1,8 @@
 """The gates that a policy may ask for: one small class a kind, with its limit, its unit and whether it blocks."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from wertune.config import Frozen
 
@@ -26,6 +26,11 @@ class GateSpec(Frozen):
     def title(self) -> str:
         """The gate's name in decisions and tags."""
         return self.name or "_".join(part for part in (self.kind, *self._looks_at) if part)
+
+    @property
+    def compares(self) -> bool:
+        """Whether the value is a difference: 0 where nothing has changed."""
+        return self.unit.startswith("difference")
 
     @property
     def _looks_at(self) -> tuple[str, ...]:
@@ -105,6 +110,79 @@ class ForgettingGate(_OnSet):
     unit: Literal["difference of errors/word"] = Field("difference of errors/word", description=_UNIT)
     set: SetName = Field("retention_test", description="the set of everyday speech")
     limit: float = Field(ge=0, le=1, description="rise at most: 0.02 is two points")
+
+
+class FormattedWerGate(_OnSet):
+    """WER of texts as they are written (case, punctuation, form of numbers) minus the untouched base's."""
+
+    strict: ClassVar[bool] = True
+    kind: Literal["formatted_wer"] = "formatted_wer"
+    unit: Literal["difference of errors/word"] = Field("difference of errors/word", description=_UNIT)
+    limit: float = Field(0.0, ge=-1, le=1, description="the difference must be below it: -0.1 is ten points better")
+
+
+# Of a rate, and with "difference of" of its difference from the base's.
+_BATTERY_UNITS = {
+    "deleted": "share",
+    "inexact": "share",
+    "wer": "errors/word",
+    "formatted_wer": "errors/word",
+    "wrong_entities": "share",
+    "false_terms": "per 1,000 words",
+    "loops": "share of clips",
+    "made_up": "words/minute",
+    "skipped": "s/minute",
+}
+
+
+class BatteryGate(GateSpec):
+    """What goes wrong on the platform's battery of ordinary speech: at most `limit` more than by the untouched base.
+
+    deleted: clips of speech with no word written; inexact: clips with an amount, date, number or code not right;
+    wer, formatted_wer: wrong words, normalised and as written; wrong_entities: of those said; false_terms: lexicon
+    terms written that nobody said; loops: transcripts that repeat themselves; made_up: words that nobody said;
+    skipped: seconds of speech of which nothing was written.
+    """
+
+    kind: Literal["battery"] = "battery"
+    measure: Literal[
+        "deleted",
+        "inexact",
+        "wer",
+        "formatted_wer",
+        "wrong_entities",
+        "false_terms",
+        "loops",
+        "made_up",
+        "skipped",
+    ] = Field(description="what is counted")
+    parts: tuple[SetName, ...] = Field(
+        ("all",),
+        min_length=1,
+        description="such as short_answers, digits, read_backs; all: the whole battery",
+    )
+    against: Literal["base", "nothing"] = Field("base", description="base: the rise over it; nothing: the rate itself")
+    judge: Literal["end", "point"] = Field(
+        "end", description="what is held to the limit: the less favourable end of the interval, or the value itself"
+    )
+    limit: float = Field(ge=0, description="at most, in the unit of the measure: 0.02 of wer is two points")
+    unit: str = Field("", description="empty: made from measure and against; another than theirs is refused")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_unit(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("measure") not in _BATTERY_UNITS:
+            return values
+        unit = _BATTERY_UNITS[values["measure"]]
+        if values.get("against", "base") == "base":
+            unit = f"difference of {'shares' if unit.startswith('share') else unit}"
+        if values.get("unit") not in (None, "", unit):
+            raise ValueError(f"unit is {values['unit']!r}, but {values['measure']} is in {unit!r}; leave it out")
+        return values | {"unit": unit}
+
+    @property
+    def _looks_at(self) -> tuple[str, ...]:
+        return (self.measure, *(() if self.parts == ("all",) else self.parts))
 
 
 class TermGate(_Rate):
@@ -239,6 +317,8 @@ AnyGate = Annotated[
     | BaseGate
     | ChampionGate
     | ForgettingGate
+    | FormattedWerGate
+    | BatteryGate
     | TermGate
     | WorstTermGate
     | HallucinationGate

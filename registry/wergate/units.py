@@ -1,6 +1,8 @@
 """How a figure of each unit is written for people."""
 
 _SHARES = frozenset({"errors/word", "errors/character", "share", "share of clips"})
+_DIFFERENCE = "difference of "
+_POINTS = frozenset({"errors/word", "shares"})
 
 
 def show(value: float | None, unit: str) -> str:
@@ -9,9 +11,16 @@ def show(value: float | None, unit: str) -> str:
         return "not measured"
     if unit in _SHARES:
         return f"{100 * value:.1f} %"
-    if unit == "difference of errors/word":
-        return f"{100 * value:+.1f} points"
+    if unit.startswith(_DIFFERENCE):
+        of = unit.removeprefix(_DIFFERENCE)
+        return f"{100 * value:+.1f} points" if of in _POINTS else f"{value:+.4g} {of}"
     return f"{value:.4g} {unit}"
+
+
+def show_size(value: float, unit: str) -> str:
+    """The size of a change, without a sign: `0.02` of errors/word as `2.0 points`."""
+    of = unit.removeprefix(_DIFFERENCE)
+    return f"{100 * value:.1f} points" if of in _SHARES | _POINTS else f"{value:.2g} {of}"
 
 
 def show_ends(ends: tuple[float, float] | None, unit: str) -> str:

@@ -91,7 +91,7 @@ def test_many_blocks_agree_with_the_normal_approximation() -> None:
     [(0.95, 4, 2.132), (0.95, 5, 2.015), (0.95, 10, 1.812), (0.95, 30, 1.697), (0.9, 2, 1.886), (0.99, 10, 2.764)],
 )
 def test_students_t_is_that_of_the_tables(level: float, freedom: float, tabled: float) -> None:
-    assert bootstrap._t_quantile(level, freedom) == pytest.approx(tabled, rel=0.01)
+    assert bootstrap.t_quantile(level, freedom) == pytest.approx(tabled, rel=0.01)
 
 
 def test_the_level_nears_the_confidence_with_many_blocks() -> None:

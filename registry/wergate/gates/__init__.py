@@ -6,7 +6,7 @@ from typing import Any
 from wergate.decision import GateResult
 from wergate.evidence import Evidence, NoEvidence
 from wergate.gate_kinds import GateSpec
-from wergate.gates import accuracy, delivery, robustness, terms
+from wergate.gates import accuracy, battery, delivery, robustness, terms
 from wergate.gates.verdict import unjudged
 
 EVALUATORS: Mapping[str, Callable[[Any, Evidence], GateResult]] = {
@@ -17,6 +17,8 @@ EVALUATORS: Mapping[str, Callable[[Any, Evidence], GateResult]] = {
     "base": accuracy.better_than_base,
     "champion": accuracy.better_than_champion,
     "forgetting": accuracy.forgetting,
+    "formatted_wer": battery.formatted_wer,
+    "battery": battery.battery,
     "term": terms.term,
     "worst_term": terms.worst_term,
     "hallucination": robustness.hallucination,

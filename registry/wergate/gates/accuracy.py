@@ -11,7 +11,7 @@ from wergate.gate_kinds import (
     OtherWerGate,
     WerGate,
 )
-from wergate.gates.verdict import judged, judged_end, waived
+from wergate.gates.verdict import Size, judged, judged_end, waived
 from wertune.bootstrap import Floats, Interval, TooFewBlocks, corpus_rate, paired_difference
 from wertune.eval_report import SetReport
 
@@ -86,7 +86,7 @@ def _rate(gate: AnyRate, evidence: Evidence, found: SetReport, part: Floats, who
         ends = corpus_rate(part, whole, speakers(found), evidence.bootstrap)
     except TooFewBlocks as few:
         raise NoEvidence(f"{gate.set}: {few}", _MORE_CLIPS) from None
-    return judged_end(gate, ends, detail, _REMEDIES[gate.kind])
+    return judged_end(gate, ends, detail, _REMEDIES[gate.kind], Size(float(whole.sum()), what))
 
 
 AnyComparison = BaseGate | ChampionGate | ForgettingGate
@@ -99,9 +99,9 @@ def _compared(
     after = evidence.set(gate.set)
     before = same_clips(after, before, owner, again)
     ends = _difference(evidence, after, before, gate.set)
-    count = words(after).sum()
+    count = float(words(after).sum())
     detail = f"{gate.set}: {errors(after).sum():.0f} errors, {owner} {errors(before).sum():.0f}, in {count:.0f} words"
-    return judged_end(gate, ends, detail, remedy)
+    return judged_end(gate, ends, detail, remedy, Size(count, "words"))
 
 
 def _difference(evidence: Evidence, after: SetReport, before: SetReport, name: str) -> Interval:

@@ -8,7 +8,7 @@ import numpy as np
 from wergate.decision import GateResult
 from wergate.evidence import Evidence, NoEvidence, speakers
 from wergate.gate_kinds import TermGate, WorstTermGate
-from wergate.gates.verdict import judged, judged_end, waived
+from wergate.gates.verdict import Size, judged, judged_end, waived
 from wertune.bootstrap import Floats, TooFewBlocks, interval, ratio
 from wertune.eval_report import SetReport, UtteranceCounts
 
@@ -61,7 +61,7 @@ def term(gate: TermGate, evidence: Evidence) -> GateResult:
         ends = interval(counts, measure, counts[:, HIT] + counts[:, MISS], speakers(found), evidence.bootstrap)
     except TooFewBlocks as few:
         raise NoEvidence(f"{detail}; {few}", "evaluate more clips with such terms") from None
-    return judged_end(gate, ends, detail, _REMEDIES[gate.measure])
+    return judged_end(gate, ends, detail, _REMEDIES[gate.measure], Size(hits + misses, "terms said"))
 
 
 def _selection(gate: TermGate, evidence: Evidence) -> Callable[[str], bool]:

@@ -1,22 +1,36 @@
 """From a figure to a result: the one place where a limit is applied."""
 
+from dataclasses import dataclass
+
 from wergate.decision import GateResult
 from wergate.evidence import NoEvidence
 from wergate.gate_kinds import GateSpec
+from wergate.power import Power, power_of
 from wergate.units import show
 from wertune.bootstrap import Interval
 
 
-def judged(gate: GateSpec, value: float, detail: str, remedy: str) -> GateResult:
+@dataclass(frozen=True)
+class Size:
+    """How much a set has of what its rate is over: 665 words; `scale` is the rate of one error to one of them."""
+
+    count: float
+    what: str
+    scale: float = 1.0
+
+
+def judged(gate: GateSpec, value: float, detail: str, remedy: str, power: Power | None = None) -> GateResult:
     """The plain value against the limit."""
-    return _result(gate, value, value, "", None, detail, remedy)
+    return _result(gate, value, value, "", None, detail, remedy).model_copy(update={"power": power})
 
 
-def judged_end(gate: GateSpec, interval: Interval, detail: str, remedy: str) -> GateResult:
-    """The less favourable confidence end against the limit."""
+def judged_end(gate: GateSpec, interval: Interval, detail: str, remedy: str, size: Size | None = None) -> GateResult:
+    """The less favourable confidence end against the limit; with `size` the result also says what the set can show."""
     end, name = (interval.low, "lower end") if gate.at_least else (interval.high, "upper end")
     detail = f"{detail}; {interval.note}"
-    return _result(gate, interval.point, end, name, (interval.low, interval.high), detail, remedy)
+    result = _result(gate, interval.point, end, name, (interval.low, interval.high), detail, remedy)
+    power = power_of(gate, interval, size.count, size.what, size.scale) if size else None
+    return result.model_copy(update={"power": power})
 
 
 def unjudged(gate: GateSpec, missing: NoEvidence) -> GateResult:

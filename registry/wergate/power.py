@@ -1,0 +1,116 @@
+"""What a set can show: the least change told from chance, and how often an equal version and a worse one would pass."""
+
+import math
+from statistics import NormalDist
+
+from pydantic import Field
+
+from wergate.gate_kinds import GateSpec
+from wergate.units import show_size
+from wertune.bootstrap import Interval
+from wertune.config import Frozen
+
+# A version that is equal should get through all gates: at 98 of 100 each, five leave nine of ten.
+WANTED = 0.98
+ENOUGH = 0.9
+NORMAL = NormalDist()
+
+
+class Power(Frozen):
+    """What one gate can tell with the set at hand, in the gate's unit; chances are shares of equally made sets."""
+
+    size: int = Field(ge=0, description="how much the set has of `what`")
+    what: str = Field(description="words, clips or terms said")
+    told: float = Field(ge=0, description="a smaller change cannot be told from chance")
+    equal: float = Field(ge=0, le=1, description="chance that an equal version passes")
+    worse: float = Field(ge=0, le=1, description="chance that one passes that truly stands at the limit")
+    needed: int | None = Field(description="so many of `what` let an equal version pass in 98 of 100; none: no number")
+    like: str = Field("an equal version", description="what `equal` is the chance of")
+
+    @property
+    def enough(self) -> bool:
+        """Whether an equal version passes in nine of ten."""
+        return self.equal >= ENOUGH
+
+    def text(self, unit: str) -> str:
+        """`with 665 words a rise under 2.0 points cannot be told from chance; an equal version passes in …`."""
+        told = f"with {self.size:,} {self.what} a change under {show_size(self.told, unit)} cannot be told from chance"
+        chances = f"{self.like} passes in {percent(self.equal)} of 100 draws, one at the limit in {percent(self.worse)}"
+        bring = "" if self.enough or self.needed is None else f"; bring {rounded(self.needed):,} {self.what}"
+        return f"{told}; {chances}{bring}"
+
+
+def power_of(gate: GateSpec, found: Interval, size: float, what: str, scale: float = 1.0) -> Power:
+    """From an interval over the set's own clips; `scale / size` is what one error more is worth in the gate's unit.
+
+    Where two hardly differ, draws show no spread, though a new set might: as many errors as Agresti and Coull (1998)
+    add, the quantile squared, are taken to have been seen on top.
+    """
+    error = math.hypot(found.error, found.quantile * scale / size)
+    return _power(gate, found.point, error, found.quantile, size, what)
+
+
+def power_at(gate: GateSpec, variance: float, size: float, what: str, quantile: float) -> Power:
+    """The same before anything is measured: with `variance` of one of `what`, and a version that is equal."""
+    error = math.hypot(math.sqrt(variance / size), quantile / size)
+    return _power(gate, 0.0, error, quantile, size, what)
+
+
+def _power(gate: GateSpec, point: float, error: float, quantile: float, size: float, what: str) -> Power:
+    equal_to_other = gate.compares and gate.limit >= 0
+    truth = 0.0 if equal_to_other else point
+    room = (truth - gate.limit) if gate.at_least else (gate.limit - truth)
+    equal = NORMAL.cdf(room / error - quantile)
+    needed = size * (error * (quantile + NORMAL.inv_cdf(WANTED)) / room) ** 2 if room > 0 else None
+    return Power(
+        size=round(size),
+        what=what,
+        told=quantile * error,
+        equal=equal,
+        worse=NORMAL.cdf(-quantile),
+        needed=None if needed is None else math.ceil(needed),
+        like="an equal version" if equal_to_other else "one as good as this",
+    )
+
+
+def counted(gate: GateSpec, rate: float, size: float, what: str, scale: float) -> Power:
+    """Of rare events that are counted and held to the limit as they are: Poisson's chances, no interval."""
+    most = math.floor(gate.limit * size / scale + 1e-9)
+    truth = rate * size / scale
+    return Power(
+        size=round(size),
+        what=what,
+        told=_refused_from(most) * scale / size,
+        equal=at_most(most, truth),
+        worse=at_most(most, gate.limit * size / scale),
+        needed=None,
+        like="one as good as this",
+    )
+
+
+def at_most(most: int, mean: float) -> float:
+    """Poisson's chance of `most` events or fewer where `mean` are expected."""
+    if mean <= 0:
+        return 1.0
+    terms = (math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(most + 1))
+    return min(1.0, math.fsum(terms))
+
+
+def _refused_from(most: int, confidence: float = 0.95) -> float:
+    """The least mean that brings more than `most` events with `confidence` (Garwood 1936), by bisection."""
+    low, high = 0.0, 3.0 * (most + 2.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if at_most(most, middle) > 1 - confidence else (low, middle)
+    return high
+
+
+def percent(chance: float) -> int:
+    """Draws of 100, never all or none of them by rounding alone."""
+    return min(max(round(100 * chance), 1), 99) if 0 < chance < 1 else round(100 * chance)
+
+
+def rounded(size: int) -> int:
+    """To two figures, upwards: 4,731 is 4,800."""
+    step = int(10.0 ** max(len(str(size)) - 2, 0))
+    return -(-size // step) * step
