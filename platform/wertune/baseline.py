@@ -50,7 +50,7 @@ def transcribe_with_base(prepared: Prepared, splits: Sequence[str]) -> dict[str,
 
 def baseline_decode(decode: DecodeConfig) -> DecodeConfig:
     """The trial's settings, but no boost of terms and Whisper's own rule that a text is never empty."""
-    return decode.model_copy(update={"term_bonus": 0.0, "term_boost": 0.0, "may_be_empty": False})
+    return decode.model_copy(update={"term_boost": 0.0, "may_be_empty": False})
 
 
 def _score(prepared: Prepared, recordings: Sequence[Recording], texts: Sequence[str]) -> Scores:

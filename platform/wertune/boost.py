@@ -1,9 +1,8 @@
 """Boosting the lexicon's terms while a text is written: shallow fusion with a prefix tree of their tokens.
 
-A text that goes on with a term gets a bonus; what turns out not to be a term gives its bonus back, so that the bonus
-decides only between what the model itself takes for likely (Zhao et al. 2019, "Shallow-Fusion End-to-End Contextual
-Biasing", Interspeech). A whole term gains the same however many tokens it takes: paid by the token, one of four earned
-four times as much, and came where nobody had said it. A text that has said a term twice gets none from there on.
+Every token that goes on with a term gets a bonus; what turns out not to be a term gives its bonus back, so that the
+bonus decides only between what the model itself takes for likely (Zhao et al. 2019, "Shallow-Fusion End-to-End
+Contextual Biasing", Interspeech). A text that has said a term twice gets none from there on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,21 +13,18 @@ import torch
 
 @dataclass(eq=False)
 class _Node:
-    """A beginning of terms, `depth` tokens long; `paid` is its bonus since the last whole term inside of it."""
+    """A beginning of terms; the last `open` of its tokens are not yet part of a whole term."""
 
-    depth: int = 0
-    since_term: int = 0
-    rest: int = 0  # tokens to the nearest whole term
-    paid: float = 0.0
+    open: int = 0
     is_term: bool = False
     fallback: "_Node | None" = None  # the longest proper end of this beginning that begins a term too
     children: dict[int, "_Node"] = field(default_factory=dict)
     bonuses: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
-    def lent(self) -> float:
-        """The bonus that is given back if the term is not finished."""
-        return 0.0 if self.is_term else self.paid
+    def lent(self) -> int:
+        """Tokens whose bonus is given back if the term is not finished."""
+        return 0 if self.is_term else self.open
 
 
 @dataclass(frozen=True)
@@ -40,19 +36,16 @@ class Place:
 
 
 class TermBoost:
-    """Adds `bonus` (natural log) for each of the token `sequences` that a text says, spread over its tokens.
+    """Adds `bonus` (natural log) to each token with which a text goes on with one of the token `sequences`."""
 
-    With `by_token` each token earns the whole of it, as in versions of before.
-    """
-
-    def __init__(self, sequences: Iterable[Sequence[int]], bonus: float, by_token: bool = False) -> None:
-        self._bonus, self._by_token = bonus, by_token
+    def __init__(self, sequences: Iterable[Sequence[int]], bonus: float) -> None:
+        self._bonus = bonus
         self._root = _Node()
         for sequence in sequences:
             self._add(sequence)
         for node in self._link():
             after = self._after(node)
-            gained = [child.paid - node.lent for child in after.values()]
+            gained = [bonus * (child.open - node.lent) for child in after.values()]
             node.bonuses = torch.tensor(list(after), dtype=torch.long), torch.tensor(gained)
 
     @property
@@ -76,9 +69,9 @@ class TermBoost:
         for token in tokens:
             if place.node is None:
                 return total
-            total += self._next(place.node, token).paid - place.node.lent
+            total += self._bonus * (self._next(place.node, token).open - place.node.lent)
             place = self.after(place, token)
-        return total - (place.node.lent if place.node else 0.0)
+        return total - self._bonus * (place.node.lent if place.node else 0)
 
     def add_to(self, scores: torch.Tensor, places: Sequence[Place]) -> None:
         """Changes the scores (texts, vocabulary) of the next token of texts that stand at `places`, in place."""
@@ -87,7 +80,7 @@ class TermBoost:
             if place.node is None:
                 continue
             assert place.node.bonuses is not None
-            lent = place.node.lent
+            lent = self._bonus * place.node.lent
             if lent:
                 scores[row] -= lent
             after, gained = place.node.bonuses
@@ -100,9 +93,8 @@ class TermBoost:
 
     def _add(self, sequence: Sequence[int]) -> None:
         node = self._root
-        for rest, token in zip(reversed(range(len(sequence))), sequence, strict=True):
-            node = node.children.setdefault(token, _Node(node.depth + 1, rest=rest))
-            node.rest = min(node.rest, rest)
+        for token in sequence:
+            node = node.children.setdefault(token, _Node())
         node.is_term = True
 
     def _link(self) -> list[_Node]:
@@ -110,17 +102,10 @@ class TermBoost:
         nodes = [self._root]
         for node in nodes:
             for token, child in node.children.items():
-                child.since_term = 1 + (0 if node.is_term else node.since_term)
-                child.paid = self._paid(child)
+                child.open = node.lent + 1
                 child.fallback = self._root if node is self._root else self._next(node.fallback, token)
                 nodes.append(child)
         return nodes
-
-    def _paid(self, node: _Node) -> float:
-        """Its share of the bonus: what is left of a term that goes on after a shorter one earns nothing more."""
-        if self._by_token:
-            return self._bonus * node.since_term
-        return self._bonus * node.depth / (node.depth + node.rest) if node.since_term == node.depth else 0.0
 
     def _next(self, node: _Node | None, token: int) -> _Node:
         while node is not None:

@@ -92,13 +92,8 @@ class DecodeConfig(Frozen):
     """Greedy or beam search, the same in validation, test and serving."""
 
     num_beams: int = Field(1, ge=1, le=16, description="texts that are followed at once; 1: greedy")
-    term_bonus: float = Field(
-        0.0, ge=0, description="added to the log-probability of a text for each of the lexicon's terms in it; 0: off"
-    )
     term_boost: float = Field(
-        0.0,
-        ge=0,
-        description="the same for each token of a term, so that long ones earn more; versions of before have it",
+        0.0, ge=0, description="added to the log-probability of each token of a lexicon's term; 0: off"
     )
     max_new_tokens: int = Field(224, ge=1, le=440, description="of one clip of up to 30 s, at most")
     tokens_per_second: float = Field(

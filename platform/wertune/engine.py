@@ -123,7 +123,7 @@ class CTranslate2Whisper:
         """Each clip's text, and whether it is one that the guard would have kept from looping."""
         import ctranslate2
 
-        rules, boost = self.wording.rules(decode.may_be_empty), self.wording.boost(decode)
+        rules, boost = self.wording.rules(decode.may_be_empty), self.wording.boost(decode.term_boost)
         guard = self.wording.guard if decode.loop_guard else None
         found = self._model(rules).generate(
             ctranslate2.StorageView.from_array(features.numpy()),

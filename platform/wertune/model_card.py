@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wertune.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING
-from wertune.config import DecodeConfig, TrialConfig
+from wertune.config import TrialConfig
 from wertune.prepare import Prepared
 from wertune.report import Comparison, markdown_table, summary_rows
 from wertune.text import normaliser_version
@@ -108,17 +108,11 @@ def _facts(of: CardOf, prepared: Prepared) -> str:
         f"{of.sizes.get('trainable_percent', 0):.2f} % of all; an adapter of {of.sizes.get('adapter_mb', 0):.1f} MB",
         "training": f"at most {config.train.epochs} epochs in batches of {config.train.batch_size}, "
         f"learning rate {config.train.learning_rate:.2g}, seed {config.seed}",
-        "decoding": f"{config.decode.num_beams} beams, {_boost(config.decode)}",
+        "decoding": f"{config.decode.num_beams} beams, terms boosted by {config.decode.term_boost:g}",
         "served by": prepared.project.serving.engine,
         "run": f"`{of.run_id}`",
     }
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
-
-
-def _boost(decode: DecodeConfig) -> str:
-    if decode.term_bonus:
-        return f"a term's bonus {decode.term_bonus:g}"
-    return f"terms boosted by {decode.term_boost:g} a token" if decode.term_boost else "no boost of terms"
 
 
 def _data(prepared: Prepared) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wertune.config import ProjectConfig, parse
 from wertune.errors import ConfigError, StorageError
-from wertune.scaffold_texts import EXAMPLE_ROW, LEXICON, POLICY, PROJECT, README, SEARCH, SPACE, TERM_BONUS
+from wertune.scaffold_texts import EXAMPLE_ROW, LEXICON, POLICY, PROJECT, README, SEARCH, SPACE, TERM_BOOST
 from wertune.schemas import FOLDER, reference, write_schemas
 from wertune.search_space import SearchConfig
 from wertune.text import Lexicon, Term
@@ -80,7 +80,7 @@ def project_config(wanted: Wanted) -> ProjectConfig:
         "base_model": wanted.base_model,
         "lexicon": "lexicon.yaml",
         "data": data,
-        "trial": {"decode": {"term_bonus": TERM_BONUS}},
+        "trial": {"decode": {"term_boost": TERM_BOOST}},
     }
     return parse(ProjectConfig, values, "init")
 

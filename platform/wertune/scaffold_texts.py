@@ -4,12 +4,12 @@ from typing import Any
 
 PROJECT = """\
 # One domain: its data, its base model, and what a trial does where search.yaml does not vary it.
-# Every value below that you do not change may be removed: it is the default, but for decode.term_bonus, whose is 0.
+# Every value below that you do not change may be removed: it is the default, but for decode.term_boost, whose is 0.
 """
 
 # Without it a lexicon would only be counted. Of 1, 2 and 3 on an adapter of the demo 2 gave the least WER; with others
 # 3 was a little better than 2.5.
-TERM_BONUS = 4.0
+TERM_BOOST = 2.0
 
 SEARCH = "# What `wertune tune` varies, how many trials it gets, and when one is ended early.\n"
 
@@ -25,7 +25,7 @@ SPACE: dict[str, Any] = {
 
 LEXICON = """\
 # The words that matter in this domain. They are boosted while a text is written
-# (decode.term_bonus in project.yaml), and the gates count them.
+# (decode.term_boost in project.yaml), and the gates count them.
 #   - {term: CPF, spoken: see pee eff, kind: scheme, meaning: Central Provident Fund}
 # term: as it stands in transcripts. spoken: as it is said, for speech synthesis. kind, meaning: for people.
 """

@@ -5,7 +5,7 @@ from wertune.config import DecodeConfig
 
 
 def test_nothing_of_the_domain_helps_the_base() -> None:
-    decode = DecodeConfig(num_beams=4, term_bonus=2.0, may_be_empty=True, batch_size=32)
+    decode = DecodeConfig(num_beams=4, term_boost=2.0, may_be_empty=True, batch_size=32)
     plain = baseline_decode(decode)
-    assert (plain.term_bonus, plain.term_boost, plain.may_be_empty) == (0.0, 0.0, False)
-    assert plain.model_copy(update={"term_bonus": 2.0, "may_be_empty": True}) == decode
+    assert (plain.term_boost, plain.may_be_empty) == (0.0, False)
+    assert plain.model_copy(update={"term_boost": 2.0, "may_be_empty": True}) == decode

@@ -1,4 +1,4 @@
-"""A term gets its bonus, once, by the term or by its tokens; what turns out to be no term gives it back."""
+"""A term's tokens get their bonus, once; what turns out to be no term gives it back."""
 
 from collections.abc import Callable, Sequence
 
@@ -40,42 +40,17 @@ def test_of_terms_without_a_common_token_whole_ones_count_until_one_is_said_twic
         if term in said:
             break
         said.append(term)
-    assert _gain(TermBoost(terms, BONUS, by_token=True), text) == pytest.approx(BONUS * counted)
+    assert _gain(TermBoost(terms, BONUS), text) == pytest.approx(BONUS * counted)
 
 
 @given(st.lists(st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=5), st.lists(tokens, max_size=12))
 def test_no_text_gains_more_than_the_bonus_of_each_token_and_none_loses(
     terms: list[list[int]], text: list[int]
 ) -> None:
-    by_token, by_term = (_gain(TermBoost(terms, BONUS, by), text) for by in (True, False))
-    assert -1e-4 <= by_term <= by_token + 1e-4
-    assert by_token <= BONUS * len(text) + 1e-4
+    gain = _gain(TermBoost(terms, BONUS), text)
+    assert -1e-4 <= gain <= BONUS * len(text) + 1e-4
     if not any(text[i : i + len(term)] == term for term in terms for i in range(len(text))):
-        assert by_token == pytest.approx(0.0, abs=1e-4)
-
-
-@given(st.lists(st.lists(tokens, min_size=1, max_size=6), min_size=1, max_size=5))
-def test_a_whole_term_gains_the_same_however_many_tokens_it_takes(terms: list[list[int]]) -> None:
-    """Alone in a text, a term earns the bonus once; what it holds of others may add theirs."""
-    for term in terms:
-        assert _gain(TermBoost([term], BONUS), term) == pytest.approx(BONUS, abs=1e-4)
-        assert _gain(TermBoost(terms, BONUS), term) >= BONUS - 1e-4
-
-
-def test_what_goes_on_after_a_shorter_term_earns_nothing_more() -> None:
-    boost = TermBoost([[1, 2], [1, 2, 3, 4]], BONUS)
-    for text in ([1, 2], [1, 2, 3], [1, 2, 3, 4], [1, 2, 5]):
-        assert _gain(boost, text) == pytest.approx(BONUS)
-
-
-def test_each_token_of_a_term_brings_its_share() -> None:
-    boost, scores = TermBoost([[1, 2, 3], [1, 4]], 6.0), torch.zeros(1, VOCABULARY)
-    boost.add_to(scores, [boost.start])
-    assert float(scores[0, 1]) == pytest.approx(3.0)  # half of the nearer term
-    scores = torch.zeros(1, VOCABULARY)
-    boost.add_to(scores, [boost.after(boost.start, 1)])
-    gained = {token: float(scores[0, token]) for token in (2, 4, 5)}
-    assert gained == pytest.approx({2: 1.0, 4: 3.0, 5: -3.0})  # two of three; the whole; given back
+        assert gain == pytest.approx(0.0, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -92,11 +67,11 @@ def test_each_token_of_a_term_brings_its_share() -> None:
     ],
 )
 def test_terms_that_share_tokens(terms: list[list[int]], text: list[int], counted: int) -> None:
-    assert _gain(TermBoost(terms, BONUS, by_token=True), text) == pytest.approx(BONUS * counted)
+    assert _gain(TermBoost(terms, BONUS), text) == pytest.approx(BONUS * counted)
 
 
 def test_each_hypothesis_has_its_own_place_in_the_terms() -> None:
-    boost = TermBoost([[1, 2]], BONUS, by_token=True)
+    boost = TermBoost([[1, 2]], BONUS)
     scores = torch.zeros(2, VOCABULARY)
     boost.add_to(scores, [boost.after(boost.start, token) for token in (1, 0)])
     assert scores[0].tolist() == [-BONUS if t not in (1, 2) else {1: 0.0, 2: BONUS}[t] for t in range(VOCABULARY)]
@@ -105,7 +80,7 @@ def test_each_hypothesis_has_its_own_place_in_the_terms() -> None:
 
 def _written(whisper: Whisper, num_beams: int, boost: float) -> list[str]:
     features = torch.randn(2, 80, 64, generator=torch.Generator().manual_seed(0))
-    decode = DecodeConfig(num_beams=num_beams, term_bonus=boost)
+    decode = DecodeConfig(num_beams=num_beams, term_boost=boost)
     return [written.text for written in whisper.generate(features, [12, 12], decode)]
 
 

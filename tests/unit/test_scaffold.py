@@ -17,7 +17,7 @@ from wertune.config import DecodeConfig, Draw, ProjectConfig, flatten, load_proj
 from wertune.errors import ConfigError
 from wertune.prepare import prepare
 from wertune.scaffold import SPLITS, Wanted, make_project
-from wertune.scaffold_texts import TERM_BONUS
+from wertune.scaffold_texts import TERM_BOOST
 from wertune.schemas import FOLDER, as_text, schemas
 from wertune.search_space import SearchConfig, checked_space
 from wertune.synthesis_config import SynthesisConfig
@@ -64,7 +64,7 @@ def test_every_value_is_written_and_is_the_default(folder: Path) -> None:
     make_project(_wanted(folder))
     data = {split: Path(f"manifests/{split}.jsonl") for split in ("train", "validation", "test")}
     plain = ProjectConfig(name="my-domain", base_model={"source": "some/base"}, lexicon="lexicon.yaml", data=data)  # type: ignore[arg-type]
-    boosted = {"decode": DecodeConfig(term_bonus=TERM_BONUS)}
+    boosted = {"decode": DecodeConfig(term_boost=TERM_BOOST)}
     assert load_project(folder) == plain.model_copy(update={"trial": plain.trial.model_copy(update=boosted)})
     written = yaml.safe_load((folder / "project.yaml").read_text())
     assert flatten(written).keys() == flatten(plain.model_dump()).keys()

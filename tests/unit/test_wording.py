@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 
 from wertune.boost import TermBoost
-from wertune.config import DecodeConfig
 from wertune.wording import Wording
 
 
@@ -23,7 +22,7 @@ class Letters:
 
 def _boost(language: str, *terms: str) -> TermBoost:
     wording = Wording(Letters(), SimpleNamespace(is_multilingual=True), 1 << 17, language, terms)  # type: ignore[arg-type]
-    boost = wording.boost(DecodeConfig(term_boost=1.0))
+    boost = wording.boost(1.0)
     assert boost is not None
     return boost
 
