@@ -9,6 +9,7 @@ import click
 from wertune.command_line import EXIT_STATUS, Tool, run_tool
 
 COMMANDS = {
+    "battery": "wertune.commands.data:battery",
     "bench": "wertune.commands.score:bench",
     "doctor": "wertune.commands.doctor:doctor",
     "evaluate": "wertune.commands.score:evaluate",

@@ -2,19 +2,21 @@
 
 import hashlib
 import time
-import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.baseline import baseline_decode, baseline_scores
+from wertune.battery.counted import set_report
+from wertune.battery.score import base_texts, battery_sets, write_battery
+from wertune.battery.shelf import Battery
 from wertune.config import ContextConfig, DecodeConfig
-from wertune.eval_report import ARTEFACT_SET, Cost, EvalReport, Provenance, SetReport, UtteranceCounts
+from wertune.eval_report import ARTEFACT_SET, Cost, EvalReport, Provenance, SetReport
 from wertune.evaluate import Transcriber, score_set, transcribe_samples
 from wertune.hallucination import hallucination_sets
 from wertune.manifest import Recording
-from wertune.metrics import Clip, Scores, Utterance, score
+from wertune.metrics import Clip, Scores, score
 from wertune.model import adapter_digest
 from wertune.prepare import Prepared
 from wertune.report import Comparison
@@ -26,39 +28,6 @@ from wertune.version import Served
 SCORED_SPLITS = ("test", "retention_test")
 TIMED_CLIPS = 12
 FULL_CONTEXT = ContextConfig(short=False)
-
-
-def counts_of(utterance: Utterance, hypothesis_words: int) -> UtteranceCounts:
-    """An utterance as a gate reads it."""
-    words, text = utterance.words, utterance.hypothesis.encode()
-    return UtteranceCounts(
-        id=utterance.id,
-        speaker=utterance.speaker,
-        channel=utterance.channel,
-        duration_s=utterance.duration_s,
-        reference=utterance.reference,
-        hypothesis=utterance.hypothesis,
-        words=words.length,
-        substitutions=words.substitutions,
-        deletions=words.deletions,
-        insertions=words.insertions,
-        characters=utterance.characters.length,
-        character_errors=utterance.characters.errors,
-        lexicon_words=utterance.lexicon_words.length,
-        lexicon_errors=utterance.lexicon_words.errors,
-        terms={term: (c.hits, c.misses, c.false_alarms) for term, c in utterance.terms.items()},
-        hypothesis_words=hypothesis_words,
-        compression_ratio=len(text) / len(zlib.compress(text)),
-    )
-
-
-def set_report(prepared: Prepared, scores: Scores, digest: str) -> SetReport:
-    """A scored set, its clips named by manifest line or by number, never by a folder of this machine."""
-    rows = []
-    for utterance in scores.utterances:
-        row = counts_of(utterance, len(prepared.normalise(utterance.hypothesis).split()))
-        rows.append(row.model_copy(update={"id": Path(row.id).name}))
-    return SetReport(digest=digest, utterances=tuple(rows))
 
 
 def leakage(prepared: Prepared, trained_on: Sequence[tuple[str, str]]) -> tuple[str, ...]:
@@ -114,8 +83,12 @@ def timed_clips(recordings: Sequence[Recording]) -> list[Samples]:
     return [recording.samples() for recording in recordings[::step]][:TIMED_CLIPS]
 
 
-def assess(prepared: Prepared, served: Served, version: RegisteredVersion) -> tuple[EvalReport, dict[str, Comparison]]:
+def assess(
+    prepared: Prepared, served: Served, version: RegisteredVersion, battery: Battery | None = None
+) -> tuple[EvalReport, dict[str, Comparison]]:
     """The whole report of a `served` version, and its scores on test and retention beside the untouched base's.
+
+    A `battery` of ordinary speech is written by both; its parts are sets of the report.
 
     What it was trained on is what its own run says of that. Where another engine than torch serves it, the 8-bit
     artefact in torch is scored on the test set too.
@@ -130,6 +103,14 @@ def assess(prepared: Prepared, served: Served, version: RegisteredVersion) -> tu
         after = score_split(prepared, whisper, split, context, decode)
         comparisons[split] = Comparison(before, after)
         sets[split] = set_report(prepared, after, prepared.dataset.digest(split))
+    baseline = {
+        split: set_report(prepared, both.before, prepared.dataset.digest(split)) for split, both in comparisons.items()
+    }
+    if battery:
+        sets |= battery_sets(
+            prepared, battery, write_battery(whisper, battery, context, decode, served.longest_piece_s)
+        )
+        baseline |= battery_sets(prepared, battery, base_texts(prepared, battery))
     peak_mb = peak_memory_mb(whisper)
     artefact = served.artefact()
     if served.engine != "torch":
@@ -142,10 +123,7 @@ def assess(prepared: Prepared, served: Served, version: RegisteredVersion) -> tu
         version=version.version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         sets=sets,
-        baseline={
-            split: set_report(prepared, both.before, prepared.dataset.digest(split))
-            for split, both in comparisons.items()
-        },
+        baseline=baseline,
         training_terms=training_terms(prepared, [text for _, text in version.training_rows]),
         leakage=leakage(prepared, version.training_rows),
         cost=Cost(

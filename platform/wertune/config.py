@@ -208,6 +208,9 @@ class DataConfig(Frozen):
     replay: Path | None = Field(None, description="everyday speech that is trained on beside the domain")
     retention_validation: Path | None = Field(None, description="everyday speech: the price of forgetting in a search")
     retention_test: Path | None = Field(None, description="everyday speech that the gates judge forgetting by")
+    battery: str | None = Field(
+        "shipped", description="ordinary speech that the gates look at: the platform's own, a folder, or null for none"
+    )
     audio_root: Path | None = Field(
         None, description="a folder outside the project's that rows may name files in; links are followed first"
     )

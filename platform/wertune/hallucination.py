@@ -70,8 +70,8 @@ class Nonspeech:
         length, generator = round(self.duration_s * SAMPLE_RATE_HZ), np.random.default_rng(self.seed)
         hiss = torch.from_numpy(_hiss(length, TRAINING_DBFS, generator))
         noisy = add_coloured_noise(hiss, float(generator.uniform(-30.0, 20.0)), generator).numpy()
-        sounds = generator.choice([_nothing, _tones, _clicks], p=[0.5, 0.3, 0.2])(length, generator)
-        return np.clip(noisy + sounds, -1.0, 1.0).astype(np.float32)
+        sound = (_nothing, _tones, _clicks)[int(generator.choice(3, p=(0.5, 0.3, 0.2)))]
+        return np.asarray(np.clip(noisy + sound(length, generator), -1.0, 1.0), np.float32)
 
 
 def nonspeech(count: int, speech: Sequence[Recording], generator: np.random.Generator) -> list[Nonspeech]:

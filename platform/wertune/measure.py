@@ -5,6 +5,9 @@ from pathlib import Path
 
 from wertune.assess import assess, score_split
 from wertune.baseline import baseline_scores
+from wertune.battery.shelf import battery_folder, load_battery
+from wertune.battery.table import metrics as battery_metrics
+from wertune.battery.table import table
 from wertune.config import BaseModelConfig, load_project
 from wertune.eval_report import ARTEFACT_SET
 from wertune.experiment import log_comparison, log_error_report
@@ -33,11 +36,15 @@ def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Test scores of a version by `engine`, and the WER of the 8-bit artefact in torch where that is another one."""
+    """Test scores of a version by `engine`, and the WER of the 8-bit artefact in torch where that is another one.
+
+    `battery` is a table of ordinary speech beside the base's, empty where the project has none.
+    """
 
     scores: Scores
     engine: str
     artefact_wer: float | None
+    battery: str
 
 
 def evaluate_version(folder: Path, model_uri: str, engine: str = "") -> Evaluated:
@@ -47,7 +54,10 @@ def evaluate_version(folder: Path, model_uri: str, engine: str = "") -> Evaluate
     with start_experiment(folder, project, f"evaluate {version.name} v{version.version}") as (run, prepared):
         uri = f"models:/{version.name}/{version.version}"
         served = load_registered(uri, engine)
-        report, comparisons = assess(prepared, served, version)
+        shelf = battery_folder(folder, project)
+        report, comparisons = assess(prepared, served, version, load_battery(shelf) if shelf else None)
+        battery = table(report.sets, report.baseline) if shelf else ""
+        run.metrics(battery_metrics(report.sets) | battery_metrics(report.baseline, "baseline_"))
         for split, both in comparisons.items():
             log_comparison(run, split, both)
         log_error_report(run, prepared, comparisons, f"{uri} as it serves in {served.engine}, on {prepared.base.spec}")
@@ -68,4 +78,4 @@ def evaluate_version(folder: Path, model_uri: str, engine: str = "") -> Evaluate
                 DESCRIPTION_TAG: f"`{uri}` as it serves in {served.engine}, beside the untouched base.",
             }
         )
-    return Evaluated(comparisons["test"].after, served.engine, artefact.wer if artefact else None)
+    return Evaluated(comparisons["test"].after, served.engine, artefact.wer if artefact else None, battery)

@@ -75,15 +75,21 @@ class Kokoro:
 
     def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
         """See Engine."""
-        session, vocabulary, styles = _kokoro()
+        styles = _kokoro()[2]
         unknown = sorted(set(re.split(r"[+/]", voice)) - set(styles))
         if unknown:
             raise SynthesisError(f"kokoro has no voice {unknown[0]!r}; take one of {', '.join(sorted(styles))}")
-        phonemes = " ".join(_hibari().phonemize(text))
-        tokens = [vocabulary[symbol] for symbol in phonemes if symbol in vocabulary][: self.longest]
-        style = _kokoro_style(voice, styles)[max(0, len(tokens) - 1)].reshape(1, 2 * _KOKORO_TIMBRE)
-        feed = {"tokens": [[0, *tokens, 0]], "style": style, "speed": np.array([speed], np.float32)}
-        return np.asarray(session.run(None, feed)[0], np.float32).ravel(), self.rate
+        return kokoro_speech(text, _kokoro_style(voice, styles), speed), self.rate
+
+
+def kokoro_speech(text: str, styles: npt.NDArray[np.float32], speed: float) -> Samples:
+    """English at 24 kHz in the voice of these style vectors, (510, 1, 256)."""
+    session, vocabulary, _ = _kokoro()
+    phonemes = " ".join(_hibari().phonemize(text))
+    tokens = [vocabulary[symbol] for symbol in phonemes if symbol in vocabulary][: Kokoro.longest]
+    style = styles[max(0, len(tokens) - 1)].reshape(1, 2 * _KOKORO_TIMBRE)
+    feed = {"tokens": [[0, *tokens, 0]], "style": style, "speed": np.array([speed], np.float32)}
+    return np.asarray(session.run(None, feed)[0], np.float32).ravel()
 
 
 @functools.cache

@@ -79,7 +79,7 @@ def assign(
 
 
 def _not_replay(split: str | None, key: str, wanted: set[str | None], known: Container[str]) -> str | None:
-    """The split; `rest` where it is replay or none, unless the text stands elsewhere or the source has another split."""
+    """The split; `rest` where it is replay or none, unless the text stands elsewhere or its source names a split."""
     if split not in (None, "replay"):
         return split
     return None if key in known or wanted - {"retention_test"} else _REST

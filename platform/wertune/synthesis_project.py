@@ -94,7 +94,9 @@ def _refuse_rows(path: Path, sentences: Sequence[Sentence], splits: Sequence[str
     faults = []
     for sentence in sentences:
         if sentence.split not in (None, *splits):
-            faults.append(f"{path}: {sentence.id}: split is {sentence.split}, but must be {' or '.join(splits)}; mend it")
+            faults.append(
+                f"{path}: {sentence.id}: split is {sentence.split}, but must be {' or '.join(splits)}; mend it"
+            )
         said = speller.terms(sentence.spoken or sentence.text)
         if said != (written := speller.terms(sentence.text)):
             rule = f"but its text has {', '.join(written) or 'none'}; write terms in both alike"

@@ -310,7 +310,7 @@ def test_a_run_says_where_it_ran(prepared: Prepared) -> None:
 @pytest.fixture
 def loss_fails(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """`loss_fails(over, error, from_call)`: the loss of so many clips raises; gives the sizes of all batches."""
-    real = Whisper.loss
+    real = Whisper.summed_loss
 
     def fail(over: int, error: Callable[[], BaseException], from_call: int = 1) -> list[int]:
         sizes: list[int] = []
@@ -322,7 +322,7 @@ def loss_fails(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
                     raise error()
             return real(self, features, labels)
 
-        monkeypatch.setattr(Whisper, "loss", loss)
+        monkeypatch.setattr(Whisper, "summed_loss", loss)
         return sizes
 
     return fail

@@ -1,4 +1,4 @@
-"""`validate` and `synthesize`: a project's clips and manifests."""
+"""`validate`, `synthesize` and `battery`: clips and manifests."""
 
 from pathlib import Path
 from typing import Any
@@ -43,3 +43,17 @@ def synthesize(project: Path, out: Path | None, processes: int) -> dict[str, Any
     from wertune.synthesize import synthesize as run
 
     return run(project, out, processes, click.echo).to_json()
+
+
+@click.command()
+@click.option("--form", type=NamedPath(), required=True, help="what is said: a battery.yaml")
+@click.option("--language", default="en", show_default=True, help="as Whisper names it; the form is of the same")
+@click.option("--out", type=NamedPath(), required=True, help="a folder, to be named as `data.battery` in project.yaml")
+@click.option("--recordings", type=NamedPath(), default=None, help="where packages of recordings were unpacked; else /")
+@json_option
+def battery(form: Path, language: str, out: Path, recordings: Path | None) -> dict[str, Any]:
+    """Makes a battery of ordinary speech, to measure versions on beside the base; English comes with wertune."""
+    from wertune.battery.make import make_battery
+
+    rows = make_battery(form, language, out, recordings, click.echo)
+    return {"clips": len(rows), "speakers": len({row.speaker for row in rows if row.text}), "folder": str(out)}

@@ -68,6 +68,7 @@ def _scored(project: Path, model_uri: str, base: str, manifest: str, engine: str
     if model_uri and not manifest:
         found = evaluate_version(project, model_uri, engine)
         scores = found.scores
+        click.echo(f"{found.battery}\n" if found.battery else "no battery of ordinary speech: see docs/battery.md")
         click.echo(f"engine: {found.engine}")
         if found.artefact_wer is not None:
             click.echo(f"wer of the 8-bit artefact in torch: {found.artefact_wer:.4f}")

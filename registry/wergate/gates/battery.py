@@ -167,7 +167,8 @@ def _compared(
     """Paired: what went wrong more often than by the base, on the same clips in the same draws."""
     whole = _whole(measure, after, where)
     now, then = column(after, measure.wrong), column(before, measure.wrong)
-    detail = f"{where}: {now.sum():.4g} {measure.said}, the untouched base {then.sum():.4g}, of {whole.sum():.4g} {measure.of}"
+    counts = f"{now.sum():.4g} {measure.said}, the untouched base {then.sum():.4g}"
+    detail = f"{where}: {counts}, of {whole.sum():.4g} {measure.of}"
     return _judged(gate, evidence, measure, now - then, whole, after, detail)
 
 

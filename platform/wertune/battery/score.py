@@ -1,0 +1,83 @@
+"""Batteries written by a version as it serves and by the untouched base at 30 s, and scored."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import transformers
+
+from wertune.baseline import baseline_decode
+from wertune.battery.counted import set_report
+from wertune.battery.form import Part
+from wertune.battery.shelf import Battery, set_name
+from wertune.config import ContextConfig, DecodeConfig
+from wertune.eval_report import SetReport
+from wertune.evaluate import MAX_SEGMENT_S, Transcriber, transcribe_samples
+from wertune.files import write_atomically
+from wertune.metrics import score
+from wertune.prepare import Prepared
+from wertune.weights import cache_root
+
+FULL_CONTEXT = ContextConfig(short=False)
+Texts = Mapping[Part, Sequence[str]]
+
+
+def write_battery(
+    whisper: Transcriber,
+    battery: Battery,
+    context: ContextConfig,
+    decode: DecodeConfig,
+    longest_s: float = MAX_SEGMENT_S,
+) -> Texts:
+    """What the model writes for each clip of each part; all parts at once, so that batches are full."""
+    clips = [battery.samples(row) for rows in battery.by_part.values() for row in rows]
+    written = iter(transcribe_samples(whisper, clips, context, decode, longest_s=longest_s))
+    return {part: [next(written).text for _ in rows] for part, rows in battery.by_part.items()}
+
+
+def battery_sets(prepared: Prepared, battery: Battery, texts: Texts) -> dict[str, SetReport]:
+    """Each part as a set of a report, `battery.<part>`."""
+    return {set_name(part): _scored(prepared, battery, part, written) for part, written in texts.items()}
+
+
+def _scored(prepared: Prepared, battery: Battery, part: Part, texts: Sequence[str]) -> SetReport:
+    rows = battery.by_part[part]
+    scores = score(map(battery.clip, rows), texts, prepared.normalise, prepared.finder)
+    return set_report(prepared, scores, battery.digest(part), [row.entities for row in rows])
+
+
+def base_texts(prepared: Prepared, battery: Battery) -> Texts:
+    """What the untouched base writes; kept beside the converted weights, since nothing of a version changes it."""
+    path = _path(prepared, battery)
+    texts = _stored(path, battery)
+    if texts is None:
+        whisper = prepared.whisper(prepared.project.trial.quantization)
+        texts = write_battery(whisper, battery, FULL_CONTEXT, baseline_decode(prepared.project.trial.decode))
+        document = json.dumps(texts).encode()
+        write_atomically(path, lambda file: file.write(document))
+    return texts
+
+
+def _path(prepared: Prepared, battery: Battery) -> Path:
+    trial = prepared.project.trial
+    depends_on = [
+        prepared.base.digest,
+        trial.quantization,
+        baseline_decode(trial.decode).model_dump(),
+        prepared.project.language,
+        [battery.digest(part) for part in battery.by_part],
+        transformers.__version__,
+    ]
+    name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
+    return cache_root() / "batteries" / f"{name}.json"
+
+
+def _stored(path: Path, battery: Battery) -> Texts | None:
+    try:
+        texts = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    wanted = {part: len(rows) for part, rows in battery.by_part.items()}
+    whole = isinstance(texts, dict) and all(isinstance(written, list) for written in texts.values())
+    return texts if whole and {part: len(written) for part, written in texts.items()} == wanted else None

@@ -1,0 +1,105 @@
+"""A battery as it lies in a folder: `manifest.jsonl` and the clips that it names."""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from wertune.audio import Samples, load_audio
+from wertune.battery.form import PARTS, Part
+from wertune.config import Frozen, ProjectConfig
+from wertune.errors import ConfigError
+from wertune.eval_report import BATTERY_PREFIX
+from wertune.metrics import Clip
+
+SHIPPED = "shipped"
+MANIFEST = "manifest.jsonl"
+_PACKAGE = "wertune_battery"  # beside this package, not in it: a version's code and a cluster's workers do without
+
+
+class BatteryRow(Frozen):
+    """One line of the manifest."""
+
+    audio_filepath: str = Field(min_length=1, description="relative to the manifest")
+    text: str = Field("", description="as Whisper writes it; empty where nobody speaks")
+    duration: float = Field(gt=0, description="seconds")
+    part: Part = Field(description="what is tried")
+    speaker: str = Field("", description="who is heard")
+    source: str = Field(description="the voice or package that it is of: a key of sources.json, with its licence")
+    entities: tuple[str, ...] = Field((), description="what must stand in the transcript sign by sign, in order")
+
+
+@dataclass(frozen=True)
+class Battery:
+    """The rows of a folder's manifest, in its order."""
+
+    folder: Path
+    rows: tuple[BatteryRow, ...]
+
+    @property
+    def by_part(self) -> Mapping[Part, list[BatteryRow]]:
+        """The rows of each part that there is, in the parts' own order."""
+        parts: dict[Part, list[BatteryRow]] = {part: [] for part in PARTS}
+        for row in self.rows:
+            parts[row.part].append(row)
+        return {part: rows for part, rows in parts.items() if rows}
+
+    def samples(self, row: BatteryRow) -> Samples:
+        """The clip at 16 kHz."""
+        return load_audio(self.folder / row.audio_filepath)
+
+    def clip(self, row: BatteryRow) -> Clip:
+        """What scoring needs to know of it."""
+        name = Path(row.audio_filepath).stem
+        return Clip(f"{set_name(row.part)}:{name}", row.text, row.speaker, duration_s=row.duration)
+
+    def digest(self, part: Part) -> str:
+        """SHA-256 of the part's rows and of the bytes of its clips."""
+        whole = hashlib.sha256()
+        for row in self.by_part[part]:
+            whole.update(row.model_dump_json().encode())
+            whole.update((self.folder / row.audio_filepath).read_bytes())
+        return whole.hexdigest()
+
+
+def set_name(part: Part) -> str:
+    """As a report calls the part."""
+    return f"{BATTERY_PREFIX}{part}"
+
+
+def battery_folder(project_dir: Path, project: ProjectConfig) -> Path | None:
+    """The folder that `data.battery` names; shipped: the platform's own for the language, or None where it has none."""
+    named = project.data.battery
+    if named != SHIPPED:
+        return None if named is None else project_dir / named
+    found = importlib.util.find_spec(_PACKAGE)
+    folders = found.submodule_search_locations if found else None
+    own = Path(next(iter(folders))) / project.language if folders else None
+    return own if own and (own / MANIFEST).is_file() else None
+
+
+def load_battery(folder: Path) -> Battery:
+    """The battery of a folder; a ConfigError names file, line and rule."""
+    path = folder / MANIFEST
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        remedy = "make it with `wertune battery --form`, or mend data.battery"
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+    rows = tuple(_row(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())
+    if absent := next((row for row in rows if not (folder / row.audio_filepath).is_file()), None):
+        raise ConfigError(
+            f"{folder / absent.audio_filepath} does not exist, but {path} names it; make the battery again"
+        )
+    return Battery(folder, rows)
+
+
+def _row(line: str, place: str) -> BatteryRow:
+    try:
+        return BatteryRow.model_validate(json.loads(line))
+    except (ValueError, ValidationError) as error:
+        raise ConfigError(f"{place}: is no row of a battery: {error}; make the battery again") from None

@@ -1,0 +1,168 @@
+"""The battery of ordinary speech: what it holds, how its texts are counted, one made for another language."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import wertune_battery
+from wertune.audio import SAMPLE_RATE_HZ, load_audio
+from wertune.battery.form import PARTS, read_line, read_out
+from wertune.battery.make import make_battery
+from wertune.battery.measures import entities_in, entity_errors, false_terms, formatted_edits, skipped_s
+from wertune.battery.shelf import Battery, load_battery
+from wertune.battery.table import rates, table
+from wertune.errors import ConfigError, SynthesisError
+from wertune.eval_report import SetReport, UtteranceCounts
+from wertune.text import TermFinder, normaliser
+
+ENGLISH = normaliser("en")
+SHIPPED = Path(next(iter(wertune_battery.__path__))) / "en"
+PROJECT = Path("projects/sg_gov")
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TERMS = ("MOM", "CPF", "MediSave")
+words = st.lists(st.sampled_from(["the", "soup", "needs", "more", "pepper", "now"]), max_size=8).map(" ".join)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Battery:
+    return load_battery(SHIPPED)
+
+
+def test_the_shipped_battery_is_as_large_as_it_says_and_of_many_voices(shipped: Battery) -> None:
+    assert len(shipped.rows) >= 600
+    assert sum(len(row.text.split()) for row in shipped.rows) >= 5000
+    assert len({row.speaker for row in shipped.rows if row.text}) >= 20
+    assert tuple(shipped.by_part) == PARTS
+    people = {row.speaker for row in shipped.rows if row.source in ("allison", "warzone", "tuxpaint")}
+    assert len(people) >= 4
+    assert Counter(bool(row.text) for row in shipped.by_part["nonspeech"]) == Counter({False: 34})
+
+
+def test_each_clip_is_there_and_its_source_has_a_licence(shipped: Battery) -> None:
+    sources = json.loads((SHIPPED / "sources.json").read_text())
+    for row in shipped.rows:
+        assert (SHIPPED / row.audio_filepath).is_file()
+        assert sources[row.source]["licence"]
+    for row in shipped.rows[::40]:
+        assert shipped.samples(row).size / SAMPLE_RATE_HZ == pytest.approx(row.duration, abs=0.01)
+
+
+def test_no_sentence_of_it_is_trained_on_and_no_voice(shipped: Battery) -> None:
+    trained = {"train", "replay"}
+    rows = [json.loads(line) for split in trained for line in (PROJECT / f"manifests/{split}.jsonl").open()]
+    texts, speakers = {ENGLISH(row["text"]) for row in rows}, {row["speaker"] for row in rows}
+    shared = {text for row in shipped.rows if len((text := ENGLISH(row.text)).split()) > 3 and text in texts}
+    assert not shared
+    assert not speakers & {row.speaker for row in shipped.rows if row.text}
+
+
+@given(words, words)
+def test_texts_that_are_alike_have_no_edits_as_written(reference: str, other: str) -> None:
+    assert formatted_edits(reference, reference).errors == 0
+    assert formatted_edits(reference, other).length == len(reference.split())
+    assert formatted_edits("It costs $300.", "it costs three hundred dollars").errors == 4  # It, $300., and two more
+
+
+@pytest.mark.parametrize(
+    ("entities", "written", "errors"),
+    [
+        (("$300",), "It costs three hundred dollars a month.", 0),
+        (("$300",), "It costs $3,000 a month.", 1),
+        (("6225-5322", "6225-5322"), "My number is 6 2 2 5 5 3 2 2. That is 62255322.", 0),
+        (("6225-5322", "6225-5322"), "My number is 6225-5322.", 1),
+        (("4444",), "The code is 444.", 1),
+        (("B-R-A-N-D-T",), "It's BRANDT, B R A N D T.", 0),
+        (("B-R-A-N-D-T",), "It's Brent.", 1),
+    ],
+)
+def test_an_entity_is_right_where_all_of_it_stands_in_its_order(
+    entities: tuple[str, ...], written: str, errors: int
+) -> None:
+    assert entity_errors(entities, written, ENGLISH) == errors
+
+
+@given(st.text("0123456789", min_size=1, max_size=9))
+def test_a_number_is_found_as_it_is_written_and_not_within_another(number: str) -> None:
+    assert entities_in(f"The code is {number}.") == (number,)
+    assert entity_errors((f"1{number}",), f"The code is 1{number}.", ENGLISH) == 0
+    assert entity_errors((f"1{number}",), f"The code is 21{number}9.", ENGLISH) == 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "written", "count"),
+    [
+        ("My mom is here.", "My mom is here.", 0),
+        ("My mom is here.", "My MOM is here.", 1),
+        ("She introduces herself.", "She introduces CPF.", 1),
+        ("I pay CPF.", "I pay CPF.", 0),
+        ("I saved some.", "I MediSave some.", 1),
+        ("I saved some.", "I medisave some.", 1),
+    ],
+)
+def test_false_terms_are_those_that_nobody_said_acronyms_by_their_case(
+    reference: str, written: str, count: int
+) -> None:
+    assert false_terms(TERMS, reference, written, TermFinder(TERMS, ENGLISH)) == count
+
+
+@given(words)
+def test_what_is_written_whole_skips_nothing(reference: str) -> None:
+    assert skipped_s(reference, reference, 5.0) == 0
+    assert skipped_s(reference, "", 6.0) == (6.0 if len(reference.split()) >= 3 else 0)
+
+
+def _clip(**values: object) -> UtteranceCounts:
+    counts = dict.fromkeys(("words", "substitutions", "deletions", "insertions", "characters", "character_errors"), 0)
+    fixed = {"id": "a", "duration_s": 1.0, "reference": "", "hypothesis": "", "terms": {}, "compression_ratio": 1.0}
+    rest = {"lexicon_words": 0, "lexicon_errors": 0, "hypothesis_words": 0}
+    return UtteranceCounts.model_validate({**counts, **fixed, **rest, **values})
+
+
+def test_rates_tell_what_is_erased_and_what_is_made_up() -> None:
+    said = SetReport(
+        digest="a",
+        utterances=(
+            _clip(words=1, deletions=1, formatted_words=1),
+            _clip(words=1, hypothesis_words=1, formatted_words=1),
+        ),
+    )
+    found = rates(said)
+    assert (found["erased"], found["wer"], found["deletion_rate"]) == (0.5, 0.5, 0.5)
+    quiet = SetReport(digest="a", utterances=(_clip(hypothesis_words=3, insertions=3), _clip()))
+    assert (rates(quiet)["made_up_words"], rates(quiet)["written_to"]) == (3, 0.5)
+    assert "| short_answers | 2 | erased |  | 0.5 |" in table({"battery.short_answers": said}, {})
+
+
+def test_numbers_are_read_sign_by_sign() -> None:
+    assert read_out("62-5K", DIGITS, {}) == "six two, five K"
+    line = read_line("It costs [$300|three hundred dollars], code [41].", DIGITS, {})
+    assert (line.text, line.entities) == ("It costs $300, code 41.", ("$300", "41"))
+    assert line.said == "It costs three hundred dollars, code four one."
+
+
+def test_a_manifest_that_is_none_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match=r"manifest.jsonl:1: is no row of a battery"):
+        load_battery(tmp_path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_battery(tmp_path / "none")
+
+
+@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
+def test_a_battery_of_another_language_is_made_of_its_form(tmp_path: Path) -> None:
+    form = tmp_path / "battery.yaml"
+    voice = "{id: ms-m1, engine: espeak, name: ms+m1, speaker: m1}"
+    parts = "{short_answers: {padded: true, texts: [Ya., Tidak.]}, digits: {texts: ['Nombor saya [62].']}}"
+    form.write_text(f"language: ms\nvoices: [{voice}]\nparts: {parts}\nsounds: false\n")
+    rows = make_battery(form, "ms", tmp_path / "ms")
+    assert [row.text for row in rows if row.part == "digits"] == ["Nombor saya 62."]
+    assert len(rows) == 5
+    assert load_battery(tmp_path / "ms").rows[0].part == "short_answers"
+    assert all(load_audio(tmp_path / "ms" / row.audio_filepath).size for row in rows)
+    with pytest.raises(SynthesisError, match="is for ms"):
+        make_battery(form, "en", tmp_path / "en")
