@@ -209,7 +209,8 @@ class DataConfig(Frozen):
     retention_validation: Path | None = Field(None, description="everyday speech: the price of forgetting in a search")
     retention_test: Path | None = Field(None, description="everyday speech that the gates judge forgetting by")
     battery: str | None = Field(
-        "shipped", description="ordinary speech that the gates look at: the platform's own, a folder, or null for none"
+        None,
+        description="ordinary speech to measure versions on: shipped is the platform's own, else a folder of yours",
     )
     audio_root: Path | None = Field(
         None, description="a folder outside the project's that rows may name files in; links are followed first"
