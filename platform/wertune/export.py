@@ -38,7 +38,7 @@ from wertune.weights import BaseModel
 RECORD = "export.json"
 # What plain libraries do: no boost, no guard against loops, no cap by the clip's length.
 PLAIN = DecodeConfig(
-    max_new_tokens=MAX_NEW_TOKENS, tokens_per_second=1e3, no_repeat_ngram=0, may_be_empty=False, batch_size=8
+    max_new_tokens=MAX_NEW_TOKENS, tokens_per_second=1e3, loop_guard=False, may_be_empty=False, batch_size=8
 )
 _WEIGHTS_AND_OWN = ("config.json", "generation_config.json", "source.json")
 _RUN_CARD = """\
