@@ -118,6 +118,14 @@ def test_rows_hold_the_sentences_as_written() -> None:
             assert tuple(row["terms"]) == speller.terms(row["text"])
 
 
+def test_numbers_from_ten_on_stand_in_figures_as_whisper_writes_them() -> None:
+    tens, teens = "twen|thir|for|fif|six|seven|eigh|nine", "thir|four|fif|six|seven|eigh|nine"
+    words = rf"\b(ten|eleven|twelve|({teens})teen|({tens})ty(-\w+)?|hundred|thousand|per ?cent|dollars?)\b"
+    kept = {"s0665", "s0373"}  # "the last few hundred dollars", "nine or ten characters"
+    texts = {(row["sentence"], row["text"]) for split in (*DOMAIN, "replay") for row in rows(split)}
+    assert {key for key, text in texts if re.search(words, text, re.IGNORECASE)} <= kept
+
+
 @pytest.mark.parametrize("split", [*DOMAIN, "replay"])
 def test_channels_have_their_shares(split: str) -> None:
     spoken = [row["channel"] for row in rows(split) if row["voice"] != "human"]
