@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "projects" / "sg_gov"
 # What takes long begins first: two processes share the files, and neither should wait long for the other's last one.
 LONGEST_FIRST = ("test_faults", "test_how_to_real", "test_tutorial", "test_search_real", "test_registry")
-CLIPS = {"train": 16, "replay": 4, "validation": 4, "test": 4, "retention_validation": 4, "retention_test": 4}
+CLIPS = {"train": 16, "replay": 4, "validation": 4, "test": 5, "retention_validation": 4, "retention_test": 4}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
