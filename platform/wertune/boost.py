@@ -2,11 +2,14 @@
 
 Every token that goes on with a term gets a bonus; what turns out not to be a term gives its bonus back, so that the
 bonus decides only between what the model itself takes for likely (Zhao et al. 2019, "Shallow-Fusion End-to-End
-Contextual Biasing", Interspeech). A text that has said a term twice gets none from there on.
+Contextual Biasing", Interspeech). No token becomes likelier than certain: a term's own end, which follows from its
+beginning, earns nothing, or a long term would pay for a beginning that nobody said. A text that has said a term twice
+gets no bonus from there on.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 
@@ -19,7 +22,8 @@ class _Node:
     is_term: bool = False
     fallback: "_Node | None" = None  # the longest proper end of this beginning that begins a term too
     children: dict[int, "_Node"] = field(default_factory=dict)
-    bonuses: tuple[torch.Tensor, torch.Tensor] | None = None
+    # Tokens that go on with a term, and how many of the tokens before each are of that same open beginning.
+    after: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def lent(self) -> int:
@@ -29,67 +33,83 @@ class _Node:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a text stands in the terms: the beginning that it ends with, if it may still gain, and what it has said."""
+    """Where a text stands in the terms: the beginning that it ends with, if it may still gain, and what it has said.
+
+    `lent` is what each open token of that beginning has gained: it is given back if no term comes of it.
+    """
 
     node: _Node | None
     said: frozenset[_Node] = frozenset()
+    lent: tuple[float, ...] = ()
 
 
 class TermBoost:
-    """Adds `bonus` (natural log) to each token with which a text goes on with one of the token `sequences`."""
+    """Adds `bonus` (natural log) to each token with which a text goes on with one of the token `sequences`.
 
-    def __init__(self, sequences: Iterable[Sequence[int]], bonus: float) -> None:
-        self._bonus = bonus
+    With `to_certainty` at most what the token lacks to a probability of 1.
+    """
+
+    def __init__(self, sequences: Iterable[Sequence[int]], bonus: float, to_certainty: bool = True) -> None:
+        self._bonus, self._to_certainty = bonus, to_certainty
         self._root = _Node()
         for sequence in sequences:
             self._add(sequence)
         for node in self._link():
             after = self._after(node)
-            gained = [bonus * (child.open - node.lent) for child in after.values()]
-            node.bonuses = torch.tensor(list(after), dtype=torch.long), torch.tensor(gained)
+            kept = [child.open - 1 for child in after.values()]
+            node.after = torch.tensor(list(after), dtype=torch.long), torch.tensor(kept, dtype=torch.long)
 
     @property
     def start(self) -> Place:
         """The place of an empty text."""
         return Place(self._root)
 
-    def after(self, place: Place, token: int) -> Place:
-        """The place of a text one token longer."""
+    def after(self, place: Place, token: int, log_probability: float) -> Place:
+        """The place of a text one token longer, of that log-probability in the model."""
         if place.node is None:
             return place
         node = self._next(place.node, token)
         if not node.is_term:
-            return Place(node, place.said)
+            gained = self._bonus if not self._to_certainty else min(self._bonus, -log_probability)
+            return Place(node, place.said, (*place.lent, gained)[-node.open :] if node.open else ())
         # Once a term is said twice nothing is gained any more, so that no loop is fed.
         return Place(None) if node in place.said else Place(node, place.said | {node})
 
-    def total(self, tokens: Iterable[int]) -> float:
-        """What a whole text has gained, terms that it did not finish given back."""
-        place, total = self.start, 0.0
+    def total(self, tokens: Iterable[int], log_probability: float) -> float:
+        """What a whole text of that log-probability gains, terms that it does not finish given back.
+
+        Of its single tokens nothing is known here: none of them being certain, it gains what it lacks to certainty.
+        """
+        place, tokens_paid = self.start, 0
         for token in tokens:
             if place.node is None:
-                return total
-            total += self._bonus * (self._next(place.node, token).open - place.node.lent)
-            place = self.after(place, token)
-        return total - self._bonus * (place.node.lent if place.node else 0)
+                break
+            tokens_paid += self._next(place.node, token).open - place.node.lent
+            place = self.after(place, token, -self._bonus)
+        total = self._bonus * (tokens_paid - (place.node.lent if place.node else 0))
+        return min(total, -log_probability) if self._to_certainty else total
 
     def add_to(self, scores: torch.Tensor, places: Sequence[Place]) -> None:
-        """Changes the scores (texts, vocabulary) of the next token of texts that stand at `places`, in place."""
-        rows, tokens, gains = [], [], []
+        """Changes log-probabilities (texts, vocabulary) of the next token of texts that stand at `places`, in place."""
+        rows, tokens, kept = [], [], []
         for row, place in enumerate(places):
             if place.node is None:
                 continue
-            assert place.node.bonuses is not None
-            lent = self._bonus * place.node.lent
-            if lent:
-                scores[row] -= lent
-            after, gained = place.node.bonuses
+            assert place.node.after is not None
+            after, open_before = place.node.after
+            # Of the open tokens' gains the last few stay, as many as belong to the beginning that is gone on with.
+            sums = torch.tensor([0.0, *accumulate(reversed(place.lent))])
             rows.append(torch.full_like(after, row))
             tokens.append(after)
-            gains.append(gained + lent)
-        if rows:
-            where = torch.cat(rows).to(scores.device), torch.cat(tokens).to(scores.device)
-            scores.index_put_(where, torch.cat(gains).to(scores), accumulate=True)
+            kept.append(sums[open_before.clamp(max=len(place.lent))])
+        if not rows:
+            return
+        lent = torch.tensor([sum(place.lent) for place in places]).to(scores)
+        where = torch.cat(rows).to(scores.device), torch.cat(tokens).to(scores.device)
+        own = scores[where]
+        gained = torch.clamp(-own, max=self._bonus) if self._to_certainty else torch.full_like(own, self._bonus)
+        scores -= lent[:, None]
+        scores[where] = own + gained + torch.cat(kept).to(scores) - lent[where[0]]
 
     def _add(self, sequence: Sequence[int]) -> None:
         node = self._root

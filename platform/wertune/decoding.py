@@ -175,13 +175,14 @@ def beam_search(
     tokens = [rules.prompt[-1]] * len(texts)
     for length in range(1, max(token_limits) + 1):
         logits = step(torch.tensor(tokens, device=states.device))
-        scores = logits + (first if length == 1 else never)
+        log_probabilities = logits.log_softmax(dim=-1)
+        scores = log_probabilities + (first if length == 1 else never)
         if boost:
             boost.add_to(scores, places)
         _forbid_repeats(scores, texts, no_repeat_ngram)
         if guard:
             _forbid_loops(scores, texts, guard)
-        ranked = _ranked(logits, scores, texts, beams)
+        ranked = _ranked(log_probabilities, scores, texts, beams)
         slots, running = [], []
         for slot, clip in enumerate(clips):
             at_limit = length == token_limits[clip]
@@ -195,7 +196,7 @@ def beam_search(
         step.go_on(slots, [text.row for text in running])
         tokens = [text.text.tokens[-1] for text in running]
         if boost:
-            places = [boost.after(places[text.row], token) for text, token in zip(running, tokens, strict=True)]
+            places = [boost.after(places[text.row], *_last(text.text)) for text in running]
         texts = [_Running(row, text.text, text.score) for row, text in enumerate(running)]
     return [clip.best for clip in done]
 
@@ -226,15 +227,18 @@ def _forbid_loops(scores: Tensor, texts: Sequence[_Running], guard: LoopGuard) -
             scores[row, list(forbidden)] = -torch.inf
 
 
-def _ranked(logits: Tensor, scores: Tensor, texts: Sequence[_Running], beams: int) -> list[list[_Running]]:
+def _last(text: Hypothesis) -> tuple[int, float]:
+    """Its last token, and how likely that is."""
+    return text.tokens[-1], text.log_probabilities[-1]
+
+
+def _ranked(log_probabilities: Tensor, scores: Tensor, texts: Sequence[_Running], beams: int) -> list[list[_Running]]:
     """For each clip twice as many longer texts as there are beams, best first: half of them may have ended."""
-    normaliser = logits.logsumexp(dim=-1, keepdim=True)
     # The best of each beam hold the best of all.
     best, tokens = scores.topk(2 * beams, dim=-1)
-    log_probabilities = logits.gather(1, tokens) - normaliser
-    sums = best - normaliser + torch.tensor([[text.score] for text in texts], device=logits.device)
+    sums = best + torch.tensor([[text.score] for text in texts], device=scores.device)
     ranked = []
-    rows = zip(sums.tolist(), tokens.tolist(), log_probabilities.tolist(), texts, strict=True)
+    rows = zip(sums.tolist(), tokens.tolist(), log_probabilities.gather(1, tokens).tolist(), texts, strict=True)
     longer = [[(score, text, token, lp) for score, token, lp in zip(*row, strict=True)] for *row, text in rows]
     for start in range(0, len(texts), beams):
         candidates = sorted(chain(*longer[start : start + beams]), key=lambda candidate: -candidate[0])

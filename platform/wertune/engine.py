@@ -123,7 +123,7 @@ class CTranslate2Whisper:
         """Each clip's text, and whether it is one that the guard would have kept from looping."""
         import ctranslate2
 
-        rules, boost = self.wording.rules(decode.may_be_empty), self.wording.boost(decode.term_boost)
+        rules, boost = self.wording.rules(decode.may_be_empty), self.wording.boost(decode)
         guard = self.wording.guard if decode.loop_guard else None
         found = self._model(rules).generate(
             ctranslate2.StorageView.from_array(features.numpy()),
@@ -181,5 +181,5 @@ def _ranked(
     """Whether a text ended within its limit, its score, its mean log-probability, and its tokens without the end."""
     ended = len(tokens) < limit
     mean = log_prob / (len(tokens) + ended)
-    gained = boost.total(tokens) if boost else 0.0
+    gained = boost.total(tokens, log_prob) if boost else 0.0
     return ended, mean + gained / (len(tokens) + ended), mean, tokens[:limit]

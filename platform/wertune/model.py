@@ -170,7 +170,7 @@ class Whisper:
             token_limits,
             self.wording.rules(decode.may_be_empty),
             decode.num_beams,
-            self.wording.boost(decode.term_boost),
+            self.wording.boost(decode),
             decode.no_repeat_ngram,
             self.wording.guard if decode.loop_guard else None,
         )

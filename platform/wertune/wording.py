@@ -9,6 +9,7 @@ from typing import Any
 from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
 
 from wertune.boost import TermBoost
+from wertune.config import DecodeConfig
 from wertune.decoding import Rules
 from wertune.errors import BaseModelError, ConfigError
 from wertune.loops import LoopGuard
@@ -52,7 +53,7 @@ class Wording:
         if multilingual:
             tokenizer.set_prefix_tokens(language=language, task="transcribe")
         self._special = frozenset(tokenizer.all_special_ids)
-        self._boosts: dict[float, TermBoost] = {}
+        self._boosts: dict[tuple[float, bool], TermBoost] = {}
 
     def label(self, text: str) -> list[int]:
         """Tokens of a transcript, its prompt and end included."""
@@ -77,15 +78,16 @@ class Wording:
         """What keeps a text from saying the same over and over."""
         return LoopGuard(lambda token: str(self.tokenizer.decode([token])))
 
-    def boost(self, term_boost: float) -> TermBoost | None:
-        """The terms' boost, made once for each strength; None where there is nothing to boost."""
-        if not term_boost or not self.terms:
+    def boost(self, decode: DecodeConfig) -> TermBoost | None:
+        """The terms' boost, made once for its settings; None where there is nothing to boost."""
+        settings = decode.term_boost, decode.boost_to_certainty
+        if not decode.term_boost or not self.terms:
             return None
-        if term_boost not in self._boosts:
+        if settings not in self._boosts:
             forms = [form for term in self.terms for form in self._forms(term)]
             written = [self.tokenizer(form, add_special_tokens=False).input_ids for form in forms]
-            self._boosts[term_boost] = TermBoost(written, term_boost)
-        return self._boosts[term_boost]
+            self._boosts[settings] = TermBoost(written, *settings)
+        return self._boosts[settings]
 
     def _forms(self, term: str) -> tuple[str, ...]:
         """Whisper's words begin with their space, the first of a text too; between words without one there is none."""

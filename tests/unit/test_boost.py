@@ -13,20 +13,22 @@ from wertune.model import Whisper
 
 VOCABULARY = 12
 BONUS = 1.5
+UNLIKELY = -5.0
 END = VOCABULARY - 1
 
 LoadTiny = Callable[..., Whisper]
 tokens = st.integers(0, VOCABULARY - 2)
 
 
-def _gain(boost: TermBoost, text: Sequence[int]) -> float:
-    """What a text's score gains, its end included."""
+def _gain(boost: TermBoost, text: Sequence[int], log_probabilities: Sequence[float] | None = None) -> float:
+    """What a text's score gains, its end included, where its tokens are so likely; where nothing is said, unlikely."""
     total, place = 0.0, boost.start
-    for token in [*text, END]:
-        scores = torch.zeros(1, VOCABULARY)
+    own = [*(log_probabilities or [UNLIKELY] * len(text)), UNLIKELY]
+    for token, log_probability in zip([*text, END], own, strict=True):
+        scores = torch.full((1, VOCABULARY), log_probability)
         boost.add_to(scores, [place])
-        total += float(scores[0, token])
-        place = boost.after(place, token)
+        total += float(scores[0, token]) - log_probability
+        place = boost.after(place, token, log_probability)
     return total
 
 
@@ -72,10 +74,34 @@ def test_terms_that_share_tokens(terms: list[list[int]], text: list[int], counte
 
 def test_each_hypothesis_has_its_own_place_in_the_terms() -> None:
     boost = TermBoost([[1, 2]], BONUS)
-    scores = torch.zeros(2, VOCABULARY)
-    boost.add_to(scores, [boost.after(boost.start, token) for token in (1, 0)])
-    assert scores[0].tolist() == [-BONUS if t not in (1, 2) else {1: 0.0, 2: BONUS}[t] for t in range(VOCABULARY)]
-    assert scores[1].tolist() == [BONUS if t == 1 else 0.0 for t in range(VOCABULARY)]
+    scores = torch.full((2, VOCABULARY), UNLIKELY)
+    boost.add_to(scores, [boost.after(boost.start, token, UNLIKELY) for token in (1, 0)])
+    gained = (scores - UNLIKELY).tolist()
+    assert gained[0] == [-BONUS if t not in (1, 2) else {1: 0.0, 2: BONUS}[t] for t in range(VOCABULARY)]
+    assert gained[1] == [BONUS if t == 1 else 0.0 for t in range(VOCABULARY)]
+
+
+@given(
+    st.lists(st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=5),
+    st.lists(st.tuples(tokens, st.floats(-6, 0)), max_size=12),
+)
+def test_no_text_becomes_likelier_than_certain(terms: list[list[int]], text: list[tuple[int, float]]) -> None:
+    written, own = [token for token, _ in text], [log_probability for _, log_probability in text]
+    gain = _gain(TermBoost(terms, BONUS), written, own)
+    assert -1e-4 <= gain <= sum(min(BONUS, -log_probability) for log_probability in own) + 1e-4
+    assert gain <= _gain(TermBoost(terms, BONUS, to_certainty=False), written, own) + 1e-4
+
+
+def test_a_terms_end_that_follows_from_its_beginning_earns_nothing() -> None:
+    sure, doubtful = [-4.0, 0.0, 0.0, 0.0], [-4.0, -0.5, -2.0, 0.0]
+    boost = TermBoost([[1, 2, 3, 4]], BONUS)
+    assert _gain(boost, [1, 2, 3, 4], sure) == pytest.approx(BONUS)
+    assert _gain(boost, [1, 2, 3, 4], doubtful) == pytest.approx(BONUS + 0.5 + BONUS)
+    assert _gain(boost, [1, 2, 3, 0], doubtful) == pytest.approx(0)  # what it had gained goes back
+    assert _gain(TermBoost([[1, 2, 3, 4]], BONUS, to_certainty=False), [1, 2, 3, 4], sure) == pytest.approx(4 * BONUS)
+    assert boost.total([1, 2, 3, 4], -4.0) == pytest.approx(4.0)  # of a whole text: what it lacks to certainty
+    assert boost.total([1, 2, 3, 4], -40.0) == pytest.approx(4 * BONUS)
+    assert boost.total([1, 2, 3, 0], -40.0) == pytest.approx(0)
 
 
 def _written(whisper: Whisper, num_beams: int, boost: float) -> list[str]:

@@ -53,7 +53,7 @@ def test_the_sum_is_the_models_loss_on_what_was_written(whisper: Whisper, num_be
     """Of the model itself: a boost and what may not be written change the choice and not its probability."""
     whisper.wording.terms = ("CPF", "MediShield Life")
     prompt = whisper.label_ids("")[:-1]
-    rules, boost = whisper.wording.rules(True), whisper.wording.boost(3.0)
+    rules, boost = whisper.wording.rules(True), whisper.wording.boost(DecodeConfig(term_boost=3.0))
     states = whisper.encode(_features())
     for clip, found in enumerate(beam_search(whisper._lean, states, LIMITS, rules, num_beams, boost)):
         whole, start = (torch.tensor([label]) for label in ([*prompt, *found.tokens], prompt))

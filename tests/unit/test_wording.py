@@ -5,7 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from wertune.boost import TermBoost
+from wertune.config import DecodeConfig
 from wertune.wording import Wording
+
+
+UNLIKELY = -100.0
 
 
 class Letters:
@@ -22,7 +26,7 @@ class Letters:
 
 def _boost(language: str, *terms: str) -> TermBoost:
     wording = Wording(Letters(), SimpleNamespace(is_multilingual=True), 1 << 17, language, terms)  # type: ignore[arg-type]
-    boost = wording.boost(1.0)
+    boost = wording.boost(DecodeConfig(term_boost=1.0))
     assert boost is not None
     return boost
 
@@ -40,4 +44,4 @@ def _boost(language: str, *terms: str) -> TermBoost:
     ],
 )
 def test_a_term_gains_as_it_is_written(language: str, term: str, text: str, gained: int) -> None:
-    assert _boost(language, term).total(map(ord, text)) == gained
+    assert _boost(language, term).total(map(ord, text), UNLIKELY) == gained
