@@ -8,7 +8,6 @@ from wertune.boost import TermBoost
 from wertune.config import DecodeConfig
 from wertune.wording import Wording
 
-
 UNLIKELY = -100.0
 
 
