@@ -5,8 +5,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import transformers
-
 from wertune.baseline import baseline_decode
 from wertune.battery.counted import set_report
 from wertune.battery.form import Part
@@ -19,6 +17,7 @@ from wertune.metrics import score
 from wertune.prepare import Prepared
 from wertune.weights import cache_root
 
+BASE_TEXTS = "base"  # a folder beside the clips
 FULL_CONTEXT = ContextConfig(short=False)
 Texts = Mapping[Part, Sequence[str]]
 
@@ -48,29 +47,46 @@ def _scored(prepared: Prepared, battery: Battery, part: Part, texts: Sequence[st
 
 
 def base_texts(prepared: Prepared, battery: Battery) -> Texts:
-    """What the untouched base writes; kept beside the converted weights, since nothing of a version changes it."""
-    path = _path(prepared, battery)
-    texts = _stored(path, battery)
+    """What the untouched base writes: as it lies with the battery, or kept beside the converted weights.
+
+    Nothing of a version changes it. A shipped battery brings the texts of packaged bases (`wertune battery --base-of`),
+    since 30 s of context for each clip are minutes of work; those of another base and other beams are written here.
+    """
+    name = f"{_key(prepared, battery)}.json"
+    kept = cache_root() / "batteries" / name
+    texts = _stored(battery.folder / BASE_TEXTS / name, battery) or _stored(kept, battery)
     if texts is None:
-        whisper = prepared.whisper(prepared.project.trial.quantization)
-        texts = write_battery(whisper, battery, FULL_CONTEXT, baseline_decode(prepared.project.trial.decode))
+        texts = write_with_base(prepared, battery)
         document = json.dumps(texts).encode()
-        write_atomically(path, lambda file: file.write(document))
+        write_atomically(kept, lambda file: file.write(document))
     return texts
 
 
-def _path(prepared: Prepared, battery: Battery) -> Path:
+def write_with_base(prepared: Prepared, battery: Battery) -> Texts:
+    """What the untouched base writes at 30 s, with the project's beams."""
+    whisper = prepared.whisper(prepared.project.trial.quantization)
+    return write_battery(whisper, battery, FULL_CONTEXT, baseline_decode(prepared.project.trial.decode))
+
+
+def ship_base_texts(prepared: Prepared, battery: Battery) -> Path:
+    """Puts what the untouched base writes beside the battery's clips, for every project of this base and beams."""
+    path = battery.folder / BASE_TEXTS / f"{_key(prepared, battery)}.json"
+    path.parent.mkdir(exist_ok=True)
+    document = json.dumps(base_texts(prepared, battery), indent=0, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda file: file.write(document.encode()))
+    return path
+
+
+def _key(prepared: Prepared, battery: Battery) -> str:
     trial = prepared.project.trial
     depends_on = [
         prepared.base.digest,
         trial.quantization,
-        baseline_decode(trial.decode).model_dump(),
+        baseline_decode(trial.decode).model_dump(exclude={"batch_size", "batch_seconds", "boost_to_certainty"}),
         prepared.project.language,
         [battery.digest(part) for part in battery.by_part],
-        transformers.__version__,
     ]
-    name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
-    return cache_root() / "batteries" / f"{name}.json"
+    return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
 
 
 def _stored(path: Path, battery: Battery) -> Texts | None:

@@ -46,14 +46,32 @@ def synthesize(project: Path, out: Path | None, processes: int) -> dict[str, Any
 
 
 @click.command()
-@click.option("--form", type=NamedPath(), required=True, help="what is said: a battery.yaml")
+@click.option("--form", default="", help="what is said, a battery.yaml; empty: no clips are made")
 @click.option("--language", default="en", show_default=True, help="as Whisper names it; the form is of the same")
 @click.option("--out", type=NamedPath(), required=True, help="a folder, to be named as `data.battery` in project.yaml")
-@click.option("--recordings", type=NamedPath(), default=None, help="where packages of recordings were unpacked; else /")
+@click.option("--recordings", default="", help="where packages of recordings were unpacked; empty: /")
+@click.option(
+    "--base-of", default="", help="a project: what its untouched base writes is kept beside the clips; empty: nothing"
+)
 @json_option
-def battery(form: Path, language: str, out: Path, recordings: Path | None) -> dict[str, Any]:
+def battery(form: str, language: str, out: Path, recordings: str, base_of: str) -> dict[str, Any]:
     """Makes a battery of ordinary speech, to measure versions on beside the base; English comes with wertune."""
-    from wertune.battery.make import make_battery
+    if not form and not base_of:
+        raise click.UsageError("give --form, of which clips are made, or --base-of, a project whose base writes them")
+    from wertune.battery.shelf import load_battery
 
-    rows = make_battery(form, language, out, recordings, click.echo)
-    return {"clips": len(rows), "speakers": len({row.speaker for row in rows if row.text}), "folder": str(out)}
+    if form:
+        from wertune.battery.make import make_battery
+
+        make_battery(Path(form), language, out, Path(recordings) if recordings else None, click.echo)
+    found = load_battery(out)
+    if base_of:
+        from wertune.battery.score import ship_base_texts
+        from wertune.config import load_project
+        from wertune.prepare import prepare
+
+        project = load_project(Path(base_of))
+        click.echo(f"the untouched {project.base_model.source} writes {len(found.rows)} clips at 30 s …")
+        click.echo(f"kept as {ship_base_texts(prepare(Path(base_of), project), found)}")
+    speakers = {row.speaker for row in found.rows if row.text}
+    return {"clips": len(found.rows), "speakers": len(speakers), "folder": str(out)}
