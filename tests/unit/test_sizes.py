@@ -9,10 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.draws import SETS, Speech, draw
 
-from wergate.gate_kinds import BatteryGate, ForgettingGate
+from wergate.gate_kinds import BatteryGate, ForgettingGate, TermGate, WerGate
 from wergate.policy import Policy
 from wergate.power import WANTED, error_at, power_at, size_for
-from wergate.sizes import ALONE, TOGETHER, SetSize, can_show, missing
+from wergate.sizes import ALONE, TOGETHER, SetSize, _power, _Sample, can_show, missing
 from wertune.bootstrap import BootstrapSettings, paired_difference
 
 POSITIVE = st.floats(1e-4, 10)
@@ -57,6 +57,21 @@ def test_it_says_of_the_demos_old_sets_what_was_measured_on_them() -> None:
     shown = can_show(_size("retention_test", 80, 8, 2), None)
     assert shown.told == pytest.approx(0.019, rel=0.15)
     assert shown.text == "640 words, 2 speakers; a rise of WER under 2.1 points cannot be told from chance"
+
+
+@pytest.mark.parametrize(
+    ("gate", "measured"),
+    [
+        (WerGate(limit=0.14), 0.031),  # 7.0 %, upper end 10.1 %
+        (TermGate(measure="recall", limit=0.842), 0.040),  # 92.1 %, lower end 88.1 %
+    ],
+)
+def test_ends_of_rates_lie_as_far_off_as_on_the_demos_old_test_set(gate: WerGate | TermGate, measured: float) -> None:
+    """1,413 words and 151 terms by six speakers, half of the errors that the limit allows."""
+    size = _size("test", 203, 7, 6, terms=151)
+    power = _power(gate, size, _Sample.of(size, BootstrapSettings()))
+    assert power is not None
+    assert 0.9 < power.told / measured < 1.5
 
 
 @pytest.mark.parametrize("speakers", [6, 24])
