@@ -23,8 +23,8 @@ from wertune.bootstrap import Blocks, BootstrapSettings, TooFewBlocks, choose_bl
 from wertune.config import Frozen
 
 # Near what the demo's version 1 had (docs/decision.png): on 665 words of retention the upper end lay 1.9 points above
-# the rise (2.1 by these), on 1,413 words by 6 speakers 3.1 points above a WER of 7.0 % (2.9), and of 151 terms the lower
-# end 4.0 points below a recall of 92.1 % (5.7).
+# the rise (2.1 by these), on 1,413 words by 6 speakers 3.1 points above a WER of 7.0 % (2.9), and of 151 terms the
+# lower end 4.0 points below a recall of 92.1 % (5.7).
 ALONE = 0.025  # of words, those that one of two has wrong and the other right
 TOGETHER = 2.0  # wrong words stand so many together
 SPREAD = 0.35  # a speaker's errors beside the mean speaker's, as the deviation of a logarithm
@@ -165,7 +165,8 @@ def _asked(size: SetSize, sample: _Sample, policy: Policy) -> Iterator[Asked]:
         power = _power(gate, size, sample)
         if power is None or power.needed is None or (sample.blocks and power.enough):
             continue
-        more = power.needed / max(power.size, 1)
+        # Two on the same clips meet the same speakers: more words of these will do.
+        blocks = sample.blocks if sample.by_speaker and not gate.compares else None
         yield Asked(
             gate=gate.title,
             transition=transition,
@@ -174,7 +175,7 @@ def _asked(size: SetSize, sample: _Sample, policy: Policy) -> Iterator[Asked]:
             equal=power.equal if sample.blocks else 0.0,
             needed=rounded(power.needed),
             what=power.what,
-            speakers=math.ceil(sample.blocks.count * more) if sample.by_speaker and sample.blocks else 0,
+            speakers=math.ceil(blocks.count * power.needed / max(power.size, 1)) if blocks else 0,
         )
 
 

@@ -141,6 +141,8 @@ def test_terms_and_speakers_are_asked_for_beside_words() -> None:
     assert words.endswith(" speakers")
     asked = next(asked for asked in shown.asked if asked.what == "words")
     assert asked.speakers >= 5 * asked.needed / 320
+    compared = can_show(_size("test", 40, 8, 5), _policy({"kind": "champion", "limit": 0.01}))
+    assert [(asked.gate, asked.speakers) for asked in compared.asked] == [("champion_test", 0)]
     many = can_show(_size("test", 2000, 8, 50, terms=400), policy)
     assert many.asked == ()
 
