@@ -28,7 +28,7 @@ TOOLS = {"lint-imports", "mkdocs", "mypy", "python3", "ruff", "test", "touch", "
 # What may be shown beside our own commands; another name is a slip or needs a place here.
 OTHERS = {
     "apt-get", "base64", "cat", "cd", "cp", "curl", "deploy/make_env", "echo", "export", "git", "mv", "pip", "py-spy",
-    "source", ".", "ssh", "time",
+    "sed", "source", ".", "ssh", "time",
 }  # fmt: skip
 # A code span that is a command's name, and no use of it.
 NAMES = re.compile(r"(wertune|wergate) [a-z]+|mlflow (ui|server|models serve)|ray (up|exec)|docker compose")

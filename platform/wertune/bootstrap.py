@@ -69,6 +69,7 @@ class Blocks:
     count: int
     effective: float
     note: str
+    kind: Literal["speaker", "utterance"] = "utterance"
 
 
 def interval(
@@ -134,12 +135,12 @@ def choose_blocks(speakers: Sequence[str], weights: Floats, settings: BootstrapS
     return by_clip
 
 
-def _blocks(index: Integers, weights: Floats, kind: str) -> Blocks:
+def _blocks(index: Integers, weights: Floats, kind: Literal["speaker", "utterance"]) -> Blocks:
     """Kish's effective number: (sum of weights)^2 / sum of squared weights, over blocks."""
     count = int(index.max()) + 1 if len(index) else 0
     total = np.bincount(index, weights, minlength=count) if count else np.zeros(0)
     effective = float(total.sum() ** 2 / (total**2).sum()) if total.any() else 0.0
-    return Blocks(index, count, effective, f"{count} {kind} blocks")
+    return Blocks(index, count, effective, f"{count} {kind} blocks", kind)
 
 
 def block_sums(columns: Floats, blocks: Blocks) -> Floats:

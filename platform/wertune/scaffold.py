@@ -7,9 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wertune.battery.shelf import SHIPPED, shipped
 from wertune.config import ProjectConfig, parse
 from wertune.errors import ConfigError, StorageError
-from wertune.scaffold_texts import EXAMPLE_ROW, LEXICON, POLICY, PROJECT, README, SEARCH, SPACE, TERM_BOOST
+from wertune.scaffold_texts import (
+    BATTERY_THERE,
+    BATTERY_TO_MAKE,
+    EXAMPLE_ROW,
+    LEXICON,
+    NO_BATTERY,
+    POLICY,
+    PROJECT,
+    README,
+    SEARCH,
+    SPACE,
+    TERM_BOOST,
+)
 from wertune.schemas import FOLDER, reference, write_schemas
 from wertune.search_space import SearchConfig
 from wertune.text import Lexicon, Term
@@ -34,6 +47,11 @@ class Wanted:
     @property
     def policy(self) -> Path:
         return POLICIES / f"{self.name}.yaml"
+
+    @property
+    def has_battery(self) -> bool:
+        """Whether the platform brings ordinary speech of this language."""
+        return shipped(self.language) is not None
 
 
 def make_project(wanted: Wanted) -> list[Path]:
@@ -70,8 +88,10 @@ def _check(wanted: Wanted) -> None:
 
 
 def project_config(wanted: Wanted) -> ProjectConfig:
-    """The model's defaults, a boost of terms, and what was said."""
+    """The model's defaults, a boost of terms, the platform's battery where it has one, and what was said."""
     data = {split: f"manifests/{split}.jsonl" for split in NEEDED}
+    if wanted.has_battery:
+        data["battery"] = SHIPPED
     for split, path in wanted.manifests.items():
         data[split] = Path(os.path.relpath(path.absolute(), wanted.folder.absolute())).as_posix()
     values = {
@@ -87,7 +107,7 @@ def project_config(wanted: Wanted) -> ProjectConfig:
 
 def _project_files(wanted: Wanted) -> dict[str, str]:
     folder = wanted.folder
-    project = PROJECT + yaml_page(project_config(wanted))
+    project = PROJECT + _project_page(wanted)
     search = SearchConfig.model_validate({"space": SPACE})
     terms = parse(Lexicon, {"terms": [{"term": t, "spoken": s or None} for t, s in wanted.terms]}, "--term").terms
     return {
@@ -96,9 +116,21 @@ def _project_files(wanted: Wanted) -> dict[str, str]:
         "lexicon.yaml": reference(folder / "lexicon.yaml", "lexicon") + LEXICON + _terms(terms),
         "manifests/example.jsonl": json.dumps(EXAMPLE_ROW, ensure_ascii=False) + "\n",
         "README.md": README.format(
-            name=wanted.name, folder=shlex.quote(folder.as_posix()), policy=wanted.policy.as_posix()
+            name=wanted.name,
+            folder=shlex.quote(folder.as_posix()),
+            policy=wanted.policy.as_posix(),
+            battery=BATTERY_THERE if wanted.has_battery else BATTERY_TO_MAKE,
         ),
     }
+
+
+def _project_page(wanted: Wanted) -> str:
+    page = yaml_page(project_config(wanted))
+    if wanted.has_battery:
+        return page
+    none = "  battery: null\n"
+    folder = shlex.quote(wanted.folder.as_posix())
+    return page.replace(none, NO_BATTERY.format(language=wanted.language, folder=folder) + none)
 
 
 def _search_page(search: SearchConfig) -> str:
@@ -113,8 +145,13 @@ def _terms(terms: Sequence[Term]) -> str:
 
 
 def _policy(wanted: Wanted) -> str:
-    """Gates whose set or terms the project does not have are there as comments."""
+    """Gates whose set, terms or battery the project does not have are there as comments."""
     text = POLICY
-    for marker, there in (("forgetting", "retention_test" in wanted.manifests), ("term", bool(wanted.terms))):
+    has = {
+        "forgetting": "retention_test" in wanted.manifests,
+        "term": bool(wanted.terms),
+        "battery": wanted.has_battery,
+    }
+    for marker, there in has.items():
         text = text.replace(f"  @{marker} ", "  " if there else "  # ")
     return reference(wanted.policy, "policy") + text.replace("@name", wanted.name)

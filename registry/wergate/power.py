@@ -46,22 +46,35 @@ def power_of(gate: GateSpec, found: Interval, size: float, what: str, scale: flo
     Where two hardly differ, draws show no spread, though a new set might: as many errors as Agresti and Coull (1998)
     add, the quantile squared, are taken to have been seen on top.
     """
-    error = math.hypot(found.error, found.quantile * scale / size)
-    return _power(gate, found.point, error, found.quantile, size, what)
+    return _power(gate, found.point, found.error**2 * size, found.quantile * scale, found.quantile, size, what)
 
 
-def power_at(gate: GateSpec, variance: float, size: float, what: str, quantile: float) -> Power:
-    """The same before anything is measured: with `variance` of one of `what`, and a version that is equal."""
-    error = math.hypot(math.sqrt(variance / size), quantile / size)
-    return _power(gate, 0.0, error, quantile, size, what)
+def power_at(gate: GateSpec, variance: float, size: float, what: str, quantile: float, point: float = 0.0) -> Power:
+    """The same before anything is measured: with `variance` of one of `what`; `point` is where a version truly stands.
+
+    `size` may be 0: `needed` says how much would be enough.
+    """
+    return _power(gate, point, variance, quantile, quantile, size, what)
 
 
-def _power(gate: GateSpec, point: float, error: float, quantile: float, size: float, what: str) -> Power:
+def error_at(variance: float, size: float, one: float) -> float:
+    """Standard error of a rate over `size`, with `variance` of one, and with `one` error more as seen."""
+    size = max(size, 1.0)  # of nothing as much is known as of one
+    return math.hypot(math.sqrt(variance / size), one / size)
+
+
+def size_for(variance: float, one: float, error: float) -> float:
+    """The size at which `error_at` comes down to `error` > 0."""
+    return (variance + math.sqrt(variance**2 + (2 * error * one) ** 2)) / (2 * error**2)
+
+
+def _power(gate: GateSpec, point: float, variance: float, one: float, quantile: float, size: float, what: str) -> Power:
     equal_to_other = gate.compares and gate.limit >= 0
     truth = 0.0 if equal_to_other else point
     room = (truth - gate.limit) if gate.at_least else (gate.limit - truth)
+    error = error_at(variance, size, one)
     equal = NORMAL.cdf(room / error - quantile)
-    needed = size * (error * (quantile + NORMAL.inv_cdf(WANTED)) / room) ** 2 if room > 0 else None
+    needed = size_for(variance, one, room / (quantile + NORMAL.inv_cdf(WANTED))) if room > 0 else None
     return Power(
         size=round(size),
         what=what,

@@ -136,6 +136,28 @@ def test_validate_answers_a_program(shell: Shell, project: Path) -> None:
     assert out.startswith("train: 1 clips, 0.0 minutes\n")
 
 
+def test_validate_says_what_sets_can_show(shell: Shell, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    policy = project / "registry/policies/small.yaml"
+    policy.parent.mkdir(parents=True)
+    policy.write_text("staging: &all [{kind: wer, limit: 0.1}, {kind: forgetting, limit: 0.02}]\nproduction: *all\n")
+    status, out, err = shell("validate", "--project", ".", "--json")
+    assert status == 0
+    told = err.splitlines()
+    at = told.index("test: 1 clips, 0.0 minutes, 2 words, 1 speaker; too few clips to tell any rise of WER from chance")
+    assert told[at + 1].startswith("  → wer_test of staging (10.0 %) asks for more: bring ")
+    assert told[at + 2].startswith("→ forgetting_retention_test of staging asks for retention_test, but the project ")
+    found = json.loads(out)["can_show"]
+    assert (found["sets"]["test"]["words"], found["sets"]["test"]["told"]) == (2, None)
+    assert found["sets"]["test"]["asked"][0]["needed"] > 100
+    assert len(found["missing"]) == 1
+    policy.write_text("staging: &all [{kind: were, limit: 0.1}]\nproduction: *all\n")
+    status, _, err = shell("validate", "--project", ".")
+    assert status == 1
+    assert "registry/policies/small.yaml: " in err
+
+
 def test_import_and_split_answer_a_program(shell: Shell, project: Path, write_noise: Callable[..., Path]) -> None:
     for number in range(6):
         recording = write_noise(project / "new" / f"s{number}" / "a.wav", seed=number)

@@ -23,7 +23,7 @@ import wertune.voices
 from wertune import __main__ as command_line
 from wertune import doctor
 from wertune import machine as free
-from wertune.doctor import Finding, Site, as_json, examine, fail, machine, ok, project, services, warn
+from wertune.doctor import Finding, Site, as_json, examine, fail, machine, ok, project, services, sets, warn
 from wertune.errors import SynthesisError
 from wertune.speech import Offer
 from wertune.voices import ENGINES
@@ -332,8 +332,35 @@ def test_a_check_that_breaks_is_a_finding_and_not_the_last() -> None:
 def test_every_check_is_called_as_it_is_told(site: Site) -> None:
     for name, check in machine.CHECKS.items() | services.CHECKS.items():
         assert check(site).name == name
-    for name, check in project.CHECKS.items():
+    for name, check in (project.CHECKS | sets.CHECKS).items():
         assert check(site).name == name
+
+
+def test_sets_that_show_too_little(site: Site) -> None:
+    check = sets.evaluation_sets
+    _told(check(site), "warn", "a does not exist", "`wertune validate`")
+    for split, clips in (("a", 1), ("b", 2), ("c", 40)):
+        rows = [{"audio_filepath": "gone.wav", "text": f"eight words stand in this line {n}"} for n in range(clips)]
+        (site.project / split).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = check(site)
+    _told(
+        found, "ok", "validation: 14 words; too few clips to tell any rise of WER from chance\ntest: 280 words; a", ""
+    )
+    assert found.values["sets"]["test"]["words"] == 280
+    assert as_json([found])["checks"][0]["values"]["missing"] == []
+    policy = Path("registry/policies/small.yaml")
+    policy.parent.mkdir(parents=True)
+    policy.write_text(
+        "staging: &all [{kind: wer, limit: 0.1}, {kind: battery, measure: wer, limit: 0.02}]\nproduction: *all\n"
+    )
+    found = check(site)
+    _told(found, "warn", "test: 280 words", "wer_test of staging (10.0 %) asks for more: bring ")
+    assert "\n→ battery_wer of staging asks for a battery, but the project has none" in found.remedy
+    (site.project / "c").write_text("no row\n")
+    _told(check(site), "warn", "c:1: ", "mend the rows")
+    policy.write_text("staging: []\n")
+    (site.project / "c").write_text('{"audio_filepath": "x", "text": "x"}\n')
+    assert check(site).state == "warn"
 
 
 @pytest.mark.parametrize(

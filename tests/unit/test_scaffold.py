@@ -11,10 +11,12 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from wergate.decide import decide
 from wergate.policy import Policy, load_policy
 from wertune import __main__ as command_line
 from wertune.config import DecodeConfig, Draw, ProjectConfig, flatten, load_project, load_yaml
 from wertune.errors import ConfigError
+from wertune.eval_report import EvalReport
 from wertune.prepare import prepare
 from wertune.scaffold import SPLITS, Wanted, make_project
 from wertune.scaffold_texts import TERM_BOOST
@@ -25,12 +27,13 @@ from wertune.text import Lexicon
 from wertune.yaml_page import meaning, yaml_page
 
 ROOT = Path(__file__).resolve().parents[2]
+DEMO_POLICY = "registry/policies/sg_gov.yaml"
 DEMO = [
     ("projects/sg_gov/project.yaml", "project"),
     ("projects/sg_gov/search.yaml", "search"),
     ("projects/sg_gov/lexicon.yaml", "lexicon"),
     ("projects/sg_gov/synthesis.yaml", "synthesis"),
-    ("registry/policies/sg_gov.yaml", "policy"),
+    (DEMO_POLICY, "policy"),
     ("registry/examples/other_domain/project.yaml", "project"),
 ]
 
@@ -62,7 +65,9 @@ def own_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_value_is_written_and_is_the_default(folder: Path) -> None:
     make_project(_wanted(folder))
-    data = {split: Path(f"manifests/{split}.jsonl") for split in ("train", "validation", "test")}
+    data = {split: Path(f"manifests/{split}.jsonl") for split in ("train", "validation", "test")} | {
+        "battery": "shipped"
+    }
     plain = ProjectConfig(name="my-domain", base_model={"source": "some/base"}, lexicon="lexicon.yaml", data=data)  # type: ignore[arg-type]
     boosted = {"decode": DecodeConfig(term_boost=TERM_BOOST)}
     assert load_project(folder) == plain.model_copy(update={"trial": plain.trial.model_copy(update=boosted)})
@@ -132,17 +137,93 @@ def test_manifests_are_named_as_the_project_sees_them(folder: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("values", "kinds"),
     [
-        ({}, set()),
-        ({"terms": [("CPF", "see pee eff")]}, {"term"}),
-        ({"manifests": {"retention_test": Path("r.jsonl")}}, {"forgetting"}),
+        ({}, {"battery"}),
+        ({"terms": [("CPF", "see pee eff")]}, {"term", "battery"}),
+        ({"manifests": {"retention_test": Path("r.jsonl")}}, {"forgetting", "battery"}),
+        ({"language": "ms"}, set()),
     ],
 )
 def test_gates_are_those_that_the_project_has_data_for(folder: Path, values: dict[str, Any], kinds: set[str]) -> None:
     make_project(_wanted(folder, **values))
     policy = load_policy(Path("registry/policies/my-domain.yaml"))
     for gates in (policy.staging, policy.production):
-        assert {gate.kind for gate in gates} & {"term", "forgetting"} == kinds
+        assert {gate.kind for gate in gates} & {"term", "forgetting", "battery"} == kinds
     assert "@" not in Path("registry/policies/my-domain.yaml").read_text()
+
+
+def test_the_batterys_gates_are_those_of_the_demo(folder: Path) -> None:
+    make_project(_wanted(folder))
+    made, demo = (load_policy(path) for path in (Path("registry/policies/my-domain.yaml"), ROOT / DEMO_POLICY))
+    for transition in ("staging", "production"):
+        ours, theirs = (
+            {gate.title: gate for gate in policy.gates(transition) if gate.kind == "battery"} for policy in (made, demo)
+        )
+        blocking = {"battery_wer", "battery_deleted_short_answers", "battery_false_terms"}
+        blocking.add("battery_inexact_digits_read_backs_figures_spelled")
+        assert {title for title, gate in ours.items() if gate.blocks} == blocking
+        assert all(ours[title] == theirs[title] for title in blocking)
+        assert ours.keys() <= theirs.keys()
+
+
+def test_a_language_without_a_battery_is_told_how_one_is_made(folder: Path) -> None:
+    make_project(_wanted(folder, language="ms"))
+    assert load_project(folder).data.battery is None
+    page = (folder / "project.yaml").read_text()
+    assert "--form battery.yaml --language ms --out projects/my-domain/battery`, then set `battery: battery`" in page
+    policy = Path("registry/policies/my-domain.yaml")
+    with_gates = policy.read_text().replace("# - {kind: battery", "- {kind: battery")
+    policy.write_text(with_gates)
+    staging = load_policy(policy).staging
+    assert sum(gate.kind == "battery" and gate.blocks for gate in staging) == 4
+    for language, words in (
+        ("en", "is also measured on a battery"),
+        ("ms", "No battery of ordinary speech is shipped"),
+    ):
+        make_project(_wanted(Path(language), name=language, language=language))
+        assert words in (Path(language) / "README.md").read_text()
+
+
+def test_a_report_without_the_battery_is_refused_with_place_and_remedy(
+    folder: Path, make_report: Callable[..., EvalReport]
+) -> None:
+    make_project(_wanted(folder))
+    decision = decide(make_report(), None, load_policy(Path("registry/policies/my-domain.yaml")), "staging")
+    refused = {gate.name: gate for gate in decision.refusals if gate.kind == "battery"}
+    assert len(refused) == 4
+    for gate in refused.values():
+        assert (gate.value, gate.rule) == (None, "<=")
+        assert gate.detail == "the report has no battery: project.yaml named none when it was made"
+        assert gate.remedy.startswith("set data.battery (shipped for English; ")
+
+
+@pytest.mark.parametrize(
+    ("values", "advised"),
+    [({}, {"wer_test"}), ({"terms": [("CPF", "see pee eff")]}, {"wer_test", "term_recall_test"})],
+)
+def test_a_newcomers_few_clips_pass_validate_and_are_told_what_they_can_show(
+    folder: Path,
+    tiny_whisper_folder: Path,
+    write_noise: Callable[..., Path],
+    write_manifest: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    values: dict[str, Any],
+    advised: set[str],
+) -> None:
+    make_project(_wanted(folder, base_model=str(tiny_whisper_folder), **values))
+    for number, split in enumerate(("train", "validation", "test")):
+        rows = []
+        for clip in range(5):
+            audio = write_noise(folder / "audio" / f"{split}{clip}.wav", seed=10 * number + clip)
+            text = f"I said CPF to {split} number {clip}"
+            rows.append({"audio_filepath": f"../audio/{audio.name}", "text": text, "speaker": split})
+        write_manifest(folder / "manifests" / f"{split}.jsonl", rows)
+    sys.argv = ["wertune", "validate", "--project", str(folder), "--json"]
+    command_line.main()
+    found = json.loads(capsys.readouterr().out)["can_show"]
+    assert found["missing"] == []
+    assert found["sets"]["battery"]["asked"] == []
+    assert advised <= {each["gate"] for each in found["sets"]["test"]["asked"]}
+    assert found["sets"]["test"]["told"] > 0.05
 
 
 @pytest.mark.parametrize(

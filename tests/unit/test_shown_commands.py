@@ -15,7 +15,7 @@ from shown_commands import ROOT, Shown, commands, fault, kind, pages, shown, sta
 RUN_BY = {
     "integration/test_tutorial.py": (
         "wertune init", "wertune import", "wertune split", "wertune validate", "wertune evaluate", "wertune tune",
-        "wertune transcribe", "wergate promote", "wergate approve", "wergate history", "cat", "mv", "echo",
+        "wertune transcribe", "wergate promote", "wergate approve", "wergate history", "cat", "mv", "sed", "echo",
     ),
     "integration/test_how_to_real.py": (
         "wertune train", "wertune export", "wertune page", "wertune schema", "wergate check",
@@ -44,6 +44,8 @@ ONLY_READ = {
     "python -m tests.outage": "ten minutes; twenty seconds of the same are in integration/test_faults.py",
     "python -m tests.shortage": "5 GB that nobody else wants; unit/test_child_runs.py and test_tune.py have its parts",
     "python -m tests.full_disk": "needs root, and minutes; unit/test_child_runs.py and test_keeper.py have its parts",
+    "python -m tests.draws": "minutes; unit/test_power.py runs what it is made of",
+    "wertune battery": "needs espeak-ng; unit/test_battery.py makes one by what it calls",
     "docker compose up": "needs Docker: the services' own commands run in integration/test_team_stack.py",
     "docker compose exec": "as `docker compose up`",
     "ray up": "needs machines: Ray reads the file in unit/test_deploy.py, a second node is in test_second_node.py",

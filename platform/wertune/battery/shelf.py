@@ -76,9 +76,14 @@ def battery_folder(project_dir: Path, project: ProjectConfig) -> Path | None:
     named = project.data.battery
     if named != SHIPPED:
         return None if named is None else project_dir / named
+    return shipped(project.language)
+
+
+def shipped(language: str) -> Path | None:
+    """The platform's own battery of a language, where it has one."""
     found = importlib.util.find_spec(_PACKAGE)
     folders = found.submodule_search_locations if found else None
-    own = Path(next(iter(folders))) / project.language if folders else None
+    own = Path(next(iter(folders))) / language if folders else None
     return own if own and (own / MANIFEST).is_file() else None
 
 

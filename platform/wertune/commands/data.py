@@ -13,24 +13,42 @@ from wertune.commands.options import project_option
 @project_option
 @json_option
 def validate(project: Path) -> dict[str, Any]:
-    """Checks every row of every manifest; reports all faults at once with file and line."""
+    """Checks every row of every manifest; reports all faults at once with file and line. Says what sets can show."""
     from wertune.config import load_project
 
     config = load_project(project)  # before what takes long to import
+    from wertune.doctor.sets import outlook, project_battery
     from wertune.prepare import prepare
 
+    battery = project_battery(project, config)
     prepared = prepare(project, config)
+    durations_s = {
+        split: [recording.duration_s for recording in recordings]
+        for split, recordings in prepared.dataset.splits.items()
+    }
+    spoken = {
+        split: [(r.text, r.row.speaker) for r in recordings] for split, recordings in prepared.dataset.splits.items()
+    }
+    found = outlook(config, spoken, prepared.finder, battery)
+    if battery:
+        durations_s["battery"] = [row.duration for row in battery.rows]
     splits = {}
-    for split, recordings in prepared.dataset.splits.items():
-        minutes = sum(recording.duration_s for recording in recordings) / 60
-        click.echo(f"{split}: {len(recordings)} clips, {minutes:.1f} minutes")
-        splits[split] = {"clips": len(recordings), "minutes": round(minutes, 2)}
+    for split, durations in durations_s.items():
+        minutes = sum(durations) / 60
+        splits[split] = {"clips": len(durations), "minutes": round(minutes, 2)}
+        shown = found.sets.get(split)
+        click.echo(f"{split}: {len(durations)} clips, {minutes:.1f} minutes" + (f", {shown.text}" if shown else ""))
+        for line in shown.advice if shown else ():
+            click.echo(f"  → {line}")
+    for line in found.missing:
+        click.echo(f"→ {line}")
+    click.echo(found.assumed)
     skipped = [str(fault) for fault in prepared.dataset.skipped]
     for fault in skipped:
         click.echo(f"skipped {fault}")
     click.echo(f"base model {prepared.base.spec}, {prepared.base.digest}")
     base = {"source": prepared.base.spec, "digest": prepared.base.digest}
-    return {"splits": splits, "skipped": skipped, "base_model": base}
+    return {"splits": splits, "skipped": skipped, "base_model": base, "can_show": found.to_json()}
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """What may stand in the way of a search, each with what to do about it: looked for before it costs a night."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ class Finding:
     state: State
     found: str
     remedy: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)  # for a program, beside what a person reads
 
 
 def ok(name: str, found: str) -> Finding:
@@ -47,9 +48,9 @@ Check = Callable[[Site], Finding]
 
 def all_checks() -> dict[str, Check]:
     """Every check by its name, in the order in which they are told."""
-    from wertune.doctor import machine, project, services
+    from wertune.doctor import machine, project, services, sets
 
-    return machine.CHECKS | services.CHECKS | project.CHECKS
+    return machine.CHECKS | services.CHECKS | project.CHECKS | sets.CHECKS
 
 
 def examine(site: Site, checks: dict[str, Check]) -> Iterable[Finding]:

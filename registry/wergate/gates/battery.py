@@ -134,7 +134,11 @@ def _sets(parts: tuple[str, ...], evidence: Evidence) -> list[str]:
     """The names of the parts' sets; NoEvidence where a part, or the whole battery, was not measured."""
     there = [name for name in evidence.candidate.sets if name.startswith(BATTERY_PREFIX)]
     if not there:
-        raise NoEvidence("no battery was measured", "evaluate again: `wertune evaluate --model-uri …` brings it")
+        raise NoEvidence(
+            "the report has no battery: project.yaml named none when it was made",
+            "set data.battery (shipped for English; docs/battery.md: another), then `wertune evaluate --model-uri …`; "
+            "or take the battery's gates out of the policy",
+        )
     if "all" in parts:
         return there
     return [f"{BATTERY_PREFIX}{part}" for part in parts]
