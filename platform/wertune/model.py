@@ -38,6 +38,8 @@ from wertune.wording import Wording, Written
 # 0: no columns of outliers are kept in 16 bits beside the 8-bit product. They matter from 6.7 billion parameters on
 # (Dettmers et al. 2022, section 4); tiny.en and base write as well without (README), and a third faster on a CPU.
 OUTLIER_THRESHOLD = 0.0
+PRODUCTS_VARIABLE = "WERTUNE_PRODUCTS"
+PRODUCTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # oneDNN keeps code for the last 1024 shapes of a product; beams grow by one at each token, and the cache to a gigabyte.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
 
@@ -196,9 +198,14 @@ class Whisper:
 def product_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it: on GPUs, and on CPUs with AVX-512 BF16 or AMX.
 
-    Four times as fast there as float32, and a third of its speed on a CPU without.
+    Four times as fast there as float32, and a third of its speed on a CPU without. $WERTUNE_PRODUCTS, float32 or
+    bfloat16, says otherwise: so one machine shows what a version becomes on another.
+    Raises ConfigError for another value.
     """
-    return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    asked = os.environ.get(PRODUCTS_VARIABLE, "")
+    if asked not in ("", *PRODUCTS):
+        raise ConfigError(f"{PRODUCTS_VARIABLE} is {asked!r}, must be {' or '.join(PRODUCTS)}, or not be set")
+    return PRODUCTS[asked] if asked else torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

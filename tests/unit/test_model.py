@@ -104,6 +104,20 @@ def test_int8_quantises_every_linear_layer_of_both_stacks(tiny_whisper_folder: P
     assert quantised.total_parameters == plain.total_parameters
 
 
+@pytest.mark.parametrize("asked", ["float32", "bfloat16"])
+def test_one_machine_stands_for_another(tiny_whisper_folder: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setenv("WERTUNE_PRODUCTS", asked)
+    whisper = load_whisper(tiny_whisper_folder, "en", "int8")
+    assert str(whisper.product_dtype) == f"torch.{asked}"
+    assert whisper.encode(torch.zeros(1, 80, 64)).isfinite().all()
+
+
+def test_products_of_no_kind_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WERTUNE_PRODUCTS", "float16")
+    with pytest.raises(ConfigError, match="WERTUNE_PRODUCTS is 'float16', must be float32 or bfloat16"):
+        wertune.model.product_dtype(torch.device("cpu"))
+
+
 def test_nf4_counts_its_packed_weights_in_full(tiny_whisper_folder: Path, base: Whisper) -> None:
     packed = load_whisper(tiny_whisper_folder, "en", "nf4").size()
     assert packed.total_parameters == base.size().total_parameters

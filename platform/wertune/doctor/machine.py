@@ -1,5 +1,6 @@
 """Checks of this machine and of the libraries that compute on it."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -58,9 +59,13 @@ def device(site: Site) -> Finding:
     if shutil.which("nvidia-smi"):
         remedy = "install a torch built for the driver's CUDA (`nvidia-smi` names it), or go on with the CPU"
         return warn("device", f"a GPU's driver is installed, but torch {torch.__version__} finds none", remedy)
-    from wertune.model import product_dtype
+    from wertune.model import PRODUCTS_VARIABLE, product_dtype
 
-    if product_dtype(torch.device("cpu")) is torch.bfloat16:
+    dtype = product_dtype(torch.device("cpu"))
+    if asked := os.environ.get(PRODUCTS_VARIABLE):
+        remedy = "unset it where results are to be those of this machine"
+        return warn("device", f"CPU, {cores()} cores, {asked} as {PRODUCTS_VARIABLE} asks for", remedy)
+    if dtype is torch.bfloat16:
         return ok("device", f"CPU, {cores()} cores, bfloat16 by AVX-512 BF16 or AMX")
     remedy = "nothing needs doing; a CPU with AVX-512 BF16 or AMX is up to four times as fast, a GPU far more"
     return warn("device", f"CPU, {cores()} cores, float32", remedy)
