@@ -73,15 +73,23 @@ def term_pattern(terms: Iterable[str]) -> re.Pattern[str]:
 
     Beside a letter of a script without blanks any other may stand, but no mark that belongs to it.
     """
-    marks = "".join(filter(is_mark, map(chr, range(0x300, 0x10000))))
-    own = re.sub(f"[{_UNSPACED}]", "", marks)
+    longest_first = sorted(terms, key=len, reverse=True)
+    return re.compile("|".join(bounded(term, re.escape(term)) for term in longest_first))
+
+
+def bounded(written: str, pattern: str) -> str:
+    """`pattern`, which finds what is `written` or like it, where it stands by itself as `term_pattern` says."""
+    marks, own = _marks()
     before, after = rf"(?<![^\W{_UNSPACED}])(?<![{own}])", rf"(?![^\W{_UNSPACED}])"
+    start, end = ("" if is_unspaced(sign) else bound for sign, bound in ((written[0], before), (written[-1], after)))
+    return f"{start}(?:{pattern}){end}(?![{marks}])"
 
-    def bounded(term: str) -> str:
-        start, end = ("" if is_unspaced(sign) else bound for sign, bound in ((term[0], before), (term[-1], after)))
-        return f"{start}{re.escape(term)}{end}"
 
-    return re.compile(f"(?:{'|'.join(map(bounded, sorted(terms, key=len, reverse=True)))})(?![{marks}])")
+@lru_cache(maxsize=1)
+def _marks() -> tuple[str, str]:
+    """All marks, and those that are of no script without blanks."""
+    marks = "".join(filter(is_mark, map(chr, range(0x300, 0x10000))))
+    return marks, re.sub(f"[{_UNSPACED}]", "", marks)
 
 
 def normaliser_version(language: str) -> str:
@@ -97,6 +105,11 @@ class Term(Frozen):
         None,
         min_length=1,
         description="as it is said, for speech synthesis: CPF is `see pee eff`; else abbreviations are spelt",
+    )
+    aliases: tuple[str, ...] = Field(
+        (),
+        description="other ways in which it is written: Kid's Start. Forms that differ in blanks, dots, hyphens or "
+        "case alone are known",
     )
     kind: str = Field("", description="for people: agency, scheme, system, …")
     meaning: str = Field("", description="for people")
@@ -123,6 +136,10 @@ class Lexicon(Frozen):
         twice = [term for term, count in Counter(entry.term.lower() for entry in self.terms).items() if count > 1]
         if twice:
             raise ValueError(f"terms listed twice: {', '.join(sorted(twice))}; keep one entry for each")
+        names = [name for entry in self.terms for name in {each.lower() for each in (entry.term, *entry.aliases)}]
+        shared = [name for name, count in Counter(names).items() if count > 1]
+        if shared:
+            raise ValueError(f"names of two terms: {', '.join(sorted(shared))}; let each alias stand for one term")
         return self
 
     @property
