@@ -32,12 +32,16 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Rules:
-    """What may be written: the `prompt` before each text, its `end`, and tokens that never stand in it or begin it."""
+    """What may be written: the `prompt` before each text, its `end`, and tokens that never stand in it or begin it.
+
+    `before` is what is taken to have been said earlier: Whisper's own prompt of text, its mark included.
+    """
 
     prompt: tuple[int, ...]
     end: int
     never: tuple[int, ...]
     never_first: tuple[int, ...]
+    before: tuple[int, ...] = ()
 
 
 class _Step:
@@ -54,18 +58,34 @@ class _Step:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Logits (clips x beams, vocabulary), float32, after the next `tokens` (clips x beams)."""
-        hidden = self._model.embed(tokens[:, None], slice(self._length, self._length + 1))
+        hidden = self._through(tokens[:, None], self._beams)
+        return self._model.logits(self._model.last_norm(hidden[:, 0]))
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Takes in what was said before any text, once a clip for all of its beams."""
+        heard, length = self._heard[0][0], len(tokens)
+        mask = torch.full((length, length), -torch.inf, dtype=self._model.dtype, device=heard.device).triu(1)
+        self._through(torch.tensor(tokens, device=heard.device).expand(len(heard), -1), 1, mask)
+        self._written = [both and (self._each_beam(both[0]), self._each_beam(both[1])) for both in self._written]
+
+    def _each_beam(self, of_clips: Tensor) -> Tensor:
+        return of_clips.repeat_interleave(self._beams, dim=0)
+
+    def _through(self, tokens: Tensor, beams: int, mask: Tensor | None = None) -> Tensor:
+        """The last layer's states (clips x beams, length, d_model) after `tokens` (clips x beams, length)."""
+        length = tokens.shape[1]
+        hidden = self._model.embed(tokens, slice(self._length, self._length + length))
         for index, layer in enumerate(self._layers):
             normed = layer.first_norm(hidden)
             written = self._append(index, layer.split(layer.k(normed)), layer.split(layer.v(normed)))
-            hidden = hidden + layer.out(layer.join(layer.split(layer.q(normed)), *written))
+            hidden = hidden + layer.out(layer.join(layer.split(layer.q(normed)), *written, mask))
             # All beams of a clip are rows of one product with what is heard of it.
-            normed = layer.heard_norm(hidden).view(-1, self._beams, hidden.shape[-1])
+            normed = layer.heard_norm(hidden).view(-1, beams * length, hidden.shape[-1])
             heard = layer.heard_out(layer.join(layer.split(layer.heard_q(normed)), *self._heard[index]))
             hidden = hidden + heard.view_as(hidden)
             hidden = hidden + layer.fc2(layer.activation(layer.fc1(layer.last_norm(hidden))))
-        self._length += 1
-        return self._model.logits(self._model.last_norm(hidden[:, 0]))
+        self._length += length
+        return hidden
 
     def _append(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         before = self._written[index]
@@ -165,15 +185,19 @@ def beam_search(
     """
     step = _Step(model, states, beams)
     never, first = _forbidden(rules, model.vocabulary, states.device)
-    done = [_Done(beams) for _ in token_limits]
-    clips = list(range(len(token_limits)))
+    room = model.positions + 1 - len(rules.before) - len(rules.prompt)
+    limits = [min(limit, room) for limit in token_limits]
+    done = [_Done(beams) for _ in limits]
+    clips = list(range(len(limits)))
     # All beams of a clip are the same at first: one of them counts.
     texts = [_Running(row, Hypothesis((), ()), IMPOSSIBLE if row % beams else 0.0) for row in range(len(clips) * beams)]
     places = [boost.start] * len(texts) if boost else []
+    if rules.before:
+        step.read(rules.before)
     for token in rules.prompt[:-1]:
         step(torch.full((len(texts),), token, device=states.device))
     tokens = [rules.prompt[-1]] * len(texts)
-    for length in range(1, max(token_limits) + 1):
+    for length in range(1, max(limits) + 1):
         logits = step(torch.tensor(tokens, device=states.device))
         log_probabilities = logits.log_softmax(dim=-1)
         scores = log_probabilities + (first if length == 1 else never)
@@ -185,7 +209,7 @@ def beam_search(
         ranked = _ranked(log_probabilities, scores, texts, beams)
         slots, running = [], []
         for slot, clip in enumerate(clips):
-            at_limit = length == token_limits[clip]
+            at_limit = length == limits[clip]
             going = _finish(ranked[slot], done[clip], beams, rules.end, at_limit)
             if going and not done[clip].beats(going[0].score / length):
                 slots.append(slot)

@@ -202,6 +202,11 @@ class LeanWhisper:
         """How many tokens there are."""
         return int(self._projection.weight.shape[0])
 
+    @property
+    def positions(self) -> int:
+        """How many tokens the decoder reads, what was said before a text included."""
+        return int(self._decoder.embed_positions.weight.shape[0])
+
     def encode(self, features: Tensor) -> Tensor:
         """Encoder states (batch, positions, d_model) of log-mel features (batch, mel_bins, 2 x positions).
 

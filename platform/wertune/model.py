@@ -156,21 +156,29 @@ class Whisper:
     @torch.no_grad()
     def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
         """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
-        states = self.encode(features)
-        written = self._write(states, token_limits, decode)
+        return self.write(self.encode(features), token_limits, decode)
+
+    @torch.no_grad()
+    def write(
+        self, states: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, before: Sequence[int] = ()
+    ) -> list[Written]:
+        """The texts of encoded clips; `before` are tokens of what is taken to have been said earlier."""
+        written = self._write(states, token_limits, decode, before)
         looping = [clip for clip, each in enumerate(written) if decode.loop_guard and shrinks(each.text)]
         if looping:
             limits = [token_limits[clip] for clip in looping]
-            again = self._write(states[looping], limits, last_resort(decode))
+            again = self._write(states[looping], limits, last_resort(decode), before)
             written = [again.pop(0) if clip in looping else each for clip, each in enumerate(written)]
         return written
 
-    def _write(self, states: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
+    def _write(
+        self, states: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, before: Sequence[int]
+    ) -> list[Written]:
         found = beam_search(
             self._lean,
             states,
             token_limits,
-            self.wording.rules(decode.may_be_empty),
+            self.wording.rules(decode.may_be_empty, before),
             decode.num_beams,
             self.wording.boost(decode),
             decode.no_repeat_ngram,

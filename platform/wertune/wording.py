@@ -24,6 +24,18 @@ class Written:
     log_probabilities: tuple[float, ...]
 
 
+# Whisper reads so many tokens of what was said before; half of its decoder's positions are for the text.
+MAX_TOKENS_BEFORE = 223
+
+
+@dataclass(frozen=True)
+class Glossary:
+    """Terms as Whisper's own prompt, and its tokens: the mark of what was said before, then the terms as text."""
+
+    terms: tuple[str, ...]
+    tokens: tuple[int, ...]
+
+
 def label_text(text: str, language: str) -> str:
     """A transcript as Whisper's own begin: with a blank (` My`), but where nobody writes blanks between words.
 
@@ -60,7 +72,7 @@ class Wording:
         ids: list[int] = self.tokenizer(label_text(text, self._language)).input_ids
         return ids
 
-    def rules(self, may_be_empty: bool) -> Rules:
+    def rules(self, may_be_empty: bool, before: Sequence[int] = ()) -> Rules:
         """Whisper's own, and no timestamps: a damaged adapter was seen to write them though the prompt says none."""
         settings, end = self._generation, self.tokenizer.eos_token_id
         timestamps = range(self.tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1, self._vocabulary)
@@ -71,7 +83,20 @@ class Wording:
             end=end,
             never=(*(settings.suppress_tokens or ()), *timestamps),
             never_first=tuple(first),
+            before=tuple(before),
         )
+
+    @cached_property
+    def glossary(self) -> Glossary:
+        """As many of the terms, in their order and whole, as the prompt holds; its tokens as transformers makes them."""
+        kept, tokens = 0, list[int]()
+        for count in range(1, len(self.terms) + 1):
+            written = self.tokenizer(f" {', '.join(self.terms[:count])}", add_special_tokens=False).input_ids
+            if len(written) > MAX_TOKENS_BEFORE:
+                break
+            kept, tokens = count, written
+        mark = self.tokenizer.convert_tokens_to_ids("<|startofprev|>")
+        return Glossary(self.terms[:kept], (mark, *tokens) if tokens else ())
 
     @cached_property
     def guard(self) -> LoopGuard:

@@ -140,6 +140,37 @@ def test_texts_are_those_of_transformers(load_tiny: LoadTiny, num_beams: int, se
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
+def test_texts_after_a_prompt_are_those_of_transformers(load_tiny: LoadTiny, num_beams: int) -> None:
+    whisper = _adapted(load_tiny, "none")
+    whisper.model.eval()
+    before = whisper.tokenizer.get_prompt_ids("CPF, MediShield Life", return_tensors="pt")
+    features = torch.randn(3, 80, 96, generator=torch.Generator().manual_seed(0))
+    states = whisper.encode(features)
+    with torch.no_grad():
+        ids = whisper.bare.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            num_beams=num_beams,
+            max_new_tokens=12,
+            prompt_ids=before,
+        )
+    expected = [whisper.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids]
+    decode = DecodeConfig(num_beams=num_beams, may_be_empty=False, loop_guard=False)
+    found = [written.text for written in whisper.write(states, [12] * 3, decode, before.tolist())]
+    assert found == expected
+    assert found != [written.text for written in whisper.write(states, [12] * 3, decode)]
+
+
+def test_no_more_is_written_than_the_decoder_has_positions_for(load_tiny: LoadTiny) -> None:
+    whisper = _adapted(load_tiny, "none")
+    before = [0] * (whisper._lean.positions - 8)
+    for told, room in ((before, 7), ([], 40)):
+        (written,) = whisper.write(
+            whisper.encode(_features()[:1]), [40], DecodeConfig(may_be_empty=False, loop_guard=False), told
+        )
+        assert len(written.log_probabilities) == room
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
 def test_no_loop_is_written(load_tiny: LoadTiny, num_beams: int) -> None:
     whisper = _adapted(load_tiny, "none")
     states = whisper.encode(_features())

@@ -1,12 +1,14 @@
-"""Which forms of a term are boosted: with the space that words begin with, and without it where there is none."""
+"""What the terms come to as tokens: the forms that are boosted, and a glossary as Whisper's own prompt."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 
 from wertune.boost import TermBoost
 from wertune.config import DecodeConfig
-from wertune.wording import Wording
+from wertune.model import Whisper
+from wertune.wording import MAX_TOKENS_BEFORE, Wording
 
 UNLIKELY = -100.0
 
@@ -44,3 +46,30 @@ def _boost(language: str, *terms: str) -> TermBoost:
 )
 def test_a_term_gains_as_it_is_written(language: str, term: str, text: str, gained: int) -> None:
     assert _boost(language, term).total(map(ord, text), UNLIKELY) == gained
+
+
+def _told(load_tiny: Callable[..., Whisper], *terms: str) -> Wording:
+    whisper = load_tiny()
+    return Wording(whisper.tokenizer, whisper.bare.generation_config, whisper.bare.config.vocab_size, "en", terms)
+
+
+def test_a_glossary_is_the_prompt_that_transformers_makes(load_tiny: Callable[..., Whisper]) -> None:
+    wording = _told(load_tiny, "CPF", "MediShield Life")
+    assert wording.glossary.terms == ("CPF", "MediShield Life")
+    assert list(wording.glossary.tokens) == wording.tokenizer.get_prompt_ids("CPF, MediShield Life").tolist()
+    assert wording.rules(True, wording.glossary.tokens).before == wording.glossary.tokens
+
+
+def test_a_glossary_ends_with_the_last_term_that_fits_whole(load_tiny: Callable[..., Whisper]) -> None:
+    terms = [f"Majulah Package {number}" for number in range(100)]
+    wording = _told(load_tiny, *terms)
+    kept = len(wording.glossary.terms)
+    assert wording.glossary.terms == tuple(terms[:kept])
+    assert len(wording.glossary.tokens) <= MAX_TOKENS_BEFORE + 1
+    one_more = wording.tokenizer.get_prompt_ids(", ".join(terms[: kept + 1]))
+    assert len(one_more) > MAX_TOKENS_BEFORE + 1
+
+
+@pytest.mark.parametrize("terms", [(), ("x " * 300,)])
+def test_nothing_is_no_prompt(load_tiny: Callable[..., Whisper], terms: tuple[str, ...]) -> None:
+    assert _told(load_tiny, *terms).glossary.tokens == ()
