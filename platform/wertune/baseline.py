@@ -1,51 +1,106 @@
-"""The untouched base, scored where it is at its best: 30 s of context."""
+"""The untouched base, scored where it is at its best: 30 s of context; plainly, and with what costs no training."""
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 
+import torch
 import transformers
 
 from wertune.config import ContextConfig, DecodeConfig
-from wertune.evaluate import transcribe_features
+from wertune.evaluate import in_batches
 from wertune.files import write_atomically
 from wertune.manifest import Recording
 from wertune.metrics import Scores, score
+from wertune.model import Whisper
 from wertune.prepare import Prepared
 from wertune.weights import cache_root
+from wertune.wording import MAX_TOKENS_BEFORE
 
 EVALUATION_SPLITS = ("validation", "test", "retention_validation", "retention_test")
 
-Transcribe = Callable[[Prepared, Sequence[str]], dict[str, list[str]]]
+
+class Way(StrEnum):
+    """How the untouched base writes: plainly, with the terms boosted, or with the glossary as Whisper's own prompt."""
+
+    PLAIN = "plain"
+    BOOSTED = "boosted"
+    PROMPTED = "prompted"
+
+
+Wanted = Mapping[str, Sequence[Way]]  # by split
+Texts = dict[str, dict[Way, list[str]]]
+Transcribe = Callable[[Prepared, Wanted], Texts]
+
+
+def ways_of(prepared: Prepared) -> tuple[Way, ...]:
+    """All that say anything of the project: without terms there is nothing to boost and no glossary."""
+    if not prepared.lexicon.terms:
+        return (Way.PLAIN,)
+    boosted = (Way.BOOSTED,) if prepared.project.trial.decode.term_boost else ()
+    return (Way.PLAIN, *boosted, Way.PROMPTED)
 
 
 def baseline_scores(
     prepared: Prepared, splits: Sequence[str] = EVALUATION_SPLITS, transcribe: Transcribe | None = None
 ) -> dict[str, Scores]:
-    """Scores of the untouched base on the splits that the project has.
+    """Scores of the untouched base, writing plainly, on the splits that the project has."""
+    texts = baseline_texts(prepared, dict.fromkeys(splits, (Way.PLAIN,)), transcribe)
+    return {split: score_texts(prepared, split, written[Way.PLAIN]) for split, written in texts.items()}
 
-    Its transcripts are kept beside the converted weights: they depend on base, audio and decoding alone.
+
+def baseline_texts(prepared: Prepared, wanted: Wanted, transcribe: Transcribe | None = None) -> Texts:
+    """What the untouched base writes in each way for the clips of each split that the project has.
+
+    It is kept beside the converted weights: it depends on base, audio and decoding, and where terms help on these.
     """
-    wanted = [split for split in splits if prepared.dataset[split]]
-    texts = {split: _stored(prepared, split) for split in wanted}
-    if missing := [split for split in wanted if texts[split] is None]:
+    texts: Texts = {split: {} for split in wanted if prepared.dataset[split]}
+    missing: dict[str, list[Way]] = {}
+    for split in texts:
+        for way in wanted[split]:
+            if (stored := _stored(prepared, split, way)) is None:
+                missing.setdefault(split, []).append(way)
+            else:
+                texts[split][way] = stored
+    if missing:
         for split, written in (transcribe or transcribe_with_base)(prepared, missing).items():
-            texts[split] = written
-            _store(prepared, split, written)
-    return {split: _score(prepared, prepared.dataset[split], texts[split] or []) for split in wanted}
+            for way, each in written.items():
+                texts[split][way] = each
+                _store(prepared, split, way, each)
+    return texts
 
 
-def transcribe_with_base(prepared: Prepared, splits: Sequence[str]) -> dict[str, list[str]]:
-    """What the untouched base writes for each clip of each split, at 30 s."""
+def transcribe_with_base(prepared: Prepared, wanted: Wanted) -> Texts:
+    """What the untouched base writes in each way for each clip of each split, at 30 s; a clip is heard once for all."""
     whisper = prepared.whisper(prepared.project.trial.quantization)
     decode = baseline_decode(prepared.project.trial.decode)
-    texts = {}
-    for split in splits:
+    texts: Texts = {}
+    for split, ways in wanted.items():
         clips = prepared.evaluation_set(split, ContextConfig(short=False), whisper.mel_bins)
         durations_s = [recording.duration_s for recording in clips.recordings]
-        texts[split] = transcribe_features(whisper, clips.features, durations_s, decode)
+        written = in_batches(_writer(whisper, prepared, ways), clips.features, durations_s, decode)
+        texts[split] = {way: list(each) for way, each in zip(ways, zip(*written, strict=True), strict=True)}
     return texts
+
+
+def _writer(
+    whisper: Whisper, prepared: Prepared, ways: Sequence[Way]
+) -> Callable[[torch.Tensor, Sequence[int]], Sequence[tuple[str, ...]]]:
+    """Writes a batch in all `ways`, of one pass through the encoder, which is most of the work at 30 s."""
+
+    @torch.no_grad()
+    def write(features: torch.Tensor, limits: Sequence[int]) -> list[tuple[str, ...]]:
+        states = whisper.encode(features)
+        each = []
+        for way in ways:
+            before = whisper.wording.glossary.tokens if way is Way.PROMPTED else ()
+            found = whisper.write(states, limits, _decode(prepared, way), before)
+            each.append([written.text for written in found])
+        return list(zip(*each, strict=True))
+
+    return write
 
 
 def baseline_decode(decode: DecodeConfig) -> DecodeConfig:
@@ -53,32 +108,42 @@ def baseline_decode(decode: DecodeConfig) -> DecodeConfig:
     return decode.model_copy(update={"term_boost": 0.0, "may_be_empty": False})
 
 
-def _score(prepared: Prepared, recordings: Sequence[Recording], texts: Sequence[str]) -> Scores:
+def _decode(prepared: Prepared, way: Way) -> DecodeConfig:
+    decode = prepared.project.trial.decode
+    boost = decode.term_boost if way is Way.BOOSTED else 0.0
+    return baseline_decode(decode).model_copy(update={"term_boost": boost})
+
+
+def score_texts(prepared: Prepared, split: str, texts: Sequence[str]) -> Scores:
+    """`texts[i]` as the transcript of the split's clip i."""
+    recordings: Sequence[Recording] = prepared.dataset[split]
     return score((recording.clip for recording in recordings), texts, prepared.normalise, prepared.finder)
 
 
-def _path(prepared: Prepared, split: str) -> Path:
+def _path(prepared: Prepared, split: str, way: Way) -> Path:
     trial = prepared.project.trial
     depends_on = [
         prepared.base.digest,
         trial.quantization,
-        baseline_decode(trial.decode).model_dump(),
+        _decode(prepared, way).model_dump(),
         prepared.project.language,
         [recording.digest for recording in prepared.dataset[split]],
         transformers.__version__,
     ]
+    if way is not Way.PLAIN:
+        depends_on += [way.value, MAX_TOKENS_BEFORE, list(prepared.lexicon.written)]
     name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
     return cache_root() / "baselines" / f"{name}.json"
 
 
-def _stored(prepared: Prepared, split: str) -> list[str] | None:
+def _stored(prepared: Prepared, split: str, way: Way) -> list[str] | None:
     try:
-        texts = json.loads(_path(prepared, split).read_text(encoding="utf-8"))
+        texts = json.loads(_path(prepared, split, way).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     whole = isinstance(texts, list) and len(texts) == len(prepared.dataset[split])
     return texts if whole and all(isinstance(text, str) for text in texts) else None
 
 
-def _store(prepared: Prepared, split: str, texts: Sequence[str]) -> None:
-    write_atomically(_path(prepared, split), lambda file: file.write(json.dumps(texts).encode()))
+def _store(prepared: Prepared, split: str, way: Way, texts: Sequence[str]) -> None:
+    write_atomically(_path(prepared, split, way), lambda file: file.write(json.dumps(texts).encode()))

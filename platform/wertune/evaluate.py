@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ MAX_SEGMENT_S = 28.0
 QUIET_SEARCH_S = 8.0
 MIN_REST_S = 1.0
 QUIET_WINDOW_S = 0.1
+
+Each = TypeVar("Each")
 
 
 class Transcriber(Protocol):
@@ -62,22 +64,27 @@ def transcribe_features(
     whisper: Transcriber, features: Sequence[torch.Tensor], durations_s: Sequence[float], decode: DecodeConfig
 ) -> list[str]:
     """The text of each (mel_bins, frames_i), in the order given; batches are of like length."""
-    return [written.text for written in _in_batches(whisper, features, durations_s, decode)]
+    return [written.text for written in in_batches(_writer(whisper, decode), features, durations_s, decode)]
 
 
-def _in_batches(
-    whisper: Transcriber,
+def _writer(whisper: Transcriber, decode: DecodeConfig) -> Callable[[torch.Tensor, Sequence[int]], list[Written]]:
+    return lambda heard, limits: whisper.generate(heard, limits, decode)
+
+
+def in_batches(
+    write: Callable[[torch.Tensor, Sequence[int]], Sequence[Each]],
     features: Sequence[torch.Tensor],
     durations_s: Sequence[float],
     decode: DecodeConfig,
     check: Callable[[], object] = lambda: None,
-) -> list[Written]:
-    written: dict[int, Written] = {}
+) -> list[Each]:
+    """What `write` makes of each clip's features and token limit, in the order given; batches are of like length."""
+    written: dict[int, Each] = {}
     for batch in _batches([f.shape[1] / FRAMES_PER_SECOND for f in features], durations_s, decode):
         check()
         limits = [token_limit(durations_s[i], decode) for i in batch]
         heard = pad_features([features[i] for i in batch])
-        written.update(zip(batch, whisper.generate(heard, limits, decode), strict=True))
+        written.update(zip(batch, write(heard, limits), strict=True))
     return [written[i] for i in range(len(features))]
 
 
@@ -114,7 +121,7 @@ def transcribe_samples(
     `check` is called before each piece is heard and each batch is written: it may raise what ends the work.
     """
     pieces = [split_at_pauses(clip, longest_s) for clip in clips]
-    written = iter(_in_batches(whisper, *_heard(whisper, pieces, context, check), decode, check))
+    written = iter(in_batches(_writer(whisper, decode), *_heard(whisper, pieces, context, check), decode, check))
     transcripts = []
     for clip in pieces:
         parts = [next(written) for _ in clip]

@@ -5,7 +5,7 @@ import os
 import socket
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
 from ray.tune.execution import tune_controller
 
 import wertune
-from wertune.baseline import Transcribe, transcribe_with_base
+from wertune.baseline import Texts, Transcribe, Wanted, transcribe_with_base
 from wertune.child_runs import RAY_OUT_OF_MEMORY, SAID, Book, ChildRuns, Said, settle
 from wertune.config import with_overrides
 from wertune.depot import Depot, open_depot, prepared_here
@@ -208,22 +208,22 @@ def _check_listens(address: str) -> None:
 def transcribe_across(config: SearchConfig) -> Transcribe:
     """`transcribe_with_base` with the cluster's workers, a split each, the largest first."""
 
-    def transcribe(prepared: Prepared, splits: Sequence[str]) -> dict[str, list[str]]:
+    def transcribe(prepared: Prepared, wanted: Wanted) -> Texts:
         best, *_ = trial_resources(ray.nodes(), config)
         task = ray.remote(_transcribe).options(
             num_cpus=best.resources["CPU"], num_gpus=best.resources.get("GPU", 0), label_selector=dict(best.labels)
         )
         shared, depot = ray.put(prepared), open_depot(prepared)
-        by_size = sorted(splits, key=lambda split: len(prepared.dataset[split]), reverse=True)
-        parts = ray.get([task.remote(shared, depot, [split]) for split in by_size])
+        by_size = sorted(wanted, key=lambda split: len(prepared.dataset[split]), reverse=True)
+        parts = ray.get([task.remote(shared, depot, {split: wanted[split]}) for split in by_size])
         return {split: texts for part in parts for split, texts in part.items()}
 
     return transcribe
 
 
-def _transcribe(prepared: Prepared, depot: Depot, splits: Sequence[str]) -> dict[str, list[str]]:
+def _transcribe(prepared: Prepared, depot: Depot, wanted: Wanted) -> Texts:
     keep_freed_memory()
-    return transcribe_with_base(prepared_here(prepared, depot), splits)
+    return transcribe_with_base(prepared_here(prepared, depot), wanted)
 
 
 def _resources(assigned: Mapping[str, float]) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 import ray
 from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from wertune.baseline import transcribe_with_base
+from wertune.baseline import Way, transcribe_with_base
 from wertune.config import ContextConfig
 from wertune.depot import open_depot, prepared_here
 from wertune.fleet import trial_resources
@@ -42,11 +42,11 @@ _start_ray(sys.argv[2])
 def look(prepared, depot, driver_paths):
     here = prepared_here(prepared, depot)
     again = prepared_here(prepared, depot)
-    texts = transcribe_with_base(here, ["validation"])
+    texts = transcribe_with_base(here, {{"validation": [Way.PLAIN]}})["validation"]
     here.evaluation_set("test", ContextConfig(), 80)  # the driver has no such features: computed of fetched audio
     audio = [r.path for r in here.dataset["validation"]]
     return {{
-        "texts": texts["validation"],
+        "texts": texts[Way.PLAIN],
         "visible": [path for path in driver_paths if Path(path).exists()],
         "paths": [str(here.base.path), *map(str, audio)],
         "same_again": again == here,
@@ -60,9 +60,9 @@ driver_paths = [str(folder), str(prepared.base.path), *audio, sys.argv[0]]
 depot = open_depot(prepared)
 prepared.evaluation_set("validation", ContextConfig(short=False), 80)
 task = ray.remote(num_cpus=1, resources={{"{SECOND}": 1}})(look).remote(prepared, depot, driver_paths)
-expected = transcribe_with_base(prepared, ["validation"])
+expected = transcribe_with_base(prepared, {{"validation": [Way.PLAIN]}})["validation"]
 found = ray.get(task)
-found["expected"] = expected["validation"]
+found["expected"] = expected[Way.PLAIN]
 found["driver_features"] = {{
     f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in features_folder().glob("*.npy")
 }}
