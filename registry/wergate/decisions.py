@@ -31,14 +31,24 @@ def _tag(transition: str) -> str:
     return f"wergate.decision.{transition}"
 
 
+def last_decision(version: Version, transition: str) -> DecisionRef | None:
+    """Where the newest decision on the version's transition (staging, production) lies."""
+    key = _tag(transition)
+    text = version.tags.get(key)
+    return parse_tag(DecisionRef, key, text) if text else None
+
+
+def page_of(decision: DecisionRef) -> str:
+    """The decision as a page, beside its JSON."""
+    return f"{decision.artifact.removesuffix('.json')}.html"
+
+
 def require_staging(version: Version, policy: Policy, found: FoundReport) -> None:
     """Refused unless the version passed the gates of Staging with this report and policy.
 
     Where it stands now does not matter: a newer candidate may have taken its place in Staging meanwhile.
     """
-    key = _tag("staging")
-    text = version.tags.get(key)
-    decision = parse_tag(DecisionRef, key, text) if text else None
+    decision = last_decision(version, "staging")
     bound = (policy.digest, found.report.digest)
     if decision is None or not decision.passed or (decision.policy_digest, decision.report_digest) != bound:
         raise Refused(
