@@ -88,7 +88,7 @@ class Wording:
 
     @cached_property
     def glossary(self) -> Glossary:
-        """As many of the terms, in their order and whole, as the prompt holds; its tokens as transformers makes them."""
+        """As many of the terms, in their order and whole, as the prompt holds; tokens as transformers makes them."""
         kept, tokens = 0, list[int]()
         for count in range(1, len(self.terms) + 1):
             written = self.tokenizer(f" {', '.join(self.terms[:count])}", add_special_tokens=False).input_ids
