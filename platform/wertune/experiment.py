@@ -10,17 +10,27 @@ from typing import Any
 
 import optuna
 
+from wertune.ablation import Ablation, ablation, caption, rewritten
+from wertune.aliases import alias_writer
 from wertune.assess import score_split
-from wertune.baseline import EVALUATION_SPLITS, Transcribe, baseline_scores
+from wertune.baseline import (
+    EVALUATION_SPLITS,
+    Transcribe,
+    Way,
+    baseline_scores,
+    baseline_texts,
+    score_texts,
+    ways_of,
+)
 from wertune.card_text import INTERVALS
-from wertune.config import TrialConfig, flatten, with_overrides
+from wertune.config import DecodeConfig, TrialConfig, flatten, with_overrides
 from wertune.drawing import figures_page, file_name, picture
 from wertune.error_report import ScoredSet, error_report
 from wertune.errors import WertuneError
 from wertune.figures import TrialHistory, run_figures
 from wertune.importance import importances
 from wertune.metrics import Scores
-from wertune.model import load_adapter
+from wertune.model import Whisper, load_adapter
 from wertune.model_card import CardOf, model_card
 from wertune.prepare import Prepared
 from wertune.report import Comparison, logged_metrics, markdown_table, summary_rows
@@ -33,11 +43,17 @@ from wertune.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, short_na
 FINAL_SPLITS = ("test", "retention_test")
 ERROR_REPORT = "error_report.html"
 FIGURES = "figures.html"
+ABLATION = "what_it_brings.json"
 
 
 def score_baseline(run: RunRef, prepared: Prepared, transcribe: Transcribe | None = None) -> dict[str, Scores]:
-    """The untouched base on every evaluation split, logged as `baseline_…`."""
-    scores = baseline_scores(prepared, EVALUATION_SPLITS, transcribe)
+    """The untouched base on every evaluation split, logged as `baseline_…`.
+
+    What else it writes on validation, for the table of what each part brings, is written and kept by the way.
+    """
+    others = dict.fromkeys(EVALUATION_SPLITS, (Way.PLAIN,))
+    baseline_texts(prepared, others | {"validation": ways_of(prepared)}, transcribe)
+    scores = baseline_scores(prepared)
     for split, values in scores.items():
         run.metrics(logged_metrics(values, split, "baseline_"))
     return scores
@@ -135,9 +151,15 @@ def _histories(run: RunRef) -> list[TrialHistory]:
     ]
 
 
-def final_evaluation(
-    run: RunRef, prepared: Prepared, baseline: Mapping[str, Scores], best: BestTrial
-) -> dict[str, Comparison]:
+@dataclass(frozen=True)
+class Results:
+    """Base and adapter by split, and what each part brings; None where no terms are known."""
+
+    comparisons: Mapping[str, Comparison]
+    ablation: Ablation | None
+
+
+def final_evaluation(run: RunRef, prepared: Prepared, baseline: Mapping[str, Scores], best: BestTrial) -> Results:
     """The adapter, loaded back from its artifact onto a fresh base, on test and retention test."""
     config = best.config
     run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
@@ -151,7 +173,34 @@ def final_evaluation(
             comparisons[split] = Comparison(baseline[split], after)
             log_comparison(run, split, comparisons[split])
     log_error_report(run, prepared, comparisons, f"{best.name} on {prepared.base.spec}")
-    return comparisons
+    found = what_it_brings(prepared, config, whisper, comparisons) if prepared.lexicon.terms else None
+    if found:
+        run.table(found.artifact(), ABLATION)
+        run.metrics(found.metrics())
+    return Results(comparisons, found)
+
+
+def what_it_brings(
+    prepared: Prepared, config: TrialConfig, whisper: Whisper, comparisons: Mapping[str, Comparison]
+) -> Ablation:
+    """The adapter on validation as it is served and without its boost, beside all ways of the base."""
+    texts = baseline_texts(prepared, {"validation": ways_of(prepared)})["validation"]
+    base = {way: score_texts(prepared, "validation", written) for way, written in texts.items()}
+
+    def on_validation(decode: DecodeConfig) -> Scores:
+        return score_split(prepared, whisper, "validation", config.context, decode)
+
+    unboosted = config.decode.model_copy(update={"term_boost": 0.0})
+    served, test = on_validation(config.decode), comparisons.get("test")
+    write = alias_writer(prepared.lexicon)
+    return ablation(
+        base,
+        on_validation(unboosted) if config.decode.term_boost else None,
+        served,
+        test,
+        lambda scores: rewritten(scores, write, prepared.normalise, prepared.finder),
+        caption(served, test.after if test else None, len(whisper.wording.glossary.terms), len(prepared.lexicon.terms)),
+    )
 
 
 def _folder_mb(folder: Path) -> float:
@@ -198,13 +247,14 @@ def register(run: RunRef, prepared: Prepared, best: BestTrial, comparisons: Mapp
 def describe(
     run: RunRef,
     prepared: Prepared,
-    comparisons: Mapping[str, Comparison],
+    results: Results,
     best: BestTrial,
     version: str,
     verdict: str,
 ) -> str:
-    """Writes the run's description, true whatever becomes of the version, and returns the table of results."""
-    table = markdown_table(summary_rows(comparisons))
+    """Writes the run's description, true whatever becomes of the version, and returns the tables of results."""
+    table = markdown_table(summary_rows(results.comparisons))
+    parts = f"What each part brings:\n\n{results.ablation.table()}" if results.ablation else ""
     name = prepared.project.name
     page = run.ui_path
     links = {"All trials": run.view_path}
@@ -215,8 +265,9 @@ def describe(
         f"## {name} on {prepared.base.spec}\n\n"
         + " · ".join(f"[{title}]({place})" for title, place in links.items())
         + f"\n\n{table}\n\n{INTERVALS}\n\n"
-        f"Best trial: [{best.name}]({best.run.ui_path}).\n\nWhen it was registered: {verdict}.\n\n"
+        + (f"{parts}\n\n" if parts else "")
+        + f"Best trial: [{best.name}]({best.run.ui_path}).\n\nWhen it was registered: {verdict}.\n\n"
         "What every column means, with its unit: `docs/metrics.md`.\n"
     )
     run.tags({DESCRIPTION_TAG: text})
-    return table
+    return f"{table}\n\n{parts}".rstrip()

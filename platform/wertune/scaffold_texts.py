@@ -37,6 +37,7 @@ LEXICON = """\
 # (decode.term_boost in project.yaml), and the gates count them.
 #   - {term: CPF, spoken: see pee eff, kind: scheme, meaning: Central Provident Fund}
 # term: as it stands in transcripts. spoken: as it is said, for speech synthesis. kind, meaning: for people.
+# aliases: other ways in which it is written, for the table of what each part brings.
 """
 
 EXAMPLE_ROW = {

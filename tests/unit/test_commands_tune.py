@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from wertune.commands.next_steps import Verdict
 from wertune.commands.tune import _finish, resume_command, tune
 from wertune.config import TrialConfig
 from wertune.errors import TrackingError
+from wertune.experiment import Results
 from wertune.spool import held
 
 GIVEN = {
@@ -91,16 +93,21 @@ def test_who_comes_second_leaves_the_run_as_it_was(small_project: Path, monkeypa
 
 
 def test_what_a_program_is_told_holds_no_password(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    for name in ("final_evaluation", "log_figures", "register"):
-        monkeypatch.setattr(f"wertune.experiment.{name}", lambda *_, **__: {})
-    monkeypatch.setattr("wertune.commands.tune._to_staging", lambda *_: ("Staging", "passed"))
+    for name in ("log_figures", "register"):
+        monkeypatch.setattr(f"wertune.experiment.{name}", lambda *_, **__: "3")
+    monkeypatch.setattr("wertune.experiment.final_evaluation", lambda *_: Results({}, None))
+    monkeypatch.setattr("wertune.commands.tune._to_staging", lambda *_: Verdict("Staging", "passed"))
     run = SimpleNamespace(run_id="1a2b", tracking_uri="postgresql+psycopg2://mlflow:secret@db:5432/mlflow")
-    prepared = SimpleNamespace(project=SimpleNamespace(name="small"))
+    dataset = {"test": [SimpleNamespace(path=Path("a.wav"))], "replay": []}
+    prepared = SimpleNamespace(project=SimpleNamespace(name="small"), dataset=dataset)
     best = SimpleNamespace(name="trial 01", run=run, config=TrialConfig())
     monkeypatch.setattr("wertune.experiment.describe", lambda *_: "a table")
     answer = _finish(Path(), run, prepared, None, best, None)  # type: ignore[arg-type]
     assert answer["tracking_uri"] == "postgresql+psycopg2://db:5432/mlflow"
-    assert "secret" not in f"{answer}{capsys.readouterr()}"
+    printed = capsys.readouterr().out
+    assert "secret" not in f"{answer}{printed}"
+    assert len(answer["next"]) >= 5
+    assert all(f"# {step['what']}\n{step['command']}\n" in printed for step in answer["next"])
 
 
 @pytest.mark.parametrize(

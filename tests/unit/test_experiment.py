@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,17 @@ from mlflow.tracking import MlflowClient
 
 from wertune.config import ProjectConfig, load_project, with_overrides
 from wertune.errors import BaseModelError, ConfigError, TrackingError, WertuneError
-from wertune.experiment import _histories, best_trial, log_comparison
+from wertune.experiment import (
+    BestTrial,
+    _histories,
+    best_trial,
+    describe,
+    final_evaluation,
+    log_comparison,
+    score_baseline,
+)
 from wertune.metrics import Clip, score
+from wertune.model import add_lora, save_adapter
 from wertune.prepare import prepare
 from wertune.progress import trial_name
 from wertune.report import Comparison
@@ -182,3 +192,58 @@ def test_the_table_of_terms_has_the_base_beside_the_adapter(mlflow_store: str) -
     table = json.loads(Path(MlflowClient().download_artifacts(run.run_id, "test_terms.json")).read_text())
     assert table["columns"] == ["term", "base_hits", "base_misses", "base_false", "hits", "misses", "false"]
     assert table["data"] == [["CPF", 0, 1, 0, 1, 0, 0], ["SERS", 0, 0, 1, 0, 0, 0]]
+
+
+def _with_terms(folder: Path, boost: float) -> ProjectConfig:
+    (folder / "lexicon.yaml").write_text("terms: [{term: CPF}, {term: test number}]")
+    values = {"lexicon": "lexicon.yaml", "trial.decode.term_boost": boost, "trial.decode.max_new_tokens": 6}
+    return with_overrides(load_project(folder), values, "test")
+
+
+def _register_empty(store: str, run: RunRef) -> None:
+    client = MlflowClient(store)
+    client.create_registered_model("small")
+    client.create_model_version("small", "file:///nowhere", run.run_id)
+
+
+@pytest.mark.parametrize("boost", [0.0, 20.0])
+def test_what_each_part_brings_is_logged_told_and_in_the_description(
+    small_project: Path,
+    mlflow_store: str,
+    load_tiny: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    boost: float,
+) -> None:
+    prepared, run = prepare(small_project, _with_terms(small_project, boost)), create_run(mlflow_store, "results")
+    adapter = small_project / "adapter"
+    save_adapter(add_lora(load_tiny(), prepared.project.trial.lora, seed=0), adapter, prepared.base.spec)
+    run.artifacts(adapter, "adapter")
+    best = BestTrial(run, "this one", prepared.project.trial)
+    baseline = score_baseline(run, prepared)
+    monkeypatch.setattr("wertune.baseline.transcribe_with_base", lambda *_: pytest.fail("the base wrote again"))
+    results = final_evaluation(run, prepared, baseline, best)
+    assert results.ablation is not None
+    logged = MlflowClient(mlflow_store).get_run(run.run_id).data.metrics
+    assert results.ablation.metrics().items() <= logged.items()
+    assert ("baseline_boosted_val_wer" in logged, "adapter_boosted_val_wer" in logged) == (boost > 0, boost > 0)
+    boosted = [row.scores["validation"].terms.written for row in results.ablation.rows if "boosted" in row.key]
+    assert all(boosted)
+    kept = json.loads(Path(MlflowClient().download_artifacts(run.run_id, "what_it_brings.json")).read_text())
+    assert len(kept["data"]) == len(results.ablation.rows) == (7 if boost else 5)
+    _register_empty(mlflow_store, run)
+    told = describe(run, prepared, results, best, "1", "passed")
+    assert results.ablation.table() in told
+    assert results.ablation.table() in MlflowClient().get_run(run.run_id).data.tags[DESCRIPTION_TAG]
+
+
+def test_without_terms_there_is_no_such_table(
+    small_project: Path, mlflow_store: str, load_tiny: Callable[..., Any]
+) -> None:
+    prepared, run = prepare(small_project, load_project(small_project)), create_run(mlflow_store, "results")
+    save_adapter(add_lora(load_tiny(), prepared.project.trial.lora, seed=0), small_project / "adapter", "tiny")
+    run.artifacts(small_project / "adapter", "adapter")
+    best = BestTrial(run, "this one", prepared.project.trial)
+    results = final_evaluation(run, prepared, score_baseline(run, prepared), best)
+    assert results.ablation is None
+    _register_empty(mlflow_store, run)
+    assert "What each part brings" not in describe(run, prepared, results, best, "1", "passed")

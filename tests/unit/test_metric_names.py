@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from wertune.ablation import ablation
+from wertune.baseline import Way
 from wertune.config import TrialConfig, flatten
 from wertune.eval_report import ARTEFACT_SET
 from wertune.metrics import Clip, Scores, score
@@ -31,7 +33,18 @@ def _logged() -> set[str]:
     epoch = EpochResult(1, 0.1, 1.0, 1.0, 0.1, 0.1, 0.9, 0.1, 0.1, 1.0, 1.0, 1.0)
     names = set(Comparison(scores, _scores("top up", "top up cpf", "top up cpf cpf")).metrics("test"))
     names = {name for name in names if not name.startswith("baseline_")}
+    every = dict.fromkeys(Way, scores)
+    table = ablation(every, scores, scores, Comparison(scores, scores), lambda same: same, "")
+    parts = {name for row in table.rows for name in _by_row(row.key, table.metrics())}
+    names |= parts
     return names | set(epoch.metrics()) | set(best_metrics(epoch)) | set(SIZE_METRICS) | set(BEST_METRICS) | SINGLE
+
+
+def _by_row(key: str, logged: dict[str, float]) -> set[str]:
+    """`WAY_val_wer`, … of the row that begins so and no longer one."""
+    figures = {"val_wer", "val_term_recall", "val_term_precision", "test_wer", "term_recall", "term_precision"}
+    found = {name.removeprefix(f"{key}_") for name in logged if name.startswith(f"{key}_")} & figures
+    return {f"WAY_{name}" for name in found}
 
 
 def _documented() -> set[str]:

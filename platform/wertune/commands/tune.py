@@ -14,6 +14,7 @@ from wertune.commands.options import configured, project_option, trial_options
 
 if TYPE_CHECKING:
     from wergate.policy import Policy
+    from wertune.commands.next_steps import Verdict
     from wertune.config import ProjectConfig, TrialConfig
     from wertune.search_space import SearchConfig
 
@@ -182,24 +183,30 @@ def _finish(
     rungs: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Final evaluation, registration, the gates' verdict, and the table that is printed at the end."""
-    from wertune.credentials import how_to_look, without_password
+    from wertune.commands.next_steps import Ended, as_text, next_steps
+    from wertune.credentials import without_password
     from wertune.experiment import describe, final_evaluation, log_figures, register
 
     click.echo(f"best: {best.name}; evaluating it on test and retention …")
-    comparisons = final_evaluation(run, prepared, baseline, best)
+    results = final_evaluation(run, prepared, baseline, best)
+    comparisons = results.comparisons
     log_figures(run, prepared, comparisons, study, rungs)
     version = register(run, prepared, best, comparisons)
     name = prepared.project.name
     click.echo(f"registered as models:/{name}/{version}; evaluating it as it serves, for the gates of Staging …")
-    stage, verdict = _to_staging(project, name, version, policy)
-    click.echo("\n" + describe(run, prepared, comparisons, best, version, verdict) + "\n")
-    click.echo(f"models:/{name}/{version}, stage {stage}: {verdict}")
-    click.echo(f"look at it: {how_to_look(run.tracking_uri)}")
+    verdict = _to_staging(project, name, version, policy)
+    click.echo("\n" + describe(run, prepared, results, best, version, verdict.text) + "\n")
+    click.echo(f"models:/{name}/{version}, stage {verdict.stage}: {verdict.text}\n")
+    command = "train" if study is None else "tune"
+    clip, has_replay = prepared.dataset["test"][0].path, bool(prepared.dataset["replay"])
+    ended = Ended(command, project, name, version, run.tracking_uri, clip, best.config, has_replay)
+    steps = next_steps(ended, verdict)
+    click.echo(as_text(steps))
     return {
         "model": name,
         "version": version,
-        "stage": stage,
-        "verdict": verdict,
+        "stage": verdict.stage,
+        "verdict": verdict.text,
         "run_id": run.run_id,
         "tracking_uri": without_password(run.tracking_uri),
         "best_trial": best.name,
@@ -208,18 +215,32 @@ def _finish(
         "scores": {
             split: {"base": c.before.summary(), "adapter": c.after.summary()} for split, c in comparisons.items()
         },
+        "what_it_brings": results.ablation.artifact() if results.ablation else [],
+        "next": [step.to_json() for step in steps],
     }
 
 
-def _to_staging(project: Path, name: str, version: str, policy: "Policy") -> tuple[str, str]:
+def _to_staging(project: Path, name: str, version: str, policy: "Policy") -> "Verdict":
     """Moves the version to Staging if every gate passes; a refusal is a result, and the search was not in vain."""
+    from wergate.decision import Decision
+    from wergate.decisions import last_decision, page_of
     from wergate.errors import Refused
     from wergate.open import evaluate_in_a_clean_process, open_desk
     from wergate.promote import promote
+    from wertune.commands.next_steps import Refusal, Verdict
 
+    desk = open_desk(name, click.echo)
     try:
-        outcome = promote(open_desk(name, click.echo), version, "Staging", policy, evaluate_in_a_clean_process(project))
+        outcome = promote(desk, version, "Staging", policy, evaluate_in_a_clean_process(project))
     except Refused as refused:
         click.echo("\n" + refused.table)
-        return "None", str(refused)
-    return "Staging", outcome.text
+        gates = Decision.model_validate_json(refused.decision_json).refusals if refused.decision_json else ()
+        place = last_decision(desk.shelf.look().version(version), "staging")
+        return Verdict(
+            "None",
+            str(refused),
+            refusals=tuple(Refusal(gate.kind, gate.name) for gate in gates),
+            page=(place.run_id, page_of(place)) if place else None,
+        )
+    registrar = desk.shelf.registrar(desk.shelf.look().version(version))
+    return Verdict("Staging", outcome.text, registrar, policy.approval.forbid_self)

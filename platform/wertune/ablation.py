@@ -1,0 +1,132 @@
+"""What each part brings: base and adapter, without and with boosted terms, beside what costs no training."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wertune.baseline import Way
+from wertune.metrics import Clip, Scores, score
+from wertune.report import Comparison, markdown_table, metric_name
+from wertune.text import Normalise, TermFinder
+
+LOGGED = ("wer", "term_recall", "term_precision")
+# What the rows are called, and begin with as metrics; those of the base begin as its other metrics do.
+_BASE = {
+    Way.PLAIN: ("baseline", "untouched base"),
+    Way.BOOSTED: ("baseline_boosted", "base, terms boosted"),
+    Way.PROMPTED: ("baseline_prompted", "base, glossary as prompt"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to get the texts, scored by split."""
+
+    key: str
+    name: str
+    scores: Mapping[str, Scores]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The rows, and what must be known to read them."""
+
+    rows: tuple[Row, ...]
+    caption: str
+
+    def table(self) -> str:
+        """For the terminal and MLflow's description, the caption below."""
+        splits = self._splits()
+        header = ["", *(title for split in splits for title in (f"{split} WER", "term recall", "false terms"))]
+        cells = [[row.name, *(cell for split in splits for cell in _cells(row.scores.get(split)))] for row in self.rows]
+        return f"{markdown_table([header, *cells])}\n\n{self.caption}"
+
+    def artifact(self) -> list[dict[str, Any]]:
+        """As an MLflow table; what was not scored is empty there."""
+        return [{"written_by": row.name} | self._figures(row) for row in self.rows]
+
+    def metrics(self) -> dict[str, float]:
+        """`baseline_boosted_val_wer`, … of the rows that are not logged as scores of base and adapter anyway."""
+        return {
+            f"{row.key}_{metric_name(split, name)}": float(scores.summary()[name])
+            for row in self.rows
+            for split, scores in row.scores.items()
+            for name in LOGGED
+            if row.key != "baseline" and (split == "validation" or row.key.endswith("_aliased"))
+        }
+
+    def _splits(self) -> list[str]:
+        return list(dict.fromkeys(split for row in self.rows for split in row.scores))
+
+    def _figures(self, row: Row) -> dict[str, float | int | None]:
+        figures: dict[str, float | int | None] = {}
+        for split in self._splits():
+            scores = row.scores.get(split)
+            for name in LOGGED:
+                figures[f"{split}_{name}"] = scores.summary()[name] if scores else None
+            figures[f"{split}_false_terms"] = scores.terms.false_alarms if scores else None
+        return figures
+
+
+def ablation(
+    base: Mapping[Way, Scores],
+    unboosted: Scores | None,
+    served: Scores,
+    test: Comparison | None,
+    aliased: Callable[[Scores], Scores],
+    caption: str,
+) -> Ablation:
+    """The rows of validation's scores, beside test's where those are known without writing more texts.
+
+    `unboosted` is the adapter without the boost that it is served with, None where it has none; `aliased` scores texts
+    anew with aliases written as their terms.
+    """
+    before, after = ({"test": test.before}, {"test": test.after}) if test else ({}, {})
+    plain, as_served = {"validation": base[Way.PLAIN]} | before, {"validation": served} | after
+    rows = [Row(*_BASE[way], plain if way is Way.PLAIN else {"validation": scores}) for way, scores in base.items()]
+    rows.append(Row("baseline_aliased", "base, aliases as their terms", _each(plain, aliased)))
+    if unboosted:
+        rows.append(Row("adapter", "adapter", {"validation": unboosted}))
+        rows.append(Row("adapter_boosted", "adapter, terms boosted: as it is served", as_served))
+    else:
+        rows.append(Row("adapter", "adapter: as it is served", as_served))
+    rows.append(Row("adapter_aliased", "as it is served, aliases as their terms", _each(as_served, aliased)))
+    return Ablation(tuple(rows), caption)
+
+
+def rewritten(scores: Scores, write: Callable[[str], str], normalise: Normalise, finder: TermFinder) -> Scores:
+    """The scores of the same clips with each transcript as `write` writes it."""
+    clips = (Clip(u.id, u.reference, u.speaker, u.channel, u.duration_s) for u in scores.utterances)
+    return score(clips, (write(u.hypothesis) for u in scores.utterances), normalise, finder)
+
+
+def caption(validation: Scores, test: Scores | None, glossary: int, terms: int) -> str:
+    """What the table rests on, and what flatters it; `glossary` of the `terms` fit Whisper's prompt."""
+    sets = {"Validation": validation} | ({"Test": test} if test else {})
+    held = "all" if glossary == terms else f"the first {glossary} of"
+    cut = "" if glossary == terms else ": Whisper's prompt holds no more"
+    return " ".join(
+        [
+            *(f"{name}: {_extent(scores)}." for name, scores in sets.items()),
+            "By validation the epoch was chosen, and in a search the trial: that flatters the adapter there.",
+            "False terms: written where nobody said them. The base hears 30 s of context.",
+            f"Glossary: {held} {terms} terms{cut}.",
+            "Aliases are forms that differ in blanks, dots, hyphens or case, and those of the lexicon; what is served "
+            "does not rewrite them.",
+        ]
+    )
+
+
+def _extent(scores: Scores) -> str:
+    said = scores.terms.hits + scores.terms.misses
+    return f"{len(scores.utterances):,} clips, {scores.words.length:,} words, {said:,} terms said"
+
+
+def _each(by_split: Mapping[str, Scores], change: Callable[[Scores], Scores]) -> dict[str, Scores]:
+    return {split: change(scores) for split, scores in by_split.items()}
+
+
+def _cells(scores: Scores | None) -> list[str]:
+    if scores is None:
+        return ["–"] * 3
+    return [f"{100 * scores.wer:.2f} %", f"{100 * scores.terms.recall:.2f} %", str(scores.terms.false_alarms)]
