@@ -1,5 +1,6 @@
 """What each part brings: base and adapter, without and with boosted terms, beside what costs no training."""
 
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from wertune.metrics import Clip, Scores, score
 from wertune.report import Comparison, markdown_table, metric_name
 from wertune.text import Normalise, TermFinder
 
+WIDTH = 120  # of the lines below the table
 LOGGED = ("wer", "term_recall", "term_precision")
 # What the rows are called, and begin with as metrics; those of the base begin as its other metrics do.
 _BASE = {
@@ -39,7 +41,7 @@ class Ablation:
         splits = self._splits()
         header = ["", *(title for split in splits for title in (f"{split} WER", "term recall", "false terms"))]
         cells = [[row.name, *(cell for split in splits for cell in _cells(row.scores.get(split)))] for row in self.rows]
-        return f"{markdown_table([header, *cells])}\n\n{self.caption}"
+        return f"{markdown_table([header, *cells])}\n\n{textwrap.fill(self.caption, WIDTH)}"
 
     def artifact(self) -> list[dict[str, Any]]:
         """As an MLflow table; what was not scored is empty there."""

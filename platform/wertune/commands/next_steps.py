@@ -107,7 +107,7 @@ def _once_more(ended: Ended, verdict: Verdict) -> list[Step]:
         steps.append(Step(f"try other settings, for {gates}", _ours(ended, "wertune", ended.command, set=values)))
     again = _ours(ended, "wergate", "promote", version=ended.version, to="Staging")
     policy = f"registry/policies/{ended.name}.yaml"
-    return [*steps, Step(f"ask the gates again, once {policy} has other limits", again)]
+    return [*steps, Step(f"the limits stand in {policy}: should they be others, ask the gates again", again)]
 
 
 def other_settings(refusals: Sequence[Refusal], config: TrialConfig, has_replay: bool) -> dict[str, float]:
