@@ -12,7 +12,7 @@ from wertune.config import ContextConfig, DecodeConfig
 from wertune.features import FRAMES_PER_SECOND, context_positions, log_mel, pad_features
 from wertune.manifest import Recording
 from wertune.metrics import Scores, score
-from wertune.text import Normalise, TermFinder
+from wertune.text import Normalise, TermFinder, joined
 from wertune.wording import Written
 
 MAX_SEGMENT_S = 28.0
@@ -126,7 +126,7 @@ def transcribe_samples(
     for clip in pieces:
         parts = [next(written) for _ in clip]
         scores = [score for part in parts for score in part.log_probabilities]
-        text = " ".join(part.text for part in parts if part.text)
+        text = joined(part.text for part in parts)
         transcripts.append(Transcript(text, sum(scores) / len(scores)))
     return transcripts
 

@@ -18,10 +18,24 @@ _UNSPACED = (
     "\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 )
+# The letters of such a script, and the punctuation that is as wide as they are (CJK symbols, fullwidth forms).
+_CLOSED = re.compile(f"[{_UNSPACED}\u3000-\u3003\u3008-\u301f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]")
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 _BLANK_OF_OURS = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
 # Of Whisper's languages those in these scripts; Latin terms, too, stand in them without blanks.
 UNSPACED_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
+
+
+def joined(pieces: Iterable[str]) -> str:
+    """The pieces of a long recording as one text: a blank between them, but none where its script writes none.
+
+    A piece that begins or ends with a Latin word keeps its blank; the full stops of Han and kana are of their script.
+    """
+    text = ""
+    for piece in pieces:
+        closed = text and piece and _CLOSED.fullmatch(text[-1]) and _CLOSED.fullmatch(piece[0])
+        text += piece if not text or not piece or closed else f" {piece}"
+    return text
 
 
 @lru_cache(maxsize=2)

@@ -10,6 +10,7 @@ from wertune.config import ContextConfig, DecodeConfig, ProjectConfig, ServingCo
 from wertune.evaluate import MAX_SEGMENT_S, Transcriber, split_at_pauses, transcribe_samples
 from wertune.model import load_whisper
 from wertune.serve import load_registered
+from wertune.text import joined
 from wertune.weights import resolve_base_model
 
 
@@ -55,7 +56,7 @@ class Voice:
 
 def text_of(segments: Sequence[Segment]) -> str:
     """The segments' texts as one."""
-    return " ".join(segment.text for segment in segments if segment.text)
+    return joined(segment.text for segment in segments)
 
 
 def version_voice(uri: str) -> Voice:

@@ -17,6 +17,7 @@ from wertune.text import (
     Term,
     TermFinder,
     closed_up,
+    joined,
     load_lexicon,
     normaliser,
     normaliser_version,
@@ -213,3 +214,24 @@ def test_a_written_term_ends_where_its_word_ends(term: str, text: str, count: in
 
 def test_languages_without_blanks_are_whispers() -> None:
     assert set(LANGUAGES) >= UNSPACED_LANGUAGES
+
+
+@pytest.mark.parametrize(
+    ("pieces", "whole"),
+    [
+        (["My CPF.", "", "Is it there?"], "My CPF. Is it there?"),
+        (["我的公积金。", "在哪里?"], "我的公积金。在哪里?"),
+        (["我的公积金", "在哪里"], "我的公积金在哪里"),
+        (["我的", "CPF", "在哪里"], "我的 CPF 在哪里"),
+        (["こんにちは。", "ありがとう"], "こんにちは。ありがとう"),
+        (["สวัสดี", "ครับ"], "สวัสดีครับ"),
+        (["", ""], ""),
+    ],
+)
+def test_pieces_are_joined_as_their_script_joins_words(pieces: list[str], whole: str) -> None:
+    assert joined(pieces) == whole
+
+
+@given(st.lists(st.text(alphabet="ab 公積。", max_size=5), max_size=5))
+def test_joining_loses_no_sign_and_adds_blanks_alone(pieces: list[str]) -> None:
+    assert joined(pieces).replace(" ", "") == "".join(pieces).replace(" ", "")
