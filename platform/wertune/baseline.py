@@ -121,11 +121,12 @@ def score_texts(prepared: Prepared, split: str, texts: Sequence[str]) -> Scores:
 
 
 def _path(prepared: Prepared, split: str, way: Way) -> Path:
-    trial = prepared.project.trial
+    trial, decode = prepared.project.trial, _decode(prepared, way)
+    without_effect = set() if decode.term_boost else {"boost_beyond_certainty"}
     depends_on = [
         prepared.base.digest,
         trial.quantization,
-        _decode(prepared, way).model_dump(),
+        decode.model_dump(exclude=without_effect),
         prepared.project.language,
         [recording.digest for recording in prepared.dataset[split]],
         transformers.__version__,

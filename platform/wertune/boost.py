@@ -2,9 +2,8 @@
 
 Every token that goes on with a term gets a bonus; what turns out not to be a term gives its bonus back, so that the
 bonus decides only between what the model itself takes for likely (Zhao et al. 2019, "Shallow-Fusion End-to-End
-Contextual Biasing", Interspeech). No token becomes likelier than certain: a term's own end, which follows from its
-beginning, earns nothing, or a long term would pay for a beginning that nobody said. A text that has said a term twice
-gets no bonus from there on.
+Contextual Biasing", Interspeech). What is certain already earns little: else a term's end, which follows from its
+beginning, would pay for a beginning that nobody said. A text that has said a term twice gets no bonus from there on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -44,13 +43,13 @@ class Place:
 
 
 class TermBoost:
-    """Adds `bonus` (natural log) to each token with which a text goes on with one of the token `sequences`.
+    """Adds up to `bonus` (natural log) to each token with which a text goes on with one of the token `sequences`.
 
-    With `to_certainty` at most what the token lacks to a probability of 1.
+    A token gets no more than it lacks to a probability of 1, and `beyond` that; as much as the bonus: all of it always.
     """
 
-    def __init__(self, sequences: Iterable[Sequence[int]], bonus: float, to_certainty: bool = True) -> None:
-        self._bonus, self._to_certainty = bonus, to_certainty
+    def __init__(self, sequences: Iterable[Sequence[int]], bonus: float, beyond: float) -> None:
+        self._bonus, self._beyond = bonus, beyond
         self._root = _Node()
         for sequence in sequences:
             self._add(sequence)
@@ -70,7 +69,7 @@ class TermBoost:
             return place
         node = self._next(place.node, token)
         if not node.is_term:
-            gained = self._bonus if not self._to_certainty else min(self._bonus, -log_probability)
+            gained = min(self._bonus, self._beyond - log_probability)
             return Place(node, place.said, (*place.lent, gained)[-node.open :] if node.open else ())
         # Once a term is said twice nothing is gained any more, so that no loop is fed.
         return Place(None) if node in place.said else Place(node, place.said | {node})
@@ -78,7 +77,7 @@ class TermBoost:
     def total(self, tokens: Iterable[int], log_probability: float) -> float:
         """What a whole text of that log-probability gains, terms that it does not finish given back.
 
-        Of its single tokens nothing is known here: none of them being certain, it gains what it lacks to certainty.
+        Of its single tokens nothing is known here, so that the bound is on all of them together.
         """
         place, tokens_paid = self.start, 0
         for token in tokens:
@@ -86,8 +85,8 @@ class TermBoost:
                 break
             tokens_paid += self._next(place.node, token).open - place.node.lent
             place = self.after(place, token, -self._bonus)
-        total = self._bonus * (tokens_paid - (place.node.lent if place.node else 0))
-        return min(total, -log_probability) if self._to_certainty else total
+        paid = tokens_paid - (place.node.lent if place.node else 0)
+        return min(self._bonus * paid, self._beyond * paid - log_probability)
 
     def add_to(self, scores: torch.Tensor, places: Sequence[Place]) -> None:
         """Changes log-probabilities (texts, vocabulary) of the next token of texts that stand at `places`, in place."""
@@ -107,7 +106,7 @@ class TermBoost:
         lent = torch.tensor([sum(place.lent) for place in places]).to(scores)
         where = torch.cat(rows).to(scores.device), torch.cat(tokens).to(scores.device)
         own = scores[where]
-        gained = torch.clamp(-own, max=self._bonus) if self._to_certainty else torch.full_like(own, self._bonus)
+        gained = (self._beyond - own).clamp(max=self._bonus)
         scores -= lent[:, None]
         scores[where] = own + gained + torch.cat(kept).to(scores) - lent[where[0]]
 

@@ -95,8 +95,8 @@ class DecodeConfig(Frozen):
     term_boost: float = Field(
         0.0, ge=0, description="added to the log-probability of each token of a lexicon's term; 0: off"
     )
-    boost_to_certainty: bool = Field(
-        True, description="no token of a term is made likelier than certain; false: each earns the whole term_boost"
+    boost_beyond_certainty: float = Field(
+        1.0, ge=0, description="a term's token gains what it lacks to certainty and this, but no more than term_boost"
     )
     max_new_tokens: int = Field(224, ge=1, le=440, description="of one clip of up to 30 s, at most")
     tokens_per_second: float = Field(
@@ -117,7 +117,7 @@ class DecodeConfig(Frozen):
 
 def stored_decode(values: Mapping[str, Any]) -> DecodeConfig:
     """What a version was stored with; one of before a setting was there decodes as it did then."""
-    before = {"loop_guard": False, "no_repeat_ngram": 6, "boost_to_certainty": False}
+    before = {"loop_guard": False, "no_repeat_ngram": 6, "boost_beyond_certainty": values.get("term_boost", 0.0)}
     return DecodeConfig.model_validate(before | dict(values))
 
 

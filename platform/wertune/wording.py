@@ -65,7 +65,7 @@ class Wording:
         if multilingual:
             tokenizer.set_prefix_tokens(language=language, task="transcribe")
         self._special = frozenset(tokenizer.all_special_ids)
-        self._boosts: dict[tuple[float, bool], TermBoost] = {}
+        self._boosts: dict[tuple[float, float], TermBoost] = {}
 
     def label(self, text: str) -> list[int]:
         """Tokens of a transcript, its prompt and end included."""
@@ -105,7 +105,7 @@ class Wording:
 
     def boost(self, decode: DecodeConfig) -> TermBoost | None:
         """The terms' boost, made once for its settings; None where there is nothing to boost."""
-        settings = decode.term_boost, decode.boost_to_certainty
+        settings = decode.term_boost, decode.boost_beyond_certainty
         if not decode.term_boost or not self.terms:
             return None
         if settings not in self._boosts:

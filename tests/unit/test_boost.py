@@ -42,14 +42,14 @@ def test_of_terms_without_a_common_token_whole_ones_count_until_one_is_said_twic
         if term in said:
             break
         said.append(term)
-    assert _gain(TermBoost(terms, BONUS), text) == pytest.approx(BONUS * counted)
+    assert _gain(TermBoost(terms, BONUS, 0.0), text) == pytest.approx(BONUS * counted)
 
 
 @given(st.lists(st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=5), st.lists(tokens, max_size=12))
 def test_no_text_gains_more_than_the_bonus_of_each_token_and_none_loses(
     terms: list[list[int]], text: list[int]
 ) -> None:
-    gain = _gain(TermBoost(terms, BONUS), text)
+    gain = _gain(TermBoost(terms, BONUS, 0.0), text)
     assert -1e-4 <= gain <= BONUS * len(text) + 1e-4
     if not any(text[i : i + len(term)] == term for term in terms for i in range(len(text))):
         assert gain == pytest.approx(0.0, abs=1e-4)
@@ -69,11 +69,11 @@ def test_no_text_gains_more_than_the_bonus_of_each_token_and_none_loses(
     ],
 )
 def test_terms_that_share_tokens(terms: list[list[int]], text: list[int], counted: int) -> None:
-    assert _gain(TermBoost(terms, BONUS), text) == pytest.approx(BONUS * counted)
+    assert _gain(TermBoost(terms, BONUS, 0.0), text) == pytest.approx(BONUS * counted)
 
 
 def test_each_hypothesis_has_its_own_place_in_the_terms() -> None:
-    boost = TermBoost([[1, 2]], BONUS)
+    boost = TermBoost([[1, 2]], BONUS, 0.0)
     scores = torch.full((2, VOCABULARY), UNLIKELY)
     boost.add_to(scores, [boost.after(boost.start, token, UNLIKELY) for token in (1, 0)])
     gained = (scores - UNLIKELY).tolist()
@@ -84,21 +84,25 @@ def test_each_hypothesis_has_its_own_place_in_the_terms() -> None:
 @given(
     st.lists(st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=5),
     st.lists(st.tuples(tokens, st.floats(-6, 0)), max_size=12),
+    st.floats(0, 2),
 )
-def test_no_text_becomes_likelier_than_certain(terms: list[list[int]], text: list[tuple[int, float]]) -> None:
+def test_a_token_gains_what_it_lacks_to_certainty_and_no_more_than_asked_beyond(
+    terms: list[list[int]], text: list[tuple[int, float]], beyond: float
+) -> None:
     written, own = [token for token, _ in text], [log_probability for _, log_probability in text]
-    gain = _gain(TermBoost(terms, BONUS), written, own)
-    assert -1e-4 <= gain <= sum(min(BONUS, -log_probability) for log_probability in own) + 1e-4
-    assert gain <= _gain(TermBoost(terms, BONUS, to_certainty=False), written, own) + 1e-4
+    gain = _gain(TermBoost(terms, BONUS, beyond), written, own)
+    assert -1e-4 <= gain <= sum(min(BONUS, beyond - log_probability) for log_probability in own) + 1e-4
+    assert gain <= _gain(TermBoost(terms, BONUS, BONUS), written, own) + 1e-4
 
 
-def test_a_terms_end_that_follows_from_its_beginning_earns_nothing() -> None:
+def test_a_terms_end_that_follows_from_its_beginning_earns_little() -> None:
     sure, doubtful = [-4.0, 0.0, 0.0, 0.0], [-4.0, -0.5, -2.0, 0.0]
-    boost = TermBoost([[1, 2, 3, 4]], BONUS)
+    boost = TermBoost([[1, 2, 3, 4]], BONUS, 0.0)
     assert _gain(boost, [1, 2, 3, 4], sure) == pytest.approx(BONUS)
     assert _gain(boost, [1, 2, 3, 4], doubtful) == pytest.approx(BONUS + 0.5 + BONUS)
     assert _gain(boost, [1, 2, 3, 0], doubtful) == pytest.approx(0)  # what it had gained goes back
-    assert _gain(TermBoost([[1, 2, 3, 4]], BONUS, to_certainty=False), [1, 2, 3, 4], sure) == pytest.approx(4 * BONUS)
+    assert _gain(TermBoost([[1, 2, 3, 4]], BONUS, 0.25), [1, 2, 3, 4], sure) == pytest.approx(BONUS + 3 * 0.25)
+    assert _gain(TermBoost([[1, 2, 3, 4]], BONUS, BONUS), [1, 2, 3, 4], sure) == pytest.approx(4 * BONUS)
     assert boost.total([1, 2, 3, 4], -4.0) == pytest.approx(4.0)  # of a whole text: what it lacks to certainty
     assert boost.total([1, 2, 3, 4], -40.0) == pytest.approx(4 * BONUS)
     assert boost.total([1, 2, 3, 0], -40.0) == pytest.approx(0)

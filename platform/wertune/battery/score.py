@@ -82,7 +82,7 @@ def _key(prepared: Prepared, battery: Battery) -> str:
     depends_on = [
         prepared.base.digest,
         trial.quantization,
-        baseline_decode(trial.decode).model_dump(exclude={"batch_size", "batch_seconds", "boost_to_certainty"}),
+        baseline_decode(trial.decode).model_dump(exclude={"batch_size", "batch_seconds", "boost_beyond_certainty"}),
         prepared.project.language,
         [battery.digest(part) for part in battery.by_part],
     ]
