@@ -122,7 +122,7 @@ def score_texts(prepared: Prepared, split: str, texts: Sequence[str]) -> Scores:
 
 def _path(prepared: Prepared, split: str, way: Way) -> Path:
     trial, decode = prepared.project.trial, _decode(prepared, way)
-    without_effect = set() if decode.term_boost else {"boost_beyond_certainty"}
+    without_effect = set() if decode.term_boost else {"boost_beyond_certainty", "boost_floor"}
     depends_on = [
         prepared.base.digest,
         trial.quantization,

@@ -4,6 +4,10 @@ Every token that goes on with a term gets a bonus; what turns out not to be a te
 bonus decides only between what the model itself takes for likely (Zhao et al. 2019, "Shallow-Fusion End-to-End
 Contextual Biasing", Interspeech). What is certain already earns little: else a term's end, which follows from its
 beginning, would pay for a beginning that nobody said. A text that has said a term twice gets no bonus from there on.
+
+A text that the model itself doubts, by Whisper's own threshold of a failed one (a mean log-probability of -1 a token;
+Radford et al. 2022, section 4.5), is taken as it is without a boost: of an unclear short answer, of babble, the boost
+would make terms.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,6 +15,20 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 import torch
+
+from wertune.config import DecodeConfig
+
+
+def doubts(log_probabilities: Sequence[float], decode: DecodeConfig) -> bool:
+    """Whether a boosted text of such tokens is too unlikely to be kept."""
+    if not decode.term_boost or decode.boost_floor is None or not log_probabilities:
+        return False
+    return sum(log_probabilities) / len(log_probabilities) < decode.boost_floor
+
+
+def without_boost(decode: DecodeConfig) -> DecodeConfig:
+    """The settings with which a doubtful text is written again."""
+    return decode.model_copy(update={"term_boost": 0.0})
 
 
 @dataclass(eq=False)

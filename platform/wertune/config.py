@@ -98,6 +98,9 @@ class DecodeConfig(Frozen):
     boost_beyond_certainty: float = Field(
         1.0, ge=0, description="a term's token gains what it lacks to certainty and this, but no more than term_boost"
     )
+    boost_floor: float | None = Field(
+        -1.0, le=0, description="a boosted text of a lower mean log-probability is written without a boost; null: never"
+    )
     max_new_tokens: int = Field(224, ge=1, le=440, description="of one clip of up to 30 s, at most")
     tokens_per_second: float = Field(
         10.0, gt=0, description="caps a clip's tokens at 8 + this x duration_s: what loops ends"
@@ -117,7 +120,8 @@ class DecodeConfig(Frozen):
 
 def stored_decode(values: Mapping[str, Any]) -> DecodeConfig:
     """What a version was stored with; one of before a setting was there decodes as it did then."""
-    before = {"loop_guard": False, "no_repeat_ngram": 6, "boost_beyond_certainty": values.get("term_boost", 0.0)}
+    before = {"loop_guard": False, "no_repeat_ngram": 6, "boost_floor": None}
+    before["boost_beyond_certainty"] = values.get("term_boost", 0.0)
     return DecodeConfig.model_validate(before | dict(values))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from wertune.adapter_files import ADAPTER_FILES, check_adapter_files
-from wertune.boost import TermBoost
+from wertune.boost import TermBoost, doubts
 from wertune.config import DecodeConfig, Engine
 from wertune.decoding import Rules
 from wertune.errors import ConfigError
@@ -138,7 +138,13 @@ class CTranslate2Whisper:
             suppress_tokens=list(rules.never),
             return_scores=True,
         )
-        return [self._best(clip, limit, boost, guard) for clip, limit in zip(found, token_limits, strict=True)]
+        best = []
+        for clip, limit in zip(found, token_limits, strict=True):
+            written, loops = self._best(clip, limit, boost, guard)
+            if doubts(written.log_probabilities, decode):
+                written, loops = self._best(clip, limit, None, guard)
+            best.append((written, loops))
+        return best
 
     def _model(self, rules: Rules) -> Any:
         """The model that begins no text with these tokens: the library reads them from the file beside its weights."""

@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from wertune.adapter_files import ADAPTER_FILES, ADAPTER_REMEDY, check_adapter_files, read_adapter_config
+from wertune.boost import doubts, without_boost
 from wertune.config import DecodeConfig, LoraConfig, TrainConfig
 from wertune.decoding import beam_search, unpacked
 from wertune.errors import AdapterError, BaseModelError, ConfigError
@@ -163,12 +164,23 @@ class Whisper:
         self, states: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, before: Sequence[int] = ()
     ) -> list[Written]:
         """The texts of encoded clips; `before` are tokens of what is taken to have been said earlier."""
+        return self._texts(states, token_limits, decode, before)
+
+    def _texts(
+        self, states: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, before: Sequence[int]
+    ) -> list[Written]:
+        """What loops is written again against loops, what is doubtful as it would be without a boost."""
         written = self._write(states, token_limits, decode, before)
-        looping = [clip for clip, each in enumerate(written) if decode.loop_guard and shrinks(each.text)]
-        if looping:
-            limits = [token_limits[clip] for clip in looping]
-            again = self._write(states[looping], limits, last_resort(decode), before)
-            written = [again.pop(0) if clip in looping else each for clip, each in enumerate(written)]
+
+        def again(chosen: list[int], write: Callable[..., list[Written]], otherwise: DecodeConfig) -> None:
+            limits = [token_limits[clip] for clip in chosen]
+            for clip, text in zip(chosen, write(states[chosen], limits, otherwise, before), strict=True):
+                written[clip] = text
+
+        if looping := [clip for clip, each in enumerate(written) if decode.loop_guard and shrinks(each.text)]:
+            again(looping, self._write, last_resort(decode))
+        if doubtful := [clip for clip, each in enumerate(written) if doubts(each.log_probabilities, decode)]:
+            again(doubtful, self._texts, without_boost(decode))
         return written
 
     def _write(

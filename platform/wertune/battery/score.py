@@ -82,7 +82,9 @@ def _key(prepared: Prepared, battery: Battery) -> str:
     depends_on = [
         prepared.base.digest,
         trial.quantization,
-        baseline_decode(trial.decode).model_dump(exclude={"batch_size", "batch_seconds", "boost_beyond_certainty"}),
+        baseline_decode(trial.decode).model_dump(
+            exclude={"batch_size", "batch_seconds", "boost_beyond_certainty", "boost_floor"}
+        ),
         prepared.project.language,
         [battery.digest(part) for part in battery.by_part],
     ]
