@@ -163,13 +163,10 @@ class Whisper:
     def write(
         self, states: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, before: Sequence[int] = ()
     ) -> list[Written]:
-        """The texts of encoded clips; `before` are tokens of what is taken to have been said earlier."""
-        return self._texts(states, token_limits, decode, before)
+        """The texts of encoded clips; `before` are tokens of what is taken to have been said earlier.
 
-    def _texts(
-        self, states: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, before: Sequence[int]
-    ) -> list[Written]:
-        """What loops is written again against loops, what is doubtful as it would be without a boost."""
+        What loops is written again against loops, and what the model doubts as it would be without a boost.
+        """
         written = self._write(states, token_limits, decode, before)
 
         def again(chosen: list[int], write: Callable[..., list[Written]], otherwise: DecodeConfig) -> None:
@@ -180,7 +177,7 @@ class Whisper:
         if looping := [clip for clip, each in enumerate(written) if decode.loop_guard and shrinks(each.text)]:
             again(looping, self._write, last_resort(decode))
         if doubtful := [clip for clip, each in enumerate(written) if doubts(each.log_probabilities, decode)]:
-            again(doubtful, self._texts, without_boost(decode))
+            again(doubtful, self.write, without_boost(decode))
         return written
 
     def _write(

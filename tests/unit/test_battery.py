@@ -102,6 +102,8 @@ def test_a_number_is_found_as_it_is_written_and_not_within_another(number: str) 
         ("I pay CPF.", "I pay CPF.", 0),
         ("I saved some.", "I MediSave some.", 1),
         ("I saved some.", "I medisave some.", 1),
+        ("That is C-P-F-A.", "That is CPF, A.", 0),
+        ("That is C-P-A.", "That is CPF.", 1),
     ],
 )
 def test_false_terms_are_those_that_nobody_said_acronyms_by_their_case(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wertune.boost import TermBoost
+from wertune.boost import TermBoost, doubts
 from wertune.config import DecodeConfig
 from wertune.model import Whisper
 
@@ -110,8 +110,39 @@ def test_a_terms_end_that_follows_from_its_beginning_earns_little() -> None:
 
 def _written(whisper: Whisper, num_beams: int, boost: float) -> list[str]:
     features = torch.randn(2, 80, 64, generator=torch.Generator().manual_seed(0))
-    decode = DecodeConfig(num_beams=num_beams, term_boost=boost)
+    decode = DecodeConfig(num_beams=num_beams, term_boost=boost, boost_floor=None)
     return [written.text for written in whisper.generate(features, [12, 12], decode)]
+
+
+@pytest.mark.parametrize(
+    ("log_probabilities", "decode", "doubtful"),
+    [
+        ([-0.5, -1.4], DecodeConfig(term_boost=3), False),
+        ([-0.7, -1.4], DecodeConfig(term_boost=3), True),
+        ([-0.7, -1.4], DecodeConfig(term_boost=0), False),
+        ([-0.7, -1.4], DecodeConfig(term_boost=3, boost_floor=None), False),
+        ([], DecodeConfig(term_boost=3), False),
+    ],
+)
+def test_a_text_is_doubtful_by_its_own_mean(
+    log_probabilities: list[float], decode: DecodeConfig, doubtful: bool
+) -> None:
+    assert doubts(log_probabilities, decode) == doubtful
+
+
+def test_what_the_model_doubts_is_written_as_without_a_boost(load_tiny: LoadTiny) -> None:
+    """A random model doubts all that it writes."""
+    whisper = load_tiny()
+    whisper.wording.terms = ("CorpPass", "MediShield Life")
+    features = torch.randn(2, 80, 64, generator=torch.Generator().manual_seed(0))
+    texts = {
+        (boost, floor): [
+            written.text
+            for written in whisper.generate(features, [12, 12], DecodeConfig(term_boost=boost, boost_floor=floor))
+        ]
+        for boost, floor in ((0.0, None), (100.0, None), (100.0, -1.0))
+    }
+    assert texts[100.0, -1.0] == texts[0.0, None] != texts[100.0, None]
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

@@ -77,10 +77,13 @@ def _spelt_end(entity: str, hypothesis: str, pieces: Sequence[str], start: int) 
 def false_terms(terms: Iterable[str], reference: str, hypothesis: str, finder: TermFinder) -> int:
     """How often a term is written that nobody said, also in the place of other words.
 
-    One that is all capitals counts only where it is written so: "my mom" is no MOM.
+    One that is all capitals counts only where it is written so: "my mom" is no MOM. Its letters may be among those that
+    were spelled: whoever says P-R-I says PR, too.
     """
     acronyms = tuple(term for term in terms if is_acronym(term))
     said, written = _written(acronyms, reference, finder), _written(acronyms, hypothesis, finder)
+    spelt = [run.replace("-", "").upper() for run in _SPELT.findall(reference)]
+    said += Counter({term: sum(letters.count(term) for letters in spelt) for term in acronyms})
     return sum((written - said).values())
 
 
