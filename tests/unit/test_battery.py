@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wertune_battery
+from wergate.gates.battery import MEASURES
 from wertune.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.battery.form import PARTS, read_line, read_out
 from wertune.battery.make import make_battery
@@ -138,6 +139,12 @@ def test_rates_tell_what_is_erased_and_what_is_made_up() -> None:
     quiet = SetReport(digest="a", utterances=(_clip(hypothesis_words=3, insertions=3), _clip()))
     assert (rates(quiet)["made_up_words"], rates(quiet)["written_to"]) == (3, 0.5)
     assert "| short_answers | 2 | erased |  | 0.5 |" in table({"battery.short_answers": said}, {})
+
+
+def test_a_term_where_nobody_speaks_is_made_up_and_not_false() -> None:
+    babble, said = _clip(false_terms=2, hypothesis_words=2), _clip(words=4, false_terms=1, hypothesis_words=4)
+    assert [MEASURES["false_terms"].wrong(clip) for clip in (babble, said)] == [0, 1]
+    assert [MEASURES["made_up"].wrong(clip) for clip in (babble, said)] == [2, 0]
 
 
 def test_numbers_are_read_sign_by_sign() -> None:

@@ -80,8 +80,9 @@ MEASURES: Mapping[str, Measure] = {
         "amounts, dates, numbers and codes",
         "train and replay sentences with amounts, dates and codes as Whisper writes them",
     ),
+    # Of speech: what is written where nobody speaks is made up, term or not.
     "false_terms": Measure(
-        lambda clip: clip.false_terms,
+        lambda clip: clip.false_terms if clip.words else 0,
         lambda clip: clip.words,
         "terms that nobody said",
         "words",
