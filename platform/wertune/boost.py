@@ -97,13 +97,14 @@ class TermBoost:
 
         Of its single tokens nothing is known here, so that the bound is on all of them together.
         """
-        place, tokens_paid = self.start, 0
+        place, paid = self.start, 0
         for token in tokens:
             if place.node is None:
                 break
-            tokens_paid += self._next(place.node, token).open - place.node.lent
+            kept = min(self._next(place.node, token).open - 1, len(place.lent))
+            paid += kept + 1 - len(place.lent)
             place = self.after(place, token, -self._bonus)
-        paid = tokens_paid - (place.node.lent if place.node else 0)
+        paid -= len(place.lent)
         return min(self._bonus * paid, self._beyond * paid - log_probability)
 
     def add_to(self, scores: torch.Tensor, places: Sequence[Place]) -> None:

@@ -33,6 +33,7 @@ def test_nothing_of_the_domain_helps_the_base() -> None:
 def _prepared(folder: Path, terms: tuple[str, ...], boost: float = 3.0) -> Prepared:
     (folder / "lexicon.yaml").write_text(yaml.safe_dump({"terms": [{"term": term} for term in terms]}))
     values = {"lexicon": "lexicon.yaml", "trial.decode.term_boost": boost, "trial.decode.max_new_tokens": 6}
+    values["trial.decode.boost_floor"] = None  # a random model doubts all that it writes
     return prepare(folder, with_overrides(load_project(folder), values, "test"))
 
 

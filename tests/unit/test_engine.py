@@ -149,7 +149,7 @@ def test_where_the_end_is_likeliest_nothing_is_written(
 
 def test_a_term_among_the_finished_texts_is_preferred(served: CTranslate2Whisper) -> None:
     said, meant = _words(served, " corp pass"), _words(served, " CorpPass")
-    boost = TermBoost([meant], bonus=2.0)
+    boost = TermBoost([meant], bonus=2.0, beyond=2.0)
     found = _Found((said, -0.5), (meant, -1.0))
     assert served._best(found, 20, None)[0].text == "corp pass"
     assert served._best(found, 20, boost)[0].text == "CorpPass"
@@ -184,11 +184,11 @@ def test_where_all_texts_loop_the_library_writes_again_without_a_repeated_ngram(
 )
 def test_a_texts_gain_is_that_of_its_finished_terms(tokens: Sequence[int], total: float) -> None:
     # The second term stands within the first, and a term said twice ends all gain.
-    assert TermBoost([(1, 2, 3), (4,)], bonus=1.0).total(tokens) == total
+    assert TermBoost([(1, 2, 3), (4,)], bonus=1.0, beyond=1.0).total(tokens, -50.0) == total
 
 
 def test_the_gain_of_a_text_is_what_the_search_would_have_added() -> None:
-    boost = TermBoost([(1, 2, 3), (2, 4), (2,), (5, 5)], bonus=1.5)
+    boost = TermBoost([(1, 2, 3), (2, 4), (2,), (5, 5)], bonus=1.5, beyond=1.5)
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
         tokens = torch.randint(1, 7, (8,), generator=generator).tolist()
@@ -197,8 +197,8 @@ def test_the_gain_of_a_text_is_what_the_search_would_have_added() -> None:
             scores = torch.zeros(1, 8)
             boost.add_to(scores, [place])
             added += float(scores[0, token])
-            place = boost.after(place, token)
-        assert boost.total(tokens) == pytest.approx(added)
+            place = boost.after(place, token, 0.0)
+        assert boost.total(tokens, -50.0) == pytest.approx(added)
 
 
 def test_the_converted_model_is_made_once_and_mended_where_damaged(
