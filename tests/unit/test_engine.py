@@ -155,6 +155,24 @@ def test_a_term_among_the_finished_texts_is_preferred(served: CTranslate2Whisper
     assert served._best(found, 20, boost)[0].text == "CorpPass"
 
 
+def test_what_the_model_doubts_is_taken_as_without_a_boost(
+    served: CTranslate2Whisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A random model doubts all that it writes; the boost here prefers the least likely text."""
+    monkeypatch.setattr(served.wording, "terms", ("CorpPass",))
+    monkeypatch.setattr(TermBoost, "total", lambda boost, tokens, log_probability: -10 * log_probability)
+    texts = {
+        (boost, floor): [
+            written.text
+            for written in served.generate(
+                _features(), [8] * 3, DecodeConfig(num_beams=4, term_boost=boost, boost_floor=floor, loop_guard=False)
+            )
+        ]
+        for boost, floor in ((0.0, None), (3.0, None), (3.0, -1.0))
+    }
+    assert texts[3.0, -1.0] == texts[0.0, None] != texts[3.0, None]
+
+
 def test_a_loop_goes_behind_what_is_none(served: CTranslate2Whisper) -> None:
     guard = served.wording.guard
     loop, other, spelled = (_words(served, text) for text in (" no" * 9, " no", " 2" * 9))
