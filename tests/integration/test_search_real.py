@@ -151,9 +151,11 @@ def test_the_parent_carries_baseline_leaderboard_figures_tables_and_digests(sear
     assert "metrics.`term_recall`" in json.loads(tags["mlflow.sharedViewState.wertune"])["selectedColumns"]
 
 
-def test_the_output_ends_with_the_table_and_the_command_that_opens_the_ui(searched: SimpleNamespace) -> None:
+def test_the_output_ends_with_the_table_and_what_to_type_next(searched: SimpleNamespace) -> None:
     assert "| test WER" in searched.output
-    assert "mlflow ui --backend-store-uri sqlite:///" in searched.output.splitlines()[-1]
+    lines = searched.output.splitlines()
+    assert "mlflow ui --backend-store-uri sqlite:///" in lines[lines.index("# look at it") + 1]
+    assert "wertune transcribe " in searched.output
 
 
 def _json_artifact(searched: SimpleNamespace, run_id: str, path: str) -> Any:
