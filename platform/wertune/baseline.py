@@ -19,6 +19,7 @@ from wertune.prepare import Prepared
 from wertune.weights import cache_root
 from wertune.wording import MAX_TOKENS_BEFORE
 
+OF_A_BOOST = {"boost_beyond_certainty", "boost_floor"}  # settings without effect where nothing is boosted
 EVALUATION_SPLITS = ("validation", "test", "retention_validation", "retention_test")
 
 
@@ -122,7 +123,7 @@ def score_texts(prepared: Prepared, split: str, texts: Sequence[str]) -> Scores:
 
 def _path(prepared: Prepared, split: str, way: Way) -> Path:
     trial, decode = prepared.project.trial, _decode(prepared, way)
-    without_effect = set() if decode.term_boost else {"boost_beyond_certainty", "boost_floor"}
+    without_effect = set() if decode.term_boost else OF_A_BOOST
     depends_on = [
         prepared.base.digest,
         trial.quantization,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wertune.assess import assess, score_split
 from wertune.baseline import baseline_scores
-from wertune.battery.shelf import battery_folder, load_battery
+from wertune.battery.shelf import project_battery
 from wertune.battery.table import metrics as battery_metrics
 from wertune.battery.table import table
 from wertune.config import BaseModelConfig, load_project
@@ -54,9 +54,9 @@ def evaluate_version(folder: Path, model_uri: str, engine: str = "") -> Evaluate
     with start_experiment(folder, project, f"evaluate {version.name} v{version.version}") as (run, prepared):
         uri = f"models:/{version.name}/{version.version}"
         served = load_registered(uri, engine)
-        shelf = battery_folder(folder, project)
-        report, comparisons = assess(prepared, served, version, load_battery(shelf) if shelf else None)
-        battery = table(report.sets, report.baseline) if shelf else ""
+        battery = project_battery(folder, project)
+        report, comparisons = assess(prepared, served, version, battery)
+        told = table(report.sets, report.baseline) if battery else ""
         run.metrics(battery_metrics(report.sets) | battery_metrics(report.baseline, "baseline_"))
         for split, both in comparisons.items():
             log_comparison(run, split, both)
@@ -78,4 +78,4 @@ def evaluate_version(folder: Path, model_uri: str, engine: str = "") -> Evaluate
                 DESCRIPTION_TAG: f"`{uri}` as it serves in {served.engine}, beside the untouched base.",
             }
         )
-    return Evaluated(comparisons["test"].after, served.engine, artefact.wer if artefact else None, battery)
+    return Evaluated(comparisons["test"].after, served.engine, artefact.wer if artefact else None, told)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wertune.baseline import baseline_decode
+from wertune.baseline import OF_A_BOOST, baseline_decode
 from wertune.battery.counted import set_report
 from wertune.battery.form import Part
 from wertune.battery.shelf import Battery, set_name
@@ -82,9 +82,7 @@ def _key(prepared: Prepared, battery: Battery) -> str:
     depends_on = [
         prepared.base.digest,
         trial.quantization,
-        baseline_decode(trial.decode).model_dump(
-            exclude={"batch_size", "batch_seconds", "boost_beyond_certainty", "boost_floor"}
-        ),
+        baseline_decode(trial.decode).model_dump(exclude={"batch_size", "batch_seconds"} | OF_A_BOOST),
         prepared.project.language,
         [battery.digest(part) for part in battery.by_part],
     ]

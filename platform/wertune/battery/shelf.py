@@ -87,6 +87,12 @@ def shipped(language: str) -> Path | None:
     return own if own and (own / MANIFEST).is_file() else None
 
 
+def project_battery(project_dir: Path, project: ProjectConfig) -> Battery | None:
+    """The battery that `data.battery` names, if any; a ConfigError where it cannot be read."""
+    folder = battery_folder(project_dir, project)
+    return load_battery(folder) if folder else None
+
+
 def load_battery(folder: Path) -> Battery:
     """The battery of a folder; a ConfigError names file, line and rule."""
     path = folder / MANIFEST

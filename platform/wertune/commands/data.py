@@ -17,7 +17,8 @@ def validate(project: Path) -> dict[str, Any]:
     from wertune.config import load_project
 
     config = load_project(project)  # before what takes long to import
-    from wertune.doctor.sets import outlook, project_battery
+    from wertune.battery.shelf import project_battery
+    from wertune.doctor.sets import outlook
     from wertune.prepare import prepare
 
     battery = project_battery(project, config)

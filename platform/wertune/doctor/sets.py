@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wertune.battery.shelf import Battery, battery_folder, load_battery
+from wertune.battery.shelf import Battery, project_battery
 from wertune.config import ProjectConfig, load_yaml
 from wertune.doctor import Check, Finding, Site, ok, warn
 from wertune.errors import ConfigError, ManifestError
@@ -47,12 +47,6 @@ def outlook(
     return Outlook(
         {size.name: can_show(size, policy) for size in sizes}, missing(sizes, policy) if policy else [], ASSUMED
     )
-
-
-def project_battery(folder: Path, project: ProjectConfig) -> Battery | None:
-    """The battery that `data.battery` names, if any; a ConfigError where it cannot be read."""
-    shelf = battery_folder(folder, project)
-    return load_battery(shelf) if shelf else None
 
 
 def _policy(name: str) -> "Policy | None":
