@@ -93,28 +93,26 @@ def assess(
     What it was trained on is what its own run says of that. Where another engine than torch serves it, the 8-bit
     artefact in torch is scored on the test set too.
     """
-    whisper, context, decode = served.whisper, served.context, served.decode
+    whisper, context, decode, longest_s = served.whisper, served.context, served.decode, served.longest_piece_s
     clips = timed_clips(prepared.dataset["test"])
     real_time_factor(whisper, clips[:1], context, decode)  # the first call is slower than those that follow
     speed = real_time_factor(whisper, clips, context, decode)
     sets = made_up_words(whisper, prepared, context, decode)
     comparisons = {}
     for split, before in baseline_scores(prepared, SCORED_SPLITS).items():
-        after = score_split(prepared, whisper, split, context, decode)
+        after = score_split(prepared, whisper, split, context, decode, longest_s)
         comparisons[split] = Comparison(before, after)
         sets[split] = set_report(prepared, after, prepared.dataset.digest(split))
     baseline = {
         split: set_report(prepared, both.before, prepared.dataset.digest(split)) for split, both in comparisons.items()
     }
     if battery:
-        sets |= battery_sets(
-            prepared, battery, write_battery(whisper, battery, context, decode, served.longest_piece_s)
-        )
+        sets |= battery_sets(prepared, battery, write_battery(whisper, battery, context, decode, longest_s))
         baseline |= battery_sets(prepared, battery, base_texts(prepared, battery))
     peak_mb = peak_memory_mb(whisper)
     artefact = served.artefact()
     if served.engine != "torch":
-        scores = score_split(prepared, artefact, "test", context, decode)
+        scores = score_split(prepared, artefact, "test", context, decode, longest_s)
         sets[ARTEFACT_SET] = set_report(prepared, scores, prepared.dataset.digest("test"))
     base = prepared.whisper(prepared.project.trial.quantization)
     base_speed = real_time_factor(base, clips, FULL_CONTEXT, baseline_decode(decode))
@@ -140,11 +138,21 @@ def assess(
 
 
 def score_split(
-    prepared: Prepared, whisper: Transcriber, split: str, context: ContextConfig, decode: DecodeConfig
+    prepared: Prepared,
+    whisper: Transcriber,
+    split: str,
+    context: ContextConfig,
+    decode: DecodeConfig,
+    longest_s: float,
 ) -> Scores:
-    """One split transcribed and scored."""
-    clips = prepared.evaluation_set(split, context, whisper.mel_bins)
-    return score_set(whisper, clips, decode, prepared.normalise, prepared.finder)
+    """One split transcribed and scored; what is longer than `longest_s` is cut at pauses, as where it is served."""
+    recordings = prepared.dataset[split]
+    if all(recording.duration_s <= longest_s for recording in recordings):
+        clips = prepared.evaluation_set(split, context, whisper.mel_bins)
+        return score_set(whisper, clips, decode, prepared.normalise, prepared.finder)
+    samples = [recording.samples() for recording in recordings]
+    texts = [each.text for each in transcribe_samples(whisper, samples, context, decode, longest_s=longest_s)]
+    return score((recording.clip for recording in recordings), texts, prepared.normalise, prepared.finder)
 
 
 def _provenance(prepared: Prepared, served: Served, adapter: str, version: RegisteredVersion) -> Provenance:

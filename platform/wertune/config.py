@@ -144,7 +144,7 @@ class ServingConfig(Frozen):
         ge=5,
         le=28,
         description="what is longer is cut at pauses into pieces of at most so much; where it is not given, as long as "
-        "19 of 20 clips that a version learned from: of longer ones it tends to write the first sentence alone",
+        "199 of 200 clips that a version learned from: of much longer ones it may write the first sentence alone",
     )
     max_request_bytes: int = Field(
         96 * 2**20, ge=1, description="of a request's body over HTTP: the largest recording in base64, and a little"

@@ -39,6 +39,7 @@ from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL
 from wertune.tracking.versions import VersionCard, production_version
 from wertune.train import Objective
 from wertune.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, short_names
+from wertune.version import longest_piece_s
 
 FINAL_SPLITS = ("test", "retention_test")
 ERROR_REPORT = "error_report.html"
@@ -169,7 +170,7 @@ def final_evaluation(run: RunRef, prepared: Prepared, baseline: Mapping[str, Sco
     comparisons = {}
     for split in FINAL_SPLITS:
         if split in baseline:
-            after = score_split(prepared, whisper, split, config.context, config.decode)
+            after = score_split(prepared, whisper, split, config.context, config.decode, longest_piece_s(prepared))
             comparisons[split] = Comparison(baseline[split], after)
             log_comparison(run, split, comparisons[split])
     log_error_report(run, prepared, comparisons, f"{best.name} on {prepared.base.spec}")
@@ -188,7 +189,7 @@ def what_it_brings(
     base = {way: score_texts(prepared, "validation", written) for way, written in texts.items()}
 
     def on_validation(decode: DecodeConfig) -> Scores:
-        return score_split(prepared, whisper, "validation", config.context, decode)
+        return score_split(prepared, whisper, "validation", config.context, decode, longest_piece_s(prepared))
 
     unboosted = config.decode.model_copy(update={"term_boost": 0.0})
     served, test = on_validation(config.decode), comparisons.get("test")

@@ -31,7 +31,7 @@ def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | 
     if base:
         return baseline_scores(prepared, ["test"])["test"]
     served = load_registered(model_uri, engine)
-    return score_split(prepared, served.whisper, "test", served.context, served.decode)
+    return score_split(prepared, served.whisper, "test", served.context, served.decode, served.longest_piece_s)
 
 
 @dataclass(frozen=True)
