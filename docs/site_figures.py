@@ -4,7 +4,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from wertune.config import ContextConfig, LoraConfig, ProjectConfig, load_yaml
+from wertune.base.config import ContextConfig, LoraConfig, ProjectConfig, load_yaml
 from wertune.features import FULL_CONTEXT_POSITIONS, context_positions
 from wertune.search_space import AshaConfig
 

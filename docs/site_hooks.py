@@ -33,7 +33,7 @@ FROM_ELSEWHERE = {"CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGEL
 PUBLIC = (
     "wertune.manifest",
     "wertune.metrics",
-    "wertune.text",
+    "wertune.base.text",
     "wertune.features",
     "wertune.model",
     "wertune.train",
@@ -44,7 +44,7 @@ PUBLIC = (
     "wertune.serve",
     "wertune.bootstrap",
     "wertune.eval_report",
-    "wertune.errors",
+    "wertune.base.errors",
     "wergate.policy",
     "wergate.decide",
     "wergate.decision",

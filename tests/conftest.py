@@ -166,7 +166,7 @@ def served_folder(
     import torch
 
     import wertune.serve
-    from wertune.config import ContextConfig, DecodeConfig, LoraConfig
+    from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
     from wertune.model import add_lora, save_adapter
 
     folder = tmp_path_factory.mktemp("served")

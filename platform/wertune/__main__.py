@@ -6,7 +6,7 @@ import warnings
 
 import click
 
-from wertune.command_line import EXIT_STATUS, Tool, run_tool
+from wertune.base.cli import EXIT_STATUS, Tool, run_tool
 
 COMMANDS = {
     "battery": "wertune.commands.data:battery",

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wertune.base.text import Normalise, TermFinder
 from wertune.baseline import Way
 from wertune.metrics import Clip, Scores, score
 from wertune.report import Comparison, markdown_table, metric_name
-from wertune.text import Normalise, TermFinder
 
 WIDTH = 120  # of the lines below the table
 LOGGED = ("wer", "term_recall", "term_precision")

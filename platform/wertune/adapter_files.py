@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from wertune.errors import AdapterError
+from wertune.base.errors import AdapterError
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 ADAPTER_REMEDY = "download the version again, or train this adapter anew"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 
-from wertune.text import Lexicon, bounded
+from wertune.base.text import Lexicon, bounded
 
 _PARTS = re.compile(r"[ .\-]+")
 # Between letters of a word at most one of these; after a dot of an abbreviation a blank may follow.

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
+from wertune.base.config import ContextConfig, DecodeConfig
+from wertune.base.text import normaliser_version
 from wertune.baseline import baseline_decode, baseline_scores
 from wertune.battery.counted import set_report
 from wertune.battery.score import base_texts, battery_sets, write_battery
 from wertune.battery.shelf import Battery
-from wertune.config import ContextConfig, DecodeConfig
 from wertune.eval_report import ARTEFACT_SET, Cost, EvalReport, Provenance, SetReport
 from wertune.evaluate import Transcriber, score_set, transcribe_samples
 from wertune.hallucination import hallucination_sets
@@ -20,7 +21,6 @@ from wertune.metrics import Clip, Scores, score
 from wertune.model import adapter_digest
 from wertune.prepare import Prepared
 from wertune.report import Comparison
-from wertune.text import normaliser_version
 from wertune.tracking.versions import RegisteredVersion
 from wertune.trial import peak_memory_mb
 from wertune.version import Served

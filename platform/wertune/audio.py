@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from wertune.errors import AudioError
+from wertune.base.errors import AudioError
 
 if TYPE_CHECKING:
     from soundfile import SoundFile

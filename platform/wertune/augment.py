@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wertune.audio import SAMPLE_RATE_HZ as SAMPLE_RATE
 from wertune.audio import Samples
-from wertune.config import AugmentConfig, Draw
+from wertune.base.config import AugmentConfig, Draw
 
 _STFT_SAMPLES = 512
 _MAINS_HZ = 50.0

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from wertune.config import ContextConfig, DecodeConfig
+from wertune.base.config import ContextConfig, DecodeConfig
+from wertune.base.files import write_atomically
 from wertune.evaluate import in_batches
-from wertune.files import write_atomically
 from wertune.manifest import Recording
 from wertune.metrics import Scores, score
 from wertune.model import Whisper

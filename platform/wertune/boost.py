@@ -16,7 +16,7 @@ from itertools import accumulate
 
 import torch
 
-from wertune.config import DecodeConfig
+from wertune.base.config import DecodeConfig
 
 
 def doubts(log_probabilities: Sequence[float], decode: DecodeConfig) -> bool:

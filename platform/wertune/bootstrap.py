@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from wertune.config import Frozen
+from wertune.base.config import Frozen
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

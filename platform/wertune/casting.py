@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from wertune.errors import SynthesisError
+from wertune.base.errors import SynthesisError
 from wertune.speech import Offer
 from wertune.synthesis_config import Domain, Voice
 

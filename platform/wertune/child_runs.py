@@ -17,8 +17,8 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from wertune.errors import SearchStorageError, WertuneError
-from wertune.files import storing
+from wertune.base.errors import SearchStorageError, WertuneError
+from wertune.base.files import storing
 from wertune.keeper import SHORTAGES, STATE, KeptTrial, TrialFiles, unpack
 from wertune.progress import Epoch, Progress, short_point, trial_name
 from wertune.proposals import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, finished

@@ -11,8 +11,8 @@ import numpy as np
 import soundfile as sf
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
-from wertune.errors import SynthesisError
-from wertune.files import write_atomically
+from wertune.base.errors import SynthesisError
+from wertune.base.files import write_atomically
 from wertune.ogg import with_serial
 
 _SHORTEST_S, _LONGEST_S = 0.2, 29.0

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from wertune.errors import ConfigError
+from wertune.base.errors import ConfigError
 
 _PASSWORD_KEYS = r"(?<=[?&])(password|passwd|pwd|sslpassword)="
 _IN_QUERY = re.compile(_PASSWORD_KEYS + r"[^&]*", re.IGNORECASE)

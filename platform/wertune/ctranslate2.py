@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wertune.errors import BaseModelError
+from wertune.base.errors import BaseModelError
 
 BINARY_VERSION = 6
 SPEC_NAME = "WhisperSpec"

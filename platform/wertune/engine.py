@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from wertune.adapter_files import ADAPTER_FILES, check_adapter_files
+from wertune.base.config import DecodeConfig, Engine
+from wertune.base.errors import ConfigError
+from wertune.base.files import store_folder, storing
 from wertune.boost import TermBoost, doubts
-from wertune.config import DecodeConfig, Engine
 from wertune.decoding import Rules
-from wertune.errors import ConfigError
-from wertune.files import store_folder, storing
 from wertune.loops import LoopGuard, last_resort, shrinks
 from wertune.model import merged
 from wertune.weights import BaseModel, cache_root

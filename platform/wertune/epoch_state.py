@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from wertune.adapter_files import ADAPTER_FILES
-from wertune.config import Frozen, TrialConfig
-from wertune.errors import StateError
-from wertune.files import storing
+from wertune.base.config import Frozen, TrialConfig
+from wertune.base.errors import StateError
+from wertune.base.files import storing
 from wertune.prepare import Prepared
 from wertune.train import EpochResult, Objective, TrainingState
 

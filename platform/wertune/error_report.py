@@ -12,6 +12,7 @@ from typing import Any
 import soundfile
 
 from wertune.alignment import Pair, align, confusions, in_columns
+from wertune.base.text import Normalise
 from wertune.bootstrap import Interval
 from wertune.clips import encode_opus
 from wertune.html_page import fill, json_block, page, template
@@ -19,7 +20,6 @@ from wertune.intervals import cer_interval, precision_interval, recall_interval,
 from wertune.manifest import Recording
 from wertune.metrics import EditCounts, Scores, Utterance
 from wertune.report import Comparison, shown_rate
-from wertune.text import Normalise
 
 MAX_PAGE_BYTES = 20_000_000
 CLIP_KBPS = 12

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from wertune.config import Frozen
+from wertune.base.config import Frozen
 
 SCHEMA_VERSION = 2  # 1: no counts of texts as they are written, of entities, false terms and skipped speech
 BATTERY_PREFIX = "battery."  # sets of ordinary speech that the platform brings: battery.short_answers, …

@@ -13,6 +13,8 @@ import optuna
 from wertune.ablation import Ablation, ablation, caption, rewritten
 from wertune.aliases import alias_writer
 from wertune.assess import score_split
+from wertune.base.config import DecodeConfig, TrialConfig, flatten, with_overrides
+from wertune.base.errors import WertuneError
 from wertune.baseline import (
     EVALUATION_SPLITS,
     Transcribe,
@@ -23,10 +25,8 @@ from wertune.baseline import (
     ways_of,
 )
 from wertune.card_text import INTERVALS
-from wertune.config import DecodeConfig, TrialConfig, flatten, with_overrides
 from wertune.drawing import figures_page, file_name, picture
 from wertune.error_report import ScoredSet, error_report
-from wertune.errors import WertuneError
 from wertune.figures import TrialHistory, run_figures
 from wertune.importance import importances
 from wertune.metrics import Scores

@@ -18,12 +18,12 @@ import soundfile
 
 from wertune.adapter_files import ADAPTER_FILES
 from wertune.audio import SAMPLE_RATE_HZ
-from wertune.config import ContextConfig, DecodeConfig, load_project
+from wertune.base.config import ContextConfig, DecodeConfig, load_project
+from wertune.base.errors import ExportError
+from wertune.base.files import storing
 from wertune.engine import converted, require_engine
-from wertune.errors import ExportError
 from wertune.evaluate import Transcriber, transcribe_samples
 from wertune.export_card import MAX_NEW_TOKENS, Format, card, libraries, loading_code
-from wertune.files import storing
 from wertune.hugging_face import read_json
 from wertune.manifest import Recording
 from wertune.metrics import score

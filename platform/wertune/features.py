@@ -18,9 +18,9 @@ import transformers
 from transformers import WhisperFeatureExtractor
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
-from wertune.config import ContextConfig
-from wertune.errors import StorageError
-from wertune.files import Fetch, locked, storing, write_atomically
+from wertune.base.config import ContextConfig
+from wertune.base.errors import StorageError
+from wertune.base.files import Fetch, locked, storing, write_atomically
 from wertune.manifest import Recording
 from wertune.weights import CACHE_REMEDY
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wertune.errors import ConfigError
+from wertune.base.errors import ConfigError
 from wertune.search_space import SearchConfig
 
 NODE_ID_LABEL = "ray.io/node-id"  # every node of Ray 2.49 or later carries it

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from wertune.errors import StorageError
-from wertune.files import locked, store_folder, storing
+from wertune.base.errors import StorageError
+from wertune.base.files import locked, store_folder, storing
 from wertune.weights import CACHE_REMEDY
 
 PART_BYTES = 32 << 20

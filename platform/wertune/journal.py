@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wertune.errors import TrackingError
+from wertune.base.errors import TrackingError
 
 CHUNK_BYTES = 2**18
 

@@ -11,8 +11,8 @@ import ray
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from wertune.errors import SearchStorageError, StorageError
-from wertune.files import STAMP, is_whole, store_folder, storing
+from wertune.base.errors import SearchStorageError, StorageError
+from wertune.base.files import STAMP, is_whole, store_folder, storing
 
 STATE, SHORTAGES = "state", "shortages"
 REMEDY = "free the disk that the search runs from and resume it"

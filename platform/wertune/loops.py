@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from wertune.config import DecodeConfig
-from wertune.text import is_unspaced
+from wertune.base.config import DecodeConfig
+from wertune.base.text import is_unspaced
 
 # Whisper's own (Radford et al. 2022, section 4.5), and that of the gate on loops.
 MAX_COMPRESSION_RATIO = 2.4

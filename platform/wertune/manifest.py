@@ -13,12 +13,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples, audio_digest, load_audio
-from wertune.config import DataConfig
-from wertune.errors import AudioError, ManifestError
-from wertune.faults import describe
-from wertune.files import NUL_RULE
+from wertune.base.config import DataConfig
+from wertune.base.errors import AudioError, ManifestError
+from wertune.base.faults import describe
+from wertune.base.files import NUL_RULE
+from wertune.base.text import Normalise
 from wertune.metrics import Clip
-from wertune.text import Normalise
 
 MAX_LABEL_TOKENS = 448
 MAX_SECONDS = 1e6

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wertune.assess import assess, score_split
+from wertune.base.config import BaseModelConfig, load_project
 from wertune.baseline import baseline_scores
 from wertune.battery.shelf import project_battery
 from wertune.battery.table import metrics as battery_metrics
 from wertune.battery.table import table
-from wertune.config import BaseModelConfig, load_project
 from wertune.eval_report import ARTEFACT_SET
 from wertune.experiment import log_comparison, log_error_report
 from wertune.metrics import Scores

@@ -7,7 +7,7 @@ from typing import Any
 
 import jiwer
 
-from wertune.text import Normalise, TermFinder, closed_up
+from wertune.base.text import Normalise, TermFinder, closed_up
 
 
 def _rate(part: int, whole: int) -> float:

@@ -27,11 +27,11 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from wertune.adapter_files import ADAPTER_FILES, ADAPTER_REMEDY, check_adapter_files, read_adapter_config
+from wertune.base.config import DecodeConfig, LoraConfig, TrainConfig
+from wertune.base.errors import AdapterError, BaseModelError, ConfigError
+from wertune.base.files import share_mode, storing
 from wertune.boost import doubts, without_boost
-from wertune.config import DecodeConfig, LoraConfig, TrainConfig
 from wertune.decoding import beam_search, unpacked
-from wertune.errors import AdapterError, BaseModelError, ConfigError
-from wertune.files import share_mode, storing
 from wertune.lean import LeanWhisper
 from wertune.loops import last_resort, shrinks
 from wertune.wording import Wording, Written

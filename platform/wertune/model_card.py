@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from wertune.base.config import TrialConfig
+from wertune.base.text import normaliser_version
 from wertune.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING
-from wertune.config import TrialConfig
 from wertune.prepare import Prepared
 from wertune.report import Comparison, markdown_table, summary_rows
-from wertune.text import normaliser_version
 from wertune.tracking.versions import RegisteredVersion
 
 _SCOPES = {"both": "encoder and decoder", "encoder": "the encoder", "decoder": "the decoder"}

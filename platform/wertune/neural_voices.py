@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from wertune.errors import SynthesisError
+from wertune.base.errors import SynthesisError
 from wertune.speech import Offer, Samples, check_installed, require
 
 _KOKORO_TIMBRE = 128

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from wertune.config import TrainConfig, TrialConfig
-from wertune.errors import OutOfMemory
+from wertune.base.config import TrainConfig, TrialConfig
+from wertune.base.errors import OutOfMemory
 
 MESSAGES = ("can't allocate memory", "not enough memory", "out of memory")  # c10's allocators; CUDA's driver
 ONEDNN = "could not create a primitive"  # though it can do what is asked, or it would miss "a primitive descriptor"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from wertune.base.errors import ConfigError, TrackingError
 from wertune.credentials import without_passwords
-from wertune.errors import ConfigError, TrackingError
 
 PATIENCE_VARIABLE = "WERTUNE_TRACKING_PATIENCE_S"
 PATIENCE_S = 1200.0

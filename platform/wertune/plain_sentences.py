@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from wertune.base.text import Lexicon, Normalise
 from wertune.sentences import Sentence, fault_of_line, read_utf8, refuse_faults
-from wertune.text import Lexicon, Normalise
 
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _ANY_TERM = "term"

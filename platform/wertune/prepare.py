@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from wertune.base.config import ContextConfig, ProjectConfig
+from wertune.base.errors import BaseModelError
+from wertune.base.files import Fetch
+from wertune.base.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
 from wertune.batches import TrainingData
-from wertune.config import ContextConfig, ProjectConfig
 from wertune.engine import require_engine
-from wertune.errors import BaseModelError
 from wertune.evaluate import EvaluationSet
 from wertune.features import ClipCache, FeatureCache
-from wertune.files import Fetch
 from wertune.manifest import Dataset, load_dataset, manifests_of
 from wertune.model import Whisper, check_has_layers, load_whisper, remove_lora
 from wertune.search_space import SearchConfig, checked_space
-from wertune.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
 from wertune.weights import BaseModel, cache_root, resolve_base_model
 from wertune.wording import label_text
 

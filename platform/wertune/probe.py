@@ -8,9 +8,9 @@ from itertools import islice
 
 import torch
 
+from wertune.base.config import ContextConfig, DecodeConfig, TrialConfig
 from wertune.baseline import baseline_decode
 from wertune.batches import Batch, TrainingData, training_batches
-from wertune.config import ContextConfig, DecodeConfig, TrialConfig
 from wertune.evaluate import EvaluationSet
 from wertune.features import FRAMES_PER_POSITION, context_positions, log_mel, pad_features
 from wertune.manifest import Recording

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import soundfile as sf
 
-from wertune.errors import SynthesisError
+from wertune.base.errors import SynthesisError
 from wertune.speech import Offer, Samples
 
 _TIMEOUT_S = 60

@@ -13,8 +13,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 from sqlalchemy.exc import DBAPIError
 
+from wertune.base.errors import ConfigError
 from wertune.credentials import without_password
-from wertune.errors import ConfigError
 from wertune.outage import patiently, reason
 from wertune.search_space import SearchConfig
 from wertune.study_store import OneWriter

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from wertune.errors import TrackingError
+from wertune.base.errors import TrackingError
 from wertune.journal import Journal
 from wertune.outage import Backoff
 from wertune.tracking.child_store import Child, Logged

@@ -13,7 +13,7 @@ import ray
 from ray.air.execution import PlacementGroupResourceManager, ResourceManager
 from ray.tune import PlacementGroupFactory
 
-from wertune.errors import ConfigError
+from wertune.base.errors import ConfigError
 from wertune.fleet import Place, next_kind, trial_resources
 from wertune.search_space import SearchConfig
 

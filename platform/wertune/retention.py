@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples, load_audio
+from wertune.base.errors import SynthesisError
+from wertune.base.text import Normalise
 from wertune.clips import level, trim, write_clip
-from wertune.errors import SynthesisError
 from wertune.sentences import read_utf8
 from wertune.synthesis_config import Recordings, RetentionSizes, SynthesisConfig
-from wertune.text import Normalise
 
 _SHORTEST_S, _LONGEST_S = 0.6, 12.0
 _MIN_WORDS, _PREFERRED_WORDS = 2, 3

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wertune.base.config import ProjectConfig, parse
+from wertune.base.errors import ConfigError, StorageError
+from wertune.base.text import Lexicon, Term
 from wertune.battery.shelf import SHIPPED, shipped
-from wertune.config import ProjectConfig, parse
-from wertune.errors import ConfigError, StorageError
 from wertune.scaffold_texts import (
     BATTERY_THERE,
     BATTERY_TO_MAKE,
@@ -25,7 +26,6 @@ from wertune.scaffold_texts import (
 )
 from wertune.schemas import FOLDER, reference, write_schemas
 from wertune.search_space import SearchConfig
-from wertune.text import Lexicon, Term
 from wertune.yaml_page import flow, yaml_page
 
 NEEDED = ("train", "validation", "test")

@@ -28,7 +28,7 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
 )
 
-from wertune.config import ServingConfig
+from wertune.base.config import ServingConfig
 
 JSON = "application/json"
 TOLD_CHARACTERS = 300  # of MLflow's own messages, which hold the input

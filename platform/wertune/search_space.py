@@ -11,7 +11,7 @@ from optuna.distributions import (
 )
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from wertune.config import Frozen, TrialConfig, with_overrides
+from wertune.base.config import Frozen, TrialConfig, with_overrides
 
 Value = bool | int | float | str
 

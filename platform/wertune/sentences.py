@@ -9,10 +9,10 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from wertune.config import Frozen, faults_of
-from wertune.errors import SynthesisError
+from wertune.base.config import Frozen, faults_of
+from wertune.base.errors import SynthesisError
+from wertune.base.text import Lexicon, normaliser, said, term_pattern
 from wertune.synthesis_config import SynthesisConfig
-from wertune.text import Lexicon, normaliser, said, term_pattern
 
 MIN_TRAIN_SENTENCES = 3
 

@@ -15,9 +15,9 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
-from wertune.config import Engine, ServingConfig, TrialConfig, parse
+from wertune.base.config import Engine, ServingConfig, TrialConfig, parse
+from wertune.base.errors import TrackingError, WertuneError
 from wertune.engine import PACKAGES
-from wertune.errors import TrackingError, WertuneError
 from wertune.evaluate import transcribe_samples
 from wertune.outage import no_answer
 from wertune.prepare import Prepared

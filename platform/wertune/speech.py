@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from wertune.errors import SynthesisError
+from wertune.base.errors import SynthesisError
 
 Samples = npt.NDArray[np.float32]
 

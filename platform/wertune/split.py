@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wertune.errors import ConfigError, ManifestError
-from wertune.files import storing, write_atomically
+from wertune.base.errors import ConfigError, ManifestError
+from wertune.base.files import storing, write_atomically
+from wertune.base.text import Normalise, TermFinder
 from wertune.manifest import Row, read_rows
 from wertune.split_search import CHECKED, SPLITS, Utterance, search
-from wertune.text import Normalise, TermFinder
 
 REPORT = "split.json"
 

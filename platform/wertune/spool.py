@@ -20,8 +20,8 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from wertune.errors import TrackingError
-from wertune.files import storing, sync, write_atomically
+from wertune.base.errors import TrackingError
+from wertune.base.files import storing, sync, write_atomically
 from wertune.journal import Journal
 from wertune.outage import TOLD_FAILURES, is_temporary, quick_requests, reason, tell
 from wertune.replay import END, FILES, METRICS, OPEN, PARAMS, RECORDS, TAGS, Children, Lane, Operation, Run, Writer

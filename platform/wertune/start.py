@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from wertune.config import ProjectConfig, flatten
-from wertune.errors import ConfigError
+from wertune.base.config import ProjectConfig, flatten
+from wertune.base.errors import ConfigError
+from wertune.base.text import normaliser_version
 from wertune.prepare import Prepared, prepare
 from wertune.search_space import SearchConfig
-from wertune.text import normaliser_version
 from wertune.tracking.opening import check_artifacts, kept_text, open_run
 from wertune.tracking.runs import RunRef
 from wertune.tracking.versions import TRAINING_ROWS

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from wertune.config import ProjectConfig
+from wertune.base.config import ProjectConfig
 from wertune.manifest import manifests_of
 
 _START = "`wertune init NAME` makes one for a new project; start from that"

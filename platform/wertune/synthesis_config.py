@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from wertune.config import Frozen
+from wertune.base.config import Frozen
 from wertune.voices import known_engine
 
 Domain = Literal["train", "validation", "test"]

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wertune.base.config import ProjectConfig, load_yaml
+from wertune.base.errors import SynthesisError
+from wertune.base.text import Lexicon, Normalise, load_lexicon, normaliser
 from wertune.casting import cast_voices
-from wertune.config import ProjectConfig, load_yaml
-from wertune.errors import SynthesisError
 from wertune.plain_sentences import read_plain_sentences
 from wertune.sentences import Sentence, Speller, load_sentences, split_sentences
 from wertune.synthesis_config import SynthesisConfig
-from wertune.text import Lexicon, Normalise, load_lexicon, normaliser
 from wertune.voices import ENGINES, offered_voices
 
 

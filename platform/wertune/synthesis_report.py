@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from wertune.files import write_atomically
+from wertune.base.files import write_atomically
+from wertune.base.text import Lexicon
 from wertune.sentences import MIN_TRAIN_SENTENCES, Speller
 from wertune.synthesis_config import Voice
-from wertune.text import Lexicon
 
 DOMAIN = ("train", "validation", "test")
 REPORT = "synthesis_report"

@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from wertune.audio import Samples, resample
 from wertune.augment import add_coloured_noise, telephone
+from wertune.base.errors import SynthesisError
+from wertune.base.text import normaliser
 from wertune.clips import check, level, trim, write_clip, write_manifest
-from wertune.errors import SynthesisError
 from wertune.retention import build_retention
 from wertune.synthesis_advice import missing_steps
 from wertune.synthesis_plan import ClipPlan, plan_clips
 from wertune.synthesis_project import SynthesisProject, load_synthesis_project
 from wertune.synthesis_report import SynthesisReport, build_report
-from wertune.text import normaliser
 from wertune.voices import find_engine
 
 _CHUNK = 4

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from wertune.base.config import TrialConfig
+from wertune.base.errors import WertuneError
 from wertune.batches import TrainingData, batches_per_epoch, training_batches
-from wertune.config import TrialConfig
-from wertune.errors import WertuneError
 from wertune.evaluate import EvaluationSet, score_set
 from wertune.features import pad_features
 from wertune.model import Whisper, at_strength

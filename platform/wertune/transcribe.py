@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wertune.audio import Samples, load_audio
-from wertune.errors import AudioError, ConfigError
-from wertune.files import check_writable, storing, write_atomically
+from wertune.base.errors import AudioError, ConfigError
+from wertune.base.files import check_writable, storing, write_atomically
 from wertune.importers.item import AUDIO_SUFFIXES
 from wertune.subtitles import TextFormat, rendered
 from wertune.voice import Voice

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from wertune.config import TrialConfig, flatten
+from wertune.base.config import TrialConfig, flatten
+from wertune.base.errors import StateError
+from wertune.base.files import storing
 from wertune.epoch_state import STORAGE_REMEDY, TrialState, TrialStore, read_state, trial_digest, write_state
-from wertune.errors import StateError
 from wertune.evaluate import Transcriber
-from wertune.files import storing
 from wertune.model import ModelSize, Whisper, add_lora, remove_lora, save_adapter
 from wertune.out_of_memory import halved_once, is_out_of_memory, ran_params
 from wertune.prepare import Prepared

@@ -19,11 +19,11 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
 from ray.tune.execution import tune_controller
 
 import wertune
+from wertune.base.config import with_overrides
+from wertune.base.errors import ConfigError, SearchStorageError, WertuneError
 from wertune.baseline import Texts, Transcribe, Wanted, transcribe_with_base
 from wertune.child_runs import RAY_OUT_OF_MEMORY, SAID, Book, ChildRuns, Said, settle
-from wertune.config import with_overrides
 from wertune.depot import Depot, open_depot, prepared_here
-from wertune.errors import ConfigError, SearchStorageError, WertuneError
 from wertune.fleet import trial_resources
 from wertune.halving import expected_epochs
 from wertune.keeper import KeptTrial, TrialFiles, open_keeper

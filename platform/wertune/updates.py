@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from transformers import get_cosine_schedule_with_warmup
 
-from wertune.config import TrainConfig
+from wertune.base.config import TrainConfig
 from wertune.model import adamw
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wertune.config import ContextConfig, DecodeConfig, Engine, TrialConfig, stored_decode
+from wertune.base.config import ContextConfig, DecodeConfig, Engine, TrialConfig, stored_decode
 from wertune.engine import load_engine
 from wertune.evaluate import MAX_SEGMENT_S, Transcriber
 from wertune.model import Whisper, load_adapter, load_whisper

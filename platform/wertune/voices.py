@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-from wertune.errors import SynthesisError
+from wertune.base.errors import SynthesisError
 from wertune.neural_voices import HibariEngine, Kokoro, Piper
 from wertune.program_voices import Espeak, Festival, Flite
 from wertune.speech import Engine, Offer

@@ -15,9 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from wertune.base.errors import BaseModelError
+from wertune.base.files import store_folder
 from wertune.ctranslate2 import open_weights
-from wertune.errors import BaseModelError
-from wertune.files import store_folder
 from wertune.hugging_face import read_json, write_folder
 
 CACHE_REMEDY = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"

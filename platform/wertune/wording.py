@@ -8,12 +8,12 @@ from typing import Any
 
 from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
 
+from wertune.base.config import DecodeConfig
+from wertune.base.errors import BaseModelError, ConfigError
+from wertune.base.text import UNSPACED_LANGUAGES, is_unspaced
 from wertune.boost import TermBoost
-from wertune.config import DecodeConfig
 from wertune.decoding import Rules
-from wertune.errors import BaseModelError, ConfigError
 from wertune.loops import LoopGuard
-from wertune.text import UNSPACED_LANGUAGES, is_unspaced
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from wertune.config import Draw
+from wertune.base.config import Draw
 
 WIDTH = 110
 

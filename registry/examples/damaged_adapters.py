@@ -12,7 +12,7 @@ import mlflow
 import torch
 from safetensors.torch import load_file, save_file
 
-from wertune.config import load_project
+from wertune.base.config import load_project
 from wertune.prepare import prepare
 from wertune.serve import log_and_register
 from wertune.start import log_inputs

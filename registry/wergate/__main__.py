@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wertune.command_line import EXIT_STATUS, NamedPath, Tool, json_option, run_tool
+from wertune.base.cli import EXIT_STATUS, NamedPath, Tool, json_option, run_tool
 
 if TYPE_CHECKING:
     from wergate.desk import Desk
@@ -44,7 +44,7 @@ version_option = click.option("--version", default="", help="the registered vers
 
 
 def _model(project: Path, model: str) -> str:
-    from wertune.config import load_project
+    from wertune.base.config import load_project
 
     return model or load_project(project).name
 

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from wergate.power import Power
-from wertune.config import Frozen
+from wertune.base.config import Frozen
 
 
 class GateResult(Frozen):

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from wertune.errors import WertuneError
+from wertune.base.errors import WertuneError
 
 if TYPE_CHECKING:
     from wergate.desk import Outcome

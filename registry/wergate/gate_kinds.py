@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from wertune.config import Frozen
+from wertune.base.config import Frozen
 
 SetName = Annotated[str, Field(min_length=1)]
 _UNIT = "of the value and of the limit"

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from wergate.errors import LockError, LockLost
 from wergate.records import new_token
 from wergate.shelf import TagBoard
-from wertune.config import Frozen
+from wertune.base.config import Frozen
 
 TICKET_PREFIX = "wergate.ticket."
 LEASE_S = 60.0

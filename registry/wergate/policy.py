@@ -9,9 +9,9 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from wergate.gate_kinds import AnyGate, ProvenanceGate
+from wertune.base.config import Frozen, load_yaml
+from wertune.base.errors import ConfigError
 from wertune.bootstrap import BootstrapSettings
-from wertune.config import Frozen, load_yaml
-from wertune.errors import ConfigError
 
 Transition = Literal["staging", "production"]
 Gates = tuple[AnyGate, ...]

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from wergate.errors import RegistryError
-from wertune.config import Frozen
+from wertune.base.config import Frozen
 
 Stage = Literal["Staging", "Production"]
 Kind = Literal["promote", "rollback", "repair"]

@@ -21,12 +21,12 @@ from hypothesis import target
 from tests.ctranslate2_file import CONFIG, VOCABULARY, serialize, whisper_tokenizer, whisper_variables
 
 from wertune import ctranslate2
-from wertune.config import DataConfig
+from wertune.base.config import DataConfig
+from wertune.base.errors import WertuneError
+from wertune.base.text import normaliser
 from wertune.ctranslate2 import read_tensors, to_state
-from wertune.errors import WertuneError
 from wertune.hugging_face import write_folder
 from wertune.manifest import load_dataset
-from wertune.text import normaliser
 
 CORPUS = Path(__file__).parent / "corpus"
 HANG_S = 30

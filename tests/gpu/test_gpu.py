@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wertune.config import LoraConfig
+from wertune.base.config import LoraConfig
 from wertune.model import add_lora, load_whisper
 from wertune.trial import peak_memory_mb
 

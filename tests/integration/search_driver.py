@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from wertune.config import load_project, with_overrides
+from wertune.base.config import load_project, with_overrides
 from wertune.prepare import prepare
 from wertune.proposals import open_study
 from wertune.search_space import AshaConfig, Range, SearchConfig

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from wertune.base.config import load_project
 from wertune.battery import score
 from wertune.battery.shelf import Battery, battery_folder, load_battery
-from wertune.config import load_project
 from wertune.prepare import Prepared, prepare
 
 DEMO = Path(__file__).parents[2] / "projects/sg_gov"

@@ -9,10 +9,10 @@ import pytest
 from tests.integration.conftest import DEMO
 
 from wertune.audio import load_audio
-from wertune.config import ContextConfig, DecodeConfig, LoraConfig
+from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
+from wertune.base.text import TermFinder, normaliser
 from wertune.metrics import Clip, score
 from wertune.model import add_lora, load_whisper, save_adapter
-from wertune.text import TermFinder, normaliser
 from wertune.version import load_served
 from wertune.weights import resolve_base_model
 

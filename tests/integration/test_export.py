@@ -12,8 +12,8 @@ import yaml
 import wertune.model
 from wertune import export as export_module
 from wertune import export_card
-from wertune.config import LoraConfig
-from wertune.errors import ExportError
+from wertune.base.config import LoraConfig
+from wertune.base.errors import ExportError
 from wertune.export import PLAIN, RECORD, export, free_for_export, sample
 from wertune.manifest import Recording
 from wertune.model import Whisper, add_lora, load_adapter, load_whisper, save_adapter

@@ -12,7 +12,7 @@ import uvicorn
 from tests.integration.conftest import DEMO
 
 from wertune.audio import load_audio
-from wertune.config import ProjectConfig, load_yaml
+from wertune.base.config import ProjectConfig, load_yaml
 from wertune.page.app import make_app
 from wertune.voice import base_voice
 

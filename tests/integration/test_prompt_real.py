@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from wertune.audio import load_audio
-from wertune.config import ContextConfig, DecodeConfig
+from wertune.base.config import ContextConfig, DecodeConfig
+from wertune.base.text import load_lexicon
 from wertune.features import context_positions, log_mel, pad_features
 from wertune.manifest import Row
 from wertune.model import Whisper, load_whisper
-from wertune.text import load_lexicon
 from wertune.weights import resolve_base_model
 
 DEMO = Path(__file__).resolve().parents[2] / "projects" / "sg_gov"

@@ -298,11 +298,11 @@ def test_it_serves_over_http(searched: SimpleNamespace, clip: dict[str, Any], py
 
 def test_both_contexts_write_nearly_the_same(searched: SimpleNamespace) -> None:
     """The untouched base on real speech, alone and hence at its own length: 30 s of context against a short one."""
-    from wertune.config import ContextConfig, DecodeConfig
+    from wertune.base.config import ContextConfig, DecodeConfig
+    from wertune.base.text import normaliser
     from wertune.evaluate import transcribe_samples
     from wertune.metrics import count_word_edits
     from wertune.model import load_whisper
-    from wertune.text import normaliser
     from wertune.weights import resolve_base_model
 
     rows = (DEMO / "manifests" / "retention_test.jsonl").read_text().splitlines()

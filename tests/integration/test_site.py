@@ -13,7 +13,7 @@ import pytest
 from wergate.__main__ import cli as wergate
 from wergate.gate_kinds import AnyGate
 from wertune.__main__ import cli as wertune
-from wertune.config import ProjectConfig, flatten
+from wertune.base.config import ProjectConfig, flatten
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADED = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src"}

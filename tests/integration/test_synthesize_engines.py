@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from wertune.audio import SAMPLE_RATE_HZ, resample
+from wertune.base.errors import SynthesisError
 from wertune.clips import check, level, trim
-from wertune.errors import SynthesisError
 from wertune.voices import ENGINES, offered_voices
 
 TEXT = "Please bring your identity card on Monday."

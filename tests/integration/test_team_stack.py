@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from tests.integration.processes import wait_for
 from tests.integration.stack import TeamStack, team_stack
 
-from wertune.errors import TrackingError
+from wertune.base.errors import TrackingError
 from wertune.proposals import EPOCH, METRIC, NUMBER, Proposals, open_study
 from wertune.search_space import Range, SearchConfig
 from wertune.spool import Spool

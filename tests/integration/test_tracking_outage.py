@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from tests.integration import spool_worker
 from tests.integration.processes import free_port, running
 
-from wertune.errors import TrackingError
+from wertune.base.errors import TrackingError
 from wertune.spool import Spool
 from wertune.tracking.opening import check_artifacts
 from wertune.tracking.runs import RunRef, children, create_run
@@ -182,7 +182,7 @@ def test_a_second_driver_takes_over_from_one_that_was_killed(
 
 OPEN = """
 import logging; logging.basicConfig(level=logging.DEBUG)
-from wertune.errors import TrackingError
+from wertune.base.errors import TrackingError
 from wertune.tracking.opening import check_artifacts, open_run
 try:
     with open_run("demo", "a run") as run:

@@ -6,10 +6,10 @@ import pytest
 
 from wertune.ablation import Ablation, ablation, caption, rewritten
 from wertune.aliases import alias_writer
+from wertune.base.text import Lexicon, Term, TermFinder
 from wertune.baseline import Way
 from wertune.metrics import Clip, Scores, score
 from wertune.report import Comparison
-from wertune.text import Lexicon, Term, TermFinder
 
 LEXICON = Lexicon(terms=(Term(term="ElderShield"), Term(term="CPF")))
 FINDER = TermFinder(LEXICON.written, str.lower)

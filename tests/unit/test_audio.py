@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import wertune.audio
 from wertune.audio import MAX_RATE_HZ, MIN_RATE_HZ, SAMPLE_RATE_HZ, audio_digest, load_audio, resample
-from wertune.errors import AudioError
+from wertune.base.errors import AudioError
 
 Array = npt.NDArray[np.float32]
 WriteNoise = Callable[..., Path]

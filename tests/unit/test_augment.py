@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wertune.augment import add_coloured_noise, augment, mask_features, telephone
-from wertune.config import AugmentConfig, Draw
+from wertune.base.config import AugmentConfig, Draw
 
 RATE = 16_000
 OFF = Draw(probability=0, low=1, high=1)

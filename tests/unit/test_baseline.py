@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from wertune.base.config import DecodeConfig, load_project, with_overrides
 from wertune.baseline import (
     Texts,
     Wanted,
@@ -16,7 +17,6 @@ from wertune.baseline import (
     transcribe_with_base,
     ways_of,
 )
-from wertune.config import DecodeConfig, load_project, with_overrides
 from wertune.model import Whisper
 from wertune.prepare import Prepared, prepare
 

@@ -10,6 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import WhisperForConditionalGeneration
 
+from wertune.base.config import LoraConfig
+from wertune.base.errors import ConfigError
 from wertune.bench import levers, memory, page, search, serving
 from wertune.bench.clips import batches
 from wertune.bench.counted import OURS, RECIPES, SHAPES, Count, LiveBytes, Shape
@@ -17,8 +19,6 @@ from wertune.bench.counted import count as count_bytes
 from wertune.bench.peer import PeerRecipe, at_context
 from wertune.bench.rows import Row, Section, rounded
 from wertune.bench.serving import PIPELINE, ServingRow, as_table
-from wertune.config import LoraConfig
-from wertune.errors import ConfigError
 from wertune.evaluate import EvaluationSet
 from wertune.manifest import Recording
 from wertune.model import Whisper

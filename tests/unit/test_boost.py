@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wertune.base.config import DecodeConfig
 from wertune.boost import TermBoost, doubts
-from wertune.config import DecodeConfig
 from wertune.model import Whisper
 
 VOCABULARY = 12

@@ -10,8 +10,8 @@ import pytest
 from tests.unit.test_spool import PARENT, FakeRun, FakeServer
 
 import wertune.child_runs
+from wertune.base.errors import SearchStorageError, StorageError
 from wertune.child_runs import Book, ChildRuns, Said, settle
-from wertune.errors import SearchStorageError, StorageError
 from wertune.keeper import STATE, TrialFiles
 from wertune.progress import PlainProgress, Reckoning
 from wertune.proposals import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT

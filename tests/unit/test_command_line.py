@@ -14,9 +14,9 @@ import click
 import pytest
 
 from wertune import __main__ as wertune_line
-from wertune import command_line
 from wertune.__main__ import COMMANDS
-from wertune.errors import ManifestError, WertuneError
+from wertune.base import cli as command_line
+from wertune.base.errors import ManifestError, WertuneError
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "ray", "mlflow", "transformers", "pandas", "numpy", "pydantic", "yaml", "optuna", "rich"}
@@ -298,7 +298,7 @@ def test_each_end_has_its_status(
 
 def test_an_interrupted_process_ends_with_130(tmp_path: Path) -> None:
     program = (
-        "import sys, click\nfrom wertune.command_line import Tool, run_tool\n"
+        "import sys, click\nfrom wertune.base.cli import Tool, run_tool\n"
         "@click.group(cls=Tool)\ndef tool(): pass\n"
         "@tool.command()\ndef work():\n    print('working', flush=True)\n    import time; time.sleep(60)\n"
         "sys.argv = ['tool', 'work']\nrun_tool(tool, 'tool')"

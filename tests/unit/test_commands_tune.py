@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from wertune.base.config import TrialConfig
+from wertune.base.errors import TrackingError
 from wertune.commands.next_steps import Verdict
 from wertune.commands.tune import _finish, resume_command, tune
-from wertune.config import TrialConfig
-from wertune.errors import TrackingError
 from wertune.experiment import Results
 from wertune.spool import held
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from wertune.config import (
+from wertune.base.config import (
     LANGUAGES,
     BaseModelConfig,
     ProjectConfig,
@@ -20,8 +20,8 @@ from wertune.config import (
     read_yaml,
     with_overrides,
 )
-from wertune.errors import ConfigError
-from wertune.text import Lexicon
+from wertune.base.errors import ConfigError
+from wertune.base.text import Lexicon
 
 PROJECT: dict[str, Any] = {
     "name": "sg_gov",

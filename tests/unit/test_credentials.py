@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from wertune.base.errors import ConfigError
 from wertune.credentials import (
     check_holds_no_password,
     has_password,
@@ -15,7 +16,6 @@ from wertune.credentials import (
     without_password,
     without_passwords,
 )
-from wertune.errors import ConfigError
 from wertune.outage import reason
 from wertune.tracking.runs import RunRef
 

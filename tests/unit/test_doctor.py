@@ -22,9 +22,9 @@ import wertune.model
 import wertune.voices
 from wertune import __main__ as command_line
 from wertune import doctor
-from wertune import machine as free
+from wertune.base import machine as free
+from wertune.base.errors import SynthesisError
 from wertune.doctor import Finding, Site, as_json, examine, fail, machine, ok, project, services, sets, warn
-from wertune.errors import SynthesisError
 from wertune.speech import Offer
 from wertune.voices import ENGINES
 

@@ -12,10 +12,10 @@ import torch
 from transformers import WhisperForConditionalGeneration
 
 from wertune import engine
+from wertune.base.config import DecodeConfig, LoraConfig
+from wertune.base.errors import AdapterError, ConfigError
 from wertune.boost import TermBoost
-from wertune.config import DecodeConfig, LoraConfig
 from wertune.engine import CTranslate2Whisper, converted, load_engine, require_engine
-from wertune.errors import AdapterError, ConfigError
 from wertune.model import Whisper, add_lora, load_adapter, save_adapter
 from wertune.weights import BaseModel
 

@@ -12,6 +12,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wertune.base.text import TermFinder
 from wertune.clips import encode_opus
 from wertune.error_report import MAX_PAGE_BYTES, SHOWN_CONFUSIONS, ScoredSet, clip_audio, error_report
 from wertune.html_page import fill, json_block, page
@@ -19,7 +20,6 @@ from wertune.intervals import recall_interval, wer_change, wer_interval
 from wertune.manifest import Recording
 from wertune.metrics import Clip, Scores, score
 from wertune.report import Comparison, summary_rows
-from wertune.text import TermFinder
 
 FINDER = TermFinder(["cpf", "singpass"], str.lower)
 

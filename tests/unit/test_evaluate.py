@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wertune.audio import SAMPLE_RATE_HZ
-from wertune.config import ContextConfig, DecodeConfig
+from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.evaluate import MAX_SEGMENT_S, split_at_pauses, token_limit, transcribe_features, transcribe_samples
 from wertune.wording import Written
 

@@ -10,8 +10,9 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from wertune.config import ProjectConfig, load_project, with_overrides
-from wertune.errors import BaseModelError, ConfigError, TrackingError, WertuneError
+from wertune.base.config import ProjectConfig, load_project, with_overrides
+from wertune.base.errors import BaseModelError, ConfigError, TrackingError, WertuneError
+from wertune.base.text import TermFinder
 from wertune.experiment import (
     BestTrial,
     _histories,
@@ -28,7 +29,6 @@ from wertune.progress import trial_name
 from wertune.report import Comparison
 from wertune.search_space import SearchConfig
 from wertune.start import start_experiment
-from wertune.text import TermFinder
 from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, create_run
 
 SEARCH: dict[str, Any] = {"trials": 3, "space": {"lora.r": {"choices": [2, 4]}}}

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wertune.audio import SAMPLE_RATE_HZ
-from wertune.config import ContextConfig
+from wertune.base.config import ContextConfig
 from wertune.features import (
     FRAMES_PER_POSITION,
     FULL_CONTEXT_POSITIONS,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wertune.errors import ConfigError
+from wertune.base.errors import ConfigError
 from wertune.fleet import NODE_ID_LABEL, Place, next_kind, trial_resources
 from wertune.search_space import SearchConfig
 from wertune.tune import cluster

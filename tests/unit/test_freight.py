@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wertune.errors import StorageError
+from wertune.base.errors import StorageError
 from wertune.freight import PART_BYTES, Entry, Shelf, Span, audio_here, base_here, batches, feature_parts
 from wertune.weights import BaseModel, files_of
 

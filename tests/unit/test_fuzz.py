@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import CORPUS, TARGETS, Target
 
-from wertune.errors import WertuneError
+from wertune.base.errors import WertuneError
 
 FILES = [(target, path) for name, target in TARGETS.items() for path in sorted((CORPUS / name).iterdir())]
 

@@ -13,8 +13,8 @@ import wergate.gates.accuracy
 import wergate.gates.verdict
 from wergate.evidence import Evidence
 from wergate.policy import Policy
+from wertune.base.config import TrialConfig
 from wertune.bootstrap import BootstrapSettings
-from wertune.config import TrialConfig
 from wertune.eval_report import EvalReport, SetReport
 from wertune.search_space import SearchConfig, checked_space
 

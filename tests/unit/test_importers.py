@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.fuzz.mutations import mutated
 
 from wertune.audio import SAMPLE_RATE_HZ, load_audio
-from wertune.errors import ConfigError, ManifestError, StorageError
+from wertune.base.errors import ConfigError, ManifestError, StorageError
 from wertune.importers.item import Bad, Columns, Item
 from wertune.importers.saved_datasets import read_saved
 from wertune.importers.store import Imported, form_of, import_recordings

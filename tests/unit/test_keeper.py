@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wertune.errors import StorageError
+from wertune.base.errors import StorageError
 from wertune.keeper import STATE, TrialFiles, unpack
 
 FILES = st.dictionaries(

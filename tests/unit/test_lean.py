@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-from wertune.config import DecodeConfig, LoraConfig
+from wertune.base.config import DecodeConfig, LoraConfig
 from wertune.decoding import beam_search
 from wertune.lean import plain_attention
 from wertune.model import Whisper, add_lora

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import WhisperTokenizerFast
 
-from wertune.config import DecodeConfig
+from wertune.base.config import DecodeConfig
 from wertune.loops import LAST_RESORT_NGRAM, LoopGuard, last_resort, shrinks
 from wertune.weights import resolve_base_model
 

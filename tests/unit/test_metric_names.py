@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from wertune.ablation import ablation
+from wertune.base.config import TrialConfig, flatten
+from wertune.base.text import TermFinder
 from wertune.baseline import Way
-from wertune.config import TrialConfig, flatten
 from wertune.eval_report import ARTEFACT_SET
 from wertune.metrics import Clip, Scores, score
 from wertune.report import Comparison, logged_metrics
 from wertune.start import COMPARED_METRICS, COMPARED_PARAMS
-from wertune.text import TermFinder
 from wertune.train import EpochResult
 from wertune.trial import BEST_METRICS, SIZE_METRICS, best_metrics, short_names
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wertune.base.text import TermFinder, normaliser
 from wertune.metrics import (
     Clip,
     EditCounts,
@@ -18,7 +19,6 @@ from wertune.metrics import (
     score,
     score_utterance,
 )
-from wertune.text import TermFinder, normaliser
 
 ENGLISH = normaliser("en")
 TERMS = ("MediShield", "MediShield Life", "GST Voucher", "CPF")

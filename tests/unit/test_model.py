@@ -19,8 +19,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import wertune.model
 from wertune.adapter_files import ADAPTER_FILES
-from wertune.config import DecodeConfig, Layer, LoraConfig
-from wertune.errors import AdapterError, BaseModelError, ConfigError, StorageError
+from wertune.base.config import DecodeConfig, Layer, LoraConfig
+from wertune.base.errors import AdapterError, BaseModelError, ConfigError, StorageError
 from wertune.model import (
     Whisper,
     add_lora,

@@ -11,8 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shown_commands import ROOT, commands, fault
 
+from wertune.base.config import TrialConfig, with_overrides
 from wertune.commands.next_steps import Ended, Refusal, Step, Verdict, as_text, next_steps, other_settings
-from wertune.config import TrialConfig, with_overrides
 
 CONFIG = with_overrides(
     TrialConfig(),

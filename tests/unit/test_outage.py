@@ -13,7 +13,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, RESOURCE_DOES_NOT_EXIST
 import wertune.outage
 from wergate.errors import RegistryError
 from wergate.store import _answer
-from wertune.errors import ConfigError, TrackingError
+from wertune.base.errors import ConfigError, TrackingError
 from wertune.outage import is_temporary, no_answer, patiently, quick_requests, reason
 from wertune.tracking.opening import fail_project_run, kept_text
 from wertune.tracking.versions import registered_version

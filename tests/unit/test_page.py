@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wertune.config import ContextConfig, DecodeConfig, ServingConfig
+from wertune.base.config import ContextConfig, DecodeConfig, ServingConfig
 from wertune.page.app import AUDIO_TYPE, make_app
 from wertune.page.differences import differing
 from wertune.voice import Voice

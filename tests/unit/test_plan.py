@@ -11,8 +11,8 @@ import pytest
 
 from wertune import __main__ as command_line
 from wertune import plan as module
-from wertune.config import ProjectConfig, load_project
-from wertune.errors import ConfigError
+from wertune.base.config import ProjectConfig, load_project
+from wertune.base.errors import ConfigError
 from wertune.halving import Range
 from wertune.plan import Machine, Plan, as_text, make_plan
 from wertune.prepare import prepare

@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
-from wertune.errors import ConfigError
+from wertune.base.errors import ConfigError
 from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT, Proposals, asha, finished, open_study
 from wertune.search_space import AshaConfig, Choices, Range, SearchConfig
 

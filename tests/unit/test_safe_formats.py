@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from wertune.adapter_files import ADAPTER_FILES, check_adapter_files
-from wertune.config import LoraConfig
-from wertune.errors import AdapterError, BaseModelError, WertuneError
+from wertune.base.config import LoraConfig
+from wertune.base.errors import AdapterError, BaseModelError, WertuneError
 from wertune.features import ClipCache
 from wertune.model import Whisper, add_lora, load_adapter, load_whisper, save_adapter
 from wertune.weights import resolve_base_model
@@ -29,7 +29,7 @@ UNSAFE_CALLS = {
 COMPUTED_IMPORT = "import_module of a name that does not stand there"
 # What gives the names there. Only the last is a file that a stranger may have written: README's Security tells of it.
 COMPUTED_IMPORTS = {
-    "platform/wertune/command_line.py": "the table of commands",
+    "platform/wertune/base/cli.py": "the table of commands",
     "platform/wertune/speech.py": "the built-in speech engines",
     "platform/wertune/voices.py": "synthesis.yaml, whose engine may be module:Class",
 }

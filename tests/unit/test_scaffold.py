@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from wergate.decide import decide
 from wergate.policy import Policy, load_policy
 from wertune import __main__ as command_line
-from wertune.config import DecodeConfig, Draw, ProjectConfig, flatten, load_project, load_yaml
-from wertune.errors import ConfigError
+from wertune.base.config import DecodeConfig, Draw, ProjectConfig, flatten, load_project, load_yaml
+from wertune.base.errors import ConfigError
+from wertune.base.text import Lexicon
 from wertune.eval_report import EvalReport
 from wertune.prepare import prepare
 from wertune.scaffold import SPLITS, Wanted, make_project
@@ -23,7 +24,6 @@ from wertune.scaffold_texts import TERM_BOOST
 from wertune.schemas import FOLDER, as_text, schemas
 from wertune.search_space import SearchConfig, checked_space
 from wertune.synthesis_config import SynthesisConfig
-from wertune.text import Lexicon
 from wertune.yaml_page import meaning, yaml_page
 
 ROOT = Path(__file__).resolve().parents[2]

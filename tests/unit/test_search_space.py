@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from wertune.config import TrialConfig, parse
-from wertune.errors import ConfigError
+from wertune.base.config import TrialConfig, parse
+from wertune.base.errors import ConfigError
 from wertune.search_space import Choices, Range, SearchConfig, checked_space
 
 PLACE = "search.yaml"

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 
 import wertune.serve
 from wertune.audio import SAMPLE_RATE_HZ, load_audio
-from wertune.config import BaseModelConfig, DataConfig, ProjectConfig, ServingConfig, TrialConfig
-from wertune.errors import ConfigError, RequestError, TrackingError
+from wertune.base.config import BaseModelConfig, DataConfig, ProjectConfig, ServingConfig, TrialConfig
+from wertune.base.errors import ConfigError, RequestError, TrackingError
+from wertune.base.text import Lexicon
 from wertune.evaluate import Transcript
 from wertune.manifest import Dataset, Recording, Row
 from wertune.prepare import Prepared
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
-from wertune.text import Lexicon
 from wertune.version import stored_settings
 from wertune.weights import BaseModel
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wertune.errors import ConfigError, ManifestError
+from wertune.base.errors import ConfigError, ManifestError
+from wertune.base.text import TermFinder, normaliser
 from wertune.manifest import Row
 from wertune.split import Division, describe, divide, parse_shares, split_manifest
 from wertune.split_search import SPLITS
-from wertune.text import TermFinder, normaliser
 
 NORMALISE = normaliser("en")
 TERMS = ("CPF", "MediShield Life")

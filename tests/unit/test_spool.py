@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import wertune.journal
 import wertune.outage
 import wertune.spool
-from wertune.errors import StorageError, TrackingError
+from wertune.base.errors import StorageError, TrackingError
 from wertune.journal import Journal
 from wertune.spool import Spool, SpooledRun
 from wertune.tracking.child_store import Child, Logged

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wertune.audio import SAMPLE_RATE_HZ
+from wertune.base.config import ConfigError, parse
+from wertune.base.errors import SynthesisError
+from wertune.base.text import Lexicon, Term, normaliser
 from wertune.clips import check, level, trim, write_clip, write_manifest
-from wertune.config import ConfigError, parse
-from wertune.errors import SynthesisError
 from wertune.plain_sentences import read_plain_sentences
 from wertune.retention import assign
 from wertune.sentences import Sentence, Speller, load_sentences, split_sentences
 from wertune.synthesis_config import RetentionSizes, SynthesisConfig
 from wertune.synthesis_plan import plan_clips
 from wertune.synthesize import manifest_row
-from wertune.text import Lexicon, Term, normaliser
 
 TERMS = {"Life": "life", "MediShield Life": "meddy shield life", "CPF": "see pee eff", "NEA": "en ee ay"}
 LEXICON = Lexicon(terms=tuple(Term(term=term, spoken=spoken) for term, spoken in TERMS.items()))

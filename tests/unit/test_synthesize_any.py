@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from wertune.base.config import ConfigError, ProjectConfig, parse
+from wertune.base.errors import SynthesisError
+from wertune.base.text import Lexicon, Term, normaliser, said
 from wertune.casting import cast_voices
-from wertune.config import ConfigError, ProjectConfig, parse
-from wertune.errors import SynthesisError
 from wertune.plain_sentences import read_plain_sentences
 from wertune.sentences import Sentence, Speller, split_sentences
 from wertune.speech import Offer, Samples
@@ -26,7 +27,6 @@ from wertune.synthesis_plan import ClipPlan
 from wertune.synthesis_project import SynthesisProject, load_synthesis_project
 from wertune.synthesis_report import SynthesisReport, TermRow, _terms_table
 from wertune.synthesize import plan_project, render, synthesize
-from wertune.text import Lexicon, Term, normaliser, said
 from wertune.voices import ENGINES, find_engine, offered_voices
 
 DOMAIN = ("train", "validation", "test")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wertune.config import LANGUAGES
-from wertune.errors import ConfigError
-from wertune.text import (
+from wertune.base.config import LANGUAGES
+from wertune.base.errors import ConfigError
+from wertune.base.text import (
     UNSPACED_LANGUAGES,
     Lexicon,
     Term,

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.audio import SAMPLE_RATE_HZ
+from wertune.base.config import ContextConfig, DecodeConfig, ServingConfig
+from wertune.base.errors import ConfigError
 from wertune.commands.options import version_uri
-from wertune.config import ContextConfig, DecodeConfig, ServingConfig
-from wertune.errors import ConfigError
 from wertune.evaluate import split_at_pauses
 from wertune.subtitles import rendered
 from wertune.transcribe import check_names, recordings_of, transcribe_files

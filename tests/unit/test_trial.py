@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 import wertune.model
 import wertune.train
 import wertune.updates
-from wertune.config import ProjectConfig, TrialConfig, parse, with_overrides
+from wertune.base.config import ProjectConfig, TrialConfig, parse, with_overrides
+from wertune.base.errors import OutOfMemory, StateError, StorageError
+from wertune.base.text import Lexicon
 from wertune.epoch_state import CHECKED, DIGESTS, RECORD, TENSORS, read_state, trial_digest
-from wertune.errors import OutOfMemory, StateError, StorageError
 from wertune.manifest import Dataset
 from wertune.model import ADAPTER_FILES, Whisper
 from wertune.out_of_memory import halved, is_out_of_memory
 from wertune.prepare import Prepared
-from wertune.text import Lexicon
 from wertune.train import EpochResult, Objective, TrainingDiverged
 from wertune.trial import device_name, run_trial
 from wertune.weights import resolve_base_model

@@ -12,9 +12,9 @@ from ray.tune import TuneError
 from ray.tune.execution import tune_controller
 
 import wertune.tune
+from wertune.base.config import TrialConfig
+from wertune.base.errors import StorageError
 from wertune.child_runs import RAY_OUT_OF_MEMORY, SAID
-from wertune.config import TrialConfig
-from wertune.errors import StorageError
 from wertune.proposals import NUMBER, POINT
 from wertune.train import TrainingDiverged
 from wertune.tune import RAY_SETTINGS, Actors, _own_errors, _run, _start_ray

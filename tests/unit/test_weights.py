@@ -29,9 +29,10 @@ from tests.ctranslate2_file import (
     whisper_variables,
 )
 
-from wertune import files, hugging_face, weights
+from wertune import hugging_face, weights
+from wertune.base import files
+from wertune.base.errors import BaseModelError
 from wertune.ctranslate2 import read_tensors, to_state
-from wertune.errors import BaseModelError
 from wertune.weights import resolve_base_model
 
 

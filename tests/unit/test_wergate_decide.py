@@ -25,8 +25,8 @@ from wergate.gate_kinds import (
     WorstTermGate,
 )
 from wergate.policy import Policy
+from wertune.base.errors import ConfigError
 from wertune.bootstrap import BootstrapSettings
-from wertune.errors import ConfigError
 from wertune.eval_report import EvalReport, SetReport, UtteranceCounts
 
 QUICK = BootstrapSettings(resamples=200)

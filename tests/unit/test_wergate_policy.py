@@ -9,7 +9,7 @@ import yaml
 from wergate.gate_kinds import AnyGate, SliceGate, WerGate
 from wergate.gates import EVALUATORS
 from wergate.policy import Policy, load_policy
-from wertune.errors import ConfigError
+from wertune.base.errors import ConfigError
 
 WER = {"kind": "wer", "limit": 0.15}
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from wertune.base.config import DecodeConfig
 from wertune.boost import TermBoost
-from wertune.config import DecodeConfig
 from wertune.model import Whisper
 from wertune.wording import MAX_TOKENS_BEFORE, Wording
 

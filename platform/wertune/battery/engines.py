@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wertune.errors import SynthesisError
+from wertune.base.errors import SynthesisError
 from wertune.neural_voices import Kokoro, kokoro_speech
 from wertune.speech import Offer, Samples
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from wertune.config import LANGUAGES, Frozen
-from wertune.faults import NAME
+from wertune.base.config import LANGUAGES, Frozen
+from wertune.base.faults import NAME
 from wertune.voices import known_engine
 
 Part = Literal[

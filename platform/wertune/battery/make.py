@@ -9,14 +9,14 @@ from typing import cast
 import numpy as np
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples, load_audio, resample
+from wertune.base.config import load_yaml
+from wertune.base.errors import SynthesisError
+from wertune.base.files import write_atomically
 from wertune.battery.form import PADDING_S, PARTS, BatteryForm, BatteryVoice, Line, Part, People, read_line
 from wertune.battery.plan import Spoken, plan
 from wertune.battery.shelf import MANIFEST, BatteryRow
 from wertune.battery.sounds import babble, sounds
 from wertune.clips import level, trim, write_clip
-from wertune.config import load_yaml
-from wertune.errors import SynthesisError
-from wertune.files import write_atomically
 from wertune.voices import ENGINES, find_engine, offered_voices
 
 AUDIO, SOURCES = "audio", "sources.json"

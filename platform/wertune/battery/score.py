@@ -5,14 +5,14 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wertune.base.config import ContextConfig, DecodeConfig
+from wertune.base.files import write_atomically
 from wertune.baseline import OF_A_BOOST, baseline_decode
 from wertune.battery.counted import set_report
 from wertune.battery.form import Part
 from wertune.battery.shelf import Battery, set_name
-from wertune.config import ContextConfig, DecodeConfig
 from wertune.eval_report import SetReport
 from wertune.evaluate import MAX_SEGMENT_S, Transcriber, transcribe_samples
-from wertune.files import write_atomically
 from wertune.metrics import score
 from wertune.prepare import Prepared
 from wertune.weights import cache_root

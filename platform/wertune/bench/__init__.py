@@ -10,8 +10,8 @@ from pathlib import Path
 def bench(folder: Path, out: Path, model_uri: str = "") -> str:
     """Runs everything, and writes `benchmarks.json`, `.md` and `.png` into `out`; returns the page."""
     # Here, because a cold worker imports this package too, and is to pay for no more than a trial's own modules.
+    from wertune.base.config import load_project
     from wertune.bench import levers, memory, page, search, serving, start_up, training
-    from wertune.config import load_project
     from wertune.prepare import prepare
 
     prepared = prepare(folder, load_project(folder))

@@ -2,7 +2,7 @@
 
 import torch
 
-from wertune.config import ContextConfig, LoraConfig
+from wertune.base.config import ContextConfig, LoraConfig
 from wertune.evaluate import EvaluationSet
 from wertune.features import pad_features
 from wertune.model import Whisper

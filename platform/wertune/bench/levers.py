@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from wertune.base.config import ContextConfig, TrainConfig
 from wertune.bench.clips import BATCH, CLIPS, FULL, PLAIN_LORA, ROUNDS, Batches, batches, training_clips
 from wertune.bench.peer import EVALUATION_BATCH, PeerRecipe, at_context
 from wertune.bench.rows import Section, timed
 from wertune.bench.training import train_pass, write_greedily
-from wertune.config import ContextConfig, TrainConfig
 from wertune.evaluate import EvaluationSet
 from wertune.features import FRAMES_PER_POSITION, pad_features
 from wertune.model import Whisper, add_lora, product_dtype

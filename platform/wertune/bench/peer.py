@@ -24,7 +24,7 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from wertune.config import LoraConfig
+from wertune.base.config import LoraConfig
 from wertune.model import Whisper, product_dtype
 
 EVALUATION_BATCH = 8

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from wertune.base.config import AugmentConfig, DecodeConfig, Draw, TrainConfig, TrialConfig
 from wertune.bench.clips import BATCH, FULL, PLAIN_LORA, SECONDS
 from wertune.bench.peer import PeerRecipe
 from wertune.bench.rows import Row, Section
-from wertune.config import AugmentConfig, DecodeConfig, Draw, TrainConfig, TrialConfig
 from wertune.manifest import Dataset, Recording
 from wertune.metrics import score
 from wertune.prepare import Prepared

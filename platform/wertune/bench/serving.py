@@ -17,10 +17,10 @@ import torch
 from transformers import WhisperFeatureExtractor, pipeline
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples
+from wertune.base.config import ContextConfig, DecodeConfig, load_project, stored_decode
+from wertune.base.errors import ConfigError
 from wertune.bench.rows import Row, Section
-from wertune.config import ContextConfig, DecodeConfig, load_project, stored_decode
 from wertune.engine import converted
-from wertune.errors import ConfigError
 from wertune.evaluate import Transcriber, transcribe_samples
 from wertune.manifest import Recording
 from wertune.metrics import score

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from wertune.base.config import ContextConfig, DecodeConfig, TrainConfig
 from wertune.bench.clips import BATCH, CLIPS, FULL, PLAIN_LORA, ROUNDS, Batches, batches, training_clips
 from wertune.bench.peer import PeerRecipe
 from wertune.bench.rows import Row, Section, timed
-from wertune.config import ContextConfig, DecodeConfig, TrainConfig
 from wertune.evaluate import EvaluationSet, transcribe_features
 from wertune.model import Whisper, add_lora, product_dtype
 from wertune.prepare import Prepared

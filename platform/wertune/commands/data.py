@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from wertune.command_line import NamedPath, json_option
+from wertune.base.cli import NamedPath, json_option
 from wertune.commands.options import project_option
 
 
@@ -14,7 +14,7 @@ from wertune.commands.options import project_option
 @json_option
 def validate(project: Path) -> dict[str, Any]:
     """Checks every row of every manifest; reports all faults at once with file and line. Says what sets can show."""
-    from wertune.config import load_project
+    from wertune.base.config import load_project
 
     config = load_project(project)  # before what takes long to import
     from wertune.battery.shelf import project_battery
@@ -85,8 +85,8 @@ def battery(form: str, language: str, out: Path, recordings: str, base_of: str) 
         make_battery(Path(form), language, out, Path(recordings) if recordings else None, click.echo)
     found = load_battery(out)
     if base_of:
+        from wertune.base.config import load_project
         from wertune.battery.score import ship_base_texts
-        from wertune.config import load_project
         from wertune.prepare import prepare
 
         project = load_project(Path(base_of))

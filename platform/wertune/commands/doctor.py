@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wertune.command_line import EXIT_REFUSED, print_json
+from wertune.base.cli import EXIT_REFUSED, print_json
 from wertune.commands.options import project_option
 
 if TYPE_CHECKING:

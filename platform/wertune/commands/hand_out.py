@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from wertune.command_line import NamedPath, json_option
+from wertune.base.cli import NamedPath, json_option
 from wertune.commands.options import project_option, version_uri
 
 
@@ -34,7 +34,7 @@ def export(
     project: Path, model: str, form: str, out: Path, clips: int, limit: float, licence: str, force: bool
 ) -> dict[str, Any]:
     """Writes a registered version as a folder that plain libraries load, and tries it in them."""
-    from wertune.config import load_project
+    from wertune.base.config import load_project
 
     uri = version_uri(model, load_project(project).name)
     from wertune.export import export as run

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import click
 
-from wertune.command_line import NamedPath, json_option
+from wertune.base.cli import NamedPath, json_option
+from wertune.base.errors import ConfigError
 from wertune.commands.options import project_option
-from wertune.errors import ConfigError
 
 
 @click.command("import")
@@ -78,8 +78,8 @@ def _as_path(folder: Path) -> str:
 @json_option
 def split_(project: Path, manifest: Path, out: Path | None, shares: str, per_term: int, seed: int) -> dict[str, Any]:
     """Divides a manifest into train, validation and test that share no speaker and no sentence."""
+    from wertune.base.text import TermFinder, load_lexicon, normaliser
     from wertune.split import describe, parse_shares, split_manifest
-    from wertune.text import TermFinder, load_lexicon, normaliser
 
     language, lexicon = _language_and_lexicon(project)
     normalise = normaliser(language)
@@ -91,7 +91,7 @@ def split_(project: Path, manifest: Path, out: Path | None, shares: str, per_ter
 
 
 def _language_and_lexicon(project: Path) -> tuple[str, Path | None]:
-    from wertune.config import ProjectConfig, load_yaml
+    from wertune.base.config import ProjectConfig, load_yaml
 
     config = load_yaml(project / "project.yaml", ProjectConfig)
     return config.language, project / config.lexicon if config.lexicon else None

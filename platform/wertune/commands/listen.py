@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import click
 
-from wertune.command_line import NamedPath
+from wertune.base.cli import NamedPath
+from wertune.base.errors import AudioError, ConfigError
 from wertune.commands.options import project_option, version_uri
-from wertune.errors import AudioError, ConfigError
 
 
 class _RangeOrNothing(click.FloatRange):
@@ -42,7 +42,7 @@ def transcribe(
     """Writes what recordings say; one that cannot be decoded is told, the others go on, and the status is 1."""
     if bool(model) == bool(base):
         raise ConfigError("give one of --model and --base: what is to transcribe")
-    from wertune.config import load_project
+    from wertune.base.config import load_project
 
     config = load_project(project)  # before what takes long to import
     from wertune.subtitles import TextFormat
@@ -75,7 +75,7 @@ def page(project: Path, model: str, beside: str, base: str, host: str, port: int
     """A web page to speak to a version and to see what it writes beside its base."""
     if beside and base:
         raise ConfigError("give one of --beside and --base: the page shows two models")
-    from wertune.config import load_project
+    from wertune.base.config import load_project
 
     config = load_project(project)
     from wertune.page.app import serve

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wertune.config import TrialConfig
+from wertune.base.config import TrialConfig
 from wertune.credentials import has_password, how_to_look
 
 # Settings that gates of a kind ask for where they refuse; of other kinds no setting helps.

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wertune.command_line import NamedPath
-from wertune.errors import ConfigError
+from wertune.base.cli import NamedPath
+from wertune.base.errors import ConfigError
 
 if TYPE_CHECKING:
-    from wertune.config import ProjectConfig
+    from wertune.base.config import ProjectConfig
 
 STAGES = ("None", "Staging", "Production", "Archived")
 
@@ -36,7 +36,7 @@ def configured(project: Path, overrides: tuple[str, ...], epochs: str, seed: str
     """project.yaml with the command line's values in its `trial:`, all of it checked."""
     import yaml
 
-    from wertune.config import load_project, with_overrides
+    from wertune.base.config import load_project, with_overrides
 
     values: dict[str, Any] = {}
     for override in overrides:

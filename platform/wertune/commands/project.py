@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from wertune.command_line import NamedPath, json_option
-from wertune.errors import ConfigError
+from wertune.base.cli import NamedPath, json_option
+from wertune.base.errors import ConfigError
 
 ENGLISH_BASE, OTHER_BASE = "packaged:whisper-tiny.en", "packaged:whisper-base"
 
@@ -98,7 +98,7 @@ def _manifest(text: str) -> tuple[str, Path]:
 @json_option
 def schema(out: Path) -> dict[str, Any]:
     """Writes JSON Schemas of the YAML files, with which editors complete and check them."""
-    from wertune.files import storing
+    from wertune.base.files import storing
     from wertune.schemas import write_schemas
 
     with storing("the schemas", out, "free some space there, or give --out a folder that can be written"):

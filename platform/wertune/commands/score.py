@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from wertune.command_line import NamedPath, answering
+from wertune.base.cli import NamedPath, answering
+from wertune.base.errors import ConfigError
 from wertune.commands.options import project_option
-from wertune.errors import ConfigError
 
 STDOUT = "-"
 SCORES, JSON_REMEDY = "the scores", "free some space there, or give --json the path of a file that can be written"
@@ -50,7 +50,7 @@ def evaluate(project: Path, model_uri: str, base: str, manifest: str, engine: st
         found = "is no plain file" if Path(manifest).exists() else "does not exist"
         raise ConfigError(f"--manifest is {manifest}, which {found}; name another, or none for the test split")
     if json_path not in ("", STDOUT):
-        from wertune.files import check_writable, storing
+        from wertune.base.files import check_writable, storing
 
         check_writable(Path(json_path), SCORES, JSON_REMEDY)
     score = functools.partial(_scored, project, model_uri, base, manifest, engine)

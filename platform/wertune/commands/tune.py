@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wertune.command_line import is_mlflow_run, json_option
+from wertune.base.cli import is_mlflow_run, json_option
 from wertune.commands.options import configured, project_option, trial_options
 
 if TYPE_CHECKING:
     from wergate.policy import Policy
+    from wertune.base.config import ProjectConfig, TrialConfig
     from wertune.commands.next_steps import Verdict
-    from wertune.config import ProjectConfig, TrialConfig
     from wertune.search_space import SearchConfig
 
 
@@ -154,7 +154,7 @@ def _advise(prepared: Any) -> None:
 def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_trial: str) -> "SearchConfig":
     import yaml
 
-    from wertune.config import load_yaml, with_overrides
+    from wertune.base.config import load_yaml, with_overrides
     from wertune.search_space import SearchConfig, checked_space
 
     path = project / "search.yaml"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from wertune.base.errors import AudioError
+from wertune.base.machine import cores, existing, free_disk_mb
 from wertune.doctor import Check, Finding, Site, fail, ok, warn
-from wertune.errors import AudioError
-from wertune.machine import cores, existing, free_disk_mb
 from wertune.weights import cache_root
 
 PYTHONS = ((3, 11), (3, 13))  # as pyproject.toml says

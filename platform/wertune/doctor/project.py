@@ -4,10 +4,10 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wertune.config import ProjectConfig, load_yaml
+from wertune.base.config import ProjectConfig, load_yaml
+from wertune.base.errors import BaseModelError, ConfigError, SynthesisError
+from wertune.base.machine import free_memory_mb
 from wertune.doctor import Check, Finding, Site, fail, ok, warn
-from wertune.errors import BaseModelError, ConfigError, SynthesisError
-from wertune.machine import free_memory_mb
 
 if TYPE_CHECKING:
     from wertune.synthesis_config import SynthesisConfig

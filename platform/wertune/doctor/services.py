@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from wertune.base.machine import existing
 from wertune.credentials import without_password
 from wertune.doctor import Check, Finding, Site, fail, ok
-from wertune.machine import existing
 from wertune.outage import driver_remedy
 from wertune.tracking.runs import tracking_uri
 

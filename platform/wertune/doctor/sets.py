@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wertune.base.config import ProjectConfig, load_yaml
+from wertune.base.errors import ConfigError, ManifestError
+from wertune.base.text import TermFinder, load_lexicon, normaliser
 from wertune.battery.shelf import Battery, project_battery
-from wertune.config import ProjectConfig, load_yaml
 from wertune.doctor import Check, Finding, Site, ok, warn
-from wertune.errors import ConfigError, ManifestError
 from wertune.manifest import TRAINING_SPLITS, manifests_of, read_rows
-from wertune.text import TermFinder, load_lexicon, normaliser
 
 if TYPE_CHECKING:
     from wergate.policy import Policy

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wertune.errors import ManifestError
+from wertune.base.errors import ManifestError
 from wertune.importers.item import Bad, Columns, Found, csv_rows, json_rows, table_item
 
 NAMES = ("metadata.csv", "metadata.jsonl")

@@ -9,8 +9,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from wertune.errors import ManifestError
-from wertune.files import NUL_RULE
+from wertune.base.errors import ManifestError
+from wertune.base.files import NUL_RULE
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 

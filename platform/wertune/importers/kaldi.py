@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from wertune.errors import ManifestError
+from wertune.base.errors import ManifestError
 from wertune.importers.item import Bad, Columns, Found, Item, numbered
 
 NEEDED = ("wav.scp", "text", "utt2spk")

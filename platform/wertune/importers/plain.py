@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from wertune.errors import ManifestError
+from wertune.base.errors import ManifestError
 from wertune.importers.item import AUDIO_SUFFIXES, Bad, Columns, Found, Item, read_text
 
 

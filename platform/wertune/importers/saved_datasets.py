@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from wertune.errors import ManifestError
-from wertune.faults import describe
+from wertune.base.errors import ManifestError
+from wertune.base.faults import describe
 from wertune.importers.item import Bad, Columns, Found, Item, leads_out, read_text
 
 STATE, SPLITS = "state.json", "dataset_dict.json"

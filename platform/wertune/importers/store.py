@@ -16,10 +16,10 @@ import numpy as np
 import soundfile
 
 from wertune.audio import SAMPLE_RATE_HZ, Samples, load_audio
+from wertune.base.errors import AudioError, ConfigError, ManifestError
+from wertune.base.faults import NAME, NAME_RULE
+from wertune.base.files import storing, write_atomically
 from wertune.clips import write_clip
-from wertune.errors import AudioError, ConfigError, ManifestError
-from wertune.faults import NAME, NAME_RULE
-from wertune.files import storing, write_atomically
 from wertune.importers.audiofolder import NAMES, read_audiofolder
 from wertune.importers.common_voice import main_file, read_common_voice
 from wertune.importers.item import Bad, Columns, Found, Item

@@ -2,7 +2,7 @@
 
 from difflib import SequenceMatcher
 
-from wertune.text import is_mark, letter_by_letter
+from wertune.base.text import is_mark, letter_by_letter
 
 Words = list[tuple[str, bool]]
 

@@ -14,8 +14,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.git_utils import get_git_commit
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
+from wertune.base.errors import TrackingError
 from wertune.credentials import without_password
-from wertune.errors import TrackingError
 from wertune.outage import (
     CREDENTIALS_REMEDY,
     driver_remedy,

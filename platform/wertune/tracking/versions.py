@@ -9,8 +9,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.tracking import MlflowClient
 
+from wertune.base.errors import TrackingError
 from wertune.card_text import card_page, shortened
-from wertune.errors import TrackingError
 from wertune.outage import no_answer
 from wertune.tracking.runs import RunRef, read_text
 

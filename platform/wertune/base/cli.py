@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from wertune.errors import WertuneError
+from wertune.base.errors import WertuneError
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2

@@ -7,8 +7,8 @@ from typing import Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from wertune.errors import ConfigError
-from wertune.faults import NAME, describe
+from wertune.base.errors import ConfigError
+from wertune.base.faults import NAME, describe
 
 
 class Frozen(BaseModel):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from wertune.errors import StorageError
+from wertune.base.errors import StorageError
 
 STAMP = "source.json"
 NUL_RULE = "holds a NUL, which no file's name can hold; mend the name"

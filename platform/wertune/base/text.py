@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from wertune.config import Frozen, load_yaml
+from wertune.base.config import Frozen, load_yaml
 
 Normalise = Callable[[str], str]
 # Thai, Lao, Burmese, Khmer, kana and Han with their marks: between words of these scripts nobody writes a blank.
