@@ -32,7 +32,7 @@ FROM_ELSEWHERE = {"CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGEL
 # What other code may rely on; modules beside these are listed with their first line alone.
 PUBLIC = (
     "wertune.manifest",
-    "wertune.metrics",
+    "wertune.scores.metrics",
     "wertune.base.text",
     "wertune.features",
     "wertune.model",
@@ -42,8 +42,8 @@ PUBLIC = (
     "wertune.search_space",
     "wertune.trial",
     "wertune.serve",
-    "wertune.bootstrap",
-    "wertune.eval_report",
+    "wertune.scores.bootstrap",
+    "wertune.scores.eval_report",
     "wertune.base.errors",
     "wergate.policy",
     "wergate.decide",
@@ -201,7 +201,7 @@ def python_page() -> str:
     """All modules by their first line, and the public ones in full."""
     text = (
         "# Python\n\nMade from docstrings. What stands in full is what other code may rely on; "
-        "`import wertune.metrics` and what `wergate` decides with need no torch.\n"
+        "`import wertune.scores.metrics` and what `wergate` decides with need no torch.\n"
     )
     for root in ("platform/wertune", "registry/wergate"):
         package = Path(root).name

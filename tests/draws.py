@@ -15,8 +15,8 @@ import numpy as np
 
 from wergate.decide import Decision, decide
 from wergate.policy import Policy, load_policy
-from wertune.bootstrap import BootstrapSettings
-from wertune.eval_report import BATTERY_PREFIX, Cost, EvalReport, Provenance, SetReport, UtteranceCounts
+from wertune.scores.bootstrap import BootstrapSettings
+from wertune.scores.eval_report import BATTERY_PREFIX, Cost, EvalReport, Provenance, SetReport, UtteranceCounts
 
 POLICY = Path("registry/policies/sg_gov.yaml")
 QUICK = BootstrapSettings(resamples=400)

@@ -7,8 +7,8 @@ from typing import Any
 
 from wertune.base.text import Normalise, TermFinder
 from wertune.baseline import Way
-from wertune.metrics import Clip, Scores, score
-from wertune.report import Comparison, markdown_table, metric_name
+from wertune.scores.comparison import Comparison, markdown_table, metric_name
+from wertune.scores.metrics import Clip, Scores, score
 
 WIDTH = 120  # of the lines below the table
 LOGGED = ("wer", "term_recall", "term_precision")

@@ -13,14 +13,14 @@ from wertune.baseline import baseline_decode, baseline_scores
 from wertune.battery.counted import set_report
 from wertune.battery.score import base_texts, battery_sets, write_battery
 from wertune.battery.shelf import Battery
-from wertune.eval_report import ARTEFACT_SET, Cost, EvalReport, Provenance, SetReport
 from wertune.evaluate import Transcriber, score_set, transcribe_samples
 from wertune.hallucination import hallucination_sets
 from wertune.manifest import Recording
-from wertune.metrics import Clip, Scores, score
 from wertune.model import adapter_digest
 from wertune.prepare import Prepared
-from wertune.report import Comparison
+from wertune.scores.comparison import Comparison
+from wertune.scores.eval_report import ARTEFACT_SET, Cost, EvalReport, Provenance, SetReport
+from wertune.scores.metrics import Clip, Scores, score
 from wertune.tracking.versions import RegisteredVersion
 from wertune.trial import peak_memory_mb
 from wertune.version import Served

@@ -13,9 +13,9 @@ from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.files import write_atomically
 from wertune.evaluate import in_batches
 from wertune.manifest import Recording
-from wertune.metrics import Scores, score
 from wertune.model import Whisper
 from wertune.prepare import Prepared
+from wertune.scores.metrics import Scores, score
 from wertune.weights import cache_root
 from wertune.wording import MAX_TOKENS_BEFORE
 

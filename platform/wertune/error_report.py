@@ -11,15 +11,15 @@ from typing import Any
 
 import soundfile
 
-from wertune.alignment import Pair, align, confusions, in_columns
 from wertune.base.text import Normalise
-from wertune.bootstrap import Interval
 from wertune.clips import encode_opus
 from wertune.html_page import fill, json_block, page, template
-from wertune.intervals import cer_interval, precision_interval, recall_interval, wer_change, wer_interval
 from wertune.manifest import Recording
-from wertune.metrics import EditCounts, Scores, Utterance
-from wertune.report import Comparison, shown_rate
+from wertune.scores.alignment import Pair, align, confusions, in_columns
+from wertune.scores.bootstrap import Interval
+from wertune.scores.comparison import Comparison, shown_rate
+from wertune.scores.intervals import cer_interval, precision_interval, recall_interval, wer_change, wer_interval
+from wertune.scores.metrics import EditCounts, Scores, Utterance
 
 MAX_PAGE_BYTES = 20_000_000
 CLIP_KBPS = 12

@@ -12,7 +12,7 @@ from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import Normalise, TermFinder, joined
 from wertune.features import FRAMES_PER_SECOND, context_positions, log_mel, pad_features
 from wertune.manifest import Recording
-from wertune.metrics import Scores, score
+from wertune.scores.metrics import Scores, score
 from wertune.wording import Written
 
 MAX_SEGMENT_S = 28.0

@@ -11,7 +11,6 @@ from typing import Any
 import optuna
 
 from wertune.ablation import Ablation, ablation, caption, rewritten
-from wertune.aliases import alias_writer
 from wertune.assess import score_split
 from wertune.base.config import DecodeConfig, TrialConfig, flatten, with_overrides
 from wertune.base.errors import WertuneError
@@ -29,11 +28,12 @@ from wertune.drawing import figures_page, file_name, picture
 from wertune.error_report import ScoredSet, error_report
 from wertune.figures import TrialHistory, run_figures
 from wertune.importance import importances
-from wertune.metrics import Scores
 from wertune.model import Whisper, load_adapter
 from wertune.model_card import CardOf, model_card
 from wertune.prepare import Prepared
-from wertune.report import Comparison, logged_metrics, markdown_table, summary_rows
+from wertune.scores.aliases import alias_writer
+from wertune.scores.comparison import Comparison, logged_metrics, markdown_table, summary_rows
+from wertune.scores.metrics import Scores
 from wertune.serve import log_and_register
 from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, children
 from wertune.tracking.versions import VersionCard, production_version

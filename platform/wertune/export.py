@@ -26,9 +26,9 @@ from wertune.evaluate import Transcriber, transcribe_samples
 from wertune.export_card import MAX_NEW_TOKENS, Format, card, libraries, loading_code
 from wertune.hugging_face import read_json
 from wertune.manifest import Recording
-from wertune.metrics import score
 from wertune.model import merged, replace_folder
 from wertune.prepare import Prepared, prepare
+from wertune.scores.metrics import score
 from wertune.serve import load_registered
 from wertune.tracking.runs import tracking_uri
 from wertune.tracking.versions import registered_version

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from wertune.metrics import Scores, Utterance
-from wertune.report import Comparison
+from wertune.scores.comparison import Comparison
+from wertune.scores.metrics import Scores, Utterance
 
 BEFORE, AFTER = "#8b95a1", "#3a86d8"
 # Okabe & Ito's colours, told apart by most eyes; all else is drawn in the colours of the page or the paper.

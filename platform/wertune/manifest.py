@@ -18,7 +18,7 @@ from wertune.base.errors import AudioError, ManifestError
 from wertune.base.faults import describe
 from wertune.base.files import NUL_RULE
 from wertune.base.text import Normalise
-from wertune.metrics import Clip
+from wertune.scores.metrics import Clip
 
 MAX_LABEL_TOKENS = 448
 MAX_SECONDS = 1e6

@@ -9,10 +9,10 @@ from wertune.baseline import baseline_scores
 from wertune.battery.shelf import project_battery
 from wertune.battery.table import metrics as battery_metrics
 from wertune.battery.table import table
-from wertune.eval_report import ARTEFACT_SET
 from wertune.experiment import log_comparison, log_error_report
-from wertune.metrics import Scores
 from wertune.prepare import prepare
+from wertune.scores.eval_report import ARTEFACT_SET
+from wertune.scores.metrics import Scores
 from wertune.serve import load_registered, registered_engine
 from wertune.start import start_experiment
 from wertune.tracking.runs import DESCRIPTION_TAG, tracking_uri

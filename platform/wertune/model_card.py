@@ -7,7 +7,7 @@ from wertune.base.config import TrialConfig
 from wertune.base.text import normaliser_version
 from wertune.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING
 from wertune.prepare import Prepared
-from wertune.report import Comparison, markdown_table, summary_rows
+from wertune.scores.comparison import Comparison, markdown_table, summary_rows
 from wertune.tracking.versions import RegisteredVersion
 
 _SCOPES = {"both": "encoder and decoder", "encoder": "the encoder", "decoder": "the decoder"}

@@ -7,7 +7,7 @@ from wergate.errors import Refused
 from wergate.policy import Policy
 from wergate.records import APPROVAL_PREFIX, Approval, Record, parse_tag
 from wergate.shelf import Version
-from wertune.eval_report import EvalReport
+from wertune.scores.eval_report import EvalReport
 
 
 def approvals_of(version: Version) -> list[Approval]:

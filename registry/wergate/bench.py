@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from wertune.bootstrap import Floats, draws, ratio, resampled_sums
+from wertune.scores.bootstrap import Floats, draws, ratio, resampled_sums
 
 UTTERANCES = 2_000
 RESAMPLES = 10_000

@@ -4,7 +4,7 @@ from wergate.decision import Decision, GateResult, summary
 from wergate.evidence import Evidence
 from wergate.gates import evaluate
 from wergate.policy import Policy
-from wertune.eval_report import EvalReport
+from wertune.scores.eval_report import EvalReport
 
 __all__ = ["Decision", "GateResult", "decide", "summary"]
 

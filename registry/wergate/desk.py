@@ -11,7 +11,7 @@ from wergate.moves import Guard, carry_out, drifts, repair, require_no_drift, se
 from wergate.policy import Policy
 from wergate.records import Move, trail, utc_now
 from wergate.shelf import Shelf, Snapshot
-from wertune.eval_report import EvalReport
+from wertune.scores.eval_report import EvalReport
 
 Judge = Callable[[EvalReport, EvalReport | None, Policy, str], Decision]
 

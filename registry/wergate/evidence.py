@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wertune.bootstrap import BootstrapSettings, Floats
-from wertune.eval_report import EvalReport, SetReport, UtteranceCounts
+from wertune.scores.bootstrap import BootstrapSettings, Floats
+from wertune.scores.eval_report import EvalReport, SetReport, UtteranceCounts
 
 
 class NoEvidence(Exception):

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from wergate.gate_kinds import AnyGate, ProvenanceGate
 from wertune.base.config import Frozen, load_yaml
 from wertune.base.errors import ConfigError
-from wertune.bootstrap import BootstrapSettings
+from wertune.scores.bootstrap import BootstrapSettings
 
 Transition = Literal["staging", "production"]
 Gates = tuple[AnyGate, ...]

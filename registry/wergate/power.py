@@ -8,7 +8,7 @@ from pydantic import Field
 from wergate.gate_kinds import GateSpec
 from wergate.units import show_size
 from wertune.base.config import Frozen
-from wertune.bootstrap import Interval
+from wertune.scores.bootstrap import Interval
 
 # A version that is equal should get through all gates: at 98 of 100 each, five leave nine of ten.
 WANTED = 0.98

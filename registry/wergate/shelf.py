@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from wergate.errors import RegistryError
-from wertune.eval_report import EvalReport
+from wertune.scores.eval_report import EvalReport
 
 ENGINE_TAG = "wertune.engine"
 

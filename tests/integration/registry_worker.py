@@ -19,8 +19,8 @@ from wergate.policy import ApprovalSettings, Policy
 from wergate.promote import promote
 from wergate.shelf import FoundReport, Version
 from wergate.store import MlflowShelf
-from wertune.bootstrap import BootstrapSettings
-from wertune.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
+from wertune.scores.bootstrap import BootstrapSettings
+from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
 
 GATES = (WerGate(limit=0.5),)
 POLICY = Policy(

@@ -11,8 +11,8 @@ from tests.integration.conftest import DEMO
 from wertune.audio import load_audio
 from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
 from wertune.base.text import TermFinder, normaliser
-from wertune.metrics import Clip, score
 from wertune.model import add_lora, load_whisper, save_adapter
+from wertune.scores.metrics import Clip, score
 from wertune.version import load_served
 from wertune.weights import resolve_base_model
 

@@ -14,8 +14,8 @@ from wertune.base.text import TermFinder
 from wertune.clips import encode_opus
 from wertune.error_report import MAX_PAGE_BYTES, SHOWN_CONFUSIONS, ScoredSet, error_report
 from wertune.manifest import Recording, Row
-from wertune.metrics import score
-from wertune.report import Comparison
+from wertune.scores.comparison import Comparison
+from wertune.scores.metrics import score
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]

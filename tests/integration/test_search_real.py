@@ -18,7 +18,7 @@ from tests.integration.conftest import DEMO, Workspace
 from tests.integration.processes import answers, free_port, running, wait_for
 
 from wertune.audio import load_audio
-from wertune.eval_report import EvalReport
+from wertune.scores.eval_report import EvalReport
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shown_commands import blocks_as_shown
@@ -301,8 +301,8 @@ def test_both_contexts_write_nearly_the_same(searched: SimpleNamespace) -> None:
     from wertune.base.config import ContextConfig, DecodeConfig
     from wertune.base.text import normaliser
     from wertune.evaluate import transcribe_samples
-    from wertune.metrics import count_word_edits
     from wertune.model import load_whisper
+    from wertune.scores.metrics import count_word_edits
     from wertune.weights import resolve_base_model
 
     rows = (DEMO / "manifests" / "retention_test.jsonl").read_text().splitlines()

@@ -123,7 +123,7 @@ def test_every_gate_is_in_the_reference(site: Path) -> None:
 
 def test_the_public_modules_are_told_from_their_docstrings(site: Path) -> None:
     text = (site / "reference" / "python.html").read_text(encoding="utf-8")
-    assert 'id="wertune.metrics.EditCounts.rate"' in text
+    assert 'id="wertune.scores.metrics.EditCounts.rate"' in text
     assert "WER of words, CER of characters." in text
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import wertune.model
-from wertune.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
+from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
 
 SPEAKERS = 6
 WORDS = 10

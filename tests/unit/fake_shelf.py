@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from wergate.errors import RegistryError
 from wergate.shelf import FoundReport, Snapshot, Version
-from wertune.eval_report import EvalReport
+from wertune.scores.eval_report import EvalReport
 
 
 class Killed(BaseException):

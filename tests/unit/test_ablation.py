@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from wertune.ablation import Ablation, ablation, caption, rewritten
-from wertune.aliases import alias_writer
 from wertune.base.text import Lexicon, Term, TermFinder
 from wertune.baseline import Way
-from wertune.metrics import Clip, Scores, score
-from wertune.report import Comparison
+from wertune.scores.aliases import alias_writer
+from wertune.scores.comparison import Comparison
+from wertune.scores.metrics import Clip, Scores, score
 
 LEXICON = Lexicon(terms=(Term(term="ElderShield"), Term(term="CPF")))
 FINDER = TermFinder(LEXICON.written, str.lower)

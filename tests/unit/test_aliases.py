@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from wertune.aliases import alias_writer
 from wertune.base.text import Lexicon, Term, TermFinder, normaliser
+from wertune.scores.aliases import alias_writer
 
 TERMS = ("ElderShield", "CPF", "MOM", "MediShield", "MediShield Life", "GST Voucher", "S Pass", "CorpPass", "KidSTART")
 

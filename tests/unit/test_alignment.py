@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wertune.alignment import Pair, align, confusions, in_columns
-from wertune.metrics import EditCounts, count_word_edits
+from wertune.scores.alignment import Pair, align, confusions, in_columns
+from wertune.scores.metrics import EditCounts, count_word_edits
 
 TEXTS = st.lists(st.sampled_from(["log", "in", "with", "singpass", "cpf", "a"]), max_size=9).map(" ".join)
 

@@ -14,11 +14,11 @@ from wertune.assess import leakage, made_up_words, set_report, timed_clips, trai
 from wertune.audio import SAMPLE_RATE_HZ
 from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
 from wertune.base.text import Lexicon, Term, TermFinder, normaliser
-from wertune.eval_report import EvalReport, SetReport, UtteranceCounts
 from wertune.hallucination import CLIPS_PER_SET, hallucination_sets
 from wertune.manifest import Dataset, Recording
-from wertune.metrics import Clip, score
 from wertune.model import Whisper, adapter_digest, add_lora, at_strength
+from wertune.scores.eval_report import EvalReport, SetReport, UtteranceCounts
+from wertune.scores.metrics import Clip, score
 
 ENGLISH = normaliser("en")
 LEXICON = Lexicon(terms=(Term(term="CPF", spoken="see pee eff"), Term(term="Baby Bonus", spoken="baby bonus")))

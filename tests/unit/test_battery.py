@@ -19,7 +19,7 @@ from wertune.battery.make import make_battery
 from wertune.battery.measures import entities_in, entity_errors, false_terms, formatted_edits, skipped_s
 from wertune.battery.shelf import Battery, load_battery
 from wertune.battery.table import rates, table
-from wertune.eval_report import SetReport, UtteranceCounts
+from wertune.scores.eval_report import SetReport, UtteranceCounts
 
 ENGLISH = normaliser("en")
 SHIPPED = Path(next(iter(wertune_battery.__path__))) / "en"

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure as Picture
 from wertune.base.text import TermFinder
 from wertune.drawing import figures_page, file_name, picture
 from wertune.figures import Figure, TrialHistory, _positions, run_figures
-from wertune.metrics import Clip, Scores, score
-from wertune.report import Comparison
+from wertune.scores.comparison import Comparison
+from wertune.scores.metrics import Clip, Scores, score
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 POINT = {"lora_r": 8, "lora_target_modules": "q_proj"}

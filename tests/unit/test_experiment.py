@@ -22,11 +22,11 @@ from wertune.experiment import (
     log_comparison,
     score_baseline,
 )
-from wertune.metrics import Clip, score
 from wertune.model import add_lora, save_adapter
 from wertune.prepare import prepare
 from wertune.progress import trial_name
-from wertune.report import Comparison
+from wertune.scores.comparison import Comparison
+from wertune.scores.metrics import Clip, score
 from wertune.search_space import SearchConfig
 from wertune.start import start_experiment
 from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, create_run

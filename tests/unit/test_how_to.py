@@ -14,8 +14,8 @@ import wergate.gates.verdict
 from wergate.evidence import Evidence
 from wergate.policy import Policy
 from wertune.base.config import TrialConfig
-from wertune.bootstrap import BootstrapSettings
-from wertune.eval_report import EvalReport, SetReport
+from wertune.scores.bootstrap import BootstrapSettings
+from wertune.scores.eval_report import EvalReport, SetReport
 from wertune.search_space import SearchConfig, checked_space
 
 ROOT = Path(__file__).resolve().parents[2]

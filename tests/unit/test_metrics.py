@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.base.text import TermFinder, normaliser
-from wertune.metrics import (
+from wertune.scores.metrics import (
     Clip,
     EditCounts,
     Scores,

@@ -12,10 +12,10 @@ from wertune.base.config import CardConfig, ProjectConfig, TrialConfig
 from wertune.base.text import Lexicon, TermFinder
 from wertune.card_text import card_page, renewed, shortened
 from wertune.manifest import Dataset, Recording
-from wertune.metrics import score
 from wertune.model_card import CardOf, model_card
 from wertune.prepare import Prepared
-from wertune.report import Comparison
+from wertune.scores.comparison import Comparison
+from wertune.scores.metrics import score
 from wertune.tracking.versions import RegisteredVersion
 from wertune.weights import BaseModel
 

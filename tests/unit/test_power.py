@@ -7,7 +7,7 @@ import pytest
 from tests.draws import POLICY, SETS, Speech, decisions, harmed, quick
 
 from wergate.policy import load_policy
-from wertune.bootstrap import BootstrapSettings
+from wertune.scores.bootstrap import BootstrapSettings
 
 DRAWS = 40
 FEW = BootstrapSettings(resamples=200)

@@ -13,7 +13,7 @@ from wergate.gate_kinds import BatteryGate, ForgettingGate, TermGate, WerGate
 from wergate.policy import Policy
 from wergate.power import WANTED, error_at, power_at, size_for
 from wergate.sizes import ALONE, TOGETHER, SetSize, _power, _Sample, can_show, missing
-from wertune.bootstrap import BootstrapSettings, paired_difference
+from wertune.scores.bootstrap import BootstrapSettings, paired_difference
 
 POSITIVE = st.floats(1e-4, 10)
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wergate import bench
-from wertune import bootstrap
-from wertune.bootstrap import (
+from wertune.scores import bootstrap
+from wertune.scores.bootstrap import (
     BootstrapSettings,
     TooFewBlocks,
     choose_blocks,

@@ -13,8 +13,8 @@ from wergate.gate_kinds import WerGate
 from wergate.policy import Policy
 from wergate.promote import promote
 from wergate.rollback import check, rollback
-from wertune.bootstrap import BootstrapSettings
-from wertune.eval_report import EvalReport
+from wertune.scores.bootstrap import BootstrapSettings
+from wertune.scores.eval_report import EvalReport
 
 SETTINGS = BootstrapSettings(resamples=200)
 POLICY = Policy(bootstrap=SETTINGS, staging=(WerGate(limit=0.5),), production=(WerGate(limit=0.35),))

@@ -14,7 +14,7 @@ from wergate import __main__ as command_line
 from wergate import open as opening
 from wergate.desk import Desk
 from wergate.errors import RegistryError
-from wertune.eval_report import EvalReport
+from wertune.scores.eval_report import EvalReport
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = "staging: [{kind: wer, limit: 0.5}]\nproduction: [{kind: wer, limit: 0.5}]\n"

@@ -26,8 +26,8 @@ from wergate.gate_kinds import (
 )
 from wergate.policy import Policy
 from wertune.base.errors import ConfigError
-from wertune.bootstrap import BootstrapSettings
-from wertune.eval_report import EvalReport, SetReport, UtteranceCounts
+from wertune.scores.bootstrap import BootstrapSettings
+from wertune.scores.eval_report import EvalReport, SetReport, UtteranceCounts
 
 QUICK = BootstrapSettings(resamples=200)
 Report = Callable[..., EvalReport]

@@ -33,9 +33,9 @@ from wergate.gate_kinds import (
 )
 from wergate.gates import evaluate
 from wergate.gates.terms import MEASURES
-from wertune.bootstrap import BootstrapSettings
-from wertune.eval_report import EvalReport, Provenance, SetReport
-from wertune.metrics import TermCounts
+from wertune.scores.bootstrap import BootstrapSettings
+from wertune.scores.eval_report import EvalReport, Provenance, SetReport
+from wertune.scores.metrics import TermCounts
 
 QUICK = BootstrapSettings(resamples=400)
 Report = Callable[..., EvalReport]

@@ -17,7 +17,7 @@ from wergate.policy import Policy
 from wergate.promote import promote
 from wergate.records import INTENT_TAG, broken_links, expected, trail
 from wergate.rollback import check, rollback
-from wertune.eval_report import Cost, EvalReport, Provenance, SetReport
+from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport
 
 NUMBERS = ("1", "2", "3", "4")
 COST = Cost(

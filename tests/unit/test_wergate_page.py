@@ -11,8 +11,8 @@ from wergate.gate_kinds import BaseGate, CerGate, WerGate
 from wergate.page import html_page, text_table
 from wergate.policy import Policy
 from wergate.units import show, show_ends
-from wertune.bootstrap import BootstrapSettings
-from wertune.eval_report import EvalReport
+from wertune.scores.bootstrap import BootstrapSettings
+from wertune.scores.eval_report import EvalReport
 
 GATES = (WerGate(limit=0.5), BaseGate(limit=-0.9), CerGate(limit=0.0, blocks=False))
 

@@ -22,8 +22,8 @@ from wergate.promote import promote
 from wergate.records import INTENT_TAG, Record, Stage, broken_links, trail
 from wergate.rollback import check, rollback
 from wergate.shelf import ENGINE_TAG
-from wertune.bootstrap import BootstrapSettings
-from wertune.eval_report import EvalReport
+from wertune.scores.bootstrap import BootstrapSettings
+from wertune.scores.eval_report import EvalReport
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 POLICY = Policy(

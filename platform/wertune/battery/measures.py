@@ -8,7 +8,7 @@ from functools import lru_cache
 import jiwer
 
 from wertune.base.text import Normalise, TermFinder, letter_by_letter, term_pattern
-from wertune.metrics import EditCounts, count_word_edits
+from wertune.scores.metrics import EditCounts, count_word_edits
 
 MIN_SKIPPED_WORDS = 3
 LOOP_RATIO = 2.4  # Whisper's own (Radford et al. 2022, section 4.5): a text that compresses better repeats itself

@@ -13,8 +13,8 @@ from wertune.audio import Samples, load_audio
 from wertune.base.config import Frozen, ProjectConfig
 from wertune.base.errors import ConfigError
 from wertune.battery.form import PARTS, Part
-from wertune.eval_report import BATTERY_PREFIX
-from wertune.metrics import Clip
+from wertune.scores.eval_report import BATTERY_PREFIX
+from wertune.scores.metrics import Clip
 
 SHIPPED = "shipped"
 MANIFEST = "manifest.jsonl"

@@ -16,7 +16,7 @@ from wertune.evaluate import EvaluationSet
 from wertune.features import FRAMES_PER_POSITION, pad_features
 from wertune.model import Whisper, add_lora, product_dtype
 from wertune.prepare import Prepared
-from wertune.report import markdown_table
+from wertune.scores.comparison import markdown_table
 from wertune.updates import Updater
 
 Passes = dict[str, Callable[[], float]]

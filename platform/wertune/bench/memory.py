@@ -29,7 +29,7 @@ from wertune.bench.peer import peer_model, with_adapters
 from wertune.bench.rows import Section
 from wertune.model import add_lora, load_whisper, product_dtype
 from wertune.prepare import Prepared
-from wertune.report import markdown_table
+from wertune.scores.comparison import markdown_table
 from wertune.trial import process_peak_mb, start_memory_peak
 from wertune.weights import resolve_base_model
 

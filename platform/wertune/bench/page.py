@@ -15,7 +15,7 @@ from wertune.bench.clips import BATCH, CLIPS, ROUNDS, SECONDS
 from wertune.bench.rows import Row, Section
 from wertune.model import product_dtype
 from wertune.prepare import Prepared
-from wertune.report import markdown_table
+from wertune.scores.comparison import markdown_table
 
 
 def setting(prepared: Prepared) -> dict[str, Any]:

@@ -23,11 +23,11 @@ from wertune.bench.rows import Row, Section
 from wertune.engine import converted
 from wertune.evaluate import Transcriber, transcribe_samples
 from wertune.manifest import Recording
-from wertune.metrics import score
 from wertune.model import merged, product_dtype
 from wertune.prepare import Prepared, prepare
 from wertune.probe import using_threads
-from wertune.report import markdown_table
+from wertune.scores.comparison import markdown_table
+from wertune.scores.metrics import score
 from wertune.serve import load_registered
 from wertune.version import load_served
 from wertune.wording import load_wording

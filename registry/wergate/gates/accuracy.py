@@ -12,8 +12,8 @@ from wergate.gate_kinds import (
     WerGate,
 )
 from wergate.gates.verdict import Size, judged, judged_end, waived
-from wertune.bootstrap import Floats, Interval, TooFewBlocks, corpus_rate, paired_difference
-from wertune.eval_report import SetReport
+from wertune.scores.bootstrap import Floats, Interval, TooFewBlocks, corpus_rate, paired_difference
+from wertune.scores.eval_report import SetReport
 
 _MORE_CLIPS = "evaluate more clips of more speakers"
 _REMEDIES = {

@@ -10,8 +10,8 @@ from wergate.evidence import Evidence, NoEvidence, column, same_clips, speakers
 from wergate.gate_kinds import BatteryGate, FormattedWerGate
 from wergate.gates.verdict import Size, judged, judged_end
 from wergate.power import counted
-from wertune.bootstrap import Floats, Interval, TooFewBlocks, interval, ratio
-from wertune.eval_report import BATTERY_PREFIX, SetReport, UtteranceCounts
+from wertune.scores.bootstrap import Floats, Interval, TooFewBlocks, interval, ratio
+from wertune.scores.eval_report import BATTERY_PREFIX, SetReport, UtteranceCounts
 
 LOOPS = 2.4  # Whisper's own (Radford et al. 2022, 4.5)
 Count = Callable[[UtteranceCounts], float]

@@ -11,7 +11,7 @@ from wergate.gate_kinds import (
     TrainableGate,
 )
 from wergate.gates.verdict import judged
-from wertune.eval_report import EvalReport
+from wertune.scores.eval_report import EvalReport
 
 _SMALLER = "lower lora.r or name fewer target_modules"
 

@@ -7,7 +7,7 @@ from wergate.decision import GateResult
 from wergate.evidence import Evidence, NoEvidence, column
 from wergate.gate_kinds import HallucinationGate, LoopGate, SliceGate
 from wergate.gates.verdict import judged
-from wertune.eval_report import SetReport, UtteranceCounts
+from wertune.scores.eval_report import SetReport, UtteranceCounts
 
 
 def hallucination(gate: HallucinationGate, evidence: Evidence) -> GateResult:

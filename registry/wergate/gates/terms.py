@@ -9,8 +9,8 @@ from wergate.decision import GateResult
 from wergate.evidence import Evidence, NoEvidence, speakers
 from wergate.gate_kinds import TermGate, WorstTermGate
 from wergate.gates.verdict import Size, judged, judged_end, waived
-from wertune.bootstrap import Floats, TooFewBlocks, interval, ratio
-from wertune.eval_report import SetReport, UtteranceCounts
+from wertune.scores.bootstrap import Floats, TooFewBlocks, interval, ratio
+from wertune.scores.eval_report import SetReport, UtteranceCounts
 
 HIT, MISS, FALSE = 0, 1, 2
 

@@ -7,7 +7,7 @@ from wergate.evidence import NoEvidence
 from wergate.gate_kinds import GateSpec
 from wergate.power import Power, power_of
 from wergate.units import show
-from wertune.bootstrap import Interval
+from wertune.scores.bootstrap import Interval
 
 
 @dataclass(frozen=True)

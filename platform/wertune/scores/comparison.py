@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wertune.bootstrap import Interval
-from wertune.eval_report import EvalReport, SetReport
-from wertune.intervals import cer_interval, precision_interval, recall_interval, wer_interval
-from wertune.metrics import EditCounts, Scores, TermCounts, Utterance, utterance_row
+from wertune.scores.bootstrap import Interval
+from wertune.scores.eval_report import EvalReport, SetReport
+from wertune.scores.intervals import cer_interval, precision_interval, recall_interval, wer_interval
+from wertune.scores.metrics import EditCounts, Scores, TermCounts, Utterance, utterance_row
 
 INTERVALS = {
     "wer": wer_interval, "cer": cer_interval, "term_recall": recall_interval, "term_precision": precision_interval,

@@ -100,7 +100,7 @@ def paired_difference(
 
 
 def ratio(sums: Floats) -> Floats:
-    """First column over second; over nothing it is 0 where nothing is wrong and 1 otherwise, as in wertune.metrics."""
+    """First column over second; over nothing it is 0 where nothing is wrong and 1 otherwise, as in `metrics`."""
     part, whole = sums[:, 0], sums[:, 1]
     return np.divide(part, whole, out=(part > 0).astype(np.float64), where=whole > 0)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from wertune.bootstrap import BootstrapSettings, Floats, Interval, TooFewBlocks, corpus_rate, paired_difference
-from wertune.metrics import Scores, Utterance
+from wertune.scores.bootstrap import BootstrapSettings, Floats, Interval, TooFewBlocks, corpus_rate, paired_difference
+from wertune.scores.metrics import Scores, Utterance
 
 # Each end by itself holds with 97.5 %, both together with 95 %.
 TWO_SIDED = BootstrapSettings(confidence=0.975)

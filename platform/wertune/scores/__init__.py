@@ -1,0 +1,1 @@
+"""Numbers: texts compared, rates and their confidence, the report that the gates read."""
