@@ -31,7 +31,7 @@ FILES = {
 FROM_ELSEWHERE = {"CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md", "deploy.md": "deploy/README.md"}
 # What other code may rely on; modules beside these are listed with their first line alone.
 PUBLIC = (
-    "wertune.manifest",
+    "wertune.data.manifest",
     "wertune.scores.metrics",
     "wertune.base.text",
     "wertune.features",

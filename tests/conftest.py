@@ -20,8 +20,8 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, settings
 
-from wertune.audio import SAMPLE_RATE_HZ, audio_digest, load_audio
-from wertune.manifest import Recording, Row
+from wertune.data.audio import SAMPLE_RATE_HZ, audio_digest, load_audio
+from wertune.data.manifest import Recording, Row
 
 if TYPE_CHECKING:
     from wertune.model import Whisper

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import normaliser_version
 from wertune.baseline import baseline_decode, baseline_scores
 from wertune.battery.counted import set_report
 from wertune.battery.score import base_texts, battery_sets, write_battery
 from wertune.battery.shelf import Battery
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.manifest import Recording
+from wertune.data.nonspeech import hallucination_sets
 from wertune.evaluate import Transcriber, score_set, transcribe_samples
-from wertune.hallucination import hallucination_sets
-from wertune.manifest import Recording
 from wertune.model import adapter_digest
 from wertune.prepare import Prepared
 from wertune.scores.comparison import Comparison

@@ -11,8 +11,8 @@ import transformers
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.files import write_atomically
+from wertune.data.manifest import Recording
 from wertune.evaluate import in_batches
-from wertune.manifest import Recording
 from wertune.model import Whisper
 from wertune.prepare import Prepared
 from wertune.scores.metrics import Scores, score

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from wertune.audio import SAMPLE_RATE_HZ
-from wertune.augment import augment, mask_features
 from wertune.base.config import TrialConfig
 from wertune.base.text import Normalise, TermFinder
+from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.augment import augment, mask_features
+from wertune.data.manifest import Recording
+from wertune.data.nonspeech import Nonspeech, nonspeech
 from wertune.evaluate import EvaluationSet
 from wertune.features import ClipCache, context_positions, log_mel, pad_features
-from wertune.hallucination import Nonspeech, nonspeech
-from wertune.manifest import Recording
 from wertune.model import Whisper
 
 LOADER_WORKERS_ON_GPU = 4

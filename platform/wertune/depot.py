@@ -20,7 +20,7 @@ from wertune.freight import Shelf, Span, audio_here, base_here, feature_parts
 from wertune.weights import cache_root, files_of
 
 if TYPE_CHECKING:  # torch takes the actor's process a quarter of a minute to import
-    from wertune.manifest import Dataset
+    from wertune.data.manifest import Dataset
     from wertune.prepare import Prepared
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import soundfile
 
 from wertune.base.text import Normalise
-from wertune.clips import encode_opus
+from wertune.data.clip_files import encode_opus
+from wertune.data.manifest import Recording
 from wertune.html_page import fill, json_block, page, template
-from wertune.manifest import Recording
 from wertune.scores.alignment import Pair, align, confusions, in_columns
 from wertune.scores.bootstrap import Interval
 from wertune.scores.comparison import Comparison, shown_rate

@@ -7,11 +7,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import Normalise, TermFinder, joined
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.manifest import Recording
 from wertune.features import FRAMES_PER_SECOND, context_positions, log_mel, pad_features
-from wertune.manifest import Recording
 from wertune.scores.metrics import Scores, score
 from wertune.wording import Written
 

@@ -17,15 +17,15 @@ from typing import Any, cast
 import soundfile
 
 from wertune.adapter_files import ADAPTER_FILES
-from wertune.audio import SAMPLE_RATE_HZ
 from wertune.base.config import ContextConfig, DecodeConfig, load_project
 from wertune.base.errors import ExportError
 from wertune.base.files import storing
+from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.manifest import Recording
 from wertune.engine import converted, require_engine
 from wertune.evaluate import Transcriber, transcribe_samples
 from wertune.export_card import MAX_NEW_TOKENS, Format, card, libraries, loading_code
 from wertune.hugging_face import read_json
-from wertune.manifest import Recording
 from wertune.model import merged, replace_folder
 from wertune.prepare import Prepared, prepare
 from wertune.scores.metrics import score

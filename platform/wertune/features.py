@@ -17,11 +17,11 @@ import torch
 import transformers
 from transformers import WhisperFeatureExtractor
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.base.config import ContextConfig
 from wertune.base.errors import StorageError
 from wertune.base.files import Fetch, locked, storing, write_atomically
-from wertune.manifest import Recording
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.manifest import Recording
 from wertune.weights import CACHE_REMEDY
 
 _logger = logging.getLogger(__name__)

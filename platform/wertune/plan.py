@@ -15,10 +15,10 @@ from wertune.base.errors import ConfigError
 from wertune.base.machine import cores, free_disk_mb, free_memory_mb
 from wertune.baseline import EVALUATION_SPLITS, ways_of
 from wertune.batches import clips_per_epoch
+from wertune.data.manifest import Recording
 from wertune.features import FRAMES_PER_POSITION, context_positions
 from wertune.footprint import quantization_advice
 from wertune.halving import Range, expected_epochs
-from wertune.manifest import Recording
 from wertune.model import product_dtype
 from wertune.prepare import Prepared, prepare
 from wertune.probe import Probe, probe

@@ -11,10 +11,10 @@ from wertune.base.errors import BaseModelError
 from wertune.base.files import Fetch
 from wertune.base.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
 from wertune.batches import TrainingData
+from wertune.data.manifest import Dataset, load_dataset, manifests_of
 from wertune.engine import require_engine
 from wertune.evaluate import EvaluationSet
 from wertune.features import ClipCache, FeatureCache
-from wertune.manifest import Dataset, load_dataset, manifests_of
 from wertune.model import Whisper, check_has_layers, load_whisper, remove_lora
 from wertune.search_space import SearchConfig, checked_space
 from wertune.weights import BaseModel, cache_root, resolve_base_model

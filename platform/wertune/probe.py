@@ -11,9 +11,9 @@ import torch
 from wertune.base.config import ContextConfig, DecodeConfig, TrialConfig
 from wertune.baseline import baseline_decode
 from wertune.batches import Batch, TrainingData, training_batches
+from wertune.data.manifest import Recording
 from wertune.evaluate import EvaluationSet
 from wertune.features import FRAMES_PER_POSITION, context_positions, log_mel, pad_features
-from wertune.manifest import Recording
 from wertune.model import Whisper, add_lora
 from wertune.prepare import Prepared
 from wertune.trial import keep_freed_memory, peak_memory_mb, start_memory_peak

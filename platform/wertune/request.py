@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wertune.audio import MIN_RATE_HZ, SAMPLE_RATE_HZ, Samples, load_audio, resample
 from wertune.base.config import ServingConfig
 from wertune.base.errors import AudioError, RequestError
+from wertune.data.audio import MIN_RATE_HZ, SAMPLE_RATE_HZ, Samples, load_audio, resample
 
 AUDIO_FOLDER_VARIABLE = "WERTUNE_SERVE_AUDIO_FOLDER"
 SOURCES = ("audio", "path", "samples")

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples, load_audio
 from wertune.base.errors import SynthesisError
 from wertune.base.text import Normalise
-from wertune.clips import level, trim, write_clip
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio
+from wertune.data.clip_files import level, trim, write_clip
 from wertune.sentences import read_utf8
 from wertune.synthesis_config import Recordings, RetentionSizes, SynthesisConfig
 

@@ -14,9 +14,9 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.base.config import Engine, ServingConfig, TrialConfig, parse
 from wertune.base.errors import TrackingError, WertuneError
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.engine import PACKAGES
 from wertune.evaluate import transcribe_samples
 from wertune.outage import no_answer

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from wertune.base.config import ProjectConfig
-from wertune.manifest import manifests_of
+from wertune.data.manifest import manifests_of
 
 _START = "`wertune init NAME` makes one for a new project; start from that"
 

@@ -14,11 +14,11 @@ import soundfile as sf
 import torch
 from tqdm import tqdm
 
-from wertune.audio import Samples, resample
-from wertune.augment import add_coloured_noise, telephone
 from wertune.base.errors import SynthesisError
 from wertune.base.text import normaliser
-from wertune.clips import check, level, trim, write_clip, write_manifest
+from wertune.data.audio import Samples, resample
+from wertune.data.augment import add_coloured_noise, telephone
+from wertune.data.clip_files import check, level, trim, write_clip, write_manifest
 from wertune.retention import build_retention
 from wertune.synthesis_advice import missing_steps
 from wertune.synthesis_plan import ClipPlan, plan_clips

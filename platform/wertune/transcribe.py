@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from wertune.audio import Samples, load_audio
 from wertune.base.errors import AudioError, ConfigError
 from wertune.base.files import check_writable, storing, write_atomically
-from wertune.importers.item import AUDIO_SUFFIXES
+from wertune.data.audio import Samples, load_audio
+from wertune.data.importers.item import AUDIO_SUFFIXES
 from wertune.subtitles import TextFormat, rendered
 from wertune.voice import Voice
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.base.config import ContextConfig, DecodeConfig, ProjectConfig, ServingConfig
 from wertune.base.text import joined
 from wertune.baseline import baseline_decode
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.evaluate import MAX_SEGMENT_S, Transcriber, split_at_pauses, transcribe_samples
 from wertune.model import load_whisper
 from wertune.serve import load_registered

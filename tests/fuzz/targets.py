@@ -25,8 +25,8 @@ from wertune.base.config import DataConfig
 from wertune.base.errors import WertuneError
 from wertune.base.text import normaliser
 from wertune.ctranslate2 import read_tensors, to_state
+from wertune.data.manifest import load_dataset
 from wertune.hugging_face import write_folder
-from wertune.manifest import load_dataset
 
 CORPUS = Path(__file__).parent / "corpus"
 HANG_S = 30

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from tests.integration.conftest import DEMO
 
-from wertune.audio import load_audio
 from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
 from wertune.base.text import TermFinder, normaliser
+from wertune.data.audio import load_audio
 from wertune.model import add_lora, load_whisper, save_adapter
 from wertune.scores.metrics import Clip, score
 from wertune.version import load_served

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from wertune.audio import SAMPLE_RATE_HZ
 from wertune.base.text import TermFinder
-from wertune.clips import encode_opus
+from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.clip_files import encode_opus
+from wertune.data.manifest import Recording, Row
 from wertune.error_report import MAX_PAGE_BYTES, SHOWN_CONFUSIONS, ScoredSet, error_report
-from wertune.manifest import Recording, Row
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import score
 

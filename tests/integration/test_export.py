@@ -14,8 +14,8 @@ from wertune import export as export_module
 from wertune import export_card
 from wertune.base.config import LoraConfig
 from wertune.base.errors import ExportError
+from wertune.data.manifest import Recording
 from wertune.export import PLAIN, RECORD, export, free_for_export, sample
-from wertune.manifest import Recording
 from wertune.model import Whisper, add_lora, load_adapter, load_whisper, save_adapter
 from wertune.serve import load_registered
 from wertune.tracking.versions import RegisteredVersion

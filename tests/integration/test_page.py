@@ -11,8 +11,8 @@ import soundfile
 import uvicorn
 from tests.integration.conftest import DEMO
 
-from wertune.audio import load_audio
 from wertune.base.config import ProjectConfig, load_yaml
+from wertune.data.audio import load_audio
 from wertune.page.app import make_app
 from wertune.voice import base_voice
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from wertune.audio import load_audio
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import load_lexicon
+from wertune.data.audio import load_audio
+from wertune.data.manifest import Row
 from wertune.features import context_positions, log_mel, pad_features
-from wertune.manifest import Row
 from wertune.model import Whisper, load_whisper
 from wertune.weights import resolve_base_model
 

@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from tests.integration.conftest import DEMO, Workspace
 from tests.integration.processes import answers, free_port, running, wait_for
 
-from wertune.audio import load_audio
+from wertune.data.audio import load_audio
 from wertune.scores.eval_report import EvalReport
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -20,7 +20,7 @@ from tests.integration.processes import free_port, running
 from tests.load import MOST_GROWTH_MB, Request, memory_mb, run_load
 from tests.malformed import KINDS, TEXT, Kind, lay_files
 
-from wertune.audio import SAMPLE_RATE_HZ
+from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.request import AUDIO_FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wertune.audio import SAMPLE_RATE_HZ, resample
 from wertune.base.errors import SynthesisError
-from wertune.clips import check, level, trim
+from wertune.data.audio import SAMPLE_RATE_HZ, resample
+from wertune.data.clip_files import check, level, trim
 from wertune.voices import ENGINES, offered_voices
 
 TEXT = "Please bring your identity card on Monday."

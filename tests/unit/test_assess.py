@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from wertune.assess import leakage, made_up_words, set_report, timed_clips, training_terms
-from wertune.audio import SAMPLE_RATE_HZ
 from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
 from wertune.base.text import Lexicon, Term, TermFinder, normaliser
-from wertune.hallucination import CLIPS_PER_SET, hallucination_sets
-from wertune.manifest import Dataset, Recording
+from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.manifest import Dataset, Recording
+from wertune.data.nonspeech import CLIPS_PER_SET, hallucination_sets
 from wertune.model import Whisper, adapter_digest, add_lora, at_strength
 from wertune.scores.eval_report import EvalReport, SetReport, UtteranceCounts
 from wertune.scores.metrics import Clip, score

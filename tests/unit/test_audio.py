@@ -16,9 +16,9 @@ import torchaudio.functional
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import wertune.audio
-from wertune.audio import MAX_RATE_HZ, MIN_RATE_HZ, SAMPLE_RATE_HZ, audio_digest, load_audio, resample
+import wertune.data.audio
 from wertune.base.errors import AudioError
+from wertune.data.audio import MAX_RATE_HZ, MIN_RATE_HZ, SAMPLE_RATE_HZ, audio_digest, load_audio, resample
 
 Array = npt.NDArray[np.float32]
 WriteNoise = Callable[..., Path]
@@ -81,7 +81,7 @@ def test_a_lossless_file_at_16_khz_is_left_as_it_is() -> None:
 def test_a_recording_longer_than_a_block_is_read_whole(container: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = _encoded(container, np.stack([_voice(SAMPLE_RATE_HZ), -_voice(SAMPLE_RATE_HZ) / 2], axis=1))
     whole, part = load_audio(data), load_audio(data, 0.2, 0.5)
-    monkeypatch.setattr(wertune.audio, "BLOCK_VALUES", 2 * 999)
+    monkeypatch.setattr(wertune.data.audio, "BLOCK_VALUES", 2 * 999)
     np.testing.assert_allclose(load_audio(data, 0.2, 0.5), part, atol=1e-6)
     in_blocks = load_audio(data)
     assert in_blocks.size == whole.size
@@ -220,7 +220,7 @@ def test_pieces_join_to_what_the_whole_gives(rate_hz: int, frames: int, piece_fr
     noise = np.random.default_rng(frames).standard_normal(frames).astype(np.float32)
     whole = resample(noise, rate_hz)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wertune.audio, "PIECE_FRAMES", piece_frames)
+        patch.setattr(wertune.data.audio, "PIECE_FRAMES", piece_frames)
         in_pieces = resample(noise, rate_hz)
         read = load_audio(_encoded("float wav", noise, rate_hz))
     assert in_pieces.size == whole.size
@@ -236,7 +236,7 @@ def test_the_work_can_be_ended_while_a_recording_is_decoded(monkeypatch: pytest.
         if len(looks) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(wertune.audio, "PIECE_FRAMES", 1000)
+    monkeypatch.setattr(wertune.data.audio, "PIECE_FRAMES", 1000)
     with pytest.raises(KeyboardInterrupt):
         load_audio(_encoded("flac", _voice(48_000), 48_000), check=end_at_the_third)
 
@@ -245,7 +245,7 @@ def test_half_an_hour_at_96_khz_takes_little_memory() -> None:
     seconds = 1800
     flac = _encoded("flac", np.zeros(seconds * 96_000, np.int16), 96_000)
     code = (
-        "import resource, sys; from wertune.audio import load_audio; import torchaudio.functional;"
+        "import resource, sys; from wertune.data.audio import load_audio; import torchaudio.functional;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         "size = load_audio(sys.stdin.buffer.read()).size;"
         "print(size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wertune.augment import add_coloured_noise, augment, mask_features, telephone
 from wertune.base.config import AugmentConfig, Draw
+from wertune.data.augment import add_coloured_noise, augment, mask_features, telephone
 
 RATE = 16_000
 OFF = Draw(probability=0, low=1, high=1)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 import wertune_battery
 from wergate.gates.battery import MEASURES
-from wertune.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.base.errors import ConfigError, SynthesisError
 from wertune.base.text import TermFinder, normaliser
 from wertune.battery.form import PARTS, read_line, read_out
@@ -19,6 +18,7 @@ from wertune.battery.make import make_battery
 from wertune.battery.measures import entities_in, entity_errors, false_terms, formatted_edits, skipped_s
 from wertune.battery.shelf import Battery, load_battery
 from wertune.battery.table import rates, table
+from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.scores.eval_report import SetReport, UtteranceCounts
 
 ENGLISH = normaliser("en")

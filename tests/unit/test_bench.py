@@ -19,8 +19,8 @@ from wertune.bench.counted import count as count_bytes
 from wertune.bench.peer import PeerRecipe, at_context
 from wertune.bench.rows import Row, Section, rounded
 from wertune.bench.serving import PIPELINE, ServingRow, as_table
+from wertune.data.manifest import Recording
 from wertune.evaluate import EvaluationSet
-from wertune.manifest import Recording
 from wertune.model import Whisper
 
 LoadTiny = Callable[..., Whisper]

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wertune.audio import SAMPLE_RATE_HZ
 from wertune.base.config import ContextConfig, DecodeConfig
+from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.evaluate import MAX_SEGMENT_S, split_at_pauses, token_limit, transcribe_features, transcribe_samples
 from wertune.wording import Written
 

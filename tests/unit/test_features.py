@@ -16,8 +16,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wertune.audio import SAMPLE_RATE_HZ
 from wertune.base.config import ContextConfig
+from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.manifest import Recording
 from wertune.features import (
     FRAMES_PER_POSITION,
     FULL_CONTEXT_POSITIONS,
@@ -28,7 +29,6 @@ from wertune.features import (
     log_mel,
     pad_features,
 )
-from wertune.manifest import Recording
 
 MakeRecordings = Callable[..., list[Recording]]
 DiskFullAfter = Callable[[int], AbstractContextManager[None]]

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wertune.audio import SAMPLE_RATE_HZ
-from wertune.hallucination import (
+from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.manifest import Recording
+from wertune.data.nonspeech import (
     CLIPS_PER_SET,
     LONGEST_LEAD_S,
     TRAINING_SECONDS,
@@ -16,7 +17,6 @@ from wertune.hallucination import (
     hallucination_sets,
     nonspeech,
 )
-from wertune.manifest import Recording
 
 MakeRecordings = Callable[..., list[Recording]]
 

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.fuzz.mutations import mutated
 
-from wertune.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.base.errors import ConfigError, ManifestError, StorageError
-from wertune.importers.item import Bad, Columns, Item
-from wertune.importers.saved_datasets import read_saved
-from wertune.importers.store import Imported, form_of, import_recordings
-from wertune.manifest import read_rows
+from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
+from wertune.data.importers.item import Bad, Columns, Item
+from wertune.data.importers.saved_datasets import read_saved
+from wertune.data.importers.store import Imported, form_of, import_recordings
+from wertune.data.manifest import read_rows
 
 WriteNoise = Callable[..., Path]
 TEXTS = ["Log in with Singpass.", "My CPF, please"]

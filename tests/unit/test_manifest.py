@@ -13,11 +13,11 @@ import soundfile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wertune.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.base.config import DataConfig
 from wertune.base.errors import ManifestError
 from wertune.base.text import normaliser
-from wertune.manifest import Dataset, load_dataset, manifests_of
+from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
+from wertune.data.manifest import Dataset, load_dataset, manifests_of
 
 WriteNoise = Callable[..., Path]
 WriteManifest = Callable[..., Path]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from wertune.base.config import CardConfig, ProjectConfig, TrialConfig
 from wertune.base.text import Lexicon, TermFinder
 from wertune.card_text import card_page, renewed, shortened
-from wertune.manifest import Dataset, Recording
+from wertune.data.manifest import Dataset, Recording
 from wertune.model_card import CardOf, model_card
 from wertune.prepare import Prepared
 from wertune.scores.comparison import Comparison

@@ -10,8 +10,8 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 import wertune.model
-from wertune.audio import SAMPLE_RATE_HZ
 from wertune.base.config import ContextConfig, DecodeConfig
+from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.decoding import beam_search
 from wertune.evaluate import split_at_pauses, transcribe_samples
 from wertune.model import Whisper

@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wertune.serve
-from wertune.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.base.config import BaseModelConfig, DataConfig, ProjectConfig, ServingConfig, TrialConfig
 from wertune.base.errors import ConfigError, RequestError, TrackingError
 from wertune.base.text import Lexicon
+from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
+from wertune.data.manifest import Dataset, Recording, Row
 from wertune.evaluate import Transcript
-from wertune.manifest import Dataset, Recording, Row
 from wertune.prepare import Prepared
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
 from wertune.version import stored_settings

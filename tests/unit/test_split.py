@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.text import TermFinder, normaliser
-from wertune.manifest import Row
-from wertune.split import Division, describe, divide, parse_shares, split_manifest
-from wertune.split_search import SPLITS
+from wertune.data.manifest import Row
+from wertune.data.split import Division, describe, divide, parse_shares, split_manifest
+from wertune.data.split_search import SPLITS
 
 NORMALISE = normaliser("en")
 TERMS = ("CPF", "MediShield Life")

@@ -10,11 +10,11 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wertune.audio import SAMPLE_RATE_HZ
 from wertune.base.config import ConfigError, parse
 from wertune.base.errors import SynthesisError
 from wertune.base.text import Lexicon, Term, normaliser
-from wertune.clips import check, level, trim, write_clip, write_manifest
+from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.clip_files import check, level, trim, write_clip, write_manifest
 from wertune.plain_sentences import read_plain_sentences
 from wertune.retention import assign
 from wertune.sentences import Sentence, Speller, load_sentences, split_sentences

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from wertune.base.config import AugmentConfig, ContextConfig, DecodeConfig, Draw, TrialConfig, with_overrides
 from wertune.base.text import TermFinder, normaliser
 from wertune.batches import Batch, TrainingData, training_batches
+from wertune.data.manifest import Recording
 from wertune.evaluate import EvaluationSet, score_set
 from wertune.features import ClipCache, context_positions, log_mel
-from wertune.manifest import Recording
 from wertune.model import Whisper, adamw, add_lora
 from wertune.train import EpochResult, Objective, TrainingDiverged, TrainingState, train, validation_loss
 from wertune.updates import MovingAverage

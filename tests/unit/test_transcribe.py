@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wertune.audio import SAMPLE_RATE_HZ
 from wertune.base.config import ContextConfig, DecodeConfig, ServingConfig
 from wertune.base.errors import ConfigError
 from wertune.commands.options import version_uri
+from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.evaluate import split_at_pauses
 from wertune.subtitles import rendered
 from wertune.transcribe import check_names, recordings_of, transcribe_files

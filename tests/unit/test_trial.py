@@ -22,8 +22,8 @@ import wertune.updates
 from wertune.base.config import ProjectConfig, TrialConfig, parse, with_overrides
 from wertune.base.errors import OutOfMemory, StateError, StorageError
 from wertune.base.text import Lexicon
+from wertune.data.manifest import Dataset
 from wertune.epoch_state import CHECKED, DIGESTS, RECORD, TENSORS, read_state, trial_digest
-from wertune.manifest import Dataset
 from wertune.model import ADAPTER_FILES, Whisper
 from wertune.out_of_memory import halved, is_out_of_memory
 from wertune.prepare import Prepared

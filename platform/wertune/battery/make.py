@@ -8,7 +8,6 @@ from typing import cast
 
 import numpy as np
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples, load_audio, resample
 from wertune.base.config import load_yaml
 from wertune.base.errors import SynthesisError
 from wertune.base.files import write_atomically
@@ -16,7 +15,8 @@ from wertune.battery.form import PADDING_S, PARTS, BatteryForm, BatteryVoice, Li
 from wertune.battery.plan import Spoken, plan
 from wertune.battery.shelf import MANIFEST, BatteryRow
 from wertune.battery.sounds import babble, sounds
-from wertune.clips import level, trim, write_clip
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio, resample
+from wertune.data.clip_files import level, trim, write_clip
 from wertune.voices import ENGINES, find_engine, offered_voices
 
 AUDIO, SOURCES = "audio", "sources.json"

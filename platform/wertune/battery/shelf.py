@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from wertune.audio import Samples, load_audio
 from wertune.base.config import Frozen, ProjectConfig
 from wertune.base.errors import ConfigError
 from wertune.battery.form import PARTS, Part
+from wertune.data.audio import Samples, load_audio
 from wertune.scores.eval_report import BATTERY_PREFIX
 from wertune.scores.metrics import Clip
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 
 # ITU-T E.180 supplement 2 and Q.23; frequencies in Hz, seconds on and off.
 _CALLS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {

@@ -19,7 +19,7 @@ from wertune.base.config import AugmentConfig, DecodeConfig, Draw, TrainConfig, 
 from wertune.bench.clips import BATCH, FULL, PLAIN_LORA, SECONDS
 from wertune.bench.peer import PeerRecipe
 from wertune.bench.rows import Row, Section
-from wertune.manifest import Dataset, Recording
+from wertune.data.manifest import Dataset, Recording
 from wertune.prepare import Prepared
 from wertune.proposals import open_study
 from wertune.scores.metrics import score

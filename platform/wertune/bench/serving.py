@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from transformers import WhisperFeatureExtractor, pipeline
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.base.config import ContextConfig, DecodeConfig, load_project, stored_decode
 from wertune.base.errors import ConfigError
 from wertune.bench.rows import Row, Section
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.manifest import Recording
 from wertune.engine import converted
 from wertune.evaluate import Transcriber, transcribe_samples
-from wertune.manifest import Recording
 from wertune.model import merged, product_dtype
 from wertune.prepare import Prepared, prepare
 from wertune.probe import using_threads

@@ -34,8 +34,8 @@ def import_(
     project: Path, source: Path, name: str, form: str, audio: str, text_column: str, speaker_column: str, skip: bool
 ) -> dict[str, Any]:
     """Takes recordings and transcripts of another form into the project, as 16 kHz mono and a manifest."""
-    from wertune.importers.item import Columns
-    from wertune.importers.store import Encoding, import_recordings
+    from wertune.data.importers.item import Columns
+    from wertune.data.importers.store import Encoding, import_recordings
 
     _check_is_project(project)
     columns = Columns(text_column, speaker_column)
@@ -79,7 +79,7 @@ def _as_path(folder: Path) -> str:
 def split_(project: Path, manifest: Path, out: Path | None, shares: str, per_term: int, seed: int) -> dict[str, Any]:
     """Divides a manifest into train, validation and test that share no speaker and no sentence."""
     from wertune.base.text import TermFinder, load_lexicon, normaliser
-    from wertune.split import describe, parse_shares, split_manifest
+    from wertune.data.split import describe, parse_shares, split_manifest
 
     language, lexicon = _language_and_lexicon(project)
     normalise = normaliser(language)

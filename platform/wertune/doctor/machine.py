@@ -96,7 +96,7 @@ def audio(site: Site) -> Finding:
     """A tone written and read in every format that manifests may name."""
     import soundfile
 
-    from wertune.audio import load_audio
+    from wertune.data.audio import load_audio
 
     tone = 0.5 * np.sin(2 * np.pi * TONE_HZ * np.arange(round(TONE_S * RATE_HZ)) / RATE_HZ)
     broken = []

@@ -12,8 +12,8 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from wertune.audio import SAMPLE_RATE_HZ
 from wertune.base.errors import ConfigError, RequestError, WertuneError
+from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.page.differences import differing
 from wertune.request import AudioFiles, read_request
 from wertune.voice import Voice, text_of

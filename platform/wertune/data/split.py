@@ -11,8 +11,8 @@ from typing import Any
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.files import storing, write_atomically
 from wertune.base.text import Normalise, TermFinder
-from wertune.manifest import Row, read_rows
-from wertune.split_search import CHECKED, SPLITS, Utterance, search
+from wertune.data.manifest import Row, read_rows
+from wertune.data.split_search import CHECKED, SPLITS, Utterance, search
 
 REPORT = "split.json"
 

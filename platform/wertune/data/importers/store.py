@@ -15,17 +15,17 @@ from typing import Any, Literal
 import numpy as np
 import soundfile
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples, load_audio
 from wertune.base.errors import AudioError, ConfigError, ManifestError
 from wertune.base.faults import NAME, NAME_RULE
 from wertune.base.files import storing, write_atomically
-from wertune.clips import write_clip
-from wertune.importers.audiofolder import NAMES, read_audiofolder
-from wertune.importers.common_voice import main_file, read_common_voice
-from wertune.importers.item import Bad, Columns, Found, Item
-from wertune.importers.kaldi import read_kaldi
-from wertune.importers.plain import read_plain
-from wertune.importers.saved_datasets import SPLITS, STATE, read_saved
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio
+from wertune.data.clip_files import write_clip
+from wertune.data.importers.audiofolder import NAMES, read_audiofolder
+from wertune.data.importers.common_voice import main_file, read_common_voice
+from wertune.data.importers.item import Bad, Columns, Found, Item
+from wertune.data.importers.kaldi import read_kaldi
+from wertune.data.importers.plain import read_plain
+from wertune.data.importers.saved_datasets import SPLITS, STATE, read_saved
 
 Form = Literal["audiofolder", "datasets", "kaldi", "common-voice", "plain"]
 Encoding = Literal["flac", "opus"]

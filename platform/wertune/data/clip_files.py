@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples
 from wertune.base.errors import SynthesisError
 from wertune.base.files import write_atomically
-from wertune.ogg import with_serial
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.ogg import with_serial
 
 _SHORTEST_S, _LONGEST_S = 0.2, 29.0
 _LOUDNESS = 10 ** (-23 / 20)

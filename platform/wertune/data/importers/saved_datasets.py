@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from wertune.base.errors import ManifestError
 from wertune.base.faults import describe
-from wertune.importers.item import Bad, Columns, Found, Item, leads_out, read_text
+from wertune.data.importers.item import Bad, Columns, Found, Item, leads_out, read_text
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples, audio_digest, load_audio
 from wertune.base.config import DataConfig
 from wertune.base.errors import AudioError, ManifestError
 from wertune.base.faults import describe
 from wertune.base.files import NUL_RULE
 from wertune.base.text import Normalise
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples, audio_digest, load_audio
 from wertune.scores.metrics import Clip
 
 MAX_LABEL_TOKENS = 448

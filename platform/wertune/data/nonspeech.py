@@ -7,9 +7,9 @@ from itertools import islice
 import numpy as np
 import torch
 
-from wertune.audio import SAMPLE_RATE_HZ, Samples
-from wertune.augment import add_coloured_noise
-from wertune.manifest import Recording
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.augment import add_coloured_noise
+from wertune.data.manifest import Recording
 
 CLIPS_PER_SET = 20
 SECONDS = (1.0, 12.0)

@@ -7,9 +7,9 @@ import torch
 import torchaudio.functional as F
 from torch import Tensor
 
-from wertune.audio import SAMPLE_RATE_HZ as SAMPLE_RATE
-from wertune.audio import Samples
 from wertune.base.config import AugmentConfig, Draw
+from wertune.data.audio import SAMPLE_RATE_HZ as SAMPLE_RATE
+from wertune.data.audio import Samples
 
 _STFT_SAMPLES = 512
 _MAINS_HZ = 50.0

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wertune.base.errors import ManifestError
-from wertune.importers.item import Bad, Columns, Found, csv_rows, json_rows, table_item
+from wertune.data.importers.item import Bad, Columns, Found, csv_rows, json_rows, table_item
 
 NAMES = ("metadata.csv", "metadata.jsonl")
 FILE = "file_name"

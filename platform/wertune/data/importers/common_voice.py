@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from wertune.base.errors import ManifestError
-from wertune.importers.item import Bad, Columns, Found, csv_rows, table_item
+from wertune.data.importers.item import Bad, Columns, Found, csv_rows, table_item
 
 # The column that names a recording, and the folder of the recordings: of read sentences, and of spontaneous speech.
 PLACES = {"path": "clips", "audio_file": "audios"}

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from wertune.base.errors import ManifestError
-from wertune.importers.item import AUDIO_SUFFIXES, Bad, Columns, Found, Item, read_text
+from wertune.data.importers.item import AUDIO_SUFFIXES, Bad, Columns, Found, Item, read_text
 
 
 def read_plain(folder: Path, columns: Columns) -> Found:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wertune.base.errors import ManifestError
-from wertune.importers.item import Bad, Columns, Found, Item, numbered
+from wertune.data.importers.item import Bad, Columns, Found, Item, numbered
 
 NEEDED = ("wav.scp", "text", "utt2spk")
 

@@ -1,0 +1,1 @@
+"""Recordings and manifests: read, checked, imported, split, changed for training."""
