@@ -5,8 +5,8 @@ from functools import cache
 from pathlib import Path
 
 from wertune.base.config import ContextConfig, LoraConfig, ProjectConfig, load_yaml
-from wertune.features import FULL_CONTEXT_POSITIONS, context_positions
 from wertune.search_space import AshaConfig
+from wertune.whisper.features import FULL_CONTEXT_POSITIONS, context_positions
 
 WIDTH = 640
 ROW, BAR = 30, 18

@@ -24,7 +24,7 @@ from wertune.data.audio import SAMPLE_RATE_HZ, audio_digest, load_audio
 from wertune.data.manifest import Recording, Row
 
 if TYPE_CHECKING:
-    from wertune.model import Whisper
+    from wertune.whisper.model import Whisper
 
 # The same examples on every machine, and none too slow: two busy cores are no fault.
 settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -126,7 +126,7 @@ def tiny_whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
-    from wertune.weights import resolve_base_model
+    from wertune.whisper.base_model import resolve_base_model
 
     source = resolve_base_model("packaged:whisper-tiny.en").path
     folder = tmp_path_factory.mktemp("tiny-whisper")
@@ -144,7 +144,7 @@ def tiny_whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def load_tiny(tiny_whisper_folder: Path) -> Callable[..., "Whisper"]:
     """`load_tiny(quantization)`: what load_whisper gives for the tiny folder; each call a model of its own."""
-    from wertune.model import Whisper, load_whisper
+    from wertune.whisper.model import Whisper, load_whisper
 
     loaded: dict[str, Whisper] = {}
 
@@ -167,7 +167,7 @@ def served_folder(
 
     import wertune.serve
     from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
-    from wertune.model import add_lora, save_adapter
+    from wertune.whisper.model import add_lora, save_adapter
 
     folder = tmp_path_factory.mktemp("served")
     tuned = add_lora(load_tiny("none"), LoraConfig(r=4), seed=0)

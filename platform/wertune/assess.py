@@ -15,8 +15,6 @@ from wertune.battery.shelf import Battery
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.data.nonspeech import hallucination_sets
-from wertune.evaluate import Transcriber, score_set, transcribe_samples
-from wertune.model import adapter_digest
 from wertune.prepare import Prepared
 from wertune.scores.comparison import Comparison
 from wertune.scores.eval_report import ARTEFACT_SET, Cost, EvalReport, Provenance, SetReport
@@ -24,6 +22,8 @@ from wertune.scores.metrics import Clip, Scores, score
 from wertune.tracking.versions import RegisteredVersion
 from wertune.trial import peak_memory_mb
 from wertune.version import Served
+from wertune.whisper.evaluate import Transcriber, score_set, transcribe_samples
+from wertune.whisper.model import adapter_digest
 
 SCORED_SPLITS = ("test", "retention_test")
 TIMED_CLIPS = 12

@@ -12,12 +12,12 @@ import transformers
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.files import write_atomically
 from wertune.data.manifest import Recording
-from wertune.evaluate import in_batches
-from wertune.model import Whisper
 from wertune.prepare import Prepared
 from wertune.scores.metrics import Scores, score
-from wertune.weights import cache_root
-from wertune.wording import MAX_TOKENS_BEFORE
+from wertune.whisper.base_model import cache_root
+from wertune.whisper.evaluate import in_batches
+from wertune.whisper.model import Whisper
+from wertune.whisper.wording import MAX_TOKENS_BEFORE
 
 OF_A_BOOST = {"boost_beyond_certainty", "boost_floor"}  # settings without effect where nothing is boosted
 EVALUATION_SPLITS = ("validation", "test", "retention_validation", "retention_test")

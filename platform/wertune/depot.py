@@ -17,7 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wertune.freight import Shelf, Span, audio_here, base_here, feature_parts
-from wertune.weights import cache_root, files_of
+from wertune.whisper.base_model import cache_root, files_of
 
 if TYPE_CHECKING:  # torch takes the actor's process a quarter of a minute to import
     from wertune.data.manifest import Dataset

@@ -12,12 +12,12 @@ from typing import Protocol
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from wertune.adapter_files import ADAPTER_FILES
 from wertune.base.config import Frozen, TrialConfig
 from wertune.base.errors import StateError
 from wertune.base.files import storing
 from wertune.prepare import Prepared
 from wertune.train import EpochResult, Objective, TrainingState
+from wertune.whisper.adapter_files import ADAPTER_FILES
 
 FORMAT = 1
 RECORD, TENSORS, DIGESTS = "state.json", "training.safetensors", "sha256.json"

@@ -28,7 +28,6 @@ from wertune.drawing import figures_page, file_name, picture
 from wertune.error_report import ScoredSet, error_report
 from wertune.figures import TrialHistory, run_figures
 from wertune.importance import importances
-from wertune.model import Whisper, load_adapter
 from wertune.model_card import CardOf, model_card
 from wertune.prepare import Prepared
 from wertune.scores.aliases import alias_writer
@@ -40,6 +39,7 @@ from wertune.tracking.versions import VersionCard, production_version
 from wertune.train import Objective
 from wertune.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, short_names
 from wertune.version import longest_piece_s
+from wertune.whisper.model import Whisper, load_adapter
 
 FINAL_SPLITS = ("test", "retention_test")
 ERROR_REPORT = "error_report.html"

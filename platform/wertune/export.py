@@ -16,24 +16,24 @@ from typing import Any, cast
 
 import soundfile
 
-from wertune.adapter_files import ADAPTER_FILES
 from wertune.base.config import ContextConfig, DecodeConfig, load_project
 from wertune.base.errors import ExportError
 from wertune.base.files import storing
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Recording
-from wertune.engine import converted, require_engine
-from wertune.evaluate import Transcriber, transcribe_samples
 from wertune.export_card import MAX_NEW_TOKENS, Format, card, libraries, loading_code
-from wertune.hugging_face import read_json
-from wertune.model import merged, replace_folder
 from wertune.prepare import Prepared, prepare
 from wertune.scores.metrics import score
 from wertune.serve import load_registered
 from wertune.tracking.runs import tracking_uri
 from wertune.tracking.versions import registered_version
 from wertune.version import Served, base_of
-from wertune.weights import BaseModel
+from wertune.whisper.adapter_files import ADAPTER_FILES
+from wertune.whisper.base_model import BaseModel
+from wertune.whisper.ctranslate2_engine import converted, require_engine
+from wertune.whisper.evaluate import Transcriber, transcribe_samples
+from wertune.whisper.hugging_face import read_json
+from wertune.whisper.model import merged, replace_folder
 
 RECORD = "export.json"
 # What plain libraries do: no boost, no guard against loops, no cap by the clip's length.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from wertune.base.errors import StorageError
 from wertune.base.files import locked, store_folder, storing
-from wertune.weights import CACHE_REMEDY
+from wertune.whisper.base_model import CACHE_REMEDY
 
 PART_BYTES = 32 << 20
 _FEATURE_KEY = re.compile(r"features/((?:[0-9a-f]{2}/)?[0-9a-f]{32}\.npy)")

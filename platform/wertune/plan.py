@@ -16,14 +16,14 @@ from wertune.base.machine import cores, free_disk_mb, free_memory_mb
 from wertune.baseline import EVALUATION_SPLITS, ways_of
 from wertune.batches import clips_per_epoch
 from wertune.data.manifest import Recording
-from wertune.features import FRAMES_PER_POSITION, context_positions
-from wertune.footprint import quantization_advice
 from wertune.halving import Range, expected_epochs
-from wertune.model import product_dtype
 from wertune.prepare import Prepared, prepare
 from wertune.probe import Probe, probe
 from wertune.search_space import SearchConfig
-from wertune.weights import cache_root
+from wertune.whisper.base_model import cache_root
+from wertune.whisper.features import FRAMES_PER_POSITION, context_positions
+from wertune.whisper.footprint import quantization_advice
+from wertune.whisper.model import product_dtype
 
 # Not measured by the probe, but on the demo's own search on two cores, 27 + 18 + 18 + 9 s: Ray's start and what its
 # workers import, their first trials' imports, reports and registration, and the start of the process for the gates.

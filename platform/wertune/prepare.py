@@ -12,13 +12,13 @@ from wertune.base.files import Fetch
 from wertune.base.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
 from wertune.batches import TrainingData
 from wertune.data.manifest import Dataset, load_dataset, manifests_of
-from wertune.engine import require_engine
-from wertune.evaluate import EvaluationSet
-from wertune.features import ClipCache, FeatureCache
-from wertune.model import Whisper, check_has_layers, load_whisper, remove_lora
 from wertune.search_space import SearchConfig, checked_space
-from wertune.weights import BaseModel, cache_root, resolve_base_model
-from wertune.wording import label_text
+from wertune.whisper.base_model import BaseModel, cache_root, resolve_base_model
+from wertune.whisper.ctranslate2_engine import require_engine
+from wertune.whisper.evaluate import EvaluationSet
+from wertune.whisper.features import ClipCache, FeatureCache
+from wertune.whisper.model import Whisper, check_has_layers, load_whisper, remove_lora
+from wertune.whisper.wording import label_text
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from wertune.base.config import ContextConfig, DecodeConfig, TrialConfig
 from wertune.baseline import baseline_decode
 from wertune.batches import Batch, TrainingData, training_batches
 from wertune.data.manifest import Recording
-from wertune.evaluate import EvaluationSet
-from wertune.features import FRAMES_PER_POSITION, context_positions, log_mel, pad_features
-from wertune.model import Whisper, add_lora
 from wertune.prepare import Prepared
 from wertune.trial import keep_freed_memory, peak_memory_mb, start_memory_peak
 from wertune.updates import Updater
+from wertune.whisper.evaluate import EvaluationSet
+from wertune.whisper.features import FRAMES_PER_POSITION, context_positions, log_mel, pad_features
+from wertune.whisper.model import Whisper, add_lora
 
 STEPS = 2
 CLIPS = 8

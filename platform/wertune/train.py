@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 from wertune.base.config import TrialConfig
 from wertune.base.errors import WertuneError
 from wertune.batches import TrainingData, batches_per_epoch, training_batches
-from wertune.evaluate import EvaluationSet, score_set
-from wertune.features import pad_features
-from wertune.model import Whisper, at_strength
 from wertune.updates import Updater
+from wertune.whisper.evaluate import EvaluationSet, score_set
+from wertune.whisper.features import pad_features
+from wertune.whisper.model import Whisper, at_strength
 
 DIVERGENCE_REMEDY = "lower train.learning_rate or train.max_grad_norm"
 

@@ -7,7 +7,7 @@ import torch
 from transformers import get_cosine_schedule_with_warmup
 
 from wertune.base.config import TrainConfig
-from wertune.model import adamw
+from wertune.whisper.model import adamw
 
 
 class MovingAverage:

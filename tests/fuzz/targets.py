@@ -20,13 +20,13 @@ import soundfile
 from hypothesis import target
 from tests.ctranslate2_file import CONFIG, VOCABULARY, serialize, whisper_tokenizer, whisper_variables
 
-from wertune import ctranslate2
 from wertune.base.config import DataConfig
 from wertune.base.errors import WertuneError
 from wertune.base.text import normaliser
-from wertune.ctranslate2 import read_tensors, to_state
 from wertune.data.manifest import load_dataset
-from wertune.hugging_face import write_folder
+from wertune.whisper import ctranslate2_weights as ctranslate2
+from wertune.whisper.ctranslate2_weights import read_tensors, to_state
+from wertune.whisper.hugging_face import write_folder
 
 CORPUS = Path(__file__).parent / "corpus"
 HANG_S = 30

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from wertune.base.config import LoraConfig
-from wertune.model import add_lora, load_whisper
 from wertune.trial import peak_memory_mb
+from wertune.whisper.model import add_lora, load_whisper
 
 pytestmark = [
     pytest.mark.gpu,

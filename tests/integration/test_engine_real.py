@@ -11,10 +11,10 @@ from tests.integration.conftest import DEMO
 from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
 from wertune.base.text import TermFinder, normaliser
 from wertune.data.audio import load_audio
-from wertune.model import add_lora, load_whisper, save_adapter
 from wertune.scores.metrics import Clip, score
 from wertune.version import load_served
-from wertune.weights import resolve_base_model
+from wertune.whisper.base_model import resolve_base_model
+from wertune.whisper.model import add_lora, load_whisper, save_adapter
 
 CLIPS = 8
 SOURCE = "packaged:whisper-tiny.en"
@@ -64,7 +64,7 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def transcribed(rows: list[dict[str, Any]]) -> Callable[..., list[str]]:
-    from wertune.evaluate import transcribe_samples
+    from wertune.whisper.evaluate import transcribe_samples
 
     clips = [load_audio(DEMO / "manifests" / row["audio_filepath"]) for row in rows]
     return lambda served: [

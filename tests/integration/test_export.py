@@ -9,16 +9,16 @@ import pytest
 import torch
 import yaml
 
-import wertune.model
+import wertune.whisper.model
 from wertune import export as export_module
 from wertune import export_card
 from wertune.base.config import LoraConfig
 from wertune.base.errors import ExportError
 from wertune.data.manifest import Recording
 from wertune.export import PLAIN, RECORD, export, free_for_export, sample
-from wertune.model import Whisper, add_lora, load_adapter, load_whisper, save_adapter
 from wertune.serve import load_registered
 from wertune.tracking.versions import RegisteredVersion
+from wertune.whisper.model import Whisper, add_lora, load_adapter, load_whisper, save_adapter
 
 CLIPS = 2
 TOKENS = 24  # random weights never end a text
@@ -46,7 +46,7 @@ def project(
 @pytest.fixture(autouse=True)
 def registry(served_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One version, which is a folder; a cache of the test's own; the same arithmetic as in plain libraries."""
-    monkeypatch.setattr(wertune.model, "_multiplies_bfloat16", lambda _: False)
+    monkeypatch.setattr(wertune.whisper.model, "_multiplies_bfloat16", lambda _: False)
     monkeypatch.setattr(export_card, "MAX_NEW_TOKENS", TOKENS)
     monkeypatch.setattr(export_module, "PLAIN", PLAIN.model_copy(update={"max_new_tokens": TOKENS}))
     monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path / "cache"))

@@ -9,9 +9,9 @@ from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import load_lexicon
 from wertune.data.audio import load_audio
 from wertune.data.manifest import Row
-from wertune.features import context_positions, log_mel, pad_features
-from wertune.model import Whisper, load_whisper
-from wertune.weights import resolve_base_model
+from wertune.whisper.base_model import resolve_base_model
+from wertune.whisper.features import context_positions, log_mel, pad_features
+from wertune.whisper.model import Whisper, load_whisper
 
 DEMO = Path(__file__).resolve().parents[2] / "projects" / "sg_gov"
 

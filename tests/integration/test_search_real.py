@@ -300,10 +300,10 @@ def test_both_contexts_write_nearly_the_same(searched: SimpleNamespace) -> None:
     """The untouched base on real speech, alone and hence at its own length: 30 s of context against a short one."""
     from wertune.base.config import ContextConfig, DecodeConfig
     from wertune.base.text import normaliser
-    from wertune.evaluate import transcribe_samples
-    from wertune.model import load_whisper
     from wertune.scores.metrics import count_word_edits
-    from wertune.weights import resolve_base_model
+    from wertune.whisper.base_model import resolve_base_model
+    from wertune.whisper.evaluate import transcribe_samples
+    from wertune.whisper.model import load_whisper
 
     rows = (DEMO / "manifests" / "retention_test.jsonl").read_text().splitlines()
     librivox = [row for row in map(json.loads, rows) if row["speaker"].startswith("librivox")]

@@ -16,7 +16,7 @@ from tests.integration.nodes import SECOND, TwoNodes, two_nodes
 from tests.integration.processes import shifted_clock
 from tests.integration.searched import Searched
 
-from wertune.weights import resolve_base_model
+from wertune.whisper.base_model import resolve_base_model
 
 # Run as the driver is: the folder of the project and the cluster's address in, what both nodes wrote out.
 DRIVER = f"""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wertune.weights import BaseModel, resolve_base_model
+from wertune.whisper.base_model import BaseModel, resolve_base_model
 
 soundfile = pytest.importorskip("soundfile")
 faster_whisper = pytest.importorskip("faster_whisper")
@@ -70,7 +70,7 @@ def loaded(base: BaseModel) -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def peer(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """faster-whisper on the untouched package files; the two parts of base are joined for it first."""
-    from wertune import weights
+    from wertune.whisper import base_model as weights
 
     package = weights._PACKAGED[base.spec]
     parts = [weights._package_file(base.spec, module, name, package.extra) for module, name in package.parts]

@@ -16,9 +16,9 @@ from wertune.base.text import Lexicon, Term, TermFinder, normaliser
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Dataset, Recording
 from wertune.data.nonspeech import CLIPS_PER_SET, hallucination_sets
-from wertune.model import Whisper, adapter_digest, add_lora, at_strength
 from wertune.scores.eval_report import EvalReport, SetReport, UtteranceCounts
 from wertune.scores.metrics import Clip, score
+from wertune.whisper.model import Whisper, adapter_digest, add_lora, at_strength
 
 ENGLISH = normaliser("en")
 LEXICON = Lexicon(terms=(Term(term="CPF", spoken="see pee eff"), Term(term="Baby Bonus", spoken="baby bonus")))

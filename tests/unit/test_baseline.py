@@ -17,8 +17,8 @@ from wertune.baseline import (
     transcribe_with_base,
     ways_of,
 )
-from wertune.model import Whisper
 from wertune.prepare import Prepared, prepare
+from wertune.whisper.model import Whisper
 
 ALL = (Way.PLAIN, Way.BOOSTED, Way.PROMPTED)
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.base.config import DecodeConfig
-from wertune.boost import TermBoost, doubts
-from wertune.model import Whisper
+from wertune.whisper.boost import TermBoost, doubts
+from wertune.whisper.model import Whisper
 
 VOCABULARY = 12
 BONUS = 1.5

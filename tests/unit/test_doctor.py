@@ -18,8 +18,8 @@ import soundfile
 import torch
 from mlflow.exceptions import MlflowException
 
-import wertune.model
 import wertune.voices
+import wertune.whisper.model
 from wertune import __main__ as command_line
 from wertune import doctor
 from wertune.base import machine as free
@@ -80,7 +80,7 @@ def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
     _told(machine.device(SITE), "warn", "torch", "built for the driver's CUDA")
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     _told(machine.device(SITE), "warn", "float32", "four times as fast")
-    monkeypatch.setattr(wertune.model, "_multiplies_bfloat16", lambda _: True)
+    monkeypatch.setattr(wertune.whisper.model, "_multiplies_bfloat16", lambda _: True)
     _told(machine.device(SITE), "ok", "bfloat16", "")
 
 

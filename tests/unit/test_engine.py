@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from wertune import engine
 from wertune.base.config import DecodeConfig, LoraConfig
 from wertune.base.errors import AdapterError, ConfigError
-from wertune.boost import TermBoost
-from wertune.engine import CTranslate2Whisper, converted, load_engine, require_engine
-from wertune.model import Whisper, add_lora, load_adapter, save_adapter
-from wertune.weights import BaseModel
+from wertune.whisper import ctranslate2_engine as engine
+from wertune.whisper.base_model import BaseModel
+from wertune.whisper.boost import TermBoost
+from wertune.whisper.ctranslate2_engine import CTranslate2Whisper, converted, load_engine, require_engine
+from wertune.whisper.model import Whisper, add_lora, load_adapter, save_adapter
 
 GREEDY = DecodeConfig(loop_guard=False)
 
@@ -191,7 +191,7 @@ def test_where_all_texts_loop_the_library_writes_again_without_a_repeated_ngram(
     texts = [written.text for written in served.generate(_features(), limits, GREEDY)]
     again = GREEDY.model_copy(update={"no_repeat_ngram": 6})
     expected = [texts[0], served.generate(_features(), limits, again)[1].text, texts[2]]
-    monkeypatch.setattr("wertune.loops.LoopGuard.is_loop", lambda guard, tokens: False)
+    monkeypatch.setattr("wertune.whisper.loops.LoopGuard.is_loop", lambda guard, tokens: False)
     monkeypatch.setattr(engine, "shrinks", lambda text: text == texts[1])
     assert [written.text for written in served.generate(_features(), limits, DecodeConfig())] == expected
 
@@ -291,6 +291,6 @@ def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_command_line_starts_without_it() -> None:
     import subprocess
 
-    code = "import sys, wertune.__main__, wertune.engine; print('ctranslate2' in sys.modules)"
+    code = "import sys, wertune.__main__, wertune.whisper.ctranslate2_engine; print('ctranslate2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -12,8 +12,14 @@ from hypothesis import strategies as st
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.data.audio import SAMPLE_RATE_HZ
-from wertune.evaluate import MAX_SEGMENT_S, split_at_pauses, token_limit, transcribe_features, transcribe_samples
-from wertune.wording import Written
+from wertune.whisper.evaluate import (
+    MAX_SEGMENT_S,
+    split_at_pauses,
+    token_limit,
+    transcribe_features,
+    transcribe_samples,
+)
+from wertune.whisper.wording import Written
 
 Array = npt.NDArray[np.float32]
 

@@ -22,7 +22,6 @@ from wertune.experiment import (
     log_comparison,
     score_baseline,
 )
-from wertune.model import add_lora, save_adapter
 from wertune.prepare import prepare
 from wertune.progress import trial_name
 from wertune.scores.comparison import Comparison
@@ -30,6 +29,7 @@ from wertune.scores.metrics import Clip, score
 from wertune.search_space import SearchConfig
 from wertune.start import start_experiment
 from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, create_run
+from wertune.whisper.model import add_lora, save_adapter
 
 SEARCH: dict[str, Any] = {"trials": 3, "space": {"lora.r": {"choices": [2, 4]}}}
 

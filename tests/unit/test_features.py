@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from wertune.base.config import ContextConfig
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Recording
-from wertune.features import (
+from wertune.whisper.features import (
     FRAMES_PER_POSITION,
     FULL_CONTEXT_POSITIONS,
     POSITIONS_PER_SECOND,

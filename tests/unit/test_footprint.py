@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from wertune import footprint as module
-from wertune.footprint import Footprint, footprint, quantization_advice
-from wertune.model import Whisper
+from wertune.whisper import footprint as module
+from wertune.whisper.footprint import Footprint, footprint, quantization_advice
+from wertune.whisper.model import Whisper
 
 
 def test_it_is_what_the_loaded_model_stores(load_tiny: Callable[..., Whisper], tiny_whisper_folder: Path) -> None:

@@ -9,9 +9,9 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from wertune.base.config import DecodeConfig, LoraConfig
-from wertune.decoding import beam_search
-from wertune.lean import plain_attention
-from wertune.model import Whisper, add_lora
+from wertune.whisper.decoding import beam_search
+from wertune.whisper.forward import plain_attention
+from wertune.whisper.model import Whisper, add_lora
 
 LoadTiny = Callable[..., Whisper]
 LABELS = torch.tensor([[50362, 5303, 318, 50256], [50362, 12, 50256, -100]])
@@ -207,8 +207,8 @@ def test_what_loops_all_the_same_is_written_again(load_tiny: LoadTiny, monkeypat
     again = plain.model_copy(update={"no_repeat_ngram": 6})
     expected = [texts[0], whisper.generate(_features(3), [30, 20, 30], again)[1].text, texts[2]]
     assert expected[1] != texts[1] not in (texts[0], texts[2])
-    monkeypatch.setattr("wertune.loops.LoopGuard.forbidden", lambda guard, tokens: set())
-    monkeypatch.setattr("wertune.model.shrinks", lambda text: text == texts[1])
+    monkeypatch.setattr("wertune.whisper.loops.LoopGuard.forbidden", lambda guard, tokens: set())
+    monkeypatch.setattr("wertune.whisper.model.shrinks", lambda text: text == texts[1])
     assert [written.text for written in whisper.generate(_features(3), [30, 20, 30], DecodeConfig())] == expected
 
 
@@ -220,7 +220,7 @@ def test_a_kept_decoder_writes_the_same_and_is_not_unpacked_again(
     whisper.model.eval()
     before = whisper.generate(_features(), [12, 12], DecodeConfig(num_beams=2))
     whisper.keep_unpacked()
-    monkeypatch.setattr("wertune.decoding.unpacked", lambda model: pytest.fail("unpacked again"))
+    monkeypatch.setattr("wertune.whisper.decoding.unpacked", lambda model: pytest.fail("unpacked again"))
     assert whisper.generate(_features(), [12, 12], DecodeConfig(num_beams=2)) == before
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from transformers import WhisperTokenizerFast
 
 from wertune.base.config import DecodeConfig
-from wertune.loops import LAST_RESORT_NGRAM, LoopGuard, last_resort, shrinks
-from wertune.weights import resolve_base_model
+from wertune.whisper.base_model import resolve_base_model
+from wertune.whisper.loops import LAST_RESORT_NGRAM, LoopGuard, last_resort, shrinks
 
 WORDS = LoopGuard(lambda token: f" word{token}")
 words = st.lists(st.integers(0, 4), max_size=30)

@@ -17,7 +17,7 @@ from wertune.prepare import Prepared
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import score
 from wertune.tracking.versions import RegisteredVersion
-from wertune.weights import BaseModel
+from wertune.whisper.base_model import BaseModel
 
 LIMITS = ("Speech is <b>synthetic</b>.",)
 

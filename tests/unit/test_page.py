@@ -13,7 +13,7 @@ from wertune.base.config import ContextConfig, DecodeConfig, ServingConfig
 from wertune.page.app import AUDIO_TYPE, make_app
 from wertune.page.differences import differing
 from wertune.voice import Voice
-from wertune.wording import Written
+from wertune.whisper.wording import Written
 
 TEXTS = st.text("aA. b", max_size=20)
 TYPE = {"Content-Type": AUDIO_TYPE}

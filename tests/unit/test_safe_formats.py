@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from wertune.adapter_files import ADAPTER_FILES, check_adapter_files
 from wertune.base.config import LoraConfig
 from wertune.base.errors import AdapterError, BaseModelError, WertuneError
-from wertune.features import ClipCache
-from wertune.model import Whisper, add_lora, load_adapter, load_whisper, save_adapter
-from wertune.weights import resolve_base_model
+from wertune.whisper.adapter_files import ADAPTER_FILES, check_adapter_files
+from wertune.whisper.base_model import resolve_base_model
+from wertune.whisper.features import ClipCache
+from wertune.whisper.model import Whisper, add_lora, load_adapter, load_whisper, save_adapter
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path for folder in ("platform", "registry") for path in (ROOT / folder).rglob("*.py"))

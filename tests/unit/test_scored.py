@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-import wertune.model
+import wertune.whisper.model
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.data.audio import SAMPLE_RATE_HZ
-from wertune.decoding import beam_search
-from wertune.evaluate import split_at_pauses, transcribe_samples
-from wertune.model import Whisper
-from wertune.wording import Written
+from wertune.whisper.decoding import beam_search
+from wertune.whisper.evaluate import split_at_pauses, transcribe_samples
+from wertune.whisper.model import Whisper
+from wertune.whisper.wording import Written
 
 LIMITS = [3, 6, 5]
 
@@ -23,7 +23,7 @@ LIMITS = [3, 6, 5]
 @pytest.fixture
 def whisper(load_tiny: Callable[..., Whisper], monkeypatch: pytest.MonkeyPatch) -> Whisper:
     """In float32 everywhere: in bfloat16 a pass over all tokens differs from one token after the other."""
-    monkeypatch.setattr(wertune.model, "_multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(wertune.whisper.model, "_multiplies_bfloat16", lambda device: False)
     return load_tiny("none")
 
 

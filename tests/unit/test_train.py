@@ -17,11 +17,11 @@ from wertune.base.config import AugmentConfig, ContextConfig, DecodeConfig, Draw
 from wertune.base.text import TermFinder, normaliser
 from wertune.batches import Batch, TrainingData, training_batches
 from wertune.data.manifest import Recording
-from wertune.evaluate import EvaluationSet, score_set
-from wertune.features import ClipCache, context_positions, log_mel
-from wertune.model import Whisper, adamw, add_lora
 from wertune.train import EpochResult, Objective, TrainingDiverged, TrainingState, train, validation_loss
 from wertune.updates import MovingAverage
+from wertune.whisper.evaluate import EvaluationSet, score_set
+from wertune.whisper.features import ClipCache, context_positions, log_mel
+from wertune.whisper.model import Whisper, adamw, add_lora
 
 MakeRecordings = Callable[..., list[Recording]]
 LoadTiny = Callable[..., Whisper]

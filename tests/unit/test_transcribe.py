@@ -15,11 +15,11 @@ from wertune.base.config import ContextConfig, DecodeConfig, ServingConfig
 from wertune.base.errors import ConfigError
 from wertune.commands.options import version_uri
 from wertune.data.audio import SAMPLE_RATE_HZ
-from wertune.evaluate import split_at_pauses
 from wertune.subtitles import rendered
 from wertune.transcribe import check_names, recordings_of, transcribe_files
 from wertune.voice import Segment, Voice, text_of
-from wertune.wording import Written
+from wertune.whisper.evaluate import split_at_pauses
+from wertune.whisper.wording import Written
 
 SEGMENTS = [Segment(0, 3.5, "one", -0.1), Segment(3.5, 3661.0004, "", -1), Segment(3661.0004, 3662, "a < b", -0.2)]
 

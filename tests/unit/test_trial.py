@@ -16,20 +16,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-import wertune.model
 import wertune.train
 import wertune.updates
+import wertune.whisper.model
 from wertune.base.config import ProjectConfig, TrialConfig, parse, with_overrides
 from wertune.base.errors import OutOfMemory, StateError, StorageError
 from wertune.base.text import Lexicon
 from wertune.data.manifest import Dataset
 from wertune.epoch_state import CHECKED, DIGESTS, RECORD, TENSORS, read_state, trial_digest
-from wertune.model import ADAPTER_FILES, Whisper
 from wertune.out_of_memory import halved, is_out_of_memory
 from wertune.prepare import Prepared
 from wertune.train import EpochResult, Objective, TrainingDiverged
 from wertune.trial import device_name, run_trial
-from wertune.weights import resolve_base_model
+from wertune.whisper.base_model import resolve_base_model
+from wertune.whisper.model import ADAPTER_FILES, Whisper
 
 OBJECTIVE = Objective(retention_baseline_wer=0.0, retention_margin=0.01, penalty=2.0)
 CONFIG = with_overrides(
@@ -114,7 +114,7 @@ class FolderStore:
 def float32_base() -> Iterator[None]:
     """No bfloat16 in what this module's tests share either, above all in the base that stays loaded."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wertune.model, "_multiplies_bfloat16", lambda _: False)
+        patch.setattr(wertune.whisper.model, "_multiplies_bfloat16", lambda _: False)
         yield
 
 

@@ -29,11 +29,12 @@ from tests.ctranslate2_file import (
     whisper_variables,
 )
 
-from wertune import hugging_face, weights
 from wertune.base import files
 from wertune.base.errors import BaseModelError
-from wertune.ctranslate2 import read_tensors, to_state
-from wertune.weights import resolve_base_model
+from wertune.whisper import base_model as weights
+from wertune.whisper import hugging_face
+from wertune.whisper.base_model import resolve_base_model
+from wertune.whisper.ctranslate2_weights import read_tensors, to_state
 
 
 def _read(data: bytes) -> Any:

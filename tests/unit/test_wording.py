@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from wertune.base.config import DecodeConfig
-from wertune.boost import TermBoost
-from wertune.model import Whisper
-from wertune.wording import MAX_TOKENS_BEFORE, Wording
+from wertune.whisper.boost import TermBoost
+from wertune.whisper.model import Whisper
+from wertune.whisper.wording import MAX_TOKENS_BEFORE, Wording
 
 UNLIKELY = -100.0
 

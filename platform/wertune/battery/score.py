@@ -11,11 +11,11 @@ from wertune.baseline import OF_A_BOOST, baseline_decode
 from wertune.battery.counted import set_report
 from wertune.battery.form import Part
 from wertune.battery.shelf import Battery, set_name
-from wertune.evaluate import MAX_SEGMENT_S, Transcriber, transcribe_samples
 from wertune.prepare import Prepared
 from wertune.scores.eval_report import SetReport
 from wertune.scores.metrics import score
-from wertune.weights import cache_root
+from wertune.whisper.base_model import cache_root
+from wertune.whisper.evaluate import MAX_SEGMENT_S, Transcriber, transcribe_samples
 
 BASE_TEXTS = "base"  # a folder beside the clips
 FULL_CONTEXT = ContextConfig(short=False)

@@ -3,10 +3,10 @@
 import torch
 
 from wertune.base.config import ContextConfig, LoraConfig
-from wertune.evaluate import EvaluationSet
-from wertune.features import pad_features
-from wertune.model import Whisper
 from wertune.prepare import Prepared
+from wertune.whisper.evaluate import EvaluationSet
+from wertune.whisper.features import pad_features
+from wertune.whisper.model import Whisper
 
 ROUNDS = 3
 CLIPS = 32

@@ -19,7 +19,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from wertune.bench.clips import BATCH, PLAIN_LORA
 from wertune.bench.peer import with_adapters
-from wertune.lean import LeanWhisper
+from wertune.whisper.forward import LeanWhisper
 
 MB = 2**20
 FRAMES_AT_30_S, FRAMES_AT_4_S, MEL_BINS, TOKENS = 3000, 464, 80, 20

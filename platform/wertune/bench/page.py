@@ -13,9 +13,9 @@ import torch
 
 from wertune.bench.clips import BATCH, CLIPS, ROUNDS, SECONDS
 from wertune.bench.rows import Row, Section
-from wertune.model import product_dtype
 from wertune.prepare import Prepared
 from wertune.scores.comparison import markdown_table
+from wertune.whisper.model import product_dtype
 
 
 def setting(prepared: Prepared) -> dict[str, Any]:

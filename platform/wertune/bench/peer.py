@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from wertune.base.config import LoraConfig
-from wertune.model import Whisper, product_dtype
+from wertune.whisper.model import Whisper, product_dtype
 
 EVALUATION_BATCH = 8
 LONGEST_TEXT_TOKENS = 128

@@ -21,16 +21,16 @@ from wertune.base.errors import ConfigError
 from wertune.bench.rows import Row, Section
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
-from wertune.engine import converted
-from wertune.evaluate import Transcriber, transcribe_samples
-from wertune.model import merged, product_dtype
 from wertune.prepare import Prepared, prepare
 from wertune.probe import using_threads
 from wertune.scores.comparison import markdown_table
 from wertune.scores.metrics import score
 from wertune.serve import load_registered
 from wertune.version import load_served
-from wertune.wording import load_wording
+from wertune.whisper.ctranslate2_engine import converted
+from wertune.whisper.evaluate import Transcriber, transcribe_samples
+from wertune.whisper.model import merged, product_dtype
+from wertune.whisper.wording import load_wording
 
 CLIPS = 48
 BATCHES = (1, 16)

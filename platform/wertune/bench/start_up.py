@@ -7,8 +7,8 @@ from typing import Any
 from wertune.batches import training_batches
 from wertune.bench.clips import ROUNDS
 from wertune.bench.rows import Row, Section, timed
-from wertune.model import add_lora
 from wertune.prepare import Prepared
+from wertune.whisper.model import add_lora
 
 
 def section(prepared: Prepared) -> Section:

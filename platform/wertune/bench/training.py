@@ -11,10 +11,10 @@ from wertune.base.config import ContextConfig, DecodeConfig, TrainConfig
 from wertune.bench.clips import BATCH, CLIPS, FULL, PLAIN_LORA, ROUNDS, Batches, batches, training_clips
 from wertune.bench.peer import PeerRecipe
 from wertune.bench.rows import Row, Section, timed
-from wertune.evaluate import EvaluationSet, transcribe_features
-from wertune.model import Whisper, add_lora, product_dtype
 from wertune.prepare import Prepared
 from wertune.updates import Updater
+from wertune.whisper.evaluate import EvaluationSet, transcribe_features
+from wertune.whisper.model import Whisper, add_lora, product_dtype
 
 
 def section(prepared: Prepared) -> Section:

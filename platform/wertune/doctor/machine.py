@@ -13,7 +13,7 @@ import numpy as np
 from wertune.base.errors import AudioError
 from wertune.base.machine import cores, existing, free_disk_mb
 from wertune.doctor import Check, Finding, Site, fail, ok, warn
-from wertune.weights import cache_root
+from wertune.whisper.base_model import cache_root
 
 PYTHONS = ((3, 11), (3, 13))  # as pyproject.toml says
 DISK_WANTED_MB = 2048.0  # a converted base, features, and the adapters of a search of tiny or base
@@ -59,7 +59,7 @@ def device(site: Site) -> Finding:
     if shutil.which("nvidia-smi"):
         remedy = "install a torch built for the driver's CUDA (`nvidia-smi` names it), or go on with the CPU"
         return warn("device", f"a GPU's driver is installed, but torch {torch.__version__} finds none", remedy)
-    from wertune.model import PRODUCTS_VARIABLE, product_dtype
+    from wertune.whisper.model import PRODUCTS_VARIABLE, product_dtype
 
     dtype = product_dtype(torch.device("cpu"))
     if asked := os.environ.get(PRODUCTS_VARIABLE):

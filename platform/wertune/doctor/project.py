@@ -20,7 +20,7 @@ CODE = Path(__file__).parent
 
 def base_model(site: Site) -> Finding:
     """Its weights are found, read and, where the project names a digest, trusted."""
-    from wertune.weights import resolve_base_model
+    from wertune.whisper.base_model import resolve_base_model
 
     try:
         source = _project(site).base_model
@@ -47,9 +47,9 @@ def _weights_mb(site: Site) -> float:
     """0 where the base is not found: another check says so."""
     import torch
 
-    from wertune.footprint import footprint
-    from wertune.model import product_dtype
-    from wertune.weights import resolve_base_model
+    from wertune.whisper.base_model import resolve_base_model
+    from wertune.whisper.footprint import footprint
+    from wertune.whisper.model import product_dtype
 
     try:
         project = _project(site)

@@ -11,9 +11,9 @@ from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import Normalise, TermFinder, joined
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
-from wertune.features import FRAMES_PER_SECOND, context_positions, log_mel, pad_features
 from wertune.scores.metrics import Scores, score
-from wertune.wording import Written
+from wertune.whisper.features import FRAMES_PER_SECOND, context_positions, log_mel, pad_features
+from wertune.whisper.wording import Written
 
 MAX_SEGMENT_S = 28.0
 QUIET_SEARCH_S = 8.0

@@ -26,15 +26,15 @@ from transformers import (
 )
 from transformers import logging as transformers_logging
 
-from wertune.adapter_files import ADAPTER_FILES, ADAPTER_REMEDY, check_adapter_files, read_adapter_config
 from wertune.base.config import DecodeConfig, LoraConfig, TrainConfig
 from wertune.base.errors import AdapterError, BaseModelError, ConfigError
 from wertune.base.files import share_mode, storing
-from wertune.boost import doubts, without_boost
-from wertune.decoding import beam_search, unpacked
-from wertune.lean import LeanWhisper
-from wertune.loops import last_resort, shrinks
-from wertune.wording import Wording, Written
+from wertune.whisper.adapter_files import ADAPTER_FILES, ADAPTER_REMEDY, check_adapter_files, read_adapter_config
+from wertune.whisper.boost import doubts, without_boost
+from wertune.whisper.decoding import beam_search, unpacked
+from wertune.whisper.forward import LeanWhisper
+from wertune.whisper.loops import last_resort, shrinks
+from wertune.whisper.wording import Wording, Written
 
 # 0: no columns of outliers are kept in 16 bits beside the 8-bit product. They matter from 6.7 billion parameters on
 # (Dettmers et al. 2022, section 4); tiny.en and base write as well without (README), and a third faster on a CPU.

@@ -22,7 +22,7 @@ from wertune.base.errors import StorageError
 from wertune.base.files import Fetch, locked, storing, write_atomically
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
-from wertune.weights import CACHE_REMEDY
+from wertune.whisper.base_model import CACHE_REMEDY
 
 _logger = logging.getLogger(__name__)
 

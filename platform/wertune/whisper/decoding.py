@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wertune.boost import TermBoost
-from wertune.lean import Layer, LeanWhisper, Linear, Multiply
-from wertune.loops import LoopGuard
+from wertune.whisper.boost import TermBoost
+from wertune.whisper.forward import Layer, LeanWhisper, Linear, Multiply
+from wertune.whisper.loops import LoopGuard
 
 IMPOSSIBLE = -1e9
 

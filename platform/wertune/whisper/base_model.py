@@ -17,8 +17,8 @@ from typing import Any
 
 from wertune.base.errors import BaseModelError
 from wertune.base.files import store_folder
-from wertune.ctranslate2 import open_weights
-from wertune.hugging_face import read_json, write_folder
+from wertune.whisper.ctranslate2_weights import open_weights
+from wertune.whisper.hugging_face import read_json, write_folder
 
 CACHE_REMEDY = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
 FORMAT_VERSION = 1  # raise it whenever write_folder writes anything else than before

@@ -8,7 +8,7 @@ from reprlib import repr as brief  # whatever its length and depth
 from typing import Any
 
 from wertune.base.errors import BaseModelError
-from wertune.ctranslate2 import DAMAGED, Dims, read_tensors, to_state
+from wertune.whisper.ctranslate2_weights import DAMAGED, Dims, read_tensors, to_state
 
 # OpenAI's rule and CTranslate2's: a vocabulary of 51864 is English-only, anything larger knows languages.
 MULTILINGUAL_VOCABULARY = 51865

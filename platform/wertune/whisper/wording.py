@@ -11,9 +11,9 @@ from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
 from wertune.base.config import DecodeConfig
 from wertune.base.errors import BaseModelError, ConfigError
 from wertune.base.text import UNSPACED_LANGUAGES, is_unspaced
-from wertune.boost import TermBoost
-from wertune.decoding import Rules
-from wertune.loops import LoopGuard
+from wertune.whisper.boost import TermBoost
+from wertune.whisper.decoding import Rules
+from wertune.whisper.loops import LoopGuard
 
 
 @dataclass(frozen=True)

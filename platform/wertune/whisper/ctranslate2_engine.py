@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 
-from wertune.adapter_files import ADAPTER_FILES, check_adapter_files
 from wertune.base.config import DecodeConfig, Engine
 from wertune.base.errors import ConfigError
 from wertune.base.files import store_folder, storing
-from wertune.boost import TermBoost, doubts
-from wertune.decoding import Rules
-from wertune.loops import LoopGuard, last_resort, shrinks
-from wertune.model import merged
-from wertune.weights import BaseModel, cache_root
-from wertune.wording import Wording, Written, load_wording
+from wertune.whisper.adapter_files import ADAPTER_FILES, check_adapter_files
+from wertune.whisper.base_model import BaseModel, cache_root
+from wertune.whisper.boost import TermBoost, doubts
+from wertune.whisper.decoding import Rules
+from wertune.whisper.loops import LoopGuard, last_resort, shrinks
+from wertune.whisper.model import merged
+from wertune.whisper.wording import Wording, Written, load_wording
 
 PACKAGES: dict[Engine, tuple[str, ...]] = {"torch": (), "ctranslate2": ("ctranslate2",)}
 QUANTIZATION = "int8"
