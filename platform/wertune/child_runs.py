@@ -22,8 +22,8 @@ from wertune.base.files import storing
 from wertune.keeper import SHORTAGES, STATE, KeptTrial, TrialFiles, unpack
 from wertune.progress import Epoch, Progress, short_point, trial_name
 from wertune.proposals import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, finished
-from wertune.spool import Spool
 from wertune.tracking.runs import OUTCOME_TAG, POINT_TAG, TRIAL_TAG, children
+from wertune.tracking.spool import Spool
 from wertune.trial import ADAPTER_ARTIFACT
 
 NAMED_VALUES = 4

@@ -14,10 +14,10 @@ from ray.tune.search.optuna import OptunaSearch
 from sqlalchemy.exc import DBAPIError
 
 from wertune.base.errors import ConfigError
-from wertune.credentials import without_password
-from wertune.outage import patiently, reason
 from wertune.search_space import SearchConfig
 from wertune.study_store import OneWriter
+from wertune.tracking.credentials import without_password
+from wertune.tracking.outage import patiently, reason
 
 # Keys of what a trial reports, and of the configuration that it is given.
 METRIC, EPOCH, FAILURE, NO_ROOM = "best_objective", "epoch", "failure", "no_room"

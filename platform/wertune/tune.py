@@ -27,7 +27,6 @@ from wertune.depot import Depot, open_depot, prepared_here
 from wertune.fleet import trial_resources
 from wertune.halving import expected_epochs
 from wertune.keeper import KeptTrial, TrialFiles, open_keeper
-from wertune.outage import patience_s
 from wertune.prepare import Prepared
 from wertune.progress import progress_for
 from wertune.proposals import (
@@ -43,8 +42,9 @@ from wertune.proposals import (
 )
 from wertune.reservations import Fleet, Reservations, bundle
 from wertune.search_space import SearchConfig
-from wertune.spool import Spool
+from wertune.tracking.outage import patience_s
 from wertune.tracking.runs import RunRef
+from wertune.tracking.spool import Spool
 from wertune.train import EpochResult, Objective
 from wertune.trial import keep_freed_memory, run_trial
 

@@ -16,8 +16,8 @@ from mlflow.tracking import MlflowClient
 from wergate.errors import RegistryError
 from wergate.shelf import FoundReport, Snapshot, Version
 from wertune.base.config import parse
-from wertune.outage import POSTGRES_REMEDY, driver_remedy, no_answer, reason
 from wertune.scores.eval_report import EvalReport
+from wertune.tracking.outage import POSTGRES_REMEDY, driver_remedy, no_answer, reason
 from wertune.tracking.runs import tracking_uri
 from wertune.tracking.versions import VersionCard
 

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from wertune.spool import Spool
 from wertune.tracking.runs import RunRef, tracking_uri
+from wertune.tracking.spool import Spool
 
 TRIALS, EPOCHS = ("one", "two"), 60
 

@@ -18,7 +18,7 @@ from wertune.child_runs import Book
 from wertune.keeper import TrialFiles
 from wertune.proposals import finished, open_study
 from wertune.search_space import AshaConfig, Range, SearchConfig
-from wertune.spool import Spool
+from wertune.tracking.spool import Spool
 from wertune.tracking.runs import create_run
 
 folder = Path(sys.argv[1])

@@ -21,9 +21,9 @@ from tests.integration.stack import TeamStack, team_stack
 from wertune.base.errors import TrackingError
 from wertune.proposals import EPOCH, METRIC, NUMBER, Proposals, open_study
 from wertune.search_space import Range, SearchConfig
-from wertune.spool import Spool
 from wertune.tracking.opening import check_artifacts
 from wertune.tracking.runs import children, create_run
+from wertune.tracking.spool import Spool
 
 # What someone runs on a machine of their own: only MLflow's address and their sign-in are known there.
 COLLEAGUE = """

@@ -19,9 +19,9 @@ from tests.integration import spool_worker
 from tests.integration.processes import free_port, running
 
 from wertune.base.errors import TrackingError
-from wertune.spool import Spool
 from wertune.tracking.opening import check_artifacts
 from wertune.tracking.runs import RunRef, children, create_run
+from wertune.tracking.spool import Spool
 
 HERE = Path(__file__).parent
 BASIC_AUTH = "basic-auth"

@@ -15,7 +15,7 @@ from wertune.child_runs import Book, ChildRuns, Said, settle
 from wertune.keeper import STATE, TrialFiles
 from wertune.progress import PlainProgress, Reckoning
 from wertune.proposals import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT
-from wertune.spool import Spool
+from wertune.tracking.spool import Spool
 from wertune.trial import ADAPTER_ARTIFACT
 
 POINT_OF_TRIAL = {"train.learning_rate": 5e-4, "lora.r": 8, "lora.target_modules": "q_proj", "lora.alpha": 32, "x.y": 1}
@@ -158,7 +158,7 @@ def test_a_full_disk_ends_the_search_and_not_the_trial(told: Told, monkeypatch: 
     told.report(trial, 2)
     told.files.put(0, ADAPTER_ARTIFACT, {"adapter_config.json": b"{}"})
     with monkeypatch.context() as disk:
-        disk.setattr("wertune.spool.shutil.copytree", full)
+        disk.setattr("wertune.tracking.spool.shutil.copytree", full)
         with pytest.raises(StorageError, match=r"No space left on device\); make room, then resume the search"):
             told.callback.on_trial_complete(0, [], trial)
     before = list(told.lines)

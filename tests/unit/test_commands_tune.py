@@ -14,7 +14,7 @@ from wertune.base.errors import TrackingError
 from wertune.commands.next_steps import Verdict
 from wertune.commands.tune import _finish, resume_command, tune
 from wertune.experiment import Results
-from wertune.spool import held
+from wertune.tracking.spool import held
 
 GIVEN = {
     "project": "my own",

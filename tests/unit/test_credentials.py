@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wertune.base.errors import ConfigError
-from wertune.credentials import (
+from wertune.tracking.credentials import (
     check_holds_no_password,
     has_password,
     how_to_look,
@@ -16,7 +16,7 @@ from wertune.credentials import (
     without_password,
     without_passwords,
 )
-from wertune.outage import reason
+from wertune.tracking.outage import reason
 from wertune.tracking.runs import RunRef
 
 SECRETS = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs", "Cc"]), min_size=1)

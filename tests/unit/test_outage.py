@@ -10,12 +10,12 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, RESOURCE_DOES_NOT_EXIST
 
-import wertune.outage
+import wertune.tracking.outage
 from wergate.errors import RegistryError
 from wergate.store import _answer
 from wertune.base.errors import ConfigError, TrackingError
-from wertune.outage import is_temporary, no_answer, patiently, quick_requests, reason
 from wertune.tracking.opening import fail_project_run, kept_text
+from wertune.tracking.outage import is_temporary, no_answer, patiently, quick_requests, reason
 from wertune.tracking.versions import registered_version
 
 
@@ -77,7 +77,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         clock.naps_s.append(seconds)
         clock.now_s += seconds
 
-    monkeypatch.setattr(wertune.outage, "time", SimpleNamespace(monotonic=lambda: clock.now_s, sleep=sleep))
+    monkeypatch.setattr(wertune.tracking.outage, "time", SimpleNamespace(monotonic=lambda: clock.now_s, sleep=sleep))
     return clock
 
 

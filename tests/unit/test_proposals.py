@@ -110,6 +110,6 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(tmp_path: Path, monk
         return ask()
 
     monkeypatch.setattr(study, "ask", away)
-    monkeypatch.setattr("wertune.outage.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("wertune.tracking.outage.time.sleep", lambda seconds: None)
     assert proposals.suggest("a")[NUMBER] == 0
     assert "database takes nothing (connection refused)" in capsys.readouterr().out

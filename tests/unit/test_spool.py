@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import wertune.journal
-import wertune.outage
-import wertune.spool
+import wertune.tracking.journal
+import wertune.tracking.outage
+import wertune.tracking.spool
 from wertune.base.errors import StorageError, TrackingError
-from wertune.journal import Journal
-from wertune.spool import Spool, SpooledRun
 from wertune.tracking.child_store import Child, Logged
+from wertune.tracking.journal import Journal
 from wertune.tracking.runs import RunRef
+from wertune.tracking.spool import Spool, SpooledRun
 
 PARENT = RunRef("http://127.0.0.1:1", "parent")
 FAULTS = ("ok", "down", "answer lost", "killed before", "killed after")
@@ -132,10 +132,10 @@ class FakeServer:
 def quick() -> Iterator[None]:
     """Pauses of a millisecond, and a journal that is emptied early."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wertune.outage, "FIRST_PAUSE_S", 0.001)
-        patch.setattr(wertune.outage, "LONGEST_PAUSE_S", 0.002)
-        patch.setattr(wertune.spool, "SAVE_EVERY_S", 0.001)
-        patch.setattr(wertune.spool, "EMPTIED_BYTES", 1000)
+        patch.setattr(wertune.tracking.outage, "FIRST_PAUSE_S", 0.001)
+        patch.setattr(wertune.tracking.outage, "LONGEST_PAUSE_S", 0.002)
+        patch.setattr(wertune.tracking.spool, "SAVE_EVERY_S", 0.001)
+        patch.setattr(wertune.tracking.spool, "EMPTIED_BYTES", 1000)
         yield
 
 
@@ -194,7 +194,7 @@ class Expected:
     faults=st.lists(st.sampled_from(FAULTS), max_size=40),
     deaths=st.sets(st.integers(0, 25), max_size=4),
     torn=st.binary(max_size=30).map(lambda rest: rest.replace(b"\n", b"")),
-    chunk=st.sampled_from((200, wertune.journal.CHUNK_BYTES)),
+    chunk=st.sampled_from((200, wertune.tracking.journal.CHUNK_BYTES)),
 )
 def test_nothing_is_lost_nor_doubled_whatever_fails_and_whenever_the_process_is_killed(
     tmp_path_factory: pytest.TempPathFactory,
@@ -205,7 +205,7 @@ def test_nothing_is_lost_nor_doubled_whatever_fails_and_whenever_the_process_is_
     chunk: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("wertune.journal.CHUNK_BYTES", chunk)
+    monkeypatch.setattr("wertune.tracking.journal.CHUNK_BYTES", chunk)
     folder = tmp_path_factory.mktemp("spool")
     server = FakeServer(faults)
     said: dict[str, Expected] = {}
@@ -261,7 +261,7 @@ def test_a_journal_cut_at_any_byte_holds_its_whole_lines_and_goes_on(
 
 
 def test_a_journal_reads_lines_longer_than_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wertune.journal.CHUNK_BYTES", 16)
+    monkeypatch.setattr("wertune.tracking.journal.CHUNK_BYTES", 16)
     journal = Journal(tmp_path / "journal.jsonl")
     values = [{"text": "x" * length} for length in (1, 100, 5, 40)]
     for value in values:
@@ -321,7 +321,7 @@ def test_metrics_and_ends_wait_for_no_file(tmp_path: Path, lines: list[str]) -> 
 def test_a_file_behind_many_chunks_of_what_is_written_goes_without_a_push(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumes: bool
 ) -> None:
-    monkeypatch.setattr("wertune.journal.CHUNK_BYTES", 200)
+    monkeypatch.setattr("wertune.tracking.journal.CHUNK_BYTES", 200)
     server = FakeServer()
     server.takes_files = False
     spool = Spool(tmp_path, PARENT, server, lambda _: None)
@@ -430,7 +430,7 @@ def test_a_written_journal_is_emptied_and_ended_runs_are_forgotten(tmp_path: Pat
     spool.flush(20)
     spool.close()
     # What was said after it had been emptied may lie in it still.
-    assert (tmp_path / "journal.jsonl").stat().st_size <= wertune.spool.EMPTIED_BYTES
+    assert (tmp_path / "journal.jsonl").stat().st_size <= wertune.tracking.spool.EMPTIED_BYTES
     assert json.loads((tmp_path / "state.json").read_text())["runs"] == {}
     again = Spool(tmp_path, PARENT, server := FakeServer())
     again.open("k", "trial k", {}).end("KILLED")
@@ -441,7 +441,7 @@ def test_a_written_journal_is_emptied_and_ended_runs_are_forgotten(tmp_path: Pat
 
 def test_a_clock_that_jumps_back_loses_and_reorders_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([9_000, 8_000, 1_000, 1_000, 500])
-    monkeypatch.setattr(wertune.spool, "now_ms", lambda: next(times))
+    monkeypatch.setattr(wertune.tracking.spool, "now_ms", lambda: next(times))
     spool = Spool(tmp_path, PARENT, server := FakeServer())
     run = spool.open("a", "trial a", {})
     for epoch in (1, 2, 3):
@@ -480,7 +480,7 @@ def test_an_operation_that_a_full_disk_refuses_is_not_said(tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("wertune.journal.os.fsync", full)
+        patch.setattr("wertune.tracking.journal.os.fsync", full)
         with pytest.raises(StorageError, match=r"No space left on device.*make room"):
             run.metrics({"loss": 0.4}, 2)
     run.end("KILLED")  # a shorter line than the one that failed

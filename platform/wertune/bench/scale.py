@@ -19,11 +19,11 @@ import ray
 
 from wertune.child_runs import Book
 from wertune.keeper import TrialFiles
-from wertune.outage import patience_s
 from wertune.proposals import finished, open_study
 from wertune.search_space import AshaConfig, Range, SearchConfig
-from wertune.spool import Spool
+from wertune.tracking.outage import patience_s
 from wertune.tracking.runs import children, create_run
+from wertune.tracking.spool import Spool
 from wertune.tune import RAY_SETTINGS, fit
 
 EPOCHS = 8

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from wertune.outage import patience_s
-from wertune.spool import Spool
+from wertune.tracking.outage import patience_s
 from wertune.tracking.runs import RunRef, create_run
+from wertune.tracking.spool import Spool
 
 TRIALS, EPOCHS, METRICS_AN_EPOCH = 20, 50, 10
 SINGLE_WRITES = 100

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wertune.base.config import TrialConfig
-from wertune.credentials import has_password, how_to_look
+from wertune.tracking.credentials import has_password, how_to_look
 
 # Settings that gates of a kind ask for where they refuse; of other kinds no setting helps.
 _FORGETS = frozenset({"forgetting", "u_wer", "formatted_wer", "battery", "loops", "hallucination"})

@@ -74,11 +74,11 @@ def tune(
     if dry_run:
         return _plan(project, config, search_config)
     policy = _policy(config.name)
-    from wertune.credentials import check_holds_no_password
     from wertune.experiment import best_trial, log_search, objective_of, score_baseline
     from wertune.proposals import open_study
-    from wertune.spool import held
     from wertune.start import start_experiment
+    from wertune.tracking.credentials import check_holds_no_password
+    from wertune.tracking.spool import held
     from wertune.tune import SearchInterrupted, cluster, search, transcribe_across
 
     experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") if is_mlflow_run() else None  # before the run is taken up
@@ -184,8 +184,8 @@ def _finish(
 ) -> dict[str, Any]:
     """Final evaluation, registration, the gates' verdict, and the table that is printed at the end."""
     from wertune.commands.next_steps import Ended, as_text, next_steps
-    from wertune.credentials import without_password
     from wertune.experiment import describe, final_evaluation, log_figures, register
+    from wertune.tracking.credentials import without_password
 
     click.echo(f"best: {best.name}; evaluating it on test and retention …")
     results = final_evaluation(run, prepared, baseline, best)

@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from wertune.base.machine import existing
-from wertune.credentials import without_password
 from wertune.doctor import Check, Finding, Site, fail, ok
-from wertune.outage import driver_remedy
+from wertune.tracking.credentials import without_password
+from wertune.tracking.outage import driver_remedy
 from wertune.tracking.runs import tracking_uri
 
 CONNECT_S = 5.0

@@ -15,8 +15,8 @@ from mlflow.utils.git_utils import get_git_commit
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from wertune.base.errors import TrackingError
-from wertune.credentials import without_password
-from wertune.outage import (
+from wertune.tracking.credentials import without_password
+from wertune.tracking.outage import (
     CREDENTIALS_REMEDY,
     driver_remedy,
     is_refused_user,

@@ -15,8 +15,8 @@ from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 
-from wertune.credentials import split_credentials, without_password
-from wertune.outage import patiently
+from wertune.tracking.credentials import split_credentials, without_password
+from wertune.tracking.outage import patiently
 
 OUTCOME_TAG = "wertune.outcome"
 TRIAL_TAG = "wertune.trial"

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from wertune.base.errors import TrackingError
 from wertune.card_text import card_page, shortened
-from wertune.outage import no_answer
+from wertune.tracking.outage import no_answer
 from wertune.tracking.runs import RunRef, read_text
 
 MAX_DESCRIPTION_CHARACTERS = 5000

@@ -22,10 +22,23 @@ from typing import IO, Any
 
 from wertune.base.errors import TrackingError
 from wertune.base.files import storing, sync, write_atomically
-from wertune.journal import Journal
-from wertune.outage import TOLD_FAILURES, is_temporary, quick_requests, reason, tell
-from wertune.replay import END, FILES, METRICS, OPEN, PARAMS, RECORDS, TAGS, Children, Lane, Operation, Run, Writer
 from wertune.tracking.child_store import ChildStore
+from wertune.tracking.journal import Journal
+from wertune.tracking.journal_writer import (
+    END,
+    FILES,
+    METRICS,
+    OPEN,
+    PARAMS,
+    RECORDS,
+    TAGS,
+    Children,
+    Lane,
+    Operation,
+    Run,
+    Writer,
+)
+from wertune.tracking.outage import TOLD_FAILURES, is_temporary, quick_requests, reason, tell
 from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, RunRef, checked_status, now_ms, param_text
 
 SAVE_EVERY_S = 1.0

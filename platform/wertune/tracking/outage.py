@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from wertune.base.errors import ConfigError, TrackingError
-from wertune.credentials import without_passwords
+from wertune.tracking.credentials import without_passwords
 
 PATIENCE_VARIABLE = "WERTUNE_TRACKING_PATIENCE_S"
 PATIENCE_S = 1200.0

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from wertune.base.errors import TrackingError
-from wertune.journal import Journal
-from wertune.outage import Backoff
 from wertune.tracking.child_store import Child, Logged
+from wertune.tracking.journal import Journal
+from wertune.tracking.outage import Backoff
 
 Operation = Mapping[str, Any]
 OPEN, METRICS, PARAMS, TAGS, END, FILES = "open", "metrics", "params", "tags", "end", "files"
