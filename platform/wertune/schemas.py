@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from wertune.base.config import ProjectConfig
 from wertune.base.text import Lexicon
 from wertune.search_space import SearchConfig
-from wertune.synthesis_config import SynthesisConfig
+from wertune.synthesis.config import SynthesisConfig
 
 FOLDER = Path("schemas")
 STRING = {"type": "string", "minLength": 1}

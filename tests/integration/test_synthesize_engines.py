@@ -13,7 +13,7 @@ import pytest
 from wertune.base.errors import SynthesisError
 from wertune.data.audio import SAMPLE_RATE_HZ, resample
 from wertune.data.clip_files import check, level, trim
-from wertune.voices import ENGINES, offered_voices
+from wertune.synthesis.engines import ENGINES, offered_voices
 
 TEXT = "Please bring your identity card on Monday."
 FESTIVAL_VOICES = Path("/usr/share/festival/voices")

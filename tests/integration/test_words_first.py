@@ -8,7 +8,7 @@ import pytest
 import yaml
 from tests.integration.reader import ROOT, typed
 
-from wertune.synthesis_config import SynthesisConfig
+from wertune.synthesis.config import SynthesisConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shown_commands import FENCE, shell_blocks

@@ -14,10 +14,10 @@ import soundfile as sf
 
 from wertune.base.config import load_yaml
 from wertune.base.text import Lexicon, load_lexicon, normaliser
-from wertune.sentences import Sentence, Speller, load_sentences
-from wertune.synthesis_config import SynthesisConfig
-from wertune.synthesis_project import load_synthesis_project
-from wertune.synthesize import plan_project
+from wertune.synthesis.config import SynthesisConfig
+from wertune.synthesis.project import load_synthesis_project
+from wertune.synthesis.sentences import Sentence, Speller, load_sentences
+from wertune.synthesis.synthesize import plan_project
 
 PROJECT = Path(__file__).resolve().parents[2] / "projects" / "sg_gov"
 DOMAIN = ("train", "validation", "test")

@@ -18,15 +18,15 @@ import soundfile
 import torch
 from mlflow.exceptions import MlflowException
 
-import wertune.voices
+import wertune.synthesis.engines
 import wertune.whisper.model
 from wertune import __main__ as command_line
 from wertune import doctor
 from wertune.base import machine as free
 from wertune.base.errors import SynthesisError
 from wertune.doctor import Finding, Site, as_json, examine, fail, machine, ok, project, services, sets, warn
-from wertune.speech import Offer
-from wertune.voices import ENGINES
+from wertune.synthesis.engine import Offer
+from wertune.synthesis.engines import ENGINES
 
 SITE = Site(Path("nowhere"))
 
@@ -280,7 +280,7 @@ def test_voices_that_are_missing(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     def mute(text: str, voice: str, speed: float) -> None:
         raise SynthesisError("espeak-ng is not installed; on Debian: apt-get install espeak-ng")
 
-    monkeypatch.setattr(wertune.voices, "find_engine", ENGINES.__getitem__)
+    monkeypatch.setattr(wertune.synthesis.engines, "find_engine", ENGINES.__getitem__)
     monkeypatch.setitem(ENGINES, "flite", SimpleNamespace(speak=speak))
     monkeypatch.setitem(ENGINES, "espeak", SimpleNamespace(speak=speak))
     _told(project.voices(site), "ok", "espeak, flite", "")
@@ -301,7 +301,7 @@ def test_engines_without_voices_are_tried(site: Site, monkeypatch: pytest.Monkey
     def absent(language: str) -> None:
         raise SynthesisError("flite is not installed; on Debian: apt-get install flite")
 
-    monkeypatch.setattr(wertune.voices, "find_engine", ENGINES.__getitem__)
+    monkeypatch.setattr(wertune.synthesis.engines, "find_engine", ENGINES.__getitem__)
     for name in ENGINES:
         monkeypatch.setitem(ENGINES, name, SimpleNamespace(offers=absent))
     (site.project / "sentences.txt").write_text("Hello.\n")

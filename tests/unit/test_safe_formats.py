@@ -30,8 +30,8 @@ COMPUTED_IMPORT = "import_module of a name that does not stand there"
 # What gives the names there. Only the last is a file that a stranger may have written: README's Security tells of it.
 COMPUTED_IMPORTS = {
     "platform/wertune/base/cli.py": "the table of commands",
-    "platform/wertune/speech.py": "the built-in speech engines",
-    "platform/wertune/voices.py": "synthesis.yaml, whose engine may be module:Class",
+    "platform/wertune/synthesis/engine.py": "the built-in speech engines",
+    "platform/wertune/synthesis/engines.py": "synthesis.yaml, whose engine may be module:Class",
 }
 
 

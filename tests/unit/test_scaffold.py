@@ -23,7 +23,7 @@ from wertune.scaffold_texts import TERM_BOOST
 from wertune.schemas import FOLDER, as_text, schemas
 from wertune.scores.eval_report import EvalReport
 from wertune.search_space import SearchConfig, checked_space
-from wertune.synthesis_config import SynthesisConfig
+from wertune.synthesis.config import SynthesisConfig
 from wertune.yaml_page import meaning, yaml_page
 
 ROOT = Path(__file__).resolve().parents[2]

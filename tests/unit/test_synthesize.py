@@ -15,12 +15,12 @@ from wertune.base.errors import SynthesisError
 from wertune.base.text import Lexicon, Term, normaliser
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.clip_files import check, level, trim, write_clip, write_manifest
-from wertune.plain_sentences import read_plain_sentences
-from wertune.retention import assign
-from wertune.sentences import Sentence, Speller, load_sentences, split_sentences
-from wertune.synthesis_config import RetentionSizes, SynthesisConfig
-from wertune.synthesis_plan import plan_clips
-from wertune.synthesize import manifest_row
+from wertune.synthesis.config import RetentionSizes, SynthesisConfig
+from wertune.synthesis.plain_sentences import read_plain_sentences
+from wertune.synthesis.plan import plan_clips
+from wertune.synthesis.retention import assign
+from wertune.synthesis.sentences import Sentence, Speller, load_sentences, split_sentences
+from wertune.synthesis.synthesize import manifest_row
 
 TERMS = {"Life": "life", "MediShield Life": "meddy shield life", "CPF": "see pee eff", "NEA": "en ee ay"}
 LEXICON = Lexicon(terms=tuple(Term(term=term, spoken=spoken) for term, spoken in TERMS.items()))

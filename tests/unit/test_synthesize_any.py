@@ -17,17 +17,17 @@ from rich.cells import cell_len
 from wertune.base.config import ConfigError, ProjectConfig, parse
 from wertune.base.errors import SynthesisError
 from wertune.base.text import Lexicon, Term, normaliser, said
-from wertune.casting import cast_voices
-from wertune.plain_sentences import read_plain_sentences
-from wertune.sentences import Sentence, Speller, split_sentences
-from wertune.speech import Offer, Samples
-from wertune.synthesis_advice import missing_steps
-from wertune.synthesis_config import SynthesisConfig, Voice
-from wertune.synthesis_plan import ClipPlan
-from wertune.synthesis_project import SynthesisProject, load_synthesis_project
-from wertune.synthesis_report import SynthesisReport, TermRow, _terms_table
-from wertune.synthesize import plan_project, render, synthesize
-from wertune.voices import ENGINES, find_engine, offered_voices
+from wertune.synthesis.advice import missing_steps
+from wertune.synthesis.casting import cast_voices
+from wertune.synthesis.config import SynthesisConfig, Voice
+from wertune.synthesis.engine import Offer, Samples
+from wertune.synthesis.engines import ENGINES, find_engine, offered_voices
+from wertune.synthesis.plain_sentences import read_plain_sentences
+from wertune.synthesis.plan import ClipPlan
+from wertune.synthesis.project import SynthesisProject, load_synthesis_project
+from wertune.synthesis.report import SynthesisReport, TermRow, _terms_table
+from wertune.synthesis.sentences import Sentence, Speller, split_sentences
+from wertune.synthesis.synthesize import plan_project, render, synthesize
 
 DOMAIN = ("train", "validation", "test")
 TERMS = ("CPF", "MediSave", "NEA")

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wertune.base.errors import SynthesisError
-from wertune.neural_voices import Kokoro, kokoro_speech
-from wertune.speech import Offer, Samples
+from wertune.synthesis.engine import Offer, Samples
+from wertune.synthesis.neural_voices import Kokoro, kokoro_speech
 
 VOICES_VARIABLE = "WERTUNE_KOKORO_VOICES"
 _SHAPE = (510, 1, 256)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from wertune.base.config import LANGUAGES, Frozen
 from wertune.base.faults import NAME
-from wertune.voices import known_engine
+from wertune.synthesis.engines import known_engine
 
 Part = Literal[
     "short_answers",

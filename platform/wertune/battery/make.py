@@ -17,7 +17,7 @@ from wertune.battery.shelf import MANIFEST, BatteryRow
 from wertune.battery.sounds import babble, sounds
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio, resample
 from wertune.data.clip_files import level, trim, write_clip
-from wertune.voices import ENGINES, find_engine, offered_voices
+from wertune.synthesis.engines import ENGINES, find_engine, offered_voices
 
 AUDIO, SOURCES = "audio", "sources.json"
 NONSPEECH: Part = "nonspeech"

@@ -59,7 +59,7 @@ def validate(project: Path) -> dict[str, Any]:
 @json_option
 def synthesize(project: Path, out: Path | None, processes: int) -> dict[str, Any]:
     """Speaks the project's sentences in the voices of the installed engines, or in those of synthesis.yaml."""
-    from wertune.synthesize import synthesize as run
+    from wertune.synthesis.synthesize import synthesize as run
 
     return run(project, out, processes, click.echo).to_json()
 

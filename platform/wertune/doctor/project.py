@@ -10,7 +10,7 @@ from wertune.base.machine import free_memory_mb
 from wertune.doctor import Check, Finding, Site, fail, ok, warn
 
 if TYPE_CHECKING:
-    from wertune.synthesis_config import SynthesisConfig
+    from wertune.synthesis.config import SynthesisConfig
 
 # A worker with torch, transformers and Ray, and a step of training on tiny or base: measured, rounded up.
 PROCESS_MB, STEP_MB = 1000.0, 700.0
@@ -88,8 +88,8 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def voices(site: Site) -> Finding:
     """One word by each engine that `synthesize` would take, and speakers enough."""
-    from wertune.synthesis_config import SynthesisConfig
-    from wertune.voices import find_engine
+    from wertune.synthesis.config import SynthesisConfig
+    from wertune.synthesis.engines import find_engine
 
     path = site.project / "synthesis.yaml"
     if not any((site.project / name).exists() for name in (path.name, "sentences.txt", "sentences.jsonl")):
@@ -111,8 +111,8 @@ def voices(site: Site) -> Finding:
 
 def _cast(config: "SynthesisConfig", site: Site) -> tuple[dict[str, str], list[str]]:
     """A voice of each engine, and what is wrong with those that synthesis.yaml asks for, or with all."""
-    from wertune.casting import cast_voices
-    from wertune.voices import ENGINES, offered_voices
+    from wertune.synthesis.casting import cast_voices
+    from wertune.synthesis.engines import ENGINES, offered_voices
 
     if config.voices:
         return {voice.engine: voice.name for voice in reversed(config.voices)}, []

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 from wertune.base.errors import SynthesisError
-from wertune.neural_voices import HibariEngine, Kokoro, Piper
-from wertune.program_voices import Espeak, Festival, Flite
-from wertune.speech import Engine, Offer
+from wertune.synthesis.engine import Engine, Offer
+from wertune.synthesis.neural_voices import HibariEngine, Kokoro, Piper
+from wertune.synthesis.program_voices import Espeak, Festival, Flite
 
 ENGINES: dict[str, Engine] = {
     "flite": Flite(),
@@ -42,7 +42,9 @@ def find_engine(name: str) -> Engine:
         remedy = "put its folder on PYTHONPATH, or mend the name"
         raise SynthesisError(f"engine {name} cannot be imported ({error}); {remedy}") from None
     if absent := [method for method in ("offers", "speak") if not callable(getattr(engine, method, None))]:
-        raise SynthesisError(f"engine {name} has no {' and no '.join(absent)}; see Engine in wertune/speech.py")
+        raise SynthesisError(
+            f"engine {name} has no {' and no '.join(absent)}; see Engine in wertune/synthesis/engine.py"
+        )
     return cast(Engine, engine)
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from wertune.base.config import ProjectConfig, load_yaml
 from wertune.base.errors import SynthesisError
 from wertune.base.text import Lexicon, Normalise, load_lexicon, normaliser
-from wertune.casting import cast_voices
-from wertune.plain_sentences import read_plain_sentences
-from wertune.sentences import Sentence, Speller, load_sentences, split_sentences
-from wertune.synthesis_config import SynthesisConfig
-from wertune.voices import ENGINES, offered_voices
+from wertune.synthesis.casting import cast_voices
+from wertune.synthesis.config import SynthesisConfig
+from wertune.synthesis.engines import ENGINES, offered_voices
+from wertune.synthesis.plain_sentences import read_plain_sentences
+from wertune.synthesis.sentences import Sentence, Speller, load_sentences, split_sentences
 
 
 @dataclass(frozen=True)

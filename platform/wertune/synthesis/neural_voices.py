@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wertune.base.errors import SynthesisError
-from wertune.speech import Offer, Samples, check_installed, require
+from wertune.synthesis.engine import Offer, Samples, check_installed, require
 
 _KOKORO_TIMBRE = 128
 

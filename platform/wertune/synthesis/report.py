@@ -9,8 +9,8 @@ from typing import IO, Any
 
 from wertune.base.files import write_atomically
 from wertune.base.text import Lexicon
-from wertune.sentences import MIN_TRAIN_SENTENCES, Speller
-from wertune.synthesis_config import Voice
+from wertune.synthesis.config import Voice
+from wertune.synthesis.sentences import MIN_TRAIN_SENTENCES, Speller
 
 DOMAIN = ("train", "validation", "test")
 REPORT = "synthesis_report"

@@ -11,7 +11,7 @@ from typing import ClassVar
 import soundfile as sf
 
 from wertune.base.errors import SynthesisError
-from wertune.speech import Offer, Samples
+from wertune.synthesis.engine import Offer, Samples
 
 _TIMEOUT_S = 60
 _ESPEAK_WORDS_PER_MINUTE = 165

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from wertune.base.config import Frozen, faults_of
 from wertune.base.errors import SynthesisError
 from wertune.base.text import Lexicon, normaliser, said, term_pattern
-from wertune.synthesis_config import SynthesisConfig
+from wertune.synthesis.config import SynthesisConfig
 
 MIN_TRAIN_SENTENCES = 3
 

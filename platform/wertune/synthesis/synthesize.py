@@ -19,12 +19,12 @@ from wertune.base.text import normaliser
 from wertune.data.audio import Samples, resample
 from wertune.data.augment import add_coloured_noise, telephone
 from wertune.data.clip_files import check, level, trim, write_clip, write_manifest
-from wertune.retention import build_retention
-from wertune.synthesis_advice import missing_steps
-from wertune.synthesis_plan import ClipPlan, plan_clips
-from wertune.synthesis_project import SynthesisProject, load_synthesis_project
-from wertune.synthesis_report import SynthesisReport, build_report
-from wertune.voices import find_engine
+from wertune.synthesis.advice import missing_steps
+from wertune.synthesis.engines import find_engine
+from wertune.synthesis.plan import ClipPlan, plan_clips
+from wertune.synthesis.project import SynthesisProject, load_synthesis_project
+from wertune.synthesis.report import SynthesisReport, build_report
+from wertune.synthesis.retention import build_retention
 
 _CHUNK = 4
 _LISTED_FAULTS = 20

@@ -11,8 +11,8 @@ from wertune.base.errors import SynthesisError
 from wertune.base.text import Normalise
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio
 from wertune.data.clip_files import level, trim, write_clip
-from wertune.sentences import read_utf8
-from wertune.synthesis_config import Recordings, RetentionSizes, SynthesisConfig
+from wertune.synthesis.config import Recordings, RetentionSizes, SynthesisConfig
+from wertune.synthesis.sentences import read_utf8
 
 _SHORTEST_S, _LONGEST_S = 0.6, 12.0
 _MIN_WORDS, _PREFERRED_WORDS = 2, 3

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wertune.base.text import Lexicon, Normalise
-from wertune.sentences import Sentence, fault_of_line, read_utf8, refuse_faults
+from wertune.synthesis.sentences import Sentence, fault_of_line, read_utf8, refuse_faults
 
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _ANY_TERM = "term"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from wertune.base.config import Frozen
-from wertune.voices import known_engine
+from wertune.synthesis.engines import known_engine
 
 Domain = Literal["train", "validation", "test"]
 EngineName = Annotated[str, AfterValidator(known_engine)]

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from wertune.base.errors import SynthesisError
-from wertune.speech import Offer
-from wertune.synthesis_config import Domain, Voice
+from wertune.synthesis.config import Domain, Voice
+from wertune.synthesis.engine import Offer
 
 _SPLITS: tuple[Domain, ...] = ("train", "validation", "test")
 # Of each engine's speakers, in the drawn order.

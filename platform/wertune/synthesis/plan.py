@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from wertune.sentences import Sentence, Speller
-from wertune.synthesis_config import SynthesisConfig, Voice
+from wertune.synthesis.config import SynthesisConfig, Voice
+from wertune.synthesis.sentences import Sentence, Speller
 
 Channel = Literal["clean", "telephone", "noisy"]
 _SPEAKERS_A_SENTENCE = 3

@@ -1,0 +1,1 @@
+"""Speech for a domain: sentences, voices, clips."""
