@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from wertune.base.text import Normalise, TermFinder
-from wertune.baseline import Way
 from wertune.scores.comparison import Comparison, markdown_table, metric_name
 from wertune.scores.metrics import Clip, Scores, score
+from wertune.training.baseline import Way
 
 WIDTH = 120  # of the lines below the table
 LOGGED = ("wer", "term_recall", "term_precision")

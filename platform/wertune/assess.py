@@ -8,19 +8,19 @@ from pathlib import Path
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import normaliser_version
-from wertune.baseline import baseline_decode, baseline_scores
 from wertune.battery.counted import set_report
 from wertune.battery.score import base_texts, battery_sets, write_battery
 from wertune.battery.shelf import Battery
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.data.nonspeech import hallucination_sets
-from wertune.prepare import Prepared
 from wertune.scores.comparison import Comparison
 from wertune.scores.eval_report import ARTEFACT_SET, Cost, EvalReport, Provenance, SetReport
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.tracking.versions import RegisteredVersion
-from wertune.trial import peak_memory_mb
+from wertune.training.baseline import baseline_decode, baseline_scores
+from wertune.training.prepare import Prepared
+from wertune.training.trial import peak_memory_mb
 from wertune.version import Served
 from wertune.whisper.evaluate import Transcriber, score_set, transcribe_samples
 from wertune.whisper.model import adapter_digest

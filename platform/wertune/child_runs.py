@@ -24,7 +24,7 @@ from wertune.progress import Epoch, Progress, short_point, trial_name
 from wertune.proposals import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, finished
 from wertune.tracking.runs import OUTCOME_TAG, POINT_TAG, TRIAL_TAG, children
 from wertune.tracking.spool import Spool
-from wertune.trial import ADAPTER_ARTIFACT
+from wertune.training.trial import ADAPTER_ARTIFACT
 
 NAMED_VALUES = 4
 CAUSE_CHARACTERS = 160  # Ray ends some messages with a page of advice

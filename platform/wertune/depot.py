@@ -21,7 +21,7 @@ from wertune.whisper.base_model import cache_root, files_of
 
 if TYPE_CHECKING:  # torch takes the actor's process a quarter of a minute to import
     from wertune.data.manifest import Dataset
-    from wertune.prepare import Prepared
+    from wertune.training.prepare import Prepared
 
 
 class PackedShelf(Shelf):

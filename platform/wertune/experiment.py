@@ -14,7 +14,19 @@ from wertune.ablation import Ablation, ablation, caption, rewritten
 from wertune.assess import score_split
 from wertune.base.config import DecodeConfig, TrialConfig, flatten, with_overrides
 from wertune.base.errors import WertuneError
-from wertune.baseline import (
+from wertune.card_text import INTERVALS
+from wertune.drawing import figures_page, file_name, picture
+from wertune.error_report import ScoredSet, error_report
+from wertune.figures import TrialHistory, run_figures
+from wertune.importance import importances
+from wertune.model_card import CardOf, model_card
+from wertune.scores.aliases import alias_writer
+from wertune.scores.comparison import Comparison, logged_metrics, markdown_table, summary_rows
+from wertune.scores.metrics import Scores
+from wertune.serve import log_and_register
+from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, children
+from wertune.tracking.versions import VersionCard, production_version
+from wertune.training.baseline import (
     EVALUATION_SPLITS,
     Transcribe,
     Way,
@@ -23,21 +35,9 @@ from wertune.baseline import (
     score_texts,
     ways_of,
 )
-from wertune.card_text import INTERVALS
-from wertune.drawing import figures_page, file_name, picture
-from wertune.error_report import ScoredSet, error_report
-from wertune.figures import TrialHistory, run_figures
-from wertune.importance import importances
-from wertune.model_card import CardOf, model_card
-from wertune.prepare import Prepared
-from wertune.scores.aliases import alias_writer
-from wertune.scores.comparison import Comparison, logged_metrics, markdown_table, summary_rows
-from wertune.scores.metrics import Scores
-from wertune.serve import log_and_register
-from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, children
-from wertune.tracking.versions import VersionCard, production_version
-from wertune.train import Objective
-from wertune.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, short_names
+from wertune.training.prepare import Prepared
+from wertune.training.train import Objective
+from wertune.training.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, short_names
 from wertune.version import longest_piece_s
 from wertune.whisper.model import Whisper, load_adapter
 

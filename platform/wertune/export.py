@@ -22,11 +22,11 @@ from wertune.base.files import storing
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Recording
 from wertune.export_card import MAX_NEW_TOKENS, Format, card, libraries, loading_code
-from wertune.prepare import Prepared, prepare
 from wertune.scores.metrics import score
 from wertune.serve import load_registered
 from wertune.tracking.runs import tracking_uri
 from wertune.tracking.versions import registered_version
+from wertune.training.prepare import Prepared, prepare
 from wertune.version import Served, base_of
 from wertune.whisper.adapter_files import ADAPTER_FILES
 from wertune.whisper.base_model import BaseModel

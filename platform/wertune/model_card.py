@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from wertune.base.config import TrialConfig
 from wertune.base.text import normaliser_version
 from wertune.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING
-from wertune.prepare import Prepared
 from wertune.scores.comparison import Comparison, markdown_table, summary_rows
 from wertune.tracking.versions import RegisteredVersion
+from wertune.training.prepare import Prepared
 
 _SCOPES = {"both": "encoder and decoder", "encoder": "the encoder", "decoder": "the decoder"}
 COMPARED = ("test_wer", "test_cer", "term_recall", "retention_wer")

@@ -13,13 +13,13 @@ import torch
 from wertune.base.config import ContextConfig, ProjectConfig
 from wertune.base.errors import ConfigError
 from wertune.base.machine import cores, free_disk_mb, free_memory_mb
-from wertune.baseline import EVALUATION_SPLITS, ways_of
-from wertune.batches import clips_per_epoch
 from wertune.data.manifest import Recording
 from wertune.halving import Range, expected_epochs
-from wertune.prepare import Prepared, prepare
-from wertune.probe import Probe, probe
 from wertune.search_space import SearchConfig
+from wertune.training.baseline import EVALUATION_SPLITS, ways_of
+from wertune.training.batches import clips_per_epoch
+from wertune.training.prepare import Prepared, prepare
+from wertune.training.probe import Probe, probe
 from wertune.whisper.base_model import cache_root
 from wertune.whisper.features import FRAMES_PER_POSITION, context_positions
 from wertune.whisper.footprint import quantization_advice

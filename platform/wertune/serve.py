@@ -17,10 +17,10 @@ from mlflow.types.schema import AnyType
 from wertune.base.config import Engine, ServingConfig, TrialConfig, parse
 from wertune.base.errors import TrackingError, WertuneError
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
-from wertune.prepare import Prepared
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
 from wertune.scoring import Clock, ServingError, Turns, failed, guard_server, is_served
 from wertune.tracking.outage import no_answer
+from wertune.training.prepare import Prepared
 from wertune.version import Served, load_served, stored_settings
 from wertune.whisper.ctranslate2_engine import PACKAGES
 from wertune.whisper.evaluate import transcribe_samples

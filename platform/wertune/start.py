@@ -11,11 +11,11 @@ import yaml
 from wertune.base.config import ProjectConfig, flatten
 from wertune.base.errors import ConfigError
 from wertune.base.text import normaliser_version
-from wertune.prepare import Prepared, prepare
 from wertune.search_space import SearchConfig
 from wertune.tracking.opening import check_artifacts, kept_text, open_run
 from wertune.tracking.runs import RunRef
 from wertune.tracking.versions import TRAINING_ROWS
+from wertune.training.prepare import Prepared, prepare
 
 SEARCH_FILE = "search_settings.yaml"
 # What changes nothing of a trial: a search may go on with more trials, or on another machine.

@@ -21,13 +21,11 @@ from ray.tune.execution import tune_controller
 import wertune
 from wertune.base.config import with_overrides
 from wertune.base.errors import ConfigError, SearchStorageError, WertuneError
-from wertune.baseline import Texts, Transcribe, Wanted, transcribe_with_base
 from wertune.child_runs import RAY_OUT_OF_MEMORY, SAID, Book, ChildRuns, Said, settle
 from wertune.depot import Depot, open_depot, prepared_here
 from wertune.fleet import trial_resources
 from wertune.halving import expected_epochs
 from wertune.keeper import KeptTrial, TrialFiles, open_keeper
-from wertune.prepare import Prepared
 from wertune.progress import progress_for
 from wertune.proposals import (
     EPOCH,
@@ -45,8 +43,10 @@ from wertune.search_space import SearchConfig
 from wertune.tracking.outage import patience_s
 from wertune.tracking.runs import RunRef
 from wertune.tracking.spool import Spool
-from wertune.train import EpochResult, Objective
-from wertune.trial import keep_freed_memory, run_trial
+from wertune.training.baseline import Texts, Transcribe, Wanted, transcribe_with_base
+from wertune.training.prepare import Prepared
+from wertune.training.train import EpochResult, Objective
+from wertune.training.trial import keep_freed_memory, run_trial
 
 # Of a trial's process: it goes on from its last epoch. What it raises itself it would raise again.
 DEATHS_FORGIVEN = 2

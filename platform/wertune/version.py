@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wertune.base.config import ContextConfig, DecodeConfig, Engine, TrialConfig, stored_decode
-from wertune.prepare import Prepared
+from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import BaseModel, resolve_base_model
 from wertune.whisper.ctranslate2_engine import load_engine
 from wertune.whisper.evaluate import MAX_SEGMENT_S, Transcriber

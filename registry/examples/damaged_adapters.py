@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wertune.base.config import load_project
-from wertune.prepare import prepare
 from wertune.serve import log_and_register
 from wertune.start import log_inputs
 from wertune.tracking.opening import open_run
+from wertune.training.prepare import prepare
 
 Damage = Callable[[str, torch.Tensor], torch.Tensor]
 DAMAGES: dict[str, Damage] = {

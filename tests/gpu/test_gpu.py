@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wertune.base.config import LoraConfig
-from wertune.trial import peak_memory_mb
+from wertune.training.trial import peak_memory_mb
 from wertune.whisper.model import add_lora, load_whisper
 
 pytestmark = [

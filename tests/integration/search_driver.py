@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 from wertune.base.config import load_project, with_overrides
-from wertune.prepare import prepare
 from wertune.proposals import open_study
 from wertune.search_space import AshaConfig, Range, SearchConfig
 from wertune.tracking.runs import RunRef, create_run
-from wertune.train import Objective
+from wertune.training.prepare import prepare
+from wertune.training.train import Objective
 from wertune.tune import cluster, search
 
 

@@ -7,7 +7,7 @@ import pytest
 from wertune.base.config import load_project
 from wertune.battery import score
 from wertune.battery.shelf import Battery, battery_folder, load_battery
-from wertune.prepare import Prepared, prepare
+from wertune.training.prepare import Prepared, prepare
 
 DEMO = Path(__file__).parents[2] / "projects/sg_gov"
 EVERY = 45  # of 910 clips, those of no more than four seconds: a dozen

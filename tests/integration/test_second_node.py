@@ -25,13 +25,13 @@ from pathlib import Path
 import ray
 from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from wertune.baseline import Way, transcribe_with_base
+from wertune.training.baseline import Way, transcribe_with_base
 from wertune.base.config import ContextConfig
 from wertune.depot import open_depot, prepared_here
 from wertune.fleet import trial_resources
 from wertune.freight import Span
 from wertune.base.config import load_project
-from wertune.prepare import features_folder, prepare
+from wertune.training.prepare import features_folder, prepare
 from wertune.search_space import SearchConfig
 from wertune.tune import _start_ray
 

@@ -6,10 +6,10 @@ import pytest
 
 from wertune.ablation import Ablation, ablation, caption, rewritten
 from wertune.base.text import Lexicon, Term, TermFinder
-from wertune.baseline import Way
 from wertune.scores.aliases import alias_writer
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, Scores, score
+from wertune.training.baseline import Way
 
 LEXICON = Lexicon(terms=(Term(term="ElderShield"), Term(term="CPF")))
 FINDER = TermFinder(LEXICON.written, str.lower)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from wertune.base.config import DecodeConfig, load_project, with_overrides
-from wertune.baseline import (
+from wertune.training.baseline import (
     Texts,
     Wanted,
     Way,
@@ -17,7 +17,7 @@ from wertune.baseline import (
     transcribe_with_base,
     ways_of,
 )
-from wertune.prepare import Prepared, prepare
+from wertune.training.prepare import Prepared, prepare
 from wertune.whisper.model import Whisper
 
 ALL = (Way.PLAIN, Way.BOOSTED, Way.PROMPTED)

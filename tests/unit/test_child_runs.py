@@ -16,7 +16,7 @@ from wertune.keeper import STATE, TrialFiles
 from wertune.progress import PlainProgress, Reckoning
 from wertune.proposals import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT
 from wertune.tracking.spool import Spool
-from wertune.trial import ADAPTER_ARTIFACT
+from wertune.training.trial import ADAPTER_ARTIFACT
 
 POINT_OF_TRIAL = {"train.learning_rate": 5e-4, "lora.r": 8, "lora.target_modules": "q_proj", "lora.alpha": 32, "x.y": 1}
 

@@ -22,13 +22,13 @@ from wertune.experiment import (
     log_comparison,
     score_baseline,
 )
-from wertune.prepare import prepare
 from wertune.progress import trial_name
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, score
 from wertune.search_space import SearchConfig
 from wertune.start import start_experiment
 from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, create_run
+from wertune.training.prepare import prepare
 from wertune.whisper.model import add_lora, save_adapter
 
 SEARCH: dict[str, Any] = {"trials": 3, "space": {"lora.r": {"choices": [2, 4]}}}
@@ -221,7 +221,9 @@ def test_what_each_part_brings_is_logged_told_and_in_the_description(
     run.artifacts(adapter, "adapter")
     best = BestTrial(run, "this one", prepared.project.trial)
     baseline = score_baseline(run, prepared)
-    monkeypatch.setattr("wertune.baseline.transcribe_with_base", lambda *_: pytest.fail("the base wrote again"))
+    monkeypatch.setattr(
+        "wertune.training.baseline.transcribe_with_base", lambda *_: pytest.fail("the base wrote again")
+    )
     results = final_evaluation(run, prepared, baseline, best)
     assert results.ablation is not None
     logged = MlflowClient(mlflow_store).get_run(run.run_id).data.metrics

@@ -8,13 +8,13 @@ import pytest
 from wertune.ablation import ablation
 from wertune.base.config import TrialConfig, flatten
 from wertune.base.text import TermFinder
-from wertune.baseline import Way
 from wertune.scores.comparison import Comparison, logged_metrics
 from wertune.scores.eval_report import ARTEFACT_SET
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.start import COMPARED_METRICS, COMPARED_PARAMS
-from wertune.train import EpochResult
-from wertune.trial import BEST_METRICS, SIZE_METRICS, best_metrics, short_names
+from wertune.training.baseline import Way
+from wertune.training.train import EpochResult
+from wertune.training.trial import BEST_METRICS, SIZE_METRICS, best_metrics, short_names
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 # Logged one by one where they arise.

@@ -13,10 +13,10 @@ from wertune.base.text import Lexicon, TermFinder
 from wertune.card_text import card_page, renewed, shortened
 from wertune.data.manifest import Dataset, Recording
 from wertune.model_card import CardOf, model_card
-from wertune.prepare import Prepared
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import score
 from wertune.tracking.versions import RegisteredVersion
+from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import BaseModel
 
 LIMITS = ("Speech is <b>synthetic</b>.",)

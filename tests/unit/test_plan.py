@@ -15,9 +15,9 @@ from wertune.base.config import ProjectConfig, load_project
 from wertune.base.errors import ConfigError
 from wertune.halving import Range
 from wertune.plan import Machine, Plan, as_text, make_plan
-from wertune.prepare import prepare
-from wertune.probe import Probe, probe
 from wertune.search_space import SearchConfig
+from wertune.training.prepare import prepare
+from wertune.training.probe import Probe, probe
 
 SPACE = {"lora.r": {"choices": [2, 4]}}
 

@@ -24,8 +24,8 @@ from wertune.base.errors import ConfigError, RequestError, TrackingError
 from wertune.base.text import Lexicon
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.data.manifest import Dataset, Recording, Row
-from wertune.prepare import Prepared
 from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
+from wertune.training.prepare import Prepared
 from wertune.version import stored_settings
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.evaluate import Transcript

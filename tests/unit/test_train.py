@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from wertune.base.config import AugmentConfig, ContextConfig, DecodeConfig, Draw, TrialConfig, with_overrides
 from wertune.base.text import TermFinder, normaliser
-from wertune.batches import Batch, TrainingData, training_batches
 from wertune.data.manifest import Recording
-from wertune.train import EpochResult, Objective, TrainingDiverged, TrainingState, train, validation_loss
-from wertune.updates import MovingAverage
+from wertune.training.batches import Batch, TrainingData, training_batches
+from wertune.training.optimizer import MovingAverage
+from wertune.training.train import EpochResult, Objective, TrainingDiverged, TrainingState, train, validation_loss
 from wertune.whisper.evaluate import EvaluationSet, score_set
 from wertune.whisper.features import ClipCache, context_positions, log_mel
 from wertune.whisper.model import Whisper, adamw, add_lora
@@ -539,7 +539,7 @@ def test_an_epoch_is_scored_with_its_own_beams_or_those_of_the_decoding(
         beams.append(decode.num_beams)
         return score_set(whisper, clips, decode, *others)
 
-    monkeypatch.setattr("wertune.train.score_set", scored)
+    monkeypatch.setattr("wertune.training.train.score_set", scored)
     config = configured({"train.epochs": 1, "decode.num_beams": 3, "train.evaluation_beams": asked})
     _train(load_tiny, config, _data(clips, retention=_set(clips[:2])))
     assert beams == [used, used]

@@ -16,18 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-import wertune.train
-import wertune.updates
+import wertune.training.optimizer
+import wertune.training.train
 import wertune.whisper.model
 from wertune.base.config import ProjectConfig, TrialConfig, parse, with_overrides
 from wertune.base.errors import OutOfMemory, StateError, StorageError
 from wertune.base.text import Lexicon
 from wertune.data.manifest import Dataset
-from wertune.epoch_state import CHECKED, DIGESTS, RECORD, TENSORS, read_state, trial_digest
-from wertune.out_of_memory import halved, is_out_of_memory
-from wertune.prepare import Prepared
-from wertune.train import EpochResult, Objective, TrainingDiverged
-from wertune.trial import device_name, run_trial
+from wertune.training.checkpoint import CHECKED, DIGESTS, RECORD, TENSORS, read_state, trial_digest
+from wertune.training.memory import halved, is_out_of_memory
+from wertune.training.prepare import Prepared
+from wertune.training.train import EpochResult, Objective, TrainingDiverged
+from wertune.training.trial import device_name, run_trial
 from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.model import ADAPTER_FILES, Whisper
 
@@ -193,13 +193,13 @@ def test_a_trial_killed_after_every_epoch_ends_as_if_it_had_not_been(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log, told, whole = undisturbed
-    train_epoch, trained = wertune.train._train_epoch, list[int]()
+    train_epoch, trained = wertune.training.train._train_epoch, list[int]()
 
     def counted(*arguments: Any) -> Any:
         trained.append(arguments[3])
         return train_epoch(*arguments)
 
-    monkeypatch.setattr(wertune.train, "_train_epoch", counted)
+    monkeypatch.setattr(wertune.training.train, "_train_epoch", counted)
     assert len({result.train_loss for result in told}) == EPOCHS
     for epoch in range(1, EPOCHS + 1):
         torch.seed()  # another process draws from another place
@@ -444,17 +444,17 @@ def test_what_is_no_number_ends_the_trial_before_anything_is_kept(
         monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
         expected = "epoch 1, batch 2: gradient norm is inf"
     elif what == "weights":
-        step = wertune.updates.MovingAverage.update
+        step = wertune.training.optimizer.MovingAverage.update
 
         def update(self: Any) -> None:
             if self.steps == 2:  # the epoch's last step
                 self._parameters[0].data.view(-1)[1] = float("nan")
             step(self)
 
-        monkeypatch.setattr(wertune.updates.MovingAverage, "update", update)
+        monkeypatch.setattr(wertune.training.optimizer.MovingAverage, "update", update)
         expected = r"epoch 1, after its last step: parameter/base_model\S+ is nan"
     else:
-        monkeypatch.setattr(wertune.train, "validation_loss", lambda *_: float("nan"))
+        monkeypatch.setattr(wertune.training.train, "validation_loss", lambda *_: float("nan"))
         expected = "epoch 1: validation loss is nan"
     log = Log()
     with pytest.raises(TrainingDiverged, match=rf"{expected}, must be finite; lower train\.learning_rate or"):

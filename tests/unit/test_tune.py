@@ -16,7 +16,7 @@ from wertune.base.config import TrialConfig
 from wertune.base.errors import StorageError
 from wertune.child_runs import RAY_OUT_OF_MEMORY, SAID
 from wertune.proposals import NUMBER, POINT
-from wertune.train import TrainingDiverged
+from wertune.training.train import TrainingDiverged
 from wertune.tune import RAY_SETTINGS, Actors, _own_errors, _run, _start_ray
 
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wertune.battery.measures import counts
-from wertune.prepare import Prepared
 from wertune.scores.eval_report import SetReport, UtteranceCounts
 from wertune.scores.metrics import Scores, Utterance
+from wertune.training.prepare import Prepared
 
 
 def counts_of(

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.files import write_atomically
-from wertune.baseline import OF_A_BOOST, baseline_decode
 from wertune.battery.counted import set_report
 from wertune.battery.form import Part
 from wertune.battery.shelf import Battery, set_name
-from wertune.prepare import Prepared
 from wertune.scores.eval_report import SetReport
 from wertune.scores.metrics import score
+from wertune.training.baseline import OF_A_BOOST, baseline_decode
+from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import cache_root
 from wertune.whisper.evaluate import MAX_SEGMENT_S, Transcriber, transcribe_samples
 

@@ -12,7 +12,7 @@ def bench(folder: Path, out: Path, model_uri: str = "") -> str:
     # Here, because a cold worker imports this package too, and is to pay for no more than a trial's own modules.
     from wertune.base.config import load_project
     from wertune.bench import levers, memory, page, search, serving, start_up, training
-    from wertune.prepare import prepare
+    from wertune.training.prepare import prepare
 
     prepared = prepare(folder, load_project(folder))
     served = serving.section(folder, model_uri)  # first: what is wrong with the version is said at once

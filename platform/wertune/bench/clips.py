@@ -3,7 +3,7 @@
 import torch
 
 from wertune.base.config import ContextConfig, LoraConfig
-from wertune.prepare import Prepared
+from wertune.training.prepare import Prepared
 from wertune.whisper.evaluate import EvaluationSet
 from wertune.whisper.features import pad_features
 from wertune.whisper.model import Whisper

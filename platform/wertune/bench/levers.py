@@ -12,9 +12,9 @@ from wertune.bench.clips import BATCH, CLIPS, FULL, PLAIN_LORA, ROUNDS, Batches,
 from wertune.bench.peer import EVALUATION_BATCH, PeerRecipe, at_context
 from wertune.bench.rows import Section, timed
 from wertune.bench.training import train_pass, write_greedily
-from wertune.prepare import Prepared
 from wertune.scores.comparison import markdown_table
-from wertune.updates import Updater
+from wertune.training.optimizer import Updater
+from wertune.training.prepare import Prepared
 from wertune.whisper.evaluate import EvaluationSet
 from wertune.whisper.features import FRAMES_PER_POSITION, pad_features
 from wertune.whisper.model import Whisper, add_lora, product_dtype

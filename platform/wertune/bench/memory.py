@@ -27,9 +27,9 @@ from wertune.bench.counted import (
 )
 from wertune.bench.peer import peer_model, with_adapters
 from wertune.bench.rows import Section
-from wertune.prepare import Prepared
 from wertune.scores.comparison import markdown_table
-from wertune.trial import process_peak_mb, start_memory_peak
+from wertune.training.prepare import Prepared
+from wertune.training.trial import process_peak_mb, start_memory_peak
 from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.model import add_lora, load_whisper, product_dtype
 

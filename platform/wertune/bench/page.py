@@ -13,8 +13,8 @@ import torch
 
 from wertune.bench.clips import BATCH, CLIPS, ROUNDS, SECONDS
 from wertune.bench.rows import Row, Section
-from wertune.prepare import Prepared
 from wertune.scores.comparison import markdown_table
+from wertune.training.prepare import Prepared
 from wertune.whisper.model import product_dtype
 
 

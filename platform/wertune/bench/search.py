@@ -20,12 +20,12 @@ from wertune.bench.clips import BATCH, FULL, PLAIN_LORA, SECONDS
 from wertune.bench.peer import PeerRecipe
 from wertune.bench.rows import Row, Section
 from wertune.data.manifest import Dataset, Recording
-from wertune.prepare import Prepared
 from wertune.proposals import open_study
 from wertune.scores.metrics import score
 from wertune.search_space import AshaConfig, Choices, Range, SearchConfig
 from wertune.tracking.runs import create_run
-from wertune.train import Objective
+from wertune.training.prepare import Prepared
+from wertune.training.train import Objective
 from wertune.tune import cluster, search
 
 CONFIGURATIONS, OF_THEIRS = 16, 4

@@ -4,10 +4,10 @@ import logging
 from importlib import import_module
 from typing import Any
 
-from wertune.batches import training_batches
 from wertune.bench.clips import ROUNDS
 from wertune.bench.rows import Row, Section, timed
-from wertune.prepare import Prepared
+from wertune.training.batches import training_batches
+from wertune.training.prepare import Prepared
 from wertune.whisper.model import add_lora
 
 

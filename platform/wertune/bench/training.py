@@ -11,8 +11,8 @@ from wertune.base.config import ContextConfig, DecodeConfig, TrainConfig
 from wertune.bench.clips import BATCH, CLIPS, FULL, PLAIN_LORA, ROUNDS, Batches, batches, training_clips
 from wertune.bench.peer import PeerRecipe
 from wertune.bench.rows import Row, Section, timed
-from wertune.prepare import Prepared
-from wertune.updates import Updater
+from wertune.training.optimizer import Updater
+from wertune.training.prepare import Prepared
 from wertune.whisper.evaluate import EvaluationSet, transcribe_features
 from wertune.whisper.model import Whisper, add_lora, product_dtype
 

@@ -19,7 +19,7 @@ def validate(project: Path) -> dict[str, Any]:
     config = load_project(project)  # before what takes long to import
     from wertune.battery.shelf import project_battery
     from wertune.doctor.sets import outlook
-    from wertune.prepare import prepare
+    from wertune.training.prepare import prepare
 
     battery = project_battery(project, config)
     prepared = prepare(project, config)
@@ -87,7 +87,7 @@ def battery(form: str, language: str, out: Path, recordings: str, base_of: str) 
     if base_of:
         from wertune.base.config import load_project
         from wertune.battery.score import ship_base_texts
-        from wertune.prepare import prepare
+        from wertune.training.prepare import prepare
 
         project = load_project(Path(base_of))
         click.echo(f"the untouched {project.base_model.source} writes {len(found.rows)} clips at 30 s …")

@@ -32,7 +32,7 @@ def train(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> 
     policy = _policy(config.name)
     from wertune.experiment import BestTrial, objective_of, score_baseline
     from wertune.start import start_experiment
-    from wertune.trial import run_trial
+    from wertune.training.trial import run_trial
 
     with start_experiment(project, config, f"train {config.name}") as (run, prepared):
         _advise(prepared)

@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from wertune.base.config import TrialConfig
 from wertune.base.errors import WertuneError
-from wertune.batches import TrainingData, batches_per_epoch, training_batches
-from wertune.updates import Updater
+from wertune.training.batches import TrainingData, batches_per_epoch, training_batches
+from wertune.training.optimizer import Updater
 from wertune.whisper.evaluate import EvaluationSet, score_set
 from wertune.whisper.features import pad_features
 from wertune.whisper.model import Whisper, at_strength

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from wertune.base.config import Frozen, TrialConfig
 from wertune.base.errors import StateError
 from wertune.base.files import storing
-from wertune.prepare import Prepared
-from wertune.train import EpochResult, Objective, TrainingState
+from wertune.training.prepare import Prepared
+from wertune.training.train import EpochResult, Objective, TrainingState
 from wertune.whisper.adapter_files import ADAPTER_FILES
 
 FORMAT = 1

@@ -12,8 +12,8 @@ import transformers
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.files import write_atomically
 from wertune.data.manifest import Recording
-from wertune.prepare import Prepared
 from wertune.scores.metrics import Scores, score
+from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import cache_root
 from wertune.whisper.evaluate import in_batches
 from wertune.whisper.model import Whisper

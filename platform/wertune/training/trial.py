@@ -18,11 +18,11 @@ import torch
 from wertune.base.config import TrialConfig, flatten
 from wertune.base.errors import StateError
 from wertune.base.files import storing
-from wertune.epoch_state import STORAGE_REMEDY, TrialState, TrialStore, read_state, trial_digest, write_state
-from wertune.out_of_memory import halved_once, is_out_of_memory, ran_params
-from wertune.prepare import Prepared
 from wertune.tracking.runs import RunLog
-from wertune.train import EpochResult, Objective, TrainingState, best_of, train
+from wertune.training.checkpoint import STORAGE_REMEDY, TrialState, TrialStore, read_state, trial_digest, write_state
+from wertune.training.memory import halved_once, is_out_of_memory, ran_params
+from wertune.training.prepare import Prepared
+from wertune.training.train import EpochResult, Objective, TrainingState, best_of, train
 from wertune.whisper.evaluate import Transcriber
 from wertune.whisper.model import ModelSize, Whisper, add_lora, remove_lora, save_adapter
 

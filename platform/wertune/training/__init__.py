@@ -1,0 +1,1 @@
+"""One trial: a project prepared, an adapter trained, saved and scored."""
