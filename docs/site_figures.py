@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from wertune.base.config import ContextConfig, LoraConfig, ProjectConfig, load_yaml
-from wertune.search_space import AshaConfig
+from wertune.search.search_space import AshaConfig
 from wertune.whisper.features import FULL_CONTEXT_POSITIONS, context_positions
 
 WIDTH = 640

@@ -39,7 +39,7 @@ PUBLIC = (
     "wertune.training.train",
     "wertune.training.batches",
     "wertune.whisper.evaluate",
-    "wertune.search_space",
+    "wertune.search.search_space",
     "wertune.training.trial",
     "wertune.serve",
     "wertune.scores.bootstrap",

@@ -16,7 +16,7 @@ from tests.integration.conftest import workspace_in
 from tests.integration.processes import Service, answers, free_port
 from tests.integration.searched import Searched
 
-from wertune.progress import trial_name
+from wertune.search.progress import trial_name
 
 STRIKES_AT = "trial 02 epoch 1/"
 

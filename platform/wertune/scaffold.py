@@ -25,7 +25,7 @@ from wertune.scaffold_texts import (
     TERM_BOOST,
 )
 from wertune.schemas import FOLDER, reference, write_schemas
-from wertune.search_space import SearchConfig
+from wertune.search.search_space import SearchConfig
 from wertune.yaml_page import flow, yaml_page
 
 NEEDED = ("train", "validation", "test")

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from wertune.base.config import ProjectConfig
 from wertune.base.text import Lexicon
-from wertune.search_space import SearchConfig
+from wertune.search.search_space import SearchConfig
 from wertune.synthesis.config import SynthesisConfig
 
 FOLDER = Path("schemas")

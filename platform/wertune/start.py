@@ -11,7 +11,7 @@ import yaml
 from wertune.base.config import ProjectConfig, flatten
 from wertune.base.errors import ConfigError
 from wertune.base.text import normaliser_version
-from wertune.search_space import SearchConfig
+from wertune.search.search_space import SearchConfig
 from wertune.tracking.opening import check_artifacts, kept_text, open_run
 from wertune.tracking.runs import RunRef
 from wertune.tracking.versions import TRAINING_ROWS

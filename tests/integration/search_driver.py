@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 
 from wertune.base.config import load_project, with_overrides
-from wertune.proposals import open_study
-from wertune.search_space import AshaConfig, Range, SearchConfig
+from wertune.search.driver import cluster, search
+from wertune.search.search_space import AshaConfig, Range, SearchConfig
+from wertune.search.study import open_study
 from wertune.tracking.runs import RunRef, create_run
 from wertune.training.prepare import prepare
 from wertune.training.train import Objective
-from wertune.tune import cluster, search
 
 
 def main() -> None:

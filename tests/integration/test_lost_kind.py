@@ -12,12 +12,12 @@ from contextlib import closing
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-import wertune.tune
+import wertune.search.driver
 from wertune.bench.scale import EPOCHS, _stub
-from wertune.child_runs import Book
-from wertune.keeper import TrialFiles
-from wertune.proposals import finished, open_study
-from wertune.search_space import AshaConfig, Range, SearchConfig
+from wertune.search.trial_runs import Book
+from wertune.search.checkpoints import TrialFiles
+from wertune.search.study import finished, open_study
+from wertune.search.search_space import AshaConfig, Range, SearchConfig
 from wertune.tracking.spool import Spool
 from wertune.tracking.runs import create_run
 
@@ -25,7 +25,7 @@ folder = Path(sys.argv[1])
 nodes = Cluster()
 nodes.add_node(num_cpus=1, num_gpus=0, include_dashboard=False)
 with_gpu = nodes.add_node(num_cpus=1, num_gpus=1)
-wertune.tune._start_ray(nodes.address)
+wertune.search.driver._start_ray(nodes.address)
 config = SearchConfig(
     trials=4,
     asha=AshaConfig(grace_epochs=EPOCHS, reduction_factor=2),
@@ -59,10 +59,10 @@ killing = threading.Thread(target=nodes.remove_node, args=(with_gpu, False))
 hanging = threading.Timer(600, give_up)
 hanging.daemon = True
 hanging.start()
-wertune.tune._say = say
+wertune.search.driver._say = say
 with closing(Spool(folder / "spool", parent)) as spool:
     book = Book(spool, TrialFiles(folder / "trials"), EPOCHS)
-    wertune.tune.fit(trial, config, study, book, folder)
+    wertune.search.driver.fit(trial, config, study, book, folder)
 print("finished", sum(trial.state.name == "COMPLETE" for trial in finished(study)))
 ray.shutdown()
 nodes.shutdown()

@@ -27,13 +27,13 @@ from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from wertune.training.baseline import Way, transcribe_with_base
 from wertune.base.config import ContextConfig
-from wertune.depot import open_depot, prepared_here
-from wertune.fleet import trial_resources
-from wertune.freight import Span
+from wertune.search.shipping import open_depot, prepared_here
+from wertune.search.places import trial_resources
+from wertune.search.shipped_files import Span
 from wertune.base.config import load_project
 from wertune.training.prepare import features_folder, prepare
-from wertune.search_space import SearchConfig
-from wertune.tune import _start_ray
+from wertune.search.search_space import SearchConfig
+from wertune.search.driver import _start_ray
 
 folder = Path(sys.argv[1])
 prepared = prepare(folder, load_project(folder))

@@ -19,8 +19,8 @@ from tests.integration.processes import wait_for
 from tests.integration.stack import TeamStack, team_stack
 
 from wertune.base.errors import TrackingError
-from wertune.proposals import EPOCH, METRIC, NUMBER, Proposals, open_study
-from wertune.search_space import Range, SearchConfig
+from wertune.search.search_space import Range, SearchConfig
+from wertune.search.study import EPOCH, METRIC, NUMBER, Proposals, open_study
 from wertune.tracking.opening import check_artifacts
 from wertune.tracking.runs import children, create_run
 from wertune.tracking.spool import Spool

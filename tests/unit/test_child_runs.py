@@ -9,12 +9,12 @@ import optuna
 import pytest
 from tests.unit.test_spool import PARENT, FakeRun, FakeServer
 
-import wertune.child_runs
+import wertune.search.trial_runs
 from wertune.base.errors import SearchStorageError, StorageError
-from wertune.child_runs import Book, ChildRuns, Said, settle
-from wertune.keeper import STATE, TrialFiles
-from wertune.progress import PlainProgress, Reckoning
-from wertune.proposals import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT
+from wertune.search.checkpoints import STATE, TrialFiles
+from wertune.search.progress import PlainProgress, Reckoning
+from wertune.search.study import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT
+from wertune.search.trial_runs import Book, ChildRuns, Said, settle
 from wertune.tracking.spool import Spool
 from wertune.training.trial import ADAPTER_ARTIFACT
 
@@ -70,7 +70,7 @@ def test_a_trial_that_completes_has_its_name_values_adapter_and_outcome(told: To
 
 
 def test_a_trials_name_is_short_and_says_what_it_is() -> None:
-    assert wertune.child_runs._describe(POINT_OF_TRIAL) == "lr=0.0005 r=8 on=q_proj alpha=32"
+    assert wertune.search.trial_runs._describe(POINT_OF_TRIAL) == "lr=0.0005 r=8 on=q_proj alpha=32"
 
 
 def test_an_epoch_that_is_told_again_is_shown_once(told: Told) -> None:
@@ -190,7 +190,7 @@ def test_a_full_folder_of_temporary_files_is_told_with_its_place(told: Told, mon
 
     told.callback.on_trial_start(0, [], told.trial())
     told.files.put(0, ADAPTER_ARTIFACT, {"adapter_config.json": b"{}"})
-    monkeypatch.setattr(wertune.child_runs, "unpack", full)
+    monkeypatch.setattr(wertune.search.trial_runs, "unpack", full)
     with pytest.raises(StorageError, match=r"the adapter of trial 01 cannot be stored .*; make room, then resume"):
         told.book.end(0, 2)
 
@@ -207,7 +207,7 @@ def test_runs_of_trials_that_ended_when_nobody_was_left_are_settled(
                 trial.report(0.5, epoch)
         if state:
             study.tell(trial, 0.5 if state == "COMPLETE" else None, state=optuna.trial.TrialState[state])
-    monkeypatch.setattr(wertune.child_runs, "children", lambda parent: _as_mlflow_has(told.runs()))
+    monkeypatch.setattr(wertune.search.trial_runs, "children", lambda parent: _as_mlflow_has(told.runs()))
     settle(told.book, study, PARENT)
     outcomes = [(run.status, run.tags.get("wertune.outcome")) for run in told.runs()]
     assert outcomes == [("FINISHED", "completed"), ("FINISHED", "pruned"), ("FAILED", "failed"), ("RUNNING", None)]
@@ -237,7 +237,7 @@ def test_a_run_whose_end_was_cut_short_behind_its_outcome_is_ended(
         told.book.interrupt(0)
     trial.report(0.5, 1)
     study.tell(trial, state=optuna.trial.TrialState[state])
-    monkeypatch.setattr(wertune.child_runs, "children", lambda parent: _as_mlflow_has(told.runs()))
+    monkeypatch.setattr(wertune.search.trial_runs, "children", lambda parent: _as_mlflow_has(told.runs()))
     settle(told.book, study, PARENT)
     (run,) = told.runs()
     assert (run.status, run.tags["wertune.outcome"], run.tags["mlflow.note.content"]) == (ended, outcome, "why")
@@ -250,7 +250,7 @@ def test_a_run_that_has_ended_is_not_touched(told: Told, monkeypatch: pytest.Mon
     told.book.end(0, 1)
     trial.report(0.5, 1)
     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    monkeypatch.setattr(wertune.child_runs, "children", lambda parent: _as_mlflow_has(told.runs()))
+    monkeypatch.setattr(wertune.search.trial_runs, "children", lambda parent: _as_mlflow_has(told.runs()))
     monkeypatch.setattr(told.book, "end", lambda *_: pytest.fail("it was ended again"))
     settle(told.book, study, PARENT)
 

@@ -46,7 +46,7 @@ class Driver:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.looks = folder / ".wertune" / "searches" / "1a2b", list[str]()
-        modules = ("wertune.experiment", "wertune.tune", "wertune.commands.tune")
+        modules = ("wertune.experiment", "wertune.search.driver", "wertune.commands.tune")
         for module, name in zip(modules, ("score_baseline", "search", "_finish"), strict=True):
             monkeypatch.setattr(f"{module}.{name}", lambda *_, name=name: self.look(name))
         for name in (
@@ -56,9 +56,9 @@ class Driver:
         ):
             monkeypatch.setattr(name, lambda *_: None)
         monkeypatch.setattr("wertune.experiment.best_trial", lambda *_: None)
-        monkeypatch.setattr("wertune.proposals.open_study", lambda *_, **__: object())
+        monkeypatch.setattr("wertune.search.study.open_study", lambda *_, **__: object())
         monkeypatch.setattr("wertune.commands.tune._policy", lambda name: None)
-        monkeypatch.setattr("wertune.tune.cluster", lambda *_: nullcontext())
+        monkeypatch.setattr("wertune.search.driver.cluster", lambda *_: nullcontext())
         monkeypatch.setattr("wertune.start.start_experiment", self.start)
 
     @contextmanager

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from wertune.depot import PackedShelf
-from wertune.freight import Span
+from wertune.search.shipped_files import Span
+from wertune.search.shipping import PackedShelf
 
 RAY_KEEPS_BYTES = 100 * 1024
 

@@ -22,10 +22,10 @@ from wertune.experiment import (
     log_comparison,
     score_baseline,
 )
-from wertune.progress import trial_name
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, score
-from wertune.search_space import SearchConfig
+from wertune.search.progress import trial_name
+from wertune.search.search_space import SearchConfig
 from wertune.start import start_experiment
 from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, create_run
 from wertune.training.prepare import prepare

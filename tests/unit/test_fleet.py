@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.base.errors import ConfigError
-from wertune.fleet import NODE_ID_LABEL, Place, next_kind, trial_resources
-from wertune.search_space import SearchConfig
-from wertune.tune import cluster
+from wertune.search.driver import cluster
+from wertune.search.places import NODE_ID_LABEL, Place, next_kind, trial_resources
+from wertune.search.search_space import SearchConfig
 
 SPACE = {"train.learning_rate": {"low": 1e-4, "high": 1e-3}}
 

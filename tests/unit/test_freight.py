@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.base.errors import StorageError
-from wertune.freight import PART_BYTES, Entry, Shelf, Span, audio_here, base_here, batches, feature_parts
+from wertune.search.shipped_files import PART_BYTES, Entry, Shelf, Span, audio_here, base_here, batches, feature_parts
 from wertune.whisper.base_model import BaseModel, files_of
 
 FEATURE = f"ab/ab{'0' * 30}.npy"

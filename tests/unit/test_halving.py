@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from ray.tune.schedulers.async_hyperband import _Bracket
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
 
-from wertune.halving import _play, expected_epochs, goes_on
-from wertune.search_space import AshaConfig
+from wertune.search.asha_games import _play, expected_epochs, goes_on
+from wertune.search.search_space import AshaConfig
 
 
 class _Trial:

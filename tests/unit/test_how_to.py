@@ -16,7 +16,7 @@ from wergate.policy import Policy
 from wertune.base.config import TrialConfig
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport, SetReport
-from wertune.search_space import SearchConfig, checked_space
+from wertune.search.search_space import SearchConfig, checked_space
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.base.errors import StorageError
-from wertune.keeper import STATE, TrialFiles, unpack
+from wertune.search.checkpoints import STATE, TrialFiles, unpack
 
 FILES = st.dictionaries(
     st.lists(st.text("ab-é %", min_size=1, max_size=6), min_size=1, max_size=3).map("/".join),

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from wertune import __main__ as command_line
-from wertune import plan as module
 from wertune.base.config import ProjectConfig, load_project
 from wertune.base.errors import ConfigError
-from wertune.halving import Range
-from wertune.plan import Machine, Plan, as_text, make_plan
-from wertune.search_space import SearchConfig
+from wertune.search import plan as module
+from wertune.search.asha_games import Range
+from wertune.search.plan import Machine, Plan, as_text, make_plan
+from wertune.search.search_space import SearchConfig
 from wertune.training.prepare import prepare
 from wertune.training.probe import Probe, probe
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from wertune.progress import Epoch, LiveTable, PlainProgress, Reckoning, clock, progress_for
+from wertune.search.progress import Epoch, LiveTable, PlainProgress, Reckoning, clock, progress_for
 
 POINT = {"train.learning_rate": 8.1234e-4, "lora.r": 16}
 

@@ -8,8 +8,8 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from wertune.base.errors import ConfigError
-from wertune.proposals import EPOCH, FAILURE, METRIC, NUMBER, POINT, Proposals, asha, finished, open_study
-from wertune.search_space import AshaConfig, Choices, Range, SearchConfig
+from wertune.search.search_space import AshaConfig, Choices, Range, SearchConfig
+from wertune.search.study import EPOCH, FAILURE, METRIC, NUMBER, POINT, Proposals, asha, finished, open_study
 
 EPOCHS = 4
 CONFIG = SearchConfig(

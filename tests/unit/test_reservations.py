@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from ray.air.execution import ResourceManager
 
-import wertune.reservations
-from wertune.fleet import trial_resources
-from wertune.reservations import LOOK_EVERY_S, Fleet, Reservations
-from wertune.search_space import Range, SearchConfig
+import wertune.search.reservations
+from wertune.search.places import trial_resources
+from wertune.search.reservations import LOOK_EVERY_S, Fleet, Reservations
+from wertune.search.search_space import Range, SearchConfig
 
 CONFIG = SearchConfig(space={"train.learning_rate": Range(low=1e-4, high=1e-3)})
 ANY = object()  # whatever a trial asks for
@@ -60,8 +60,8 @@ class Search:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.nodes, self.now, self.looks = [GPU_NODE, CPU_NODE], 0.0, 0
         self.groups, self.said = Groups(), list[str]()
-        monkeypatch.setattr(wertune.reservations.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(wertune.reservations.ray, "nodes", self._look)
+        monkeypatch.setattr(wertune.search.reservations.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(wertune.search.reservations.ray, "nodes", self._look)
         fleet = Fleet(trial_resources(self.nodes, CONFIG), CONFIG, self.said.append)
         self.reservations = Reservations(fleet, self.groups)
 

@@ -96,7 +96,7 @@ def test_the_rule_finds_what_it_forbids(source: str) -> None:
         "np.load(path, allow_pickle=False)",
         "yaml.safe_load(text)",
         "subprocess.run([a])",
-        "import_module('wertune.tune')",
+        "import_module('wertune.search.driver')",
     ],
 )
 def test_the_rule_lets_the_safe_ones_through(source: str) -> None:

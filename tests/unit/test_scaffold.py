@@ -21,7 +21,7 @@ from wertune.scaffold import SPLITS, Wanted, make_project
 from wertune.scaffold_texts import TERM_BOOST
 from wertune.schemas import FOLDER, as_text, schemas
 from wertune.scores.eval_report import EvalReport
-from wertune.search_space import SearchConfig, checked_space
+from wertune.search.search_space import SearchConfig, checked_space
 from wertune.synthesis.config import SynthesisConfig
 from wertune.training.prepare import prepare
 from wertune.yaml_page import meaning, yaml_page

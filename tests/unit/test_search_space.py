@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from wertune.base.config import TrialConfig, parse
 from wertune.base.errors import ConfigError
-from wertune.search_space import Choices, Range, SearchConfig, checked_space
+from wertune.search.search_space import Choices, Range, SearchConfig, checked_space
 
 PLACE = "search.yaml"
 GOOD = {"lora.r": {"choices": [4, 8, 16]}}

@@ -11,13 +11,13 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import TuneError
 from ray.tune.execution import tune_controller
 
-import wertune.tune
+import wertune.search.driver
 from wertune.base.config import TrialConfig
 from wertune.base.errors import StorageError
-from wertune.child_runs import RAY_OUT_OF_MEMORY, SAID
-from wertune.proposals import NUMBER, POINT
+from wertune.search.driver import RAY_SETTINGS, Actors, _own_errors, _run, _start_ray
+from wertune.search.study import NUMBER, POINT
+from wertune.search.trial_runs import RAY_OUT_OF_MEMORY, SAID
 from wertune.training.train import TrainingDiverged
-from wertune.tune import RAY_SETTINGS, Actors, _own_errors, _run, _start_ray
 
 
 def _failed(manager: type[RayActorManager], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -52,10 +52,10 @@ def test_ray_itself_would_end_the_search(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_trial_says_what_it_was_given(monkeypatch: pytest.MonkeyPatch, assigned: dict[str, float], text: str) -> None:
     told: list[dict[str, Any]] = []
     context = SimpleNamespace(get_assigned_resources=lambda: assigned)
-    monkeypatch.setattr(wertune.tune.ray, "get_runtime_context", lambda: context)
-    monkeypatch.setattr(wertune.tune, "prepared_here", lambda prepared, depot: prepared)
-    monkeypatch.setattr(wertune.tune.tune, "report", told.append)
-    monkeypatch.setattr(wertune.tune, "run_trial", _diverges)
+    monkeypatch.setattr(wertune.search.driver.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(wertune.search.driver, "prepared_here", lambda prepared, depot: prepared)
+    monkeypatch.setattr(wertune.search.driver.tune, "report", told.append)
+    monkeypatch.setattr(wertune.search.driver, "run_trial", _diverges)
     prepared: Any = SimpleNamespace(project=SimpleNamespace(trial=TrialConfig()))
     _run({NUMBER: 0, POINT: {}}, prepared, None, None, None)  # type: ignore[arg-type]
     assert json.loads(told[0][SAID])["tags"] == {"wertune.resources": text}
@@ -71,7 +71,7 @@ def test_nodes_get_this_package_and_no_secret(monkeypatch: pytest.MonkeyPatch) -
     for name in (*secrets, *RAY_SETTINGS):
         monkeypatch.setenv(name, "hidden")  # the latter to be put back
     given: list[dict[str, Any]] = []
-    monkeypatch.setattr(wertune.tune.ray, "init", lambda *_, **named: given.append(named))
+    monkeypatch.setattr(wertune.search.driver.ray, "init", lambda *_, **named: given.append(named))
     _start_ray("auto")
     (named,) = given
     assert named["runtime_env"] == {"py_modules": [str(Path(wertune.__file__).parent)]}

@@ -17,14 +17,14 @@ from typing import Any
 
 import ray
 
-from wertune.child_runs import Book
-from wertune.keeper import TrialFiles
-from wertune.proposals import finished, open_study
-from wertune.search_space import AshaConfig, Range, SearchConfig
+from wertune.search.checkpoints import TrialFiles
+from wertune.search.driver import RAY_SETTINGS, fit
+from wertune.search.search_space import AshaConfig, Range, SearchConfig
+from wertune.search.study import finished, open_study
+from wertune.search.trial_runs import Book
 from wertune.tracking.outage import patience_s
 from wertune.tracking.runs import children, create_run
 from wertune.tracking.spool import Spool
-from wertune.tune import RAY_SETTINGS, fit
 
 EPOCHS = 8
 METRICS_AN_EPOCH = 16

@@ -20,13 +20,13 @@ from wertune.bench.clips import BATCH, FULL, PLAIN_LORA, SECONDS
 from wertune.bench.peer import PeerRecipe
 from wertune.bench.rows import Row, Section
 from wertune.data.manifest import Dataset, Recording
-from wertune.proposals import open_study
 from wertune.scores.metrics import score
-from wertune.search_space import AshaConfig, Choices, Range, SearchConfig
+from wertune.search.driver import cluster, search
+from wertune.search.search_space import AshaConfig, Choices, Range, SearchConfig
+from wertune.search.study import open_study
 from wertune.tracking.runs import create_run
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective
-from wertune.tune import cluster, search
 
 CONFIGURATIONS, OF_THEIRS = 16, 4
 EPOCHS = 4

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wergate.policy import Policy
     from wertune.base.config import ProjectConfig, TrialConfig
     from wertune.commands.next_steps import Verdict
-    from wertune.search_space import SearchConfig
+    from wertune.search.search_space import SearchConfig
 
 
 STUDY_STORAGE_VARIABLE = "WERTUNE_STUDY_STORAGE"
@@ -75,11 +75,11 @@ def tune(
         return _plan(project, config, search_config)
     policy = _policy(config.name)
     from wertune.experiment import best_trial, log_search, objective_of, score_baseline
-    from wertune.proposals import open_study
+    from wertune.search.driver import SearchInterrupted, cluster, search, transcribe_across
+    from wertune.search.study import open_study
     from wertune.start import start_experiment
     from wertune.tracking.credentials import check_holds_no_password
     from wertune.tracking.spool import held
-    from wertune.tune import SearchInterrupted, cluster, search, transcribe_across
 
     experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") if is_mlflow_run() else None  # before the run is taken up
     root = Path(".wertune").resolve()
@@ -131,7 +131,7 @@ def resume_command(given: Mapping[str, Any], experiment_id: str | None) -> str:
 
 
 def _plan(project: Path, config: "ProjectConfig", search_config: "SearchConfig") -> dict[str, Any]:
-    from wertune.plan import as_text, make_plan
+    from wertune.search.plan import as_text, make_plan
 
     plan = make_plan(project, config, search_config)
     click.echo(as_text(plan))
@@ -155,7 +155,7 @@ def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_tr
     import yaml
 
     from wertune.base.config import load_yaml, with_overrides
-    from wertune.search_space import SearchConfig, checked_space
+    from wertune.search.search_space import SearchConfig, checked_space
 
     path = project / "search.yaml"
     given = {"trials": trials, "gpus_per_trial": gpus_per_trial}

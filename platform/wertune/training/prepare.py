@@ -11,7 +11,7 @@ from wertune.base.errors import BaseModelError
 from wertune.base.files import Fetch
 from wertune.base.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
 from wertune.data.manifest import Dataset, load_dataset, manifests_of
-from wertune.search_space import SearchConfig, checked_space
+from wertune.search.search_space import SearchConfig, checked_space
 from wertune.training.batches import TrainingData
 from wertune.whisper.base_model import BaseModel, cache_root, resolve_base_model
 from wertune.whisper.ctranslate2_engine import require_engine

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wertune.search_space import AshaConfig
+from wertune.search.search_space import AshaConfig
 
 GAMES, SEED = 400, 0
 # Of four games, those in which what search.yaml tries first is better than what is proposed after it: of the demo's

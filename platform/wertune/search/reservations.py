@@ -14,8 +14,8 @@ from ray.air.execution import PlacementGroupResourceManager, ResourceManager
 from ray.tune import PlacementGroupFactory
 
 from wertune.base.errors import ConfigError
-from wertune.fleet import Place, next_kind, trial_resources
-from wertune.search_space import SearchConfig
+from wertune.search.places import Place, next_kind, trial_resources
+from wertune.search.search_space import SearchConfig
 
 LOOK_EVERY_S = 2.0
 

@@ -14,8 +14,8 @@ from wertune.base.config import ContextConfig, ProjectConfig
 from wertune.base.errors import ConfigError
 from wertune.base.machine import cores, free_disk_mb, free_memory_mb
 from wertune.data.manifest import Recording
-from wertune.halving import Range, expected_epochs
-from wertune.search_space import SearchConfig
+from wertune.search.asha_games import Range, expected_epochs
+from wertune.search.search_space import SearchConfig
 from wertune.training.baseline import EVALUATION_SPLITS, ways_of
 from wertune.training.batches import clips_per_epoch
 from wertune.training.prepare import Prepared, prepare

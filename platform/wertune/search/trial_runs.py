@@ -19,9 +19,9 @@ from ray.tune.experiment import Trial
 
 from wertune.base.errors import SearchStorageError, WertuneError
 from wertune.base.files import storing
-from wertune.keeper import SHORTAGES, STATE, KeptTrial, TrialFiles, unpack
-from wertune.progress import Epoch, Progress, short_point, trial_name
-from wertune.proposals import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, finished
+from wertune.search.checkpoints import SHORTAGES, STATE, KeptTrial, TrialFiles, unpack
+from wertune.search.progress import Epoch, Progress, short_point, trial_name
+from wertune.search.study import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, finished
 from wertune.tracking.runs import OUTCOME_TAG, POINT_TAG, TRIAL_TAG, children
 from wertune.tracking.spool import Spool
 from wertune.training.trial import ADAPTER_ARTIFACT

@@ -14,8 +14,8 @@ from ray.tune.search.optuna import OptunaSearch
 from sqlalchemy.exc import DBAPIError
 
 from wertune.base.errors import ConfigError
-from wertune.search_space import SearchConfig
-from wertune.study_store import OneWriter
+from wertune.search.search_space import SearchConfig
+from wertune.search.study_store import OneWriter
 from wertune.tracking.credentials import without_password
 from wertune.tracking.outage import patiently, reason
 

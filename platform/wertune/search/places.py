@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wertune.base.errors import ConfigError
-from wertune.search_space import SearchConfig
+from wertune.search.search_space import SearchConfig
 
 NODE_ID_LABEL = "ray.io/node-id"  # every node of Ray 2.49 or later carries it
 

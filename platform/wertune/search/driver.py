@@ -21,13 +21,14 @@ from ray.tune.execution import tune_controller
 import wertune
 from wertune.base.config import with_overrides
 from wertune.base.errors import ConfigError, SearchStorageError, WertuneError
-from wertune.child_runs import RAY_OUT_OF_MEMORY, SAID, Book, ChildRuns, Said, settle
-from wertune.depot import Depot, open_depot, prepared_here
-from wertune.fleet import trial_resources
-from wertune.halving import expected_epochs
-from wertune.keeper import KeptTrial, TrialFiles, open_keeper
-from wertune.progress import progress_for
-from wertune.proposals import (
+from wertune.search.asha_games import expected_epochs
+from wertune.search.checkpoints import KeptTrial, TrialFiles, open_keeper
+from wertune.search.places import trial_resources
+from wertune.search.progress import progress_for
+from wertune.search.reservations import Fleet, Reservations, bundle
+from wertune.search.search_space import SearchConfig
+from wertune.search.shipping import Depot, open_depot, prepared_here
+from wertune.search.study import (
     EPOCH,
     FAILURE,
     METRIC,
@@ -38,8 +39,7 @@ from wertune.proposals import (
     asha,
     finished,
 )
-from wertune.reservations import Fleet, Reservations, bundle
-from wertune.search_space import SearchConfig
+from wertune.search.trial_runs import RAY_OUT_OF_MEMORY, SAID, Book, ChildRuns, Said, settle
 from wertune.tracking.outage import patience_s
 from wertune.tracking.runs import RunRef
 from wertune.tracking.spool import Spool
