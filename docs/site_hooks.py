@@ -41,7 +41,7 @@ PUBLIC = (
     "wertune.whisper.evaluate",
     "wertune.search.search_space",
     "wertune.training.trial",
-    "wertune.serve",
+    "wertune.serving.pyfunc",
     "wertune.scores.bootstrap",
     "wertune.scores.eval_report",
     "wertune.base.errors",

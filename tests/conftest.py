@@ -165,7 +165,7 @@ def served_folder(
     import mlflow
     import torch
 
-    import wertune.serve
+    import wertune.serving.pyfunc
     from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
     from wertune.whisper.model import add_lora, save_adapter
 
@@ -187,10 +187,10 @@ def served_folder(
     }
     mlflow.pyfunc.save_model(
         folder / "model",
-        python_model=str(Path(wertune.serve.__file__).with_name("served_model.py")),
+        python_model=str(Path(wertune.serving.pyfunc.__file__).with_name("served_model.py")),
         artifacts={"adapter": str(folder / "adapter")},
         model_config=settings,
-        signature=wertune.serve.SIGNATURE,
+        signature=wertune.serving.pyfunc.SIGNATURE,
         pip_requirements=["mlflow"],
     )
     return folder / "model"

@@ -17,11 +17,11 @@ from wertune.data.nonspeech import hallucination_sets
 from wertune.scores.comparison import Comparison
 from wertune.scores.eval_report import ARTEFACT_SET, Cost, EvalReport, Provenance, SetReport
 from wertune.scores.metrics import Clip, Scores, score
+from wertune.serving.served import Served
 from wertune.tracking.versions import RegisteredVersion
 from wertune.training.baseline import baseline_decode, baseline_scores
 from wertune.training.prepare import Prepared
 from wertune.training.trial import peak_memory_mb
-from wertune.version import Served
 from wertune.whisper.evaluate import Transcriber, score_set, transcribe_samples
 from wertune.whisper.model import adapter_digest
 

@@ -23,7 +23,8 @@ from wertune.model_card import CardOf, model_card
 from wertune.scores.aliases import alias_writer
 from wertune.scores.comparison import Comparison, logged_metrics, markdown_table, summary_rows
 from wertune.scores.metrics import Scores
-from wertune.serve import log_and_register
+from wertune.serving.pyfunc import log_and_register
+from wertune.serving.served import longest_piece_s
 from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, children
 from wertune.tracking.versions import VersionCard, production_version
 from wertune.training.baseline import (
@@ -38,7 +39,6 @@ from wertune.training.baseline import (
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective
 from wertune.training.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, short_names
-from wertune.version import longest_piece_s
 from wertune.whisper.model import Whisper, load_adapter
 
 FINAL_SPLITS = ("test", "retention_test")

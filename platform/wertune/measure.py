@@ -11,7 +11,7 @@ from wertune.battery.table import table
 from wertune.experiment import log_comparison, log_error_report
 from wertune.scores.eval_report import ARTEFACT_SET
 from wertune.scores.metrics import Scores
-from wertune.serve import load_registered, registered_engine
+from wertune.serving.pyfunc import load_registered, registered_engine
 from wertune.start import start_experiment
 from wertune.tracking.runs import DESCRIPTION_TAG, tracking_uri
 from wertune.tracking.versions import registered_version

@@ -12,7 +12,7 @@ from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
 from wertune.base.text import TermFinder, normaliser
 from wertune.data.audio import load_audio
 from wertune.scores.metrics import Clip, score
-from wertune.version import load_served
+from wertune.serving.served import load_served
 from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.model import add_lora, load_whisper, save_adapter
 

@@ -10,13 +10,13 @@ import torch
 import yaml
 
 import wertune.whisper.model
-from wertune import export as export_module
-from wertune import export_card
 from wertune.base.config import LoraConfig
 from wertune.base.errors import ExportError
 from wertune.data.manifest import Recording
-from wertune.export import PLAIN, RECORD, export, free_for_export, sample
-from wertune.serve import load_registered
+from wertune.serving import export as export_module
+from wertune.serving import export_card
+from wertune.serving.export import PLAIN, RECORD, export, free_for_export, sample
+from wertune.serving.pyfunc import load_registered
 from wertune.tracking.versions import RegisteredVersion
 from wertune.whisper.model import Whisper, add_lora, load_adapter, load_whisper, save_adapter
 

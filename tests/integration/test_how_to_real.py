@@ -13,7 +13,7 @@ import yaml
 from tests.integration.conftest import ROOT, Workspace, take
 from tests.integration.processes import free_port, running
 
-from wertune.export import RECORD
+from wertune.serving.export import RECORD
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shown_commands import blocks_as_shown, commands

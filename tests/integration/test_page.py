@@ -13,8 +13,8 @@ from tests.integration.conftest import DEMO
 
 from wertune.base.config import ProjectConfig, load_yaml
 from wertune.data.audio import load_audio
-from wertune.page.app import make_app
-from wertune.voice import base_voice
+from wertune.serving.listener import base_voice
+from wertune.serving.page.app import make_app
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")

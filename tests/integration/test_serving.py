@@ -21,7 +21,7 @@ from tests.load import MOST_GROWTH_MB, Request, memory_mb, run_load
 from tests.malformed import KINDS, TEXT, Kind, lay_files
 
 from wertune.data.audio import SAMPLE_RATE_HZ
-from wertune.request import AUDIO_FOLDER_VARIABLE
+from wertune.serving.request import AUDIO_FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 Answer = tuple[int, Any]

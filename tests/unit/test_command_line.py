@@ -175,12 +175,12 @@ def test_import_and_split_answer_a_program(shell: Shell, project: Path, write_no
 
 
 def test_export_answers_a_program(shell: Shell, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import wertune.export
+    import wertune.serving.export
 
-    def export(folder: Path, uri: str, form: str, out: Path, *_: Any) -> wertune.export.Exported:
-        return wertune.export.Exported(out, {"model": uri, "format": form}, "done")
+    def export(folder: Path, uri: str, form: str, out: Path, *_: Any) -> wertune.serving.export.Exported:
+        return wertune.serving.export.Exported(out, {"model": uri, "format": form}, "done")
 
-    monkeypatch.setattr(wertune.export, "export", export)
+    monkeypatch.setattr(wertune.serving.export, "export", export)
     out_folder = str(project / "out")
     status, out, err = shell("export", "--project", str(project), "--model", "1", "--out", out_folder, "--json")
     assert (status, err) == (0, "done\n")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from wertune.export import _judged
+from wertune.serving.export import _judged
 
 RATES = {"exported": 0.1, "version_same_decoding": 0.1, "version_as_served": 0.08}
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.base.config import ContextConfig, DecodeConfig, ServingConfig
-from wertune.page.app import AUDIO_TYPE, make_app
-from wertune.page.differences import differing
-from wertune.voice import Voice
+from wertune.serving.listener import Voice
+from wertune.serving.page.app import AUDIO_TYPE, make_app
+from wertune.serving.page.differences import differing
 from wertune.whisper.wording import Written
 
 TEXTS = st.text("aA. b", max_size=20)

@@ -18,15 +18,15 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-import wertune.serve
+import wertune.serving.pyfunc
 from wertune.base.config import BaseModelConfig, DataConfig, ProjectConfig, ServingConfig, TrialConfig
 from wertune.base.errors import ConfigError, RequestError, TrackingError
 from wertune.base.text import Lexicon
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.data.manifest import Dataset, Recording, Row
-from wertune.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
+from wertune.serving.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
+from wertune.serving.served import stored_settings
 from wertune.training.prepare import Prepared
-from wertune.version import stored_settings
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.evaluate import Transcript
 
@@ -535,7 +535,7 @@ def test_a_fault_of_the_server_is_not_blamed_on_the_client(
     def fail(*_: Any) -> list[str]:
         raise ZeroDivisionError("a secret of the server")
 
-    monkeypatch.setattr(wertune.serve, "transcribe_samples", fail)
+    monkeypatch.setattr(wertune.serving.pyfunc, "transcribe_samples", fail)
     status, answer = post({"dataframe_records": [{"audio": BASE64}]})
     assert status == 500
     assert answer == {
@@ -593,7 +593,7 @@ def asked_at_once(load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> 
         body = {"dataframe_records": [{"audio": BASE64}]}
         return await asyncio.gather(*(_asked(app, body) for _ in range(requests)))
 
-    monkeypatch.setattr(wertune.serve, "transcribe_samples", write)
+    monkeypatch.setattr(wertune.serving.pyfunc, "transcribe_samples", write)
     return lambda requests, **limits: asyncio.run(ask(requests, limits))
 
 
@@ -617,7 +617,7 @@ def test_only_so_many_wait(asked_at_once: Callable[..., list[Answer]]) -> None:
 
 def test_the_clock_is_looked_at_before_each_row_block_and_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
-    monkeypatch.setattr(wertune.scoring.Clock, "check", lambda _: looks.append(1))
+    monkeypatch.setattr(wertune.serving.guard.Clock, "check", lambda _: looks.append(1))
     model.predict([{"audio": WAV}] * 3)
     blocks = 2  # of a row: the one that it has, and the one that is no more
     assert len(looks) == 3 + 3 * blocks + 3 + 1
@@ -630,7 +630,7 @@ def test_in_process_any_time_may_be_taken(load: Callable[..., Any]) -> None:
 
 @pytest.mark.usefixtures("in_process")
 def test_in_process_a_fault_of_the_model_shows_itself(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wertune.serve, "transcribe_samples", lambda *_: 1 / 0)
+    monkeypatch.setattr(wertune.serving.pyfunc, "transcribe_samples", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.predict([{"audio": WAV}])
 
@@ -638,7 +638,7 @@ def test_in_process_a_fault_of_the_model_shows_itself(model: Any, monkeypatch: p
 @pytest.mark.usefixtures("mlflow_store")
 def test_a_version_that_is_not_there_is_named() -> None:
     with pytest.raises(TrackingError, match="model_uri is models:/nothing/7, but must be a registered version"):
-        wertune.serve.load_registered("models:/nothing/7")
+        wertune.serving.pyfunc.load_registered("models:/nothing/7")
 
 
 @pytest.mark.parametrize(

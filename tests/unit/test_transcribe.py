@@ -15,9 +15,9 @@ from wertune.base.config import ContextConfig, DecodeConfig, ServingConfig
 from wertune.base.errors import ConfigError
 from wertune.commands.options import version_uri
 from wertune.data.audio import SAMPLE_RATE_HZ
-from wertune.subtitles import rendered
-from wertune.transcribe import check_names, recordings_of, transcribe_files
-from wertune.voice import Segment, Voice, text_of
+from wertune.serving.listener import Segment, Voice, text_of
+from wertune.serving.subtitles import rendered
+from wertune.serving.transcribe import check_names, recordings_of, transcribe_files
 from wertune.whisper.evaluate import split_at_pauses
 from wertune.whisper.wording import Written
 

@@ -23,10 +23,10 @@ from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.scores.comparison import markdown_table
 from wertune.scores.metrics import score
-from wertune.serve import load_registered
+from wertune.serving.pyfunc import load_registered
+from wertune.serving.served import load_served
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import using_threads
-from wertune.version import load_served
 from wertune.whisper.ctranslate2_engine import converted
 from wertune.whisper.evaluate import Transcriber, transcribe_samples
 from wertune.whisper.model import merged, product_dtype

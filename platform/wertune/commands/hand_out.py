@@ -37,8 +37,8 @@ def export(
     from wertune.base.config import load_project
 
     uri = version_uri(model, load_project(project).name)
-    from wertune.export import export as run
-    from wertune.export import free_for_export
+    from wertune.serving.export import export as run
+    from wertune.serving.export import free_for_export
 
     free_for_export(out, force)
     done = run(project, uri, form, out, clips, limit, licence)

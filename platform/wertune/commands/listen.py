@@ -45,9 +45,9 @@ def transcribe(
     from wertune.base.config import load_project
 
     config = load_project(project)  # before what takes long to import
-    from wertune.subtitles import TextFormat
-    from wertune.transcribe import check_exist, check_out, recordings_of, transcribe_files
-    from wertune.voice import base_voice, version_voice
+    from wertune.serving.listener import base_voice, version_voice
+    from wertune.serving.subtitles import TextFormat
+    from wertune.serving.transcribe import check_exist, check_out, recordings_of, transcribe_files
 
     chosen = recordings_of(files)
     check_exist(chosen)  # before the model is loaded, which takes a while
@@ -78,8 +78,8 @@ def page(project: Path, model: str, beside: str, base: str, host: str, port: int
     from wertune.base.config import load_project
 
     config = load_project(project)
-    from wertune.page.app import serve
-    from wertune.voice import base_voice, version_voice
+    from wertune.serving.listener import base_voice, version_voice
+    from wertune.serving.page.app import serve
 
     voice = version_voice(version_uri(model, config.name))
     if beside:

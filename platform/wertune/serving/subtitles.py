@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal
 
-from wertune.voice import Segment, text_of
+from wertune.serving.listener import Segment, text_of
 
 TextFormat = Literal["txt", "json", "srt", "vtt"]
 

@@ -14,9 +14,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from wertune.base.errors import ConfigError, RequestError, WertuneError
 from wertune.data.audio import SAMPLE_RATE_HZ
-from wertune.page.differences import differing
-from wertune.request import AudioFiles, read_request
-from wertune.voice import Voice, text_of
+from wertune.serving.listener import Voice, text_of
+from wertune.serving.page.differences import differing
+from wertune.serving.request import AudioFiles, read_request
 
 FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/recorder.js": "recorder.js"}
 LOCAL = ("localhost", "127.0.0.1", "[::1]")

@@ -2,6 +2,6 @@
 
 import mlflow
 
-from wertune.serve import TranscriptionModel
+from wertune.serving.pyfunc import TranscriptionModel
 
 mlflow.models.set_model(TranscriptionModel())

@@ -21,13 +21,13 @@ from wertune.base.errors import ExportError
 from wertune.base.files import storing
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Recording
-from wertune.export_card import MAX_NEW_TOKENS, Format, card, libraries, loading_code
 from wertune.scores.metrics import score
-from wertune.serve import load_registered
+from wertune.serving.export_card import MAX_NEW_TOKENS, Format, card, libraries, loading_code
+from wertune.serving.pyfunc import load_registered
+from wertune.serving.served import Served, base_of
 from wertune.tracking.runs import tracking_uri
 from wertune.tracking.versions import registered_version
 from wertune.training.prepare import Prepared, prepare
-from wertune.version import Served, base_of
 from wertune.whisper.adapter_files import ADAPTER_FILES
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.ctranslate2_engine import converted, require_engine

@@ -8,8 +8,8 @@ from wertune.base.errors import AudioError, ConfigError
 from wertune.base.files import check_writable, storing, write_atomically
 from wertune.data.audio import Samples, load_audio
 from wertune.data.importers.item import AUDIO_SUFFIXES
-from wertune.subtitles import TextFormat, rendered
-from wertune.voice import Voice
+from wertune.serving.listener import Voice
+from wertune.serving.subtitles import TextFormat, rendered
 
 Say = Callable[[str], None]
 OUT_REMEDY = "free some space there, or give --out a folder that can be written"

@@ -7,7 +7,7 @@ from pathlib import Path
 from wertune.base.config import ContextConfig, DecodeConfig, ProjectConfig, ServingConfig
 from wertune.base.text import joined
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
-from wertune.serve import load_registered
+from wertune.serving.pyfunc import load_registered
 from wertune.training.baseline import baseline_decode
 from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.evaluate import MAX_SEGMENT_S, Transcriber, split_at_pauses, transcribe_samples

@@ -1,0 +1,1 @@
+"""A registered version at work: over HTTP, on files, on a page, handed out in other forms."""

