@@ -14,12 +14,12 @@ from wertune.ablation import Ablation, ablation, caption, rewritten
 from wertune.assess import score_split
 from wertune.base.config import DecodeConfig, TrialConfig, flatten, with_overrides
 from wertune.base.errors import WertuneError
-from wertune.card_text import INTERVALS
-from wertune.drawing import figures_page, file_name, picture
-from wertune.error_report import ScoredSet, error_report
-from wertune.figures import TrialHistory, run_figures
-from wertune.importance import importances
-from wertune.model_card import CardOf, model_card
+from wertune.reports.card_text import INTERVALS
+from wertune.reports.drawing import figures_page, file_name, picture
+from wertune.reports.error_report import ScoredSet, error_report
+from wertune.reports.figures import TrialHistory, run_figures
+from wertune.reports.importance import importances
+from wertune.reports.model_card import CardOf, model_card
 from wertune.scores.aliases import alias_writer
 from wertune.scores.comparison import Comparison, logged_metrics, markdown_table, summary_rows
 from wertune.scores.metrics import Scores

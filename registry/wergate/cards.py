@@ -6,7 +6,7 @@ from wergate.desk import Desk
 from wergate.errors import RegistryError
 from wergate.records import Record, trail
 from wergate.shelf import FoundReport, Snapshot, Version
-from wertune.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING, renewed
+from wertune.reports.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING, renewed
 from wertune.scores.comparison import comparisons_of, markdown_table, summary_rows
 
 DIGEST_CHARACTERS = 16

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure as Picture
 
 from wertune.base.text import TermFinder
-from wertune.drawing import figures_page, file_name, picture
-from wertune.figures import Figure, TrialHistory, _positions, run_figures
+from wertune.reports.drawing import figures_page, file_name, picture
+from wertune.reports.figures import Figure, TrialHistory, _positions, run_figures
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, Scores, score
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from wertune.base.text import TermFinder
 from wertune.data.clip_files import encode_opus
 from wertune.data.manifest import Recording
-from wertune.error_report import MAX_PAGE_BYTES, SHOWN_CONFUSIONS, ScoredSet, clip_audio, error_report
-from wertune.html_page import fill, json_block, page
+from wertune.reports.error_report import MAX_PAGE_BYTES, SHOWN_CONFUSIONS, ScoredSet, clip_audio, error_report
+from wertune.reports.html_page import fill, json_block, page
 from wertune.scores.comparison import Comparison, summary_rows
 from wertune.scores.intervals import recall_interval, wer_change, wer_interval
 from wertune.scores.metrics import Clip, Scores, score

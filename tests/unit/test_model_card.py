@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from wertune.base.config import CardConfig, ProjectConfig, TrialConfig
 from wertune.base.text import Lexicon, TermFinder
-from wertune.card_text import card_page, renewed, shortened
 from wertune.data.manifest import Dataset, Recording
-from wertune.model_card import CardOf, model_card
+from wertune.reports.card_text import card_page, renewed, shortened
+from wertune.reports.model_card import CardOf, model_card
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import score
 from wertune.tracking.versions import RegisteredVersion

@@ -10,7 +10,7 @@ from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.tracking import MlflowClient
 
 from wertune.base.errors import TrackingError
-from wertune.card_text import card_page, shortened
+from wertune.reports.card_text import card_page, shortened
 from wertune.tracking.outage import no_answer
 from wertune.tracking.runs import RunRef, read_text
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from markdown_it import MarkdownIt
 
-from wertune.html_page import page
+from wertune.reports.html_page import page
 
 RESULTS, AGAINST_PRODUCTION, STANDING = "Results", "Against Production", "Standing"
 INTERVALS = "In brackets: 95 % confidence intervals by a bootstrap over speakers, or over clips where speakers are few."

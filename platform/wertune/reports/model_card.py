@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from wertune.base.config import TrialConfig
 from wertune.base.text import normaliser_version
-from wertune.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING
+from wertune.reports.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING
 from wertune.scores.comparison import Comparison, markdown_table, summary_rows
 from wertune.tracking.versions import RegisteredVersion
 from wertune.training.prepare import Prepared

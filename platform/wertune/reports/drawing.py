@@ -11,8 +11,8 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import MultipleLocator
 from plotly.offline import get_plotlyjs
 
-from wertune.figures import Figure
-from wertune.html_page import fill, json_block, page, template
+from wertune.reports.figures import Figure
+from wertune.reports.html_page import fill, json_block, page, template
 
 DOTS_PER_INCH = 110
 # Of a plotly pixel, which is a hundredth of an inch here.

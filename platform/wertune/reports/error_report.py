@@ -14,7 +14,7 @@ import soundfile
 from wertune.base.text import Normalise
 from wertune.data.clip_files import encode_opus
 from wertune.data.manifest import Recording
-from wertune.html_page import fill, json_block, page, template
+from wertune.reports.html_page import fill, json_block, page, template
 from wertune.scores.alignment import Pair, align, confusions, in_columns
 from wertune.scores.bootstrap import Interval
 from wertune.scores.comparison import Comparison, shown_rate
