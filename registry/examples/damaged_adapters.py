@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wertune.base.config import load_project
+from wertune.jobs.opening import log_inputs
 from wertune.serving.pyfunc import log_and_register
-from wertune.start import log_inputs
 from wertune.tracking.opening import open_run
 from wertune.training.prepare import prepare
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from wertune.ablation import Ablation, ablation, caption, rewritten
 from wertune.base.text import Lexicon, Term, TermFinder
+from wertune.jobs.ablation import Ablation, ablation, caption, rewritten
 from wertune.scores.aliases import alias_writer
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, Scores, score

@@ -13,7 +13,7 @@ from wertune.base.config import TrialConfig
 from wertune.base.errors import TrackingError
 from wertune.commands.next_steps import Verdict
 from wertune.commands.tune import _finish, resume_command, tune
-from wertune.experiment import Results
+from wertune.jobs.tune import Results
 from wertune.tracking.spool import held
 
 GIVEN = {
@@ -46,20 +46,20 @@ class Driver:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.looks = folder / ".wertune" / "searches" / "1a2b", list[str]()
-        modules = ("wertune.experiment", "wertune.search.driver", "wertune.commands.tune")
+        modules = ("wertune.jobs.tune", "wertune.search.driver", "wertune.commands.tune")
         for module, name in zip(modules, ("score_baseline", "search", "_finish"), strict=True):
             monkeypatch.setattr(f"{module}.{name}", lambda *_, name=name: self.look(name))
         for name in (
-            "wertune.experiment.objective_of",
-            "wertune.experiment.log_search",
+            "wertune.jobs.tune.objective_of",
+            "wertune.jobs.tune.log_search",
             "wertune.commands.tune._advise",
         ):
             monkeypatch.setattr(name, lambda *_: None)
-        monkeypatch.setattr("wertune.experiment.best_trial", lambda *_: None)
+        monkeypatch.setattr("wertune.jobs.tune.best_trial", lambda *_: None)
         monkeypatch.setattr("wertune.search.study.open_study", lambda *_, **__: object())
         monkeypatch.setattr("wertune.commands.tune._policy", lambda name: None)
         monkeypatch.setattr("wertune.search.driver.cluster", lambda *_: nullcontext())
-        monkeypatch.setattr("wertune.start.start_experiment", self.start)
+        monkeypatch.setattr("wertune.jobs.opening.start_experiment", self.start)
 
     @contextmanager
     def start(self, *_: Any) -> Iterator[Any]:
@@ -87,21 +87,21 @@ def test_one_process_is_at_a_search_from_its_beginning_to_its_end(
 
 def test_who_comes_second_leaves_the_run_as_it_was(small_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(small_project, monkeypatch)
-    monkeypatch.setattr("wertune.start.start_experiment", lambda *_: pytest.fail("the run was touched"))
+    monkeypatch.setattr("wertune.jobs.opening.start_experiment", lambda *_: pytest.fail("the run was touched"))
     with held(driver.folder), pytest.raises(TrackingError, match="another process"):
         CliRunner().invoke(tune, ["--project", str(small_project), "--resume", "1a2b"], catch_exceptions=False)
 
 
 def test_what_a_program_is_told_holds_no_password(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     for name in ("log_figures", "register"):
-        monkeypatch.setattr(f"wertune.experiment.{name}", lambda *_, **__: "3")
-    monkeypatch.setattr("wertune.experiment.final_evaluation", lambda *_: Results({}, None))
+        monkeypatch.setattr(f"wertune.jobs.tune.{name}", lambda *_, **__: "3")
+    monkeypatch.setattr("wertune.jobs.tune.final_evaluation", lambda *_: Results({}, None))
     monkeypatch.setattr("wertune.commands.tune._to_staging", lambda *_: Verdict("Staging", "passed"))
     run = SimpleNamespace(run_id="1a2b", tracking_uri="postgresql+psycopg2://mlflow:secret@db:5432/mlflow")
     dataset = {"test": [SimpleNamespace(path=Path("a.wav"))], "replay": []}
     prepared = SimpleNamespace(project=SimpleNamespace(name="small"), dataset=dataset)
     best = SimpleNamespace(name="trial 01", run=run, config=TrialConfig())
-    monkeypatch.setattr("wertune.experiment.describe", lambda *_: "a table")
+    monkeypatch.setattr("wertune.jobs.tune.describe", lambda *_: "a table")
     answer = _finish(Path(), run, prepared, None, best, None)  # type: ignore[arg-type]
     assert answer["tracking_uri"] == "postgresql+psycopg2://db:5432/mlflow"
     printed = capsys.readouterr().out

@@ -13,7 +13,8 @@ from mlflow.tracking import MlflowClient
 from wertune.base.config import ProjectConfig, load_project, with_overrides
 from wertune.base.errors import BaseModelError, ConfigError, TrackingError, WertuneError
 from wertune.base.text import TermFinder
-from wertune.experiment import (
+from wertune.jobs.opening import start_experiment
+from wertune.jobs.tune import (
     BestTrial,
     _histories,
     best_trial,
@@ -26,7 +27,6 @@ from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, score
 from wertune.search.progress import trial_name
 from wertune.search.search_space import SearchConfig
-from wertune.start import start_experiment
 from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, create_run
 from wertune.training.prepare import prepare
 from wertune.whisper.model import add_lora, save_adapter
@@ -138,7 +138,7 @@ def test_a_server_that_does_not_answer_is_told_of_before_the_data_are_read(
     small_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wertune.tracking.opening.tracking_uri", lambda: "http://127.0.0.1:1")
-    monkeypatch.setattr("wertune.start.prepare", lambda *_, **__: pytest.fail("the data were read"))
+    monkeypatch.setattr("wertune.jobs.opening.prepare", lambda *_, **__: pytest.fail("the data were read"))
     with pytest.raises(
         TrackingError, match=r"http://127\.0\.0\.1:1 refused: .*Connection refused; set MLFLOW_TRACKING"
     ):

@@ -63,7 +63,7 @@ def evaluate(project: Path, model_uri: str, base: str, manifest: str, engine: st
 
 def _scored(project: Path, model_uri: str, base: str, manifest: str, engine: str) -> dict[str, Any]:
     """The scores as JSON; their summary is printed."""
-    from wertune.measure import evaluate_manifest, evaluate_version
+    from wertune.jobs.evaluate import evaluate_manifest, evaluate_version
 
     if model_uri and not manifest:
         found = evaluate_version(project, model_uri, engine)

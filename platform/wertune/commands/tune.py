@@ -30,8 +30,8 @@ def train(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> 
     """Trains one adapter with the configuration of project.yaml, and registers it."""
     config = configured(project, overrides, epochs, seed)
     policy = _policy(config.name)
-    from wertune.experiment import BestTrial, objective_of, score_baseline
-    from wertune.start import start_experiment
+    from wertune.jobs.opening import start_experiment
+    from wertune.jobs.tune import BestTrial, objective_of, score_baseline
     from wertune.training.trial import run_trial
 
     with start_experiment(project, config, f"train {config.name}") as (run, prepared):
@@ -74,10 +74,10 @@ def tune(
     if dry_run:
         return _plan(project, config, search_config)
     policy = _policy(config.name)
-    from wertune.experiment import best_trial, log_search, objective_of, score_baseline
+    from wertune.jobs.opening import start_experiment
+    from wertune.jobs.tune import best_trial, log_search, objective_of, score_baseline
     from wertune.search.driver import SearchInterrupted, cluster, search, transcribe_across
     from wertune.search.study import open_study
-    from wertune.start import start_experiment
     from wertune.tracking.credentials import check_holds_no_password
     from wertune.tracking.spool import held
 
@@ -184,7 +184,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Final evaluation, registration, the gates' verdict, and the table that is printed at the end."""
     from wertune.commands.next_steps import Ended, as_text, next_steps
-    from wertune.experiment import describe, final_evaluation, log_figures, register
+    from wertune.jobs.tune import describe, final_evaluation, log_figures, register
     from wertune.tracking.credentials import without_password
 
     click.echo(f"best: {best.name}; evaluating it on test and retention …")

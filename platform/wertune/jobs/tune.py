@@ -10,10 +10,10 @@ from typing import Any
 
 import optuna
 
-from wertune.ablation import Ablation, ablation, caption, rewritten
-from wertune.assess import score_split
 from wertune.base.config import DecodeConfig, TrialConfig, flatten, with_overrides
 from wertune.base.errors import WertuneError
+from wertune.jobs.ablation import Ablation, ablation, caption, rewritten
+from wertune.jobs.assess import score_split
 from wertune.reports.card_text import INTERVALS
 from wertune.reports.drawing import figures_page, file_name, picture
 from wertune.reports.error_report import ScoredSet, error_report

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from wertune.assess import assess, score_split
 from wertune.base.config import BaseModelConfig, load_project
 from wertune.battery.shelf import project_battery
 from wertune.battery.table import metrics as battery_metrics
 from wertune.battery.table import table
-from wertune.experiment import log_comparison, log_error_report
+from wertune.jobs.assess import assess, score_split
+from wertune.jobs.opening import start_experiment
+from wertune.jobs.tune import log_comparison, log_error_report
 from wertune.scores.eval_report import ARTEFACT_SET
 from wertune.scores.metrics import Scores
 from wertune.serving.pyfunc import load_registered, registered_engine
-from wertune.start import start_experiment
 from wertune.tracking.runs import DESCRIPTION_TAG, tracking_uri
 from wertune.tracking.versions import registered_version
 from wertune.training.baseline import baseline_scores

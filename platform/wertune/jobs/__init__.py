@@ -1,0 +1,1 @@
+"""The jobs from beginning to end: a search, an evaluation."""
