@@ -19,7 +19,7 @@ from site_figures import figures  # noqa: E402
 
 from wergate.__main__ import cli as wergate  # noqa: E402
 from wertune.__main__ import cli as wertune  # noqa: E402
-from wertune.schemas import schemas  # noqa: E402
+from wertune.commands.new_project.schemas import schemas  # noqa: E402
 
 FILES = {
     "project": "projects/NAME/project.yaml",

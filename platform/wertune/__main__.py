@@ -11,7 +11,7 @@ from wertune.base.cli import EXIT_STATUS, Tool, run_tool
 COMMANDS = {
     "battery": "wertune.commands.data:battery",
     "bench": "wertune.commands.score:bench",
-    "doctor": "wertune.commands.doctor:doctor",
+    "doctor": "wertune.commands.doctor.command:doctor",
     "evaluate": "wertune.commands.score:evaluate",
     "export": "wertune.commands.hand_out:export",
     "import": "wertune.commands.intake:import_",

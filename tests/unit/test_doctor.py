@@ -21,10 +21,10 @@ from mlflow.exceptions import MlflowException
 import wertune.synthesis.engines
 import wertune.whisper.model
 from wertune import __main__ as command_line
-from wertune import doctor
 from wertune.base import machine as free
 from wertune.base.errors import SynthesisError
-from wertune.doctor import Finding, Site, as_json, examine, fail, machine, ok, project, services, sets, warn
+from wertune.commands import doctor
+from wertune.commands.doctor import Finding, Site, as_json, examine, fail, machine, ok, project, services, sets, warn
 from wertune.synthesis.engine import Offer
 from wertune.synthesis.engines import ENGINES
 

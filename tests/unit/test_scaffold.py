@@ -17,14 +17,14 @@ from wertune import __main__ as command_line
 from wertune.base.config import DecodeConfig, Draw, ProjectConfig, flatten, load_project, load_yaml
 from wertune.base.errors import ConfigError
 from wertune.base.text import Lexicon
-from wertune.scaffold import SPLITS, Wanted, make_project
-from wertune.scaffold_texts import TERM_BOOST
-from wertune.schemas import FOLDER, as_text, schemas
+from wertune.commands.new_project.scaffold import SPLITS, Wanted, make_project
+from wertune.commands.new_project.scaffold_texts import TERM_BOOST
+from wertune.commands.new_project.schemas import FOLDER, as_text, schemas
+from wertune.commands.new_project.yaml_page import meaning, yaml_page
 from wertune.scores.eval_report import EvalReport
 from wertune.search.search_space import SearchConfig, checked_space
 from wertune.synthesis.config import SynthesisConfig
 from wertune.training.prepare import prepare
-from wertune.yaml_page import meaning, yaml_page
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_POLICY = "registry/policies/sg_gov.yaml"

@@ -18,7 +18,7 @@ def validate(project: Path) -> dict[str, Any]:
 
     config = load_project(project)  # before what takes long to import
     from wertune.battery.shelf import project_battery
-    from wertune.doctor.sets import outlook
+    from wertune.commands.doctor.sets import outlook
     from wertune.training.prepare import prepare
 
     battery = project_battery(project, config)

@@ -29,7 +29,7 @@ def init(
 
     What is not given is asked for in a terminal, and takes its default elsewhere.
     """
-    from wertune.scaffold import Wanted, make_project
+    from wertune.commands.new_project.scaffold import Wanted, make_project
 
     asks = sys.stdin.isatty()
     if not folder and asks:
@@ -99,7 +99,7 @@ def _manifest(text: str) -> tuple[str, Path]:
 def schema(out: Path) -> dict[str, Any]:
     """Writes JSON Schemas of the YAML files, with which editors complete and check them."""
     from wertune.base.files import storing
-    from wertune.schemas import write_schemas
+    from wertune.commands.new_project.schemas import write_schemas
 
     with storing("the schemas", out, "free some space there, or give --out a folder that can be written"):
         written = write_schemas(out)

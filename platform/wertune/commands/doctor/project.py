@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from wertune.base.config import ProjectConfig, load_yaml
 from wertune.base.errors import BaseModelError, ConfigError, SynthesisError
 from wertune.base.machine import free_memory_mb
-from wertune.doctor import Check, Finding, Site, fail, ok, warn
+from wertune.commands.doctor import Check, Finding, Site, fail, ok, warn
 
 if TYPE_CHECKING:
     from wertune.synthesis.config import SynthesisConfig

@@ -48,7 +48,7 @@ Check = Callable[[Site], Finding]
 
 def all_checks() -> dict[str, Check]:
     """Every check by its name, in the order in which they are told."""
-    from wertune.doctor import machine, project, services, sets
+    from wertune.commands.doctor import machine, project, services, sets
 
     return machine.CHECKS | services.CHECKS | project.CHECKS | sets.CHECKS
 

@@ -9,8 +9,8 @@ from wertune.base.config import ProjectConfig, load_yaml
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.text import TermFinder, load_lexicon, normaliser
 from wertune.battery.shelf import Battery, project_battery
+from wertune.commands.doctor import Check, Finding, Site, ok, warn
 from wertune.data.manifest import TRAINING_SPLITS, manifests_of, read_rows
-from wertune.doctor import Check, Finding, Site, ok, warn
 
 if TYPE_CHECKING:
     from wergate.policy import Policy

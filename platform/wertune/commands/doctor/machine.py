@@ -12,7 +12,7 @@ import numpy as np
 
 from wertune.base.errors import AudioError
 from wertune.base.machine import cores, existing, free_disk_mb
-from wertune.doctor import Check, Finding, Site, fail, ok, warn
+from wertune.commands.doctor import Check, Finding, Site, fail, ok, warn
 from wertune.whisper.base_model import cache_root
 
 PYTHONS = ((3, 11), (3, 13))  # as pyproject.toml says

@@ -10,7 +10,7 @@ from wertune.base.cli import EXIT_REFUSED, print_json
 from wertune.commands.options import project_option
 
 if TYPE_CHECKING:
-    from wertune.doctor import Finding
+    from wertune.commands.doctor import Finding
 
 EPILOG = "Exit status: 0 nothing stands in the way (! is a word of advice), 1 something must be mended (✗), 2 usage."
 
@@ -21,8 +21,8 @@ EPILOG = "Exit status: 0 nothing stands in the way (! is a word of advice), 1 so
 @click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout instead of the table")
 def doctor(project: Path, ray_address: str, as_json: bool) -> None:
     """Checks machine, libraries, servers and project, and says what to do about what is wrong."""
-    from wertune.doctor import Site, all_checks, examine
-    from wertune.doctor import as_json as document
+    from wertune.commands.doctor import Site, all_checks, examine
+    from wertune.commands.doctor import as_json as document
 
     checks = all_checks()
     findings = []
@@ -42,7 +42,7 @@ def _print_finding(finding: "Finding", width: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from wertune.doctor import SIGNS
+    from wertune.commands.doctor import SIGNS
 
     sign, colour = SIGNS[finding.state]
     told = Text(finding.found)

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from wertune.base.machine import existing
-from wertune.doctor import Check, Finding, Site, fail, ok
+from wertune.commands.doctor import Check, Finding, Site, fail, ok
 from wertune.tracking.credentials import without_password
 from wertune.tracking.outage import driver_remedy
 from wertune.tracking.runs import tracking_uri

@@ -11,7 +11,7 @@ from wertune.base.config import ProjectConfig, parse
 from wertune.base.errors import ConfigError, StorageError
 from wertune.base.text import Lexicon, Term
 from wertune.battery.shelf import SHIPPED, shipped
-from wertune.scaffold_texts import (
+from wertune.commands.new_project.scaffold_texts import (
     BATTERY_THERE,
     BATTERY_TO_MAKE,
     EXAMPLE_ROW,
@@ -24,9 +24,9 @@ from wertune.scaffold_texts import (
     SPACE,
     TERM_BOOST,
 )
-from wertune.schemas import FOLDER, reference, write_schemas
+from wertune.commands.new_project.schemas import FOLDER, reference, write_schemas
+from wertune.commands.new_project.yaml_page import flow, yaml_page
 from wertune.search.search_space import SearchConfig
-from wertune.yaml_page import flow, yaml_page
 
 NEEDED = ("train", "validation", "test")
 SPLITS = (*NEEDED, "replay", "retention_validation", "retention_test")

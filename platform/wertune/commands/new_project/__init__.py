@@ -1,0 +1,1 @@
+"""A new project's files, and the schemas with which editors check them."""
