@@ -45,11 +45,11 @@ PUBLIC = (
     "wertune.scores.bootstrap",
     "wertune.scores.eval_report",
     "wertune.base.errors",
-    "wergate.policy",
-    "wergate.decide",
-    "wergate.decision",
-    "wergate.evidence",
-    "wergate.gates",
+    "wergate.gates.policy",
+    "wergate.gates.decide",
+    "wergate.gates.decision",
+    "wergate.gates.evidence",
+    "wergate.gates.evaluators",
 )
 Schema = Mapping[str, Any]
 

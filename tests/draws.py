@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from wergate.decide import Decision, decide
-from wergate.policy import Policy, load_policy
+from wergate.gates.decide import Decision, decide
+from wergate.gates.policy import Policy, load_policy
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import BATTERY_PREFIX, Cost, EvalReport, Provenance, SetReport, UtteranceCounts
 

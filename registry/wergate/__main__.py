@@ -10,7 +10,7 @@ from wertune.base.cli import EXIT_STATUS, NamedPath, Tool, json_option, run_tool
 
 if TYPE_CHECKING:
     from wergate.desk import Desk
-    from wergate.policy import Policy
+    from wergate.gates.policy import Policy
 
 
 @click.group(cls=Tool, context_settings={"show_default": True}, epilog=EXIT_STATUS)
@@ -50,7 +50,7 @@ def _model(project: Path, model: str) -> str:
 
 
 def _policy(path: str, model: str) -> "Policy":
-    from wergate.policy import load_policy
+    from wergate.gates.policy import load_policy
 
     return load_policy(Path(path or f"registry/policies/{model}.yaml"))
 
@@ -78,8 +78,8 @@ def promote(project: Path, model: str, version: str, to: Any, reason: str, polic
     version, model = _required(version, "--version"), _model(project, model)
     rules = _policy(policy, model)
     from wergate.errors import Refused
+    from wergate.gates.page import text_table
     from wergate.open import evaluate_in_a_clean_process
-    from wergate.page import text_table
     from wergate.promote import promote as run
 
     try:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from wergate.errors import Refused
-from wergate.policy import Policy
+from wergate.gates.policy import Policy
 from wergate.records import APPROVAL_PREFIX, Approval, Record, parse_tag
 from wergate.shelf import Version
 from wertune.scores.eval_report import EvalReport

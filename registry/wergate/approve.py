@@ -4,7 +4,7 @@ from wergate.approvals import check_approver
 from wergate.decisions import require_staging
 from wergate.desk import Desk
 from wergate.errors import Refused
-from wergate.policy import Policy
+from wergate.gates.policy import Policy
 from wergate.records import APPROVAL_PREFIX, Approval, clean_note, new_token
 from wergate.reports import find_report
 

@@ -1,9 +1,9 @@
 """Where a decision is kept: JSON and a page beside the report, its short form and place as tags of the version."""
 
-from wergate.decide import Decision, summary
 from wergate.errors import Refused
-from wergate.page import html_page
-from wergate.policy import Policy
+from wergate.gates.decide import Decision, summary
+from wergate.gates.page import html_page
+from wergate.gates.policy import Policy
 from wergate.records import DecisionRef, new_token, parse_tag, utc_now
 from wergate.shelf import FoundReport, Shelf, Version
 

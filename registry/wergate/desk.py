@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from wergate.decide import Decision, decide
 from wergate.errors import LockLost, Overtaken, RegistryError
+from wergate.gates.decide import Decision, decide
+from wergate.gates.policy import Policy
 from wergate.moves import Guard, carry_out, drifts, repair, require_no_drift, settle
-from wergate.policy import Policy
 from wergate.records import Move, trail, utc_now
 from wergate.shelf import Shelf, Snapshot
 from wertune.scores.eval_report import EvalReport

@@ -13,9 +13,9 @@ from mlflow.tracking import MlflowClient
 from wergate.approve import approve
 from wergate.database_locks import database_lock
 from wergate.desk import Desk
-from wergate.gate_kinds import WerGate
+from wergate.gates.kinds import WerGate
+from wergate.gates.policy import ApprovalSettings, Policy
 from wergate.locks import MAX_LEASE_S, TICKET_PREFIX, hold
-from wergate.policy import ApprovalSettings, Policy
 from wergate.promote import promote
 from wergate.shelf import FoundReport, Version
 from wergate.store import MlflowShelf

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 from wergate.__main__ import cli as wergate
-from wergate.gate_kinds import AnyGate
+from wergate.gates.kinds import AnyGate
 from wertune.__main__ import cli as wertune
 from wertune.base.config import ProjectConfig, flatten
 

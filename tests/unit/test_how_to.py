@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-import wergate.gate_kinds
-import wergate.gates.accuracy
-import wergate.gates.verdict
-from wergate.evidence import Evidence
-from wergate.policy import Policy
+import wergate.gates.evaluators.accuracy
+import wergate.gates.evaluators.verdict
+import wergate.gates.kinds
+from wergate.gates.evidence import Evidence
+from wergate.gates.policy import Policy
 from wertune.base.config import TrialConfig
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport, SetReport
@@ -49,7 +49,11 @@ def test_the_tutorials_policy_is_one() -> None:
 def test_the_shown_gate_judges(
     limit: float, passed: bool, make_report: Callable[..., EvalReport], make_set: Callable[..., SetReport]
 ) -> None:
-    names = {**vars(wergate.gate_kinds), **vars(wergate.gates.accuracy), **vars(wergate.gates.verdict)}
+    names = {
+        **vars(wergate.gates.kinds),
+        **vars(wergate.gates.evaluators.accuracy),
+        **vars(wergate.gates.evaluators.verdict),
+    }
     for code in _blocks("howto/gate.md", "python"):
         exec(code, names)
     report = make_report(sets={"test": make_set([0] * 30, deletions=1)})  # one of ten words in each clip

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.draws import POLICY, SETS, Speech, decisions, harmed, quick
 
-from wergate.policy import load_policy
+from wergate.gates.policy import load_policy
 from wertune.scores.bootstrap import BootstrapSettings
 
 DRAWS = 40

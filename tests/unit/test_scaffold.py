@@ -11,8 +11,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from wergate.decide import decide
-from wergate.policy import Policy, load_policy
+from wergate.gates.decide import decide
+from wergate.gates.policy import Policy, load_policy
 from wertune import __main__ as command_line
 from wertune.base.config import DecodeConfig, Draw, ProjectConfig, flatten, load_project, load_yaml
 from wertune.base.errors import ConfigError

@@ -9,10 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.draws import SETS, Speech, draw
 
-from wergate.gate_kinds import BatteryGate, ForgettingGate, TermGate, WerGate
-from wergate.policy import Policy
-from wergate.power import WANTED, error_at, power_at, size_for
-from wergate.sizes import ALONE, TOGETHER, SetSize, _power, _Sample, can_show, missing
+from wergate.gates.kinds import BatteryGate, ForgettingGate, TermGate, WerGate
+from wergate.gates.policy import Policy
+from wergate.gates.power import WANTED, error_at, power_at, size_for
+from wergate.gates.sizes import ALONE, TOGETHER, SetSize, _power, _Sample, can_show, missing
 from wertune.scores.bootstrap import BootstrapSettings, paired_difference
 
 POSITIVE = st.floats(1e-4, 10)

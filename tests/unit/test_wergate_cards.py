@@ -9,8 +9,8 @@ from tests.unit.fake_shelf import FakeShelf, World, free_lock
 from wergate.approve import approve
 from wergate.desk import Desk
 from wergate.errors import Refused
-from wergate.gate_kinds import WerGate
-from wergate.policy import Policy
+from wergate.gates.kinds import WerGate
+from wergate.gates.policy import Policy
 from wergate.promote import promote
 from wergate.rollback import check, rollback
 from wertune.scores.bootstrap import BootstrapSettings

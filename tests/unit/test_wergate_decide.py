@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wergate.decide import Decision, GateResult, decide, summary
-from wergate.gate_kinds import (
+from wergate.gates.decide import Decision, GateResult, decide, summary
+from wergate.gates.kinds import (
     AnyGate,
     BaseGate,
     CerGate,
@@ -24,7 +24,7 @@ from wergate.gate_kinds import (
     WerGate,
     WorstTermGate,
 )
-from wergate.policy import Policy
+from wergate.gates.policy import Policy
 from wertune.base.errors import ConfigError
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport, SetReport, UtteranceCounts

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wergate.decision import GateResult
-from wergate.evidence import Evidence
-from wergate.gate_kinds import (
+from wergate.gates.decision import GateResult
+from wergate.gates.evaluators import evaluate
+from wergate.gates.evaluators.terms import MEASURES
+from wergate.gates.evidence import Evidence
+from wergate.gates.kinds import (
     AdapterSizeGate,
     BaseGate,
     CerGate,
@@ -31,8 +33,6 @@ from wergate.gate_kinds import (
     WerGate,
     WorstTermGate,
 )
-from wergate.gates import evaluate
-from wergate.gates.terms import MEASURES
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport, Provenance, SetReport
 from wertune.scores.metrics import TermCounts

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from wergate.decide import Decision, GateResult, decide
-from wergate.gate_kinds import BaseGate, CerGate, WerGate
-from wergate.page import html_page, text_table
-from wergate.policy import Policy
-from wergate.units import show, show_ends
+from wergate.gates.decide import Decision, GateResult, decide
+from wergate.gates.kinds import BaseGate, CerGate, WerGate
+from wergate.gates.page import html_page, text_table
+from wergate.gates.policy import Policy
+from wergate.gates.units import show, show_ends
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport
 

@@ -6,9 +6,9 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from wergate.gate_kinds import AnyGate, SliceGate, WerGate
-from wergate.gates import EVALUATORS
-from wergate.policy import Policy, load_policy
+from wergate.gates.evaluators import EVALUATORS
+from wergate.gates.kinds import AnyGate, SliceGate, WerGate
+from wergate.gates.policy import Policy, load_policy
 from wertune.base.errors import ConfigError
 
 WER = {"kind": "wer", "limit": 0.15}

@@ -14,10 +14,10 @@ from tests.unit.fake_shelf import FakeShelf, Killed, World, free_lock
 from wergate.approve import approve
 from wergate.desk import Desk, Outcome
 from wergate.errors import LockLost, Refused, RegistryError
-from wergate.gate_kinds import ProvenanceGate, WerGate
+from wergate.gates.kinds import ProvenanceGate, WerGate
+from wergate.gates.policy import ApprovalSettings, Policy
 from wergate.history import history, history_table
 from wergate.moves import drifts
-from wergate.policy import ApprovalSettings, Policy
 from wergate.promote import promote
 from wergate.records import INTENT_TAG, Record, Stage, broken_links, trail
 from wergate.rollback import check, rollback

@@ -13,7 +13,7 @@ from wertune.base.cli import is_mlflow_run, json_option
 from wertune.commands.options import configured, project_option, trial_options
 
 if TYPE_CHECKING:
-    from wergate.policy import Policy
+    from wergate.gates.policy import Policy
     from wertune.base.config import ProjectConfig, TrialConfig
     from wertune.commands.next_steps import Verdict
     from wertune.search.search_space import SearchConfig
@@ -167,7 +167,7 @@ def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_tr
 
 def _policy(name: str) -> "Policy":
     """The project's policy, read before anything is trained: nothing is worse than a night without a verdict."""
-    from wergate.policy import load_policy
+    from wergate.gates.policy import load_policy
 
     return load_policy(Path("registry/policies") / f"{name}.yaml")
 
@@ -222,9 +222,9 @@ def _finish(
 
 def _to_staging(project: Path, name: str, version: str, policy: "Policy") -> "Verdict":
     """Moves the version to Staging if every gate passes; a refusal is a result, and the search was not in vain."""
-    from wergate.decision import Decision
     from wergate.decisions import last_decision, page_of
     from wergate.errors import Refused
+    from wergate.gates.decision import Decision
     from wergate.open import evaluate_in_a_clean_process, open_desk
     from wergate.promote import promote
     from wertune.commands.next_steps import Refusal, Verdict

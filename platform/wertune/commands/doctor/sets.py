@@ -13,8 +13,8 @@ from wertune.commands.doctor import Check, Finding, Site, ok, warn
 from wertune.data.manifest import TRAINING_SPLITS, manifests_of, read_rows
 
 if TYPE_CHECKING:
-    from wergate.policy import Policy
-    from wergate.sizes import SetSize, Shown
+    from wergate.gates.policy import Policy
+    from wergate.gates.sizes import SetSize, Shown
 
 POLICIES = Path("registry/policies")
 Spoken = Iterable[tuple[str, str]]  # the text of each clip, and who says it
@@ -37,7 +37,7 @@ def outlook(
     project: ProjectConfig, splits: Mapping[str, Spoken], finder: TermFinder, battery: Battery | None
 ) -> Outlook:
     """Of the splits that nothing is trained on, and of the battery; by the project's policy where there is one."""
-    from wergate.sizes import ASSUMED, can_show, missing
+    from wergate.gates.sizes import ASSUMED, can_show, missing
 
     policy = _policy(project.name)
     words = _words(project.language)
@@ -50,7 +50,7 @@ def outlook(
 
 
 def _policy(name: str) -> "Policy | None":
-    from wergate.policy import load_policy
+    from wergate.gates.policy import load_policy
 
     path = POLICIES / f"{name}.yaml"
     return load_policy(path) if path.exists() else None
@@ -62,7 +62,7 @@ def _words(language: str) -> Callable[[str], int]:
 
 
 def _size(name: str, spoken: Spoken, words: Callable[[str], int], finder: TermFinder) -> "SetSize":
-    from wergate.sizes import SetSize
+    from wergate.gates.sizes import SetSize
 
     texts, speakers = zip(*spoken, strict=True)
     terms = sum(finder.find(text).total() for text in texts)
@@ -70,7 +70,7 @@ def _size(name: str, spoken: Spoken, words: Callable[[str], int], finder: TermFi
 
 
 def _battery_size(battery: Battery, words: Callable[[str], int]) -> "SetSize":
-    from wergate.sizes import BATTERY, SetSize
+    from wergate.gates.sizes import BATTERY, SetSize
 
     counts = [words(row.text) for row in battery.rows]
     speakers = [row.speaker for row in battery.rows]

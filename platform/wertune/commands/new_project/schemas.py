@@ -18,7 +18,7 @@ STRING = {"type": "string", "minLength": 1}
 
 def schemas() -> dict[str, dict[str, Any]]:
     """Each by its name: project, search, lexicon, synthesis, policy."""
-    from wergate.policy import Policy
+    from wergate.gates.policy import Policy
 
     models: dict[str, type[BaseModel]] = {
         "project": ProjectConfig,

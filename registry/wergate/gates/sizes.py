@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from wergate.gate_kinds import (
+from wergate.gates.kinds import (
     AnyGate,
     BaseGate,
     BatteryGate,
@@ -16,9 +16,9 @@ from wergate.gate_kinds import (
     TermGate,
     WerGate,
 )
-from wergate.policy import Policy
-from wergate.power import Power, error_at, power_at, rounded
-from wergate.units import show, show_size
+from wergate.gates.policy import Policy
+from wergate.gates.power import Power, error_at, power_at, rounded
+from wergate.gates.units import show, show_size
 from wertune.base.config import Frozen
 from wertune.scores.bootstrap import Blocks, BootstrapSettings, TooFewBlocks, choose_blocks, t_quantile
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from wergate.decision import GateResult
-from wergate.evidence import Evidence, NoEvidence, speakers
-from wergate.gate_kinds import TermGate, WorstTermGate
-from wergate.gates.verdict import Size, judged, judged_end, waived
+from wergate.gates.decision import GateResult
+from wergate.gates.evaluators.verdict import Size, judged, judged_end, waived
+from wergate.gates.evidence import Evidence, NoEvidence, speakers
+from wergate.gates.kinds import TermGate, WorstTermGate
 from wertune.scores.bootstrap import Floats, TooFewBlocks, interval, ratio
 from wertune.scores.eval_report import SetReport, UtteranceCounts
 

@@ -2,8 +2,8 @@
 
 from html import escape
 
-from wergate.decision import Decision, GateResult
-from wergate.units import show, show_ends
+from wergate.gates.decision import Decision, GateResult
+from wergate.gates.units import show, show_ends
 
 FIGURES = ("gate", "value", "interval", "limit", "verdict")
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from wergate.decision import GateResult
-from wergate.evidence import NoEvidence
-from wergate.gate_kinds import GateSpec
-from wergate.power import Power, power_of
-from wergate.units import show
+from wergate.gates.decision import GateResult
+from wergate.gates.evidence import NoEvidence
+from wergate.gates.kinds import GateSpec
+from wergate.gates.power import Power, power_of
+from wergate.gates.units import show
 from wertune.scores.bootstrap import Interval
 
 

@@ -1,8 +1,9 @@
 """What shipping asks besides accuracy: cost, known origins, an unseen test set."""
 
-from wergate.decision import GateResult
-from wergate.evidence import Evidence, NoEvidence
-from wergate.gate_kinds import (
+from wergate.gates.decision import GateResult
+from wergate.gates.evaluators.verdict import judged
+from wergate.gates.evidence import Evidence, NoEvidence
+from wergate.gates.kinds import (
     AdapterSizeGate,
     LeakageGate,
     PeakMemoryGate,
@@ -10,7 +11,6 @@ from wergate.gate_kinds import (
     RealTimeFactorGate,
     TrainableGate,
 )
-from wergate.gates.verdict import judged
 from wertune.scores.eval_report import EvalReport
 
 _SMALLER = "lower lora.r or name fewer target_modules"

@@ -1,8 +1,9 @@
 """Error rates: within limits, better than the base and than Production, and no worse on ordinary speech."""
 
-from wergate.decision import GateResult
-from wergate.evidence import Evidence, NoEvidence, column, errors, find_set, same_clips, speakers, words
-from wergate.gate_kinds import (
+from wergate.gates.decision import GateResult
+from wergate.gates.evaluators.verdict import Size, judged, judged_end, waived
+from wergate.gates.evidence import Evidence, NoEvidence, column, errors, find_set, same_clips, speakers, words
+from wergate.gates.kinds import (
     BaseGate,
     CerGate,
     ChampionGate,
@@ -11,7 +12,6 @@ from wergate.gate_kinds import (
     OtherWerGate,
     WerGate,
 )
-from wergate.gates.verdict import Size, judged, judged_end, waived
 from wertune.scores.bootstrap import Floats, Interval, TooFewBlocks, corpus_rate, paired_difference
 from wertune.scores.eval_report import SetReport
 

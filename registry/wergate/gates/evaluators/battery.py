@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wergate.decision import GateResult
-from wergate.evidence import Evidence, NoEvidence, column, same_clips, speakers
-from wergate.gate_kinds import BatteryGate, FormattedWerGate
-from wergate.gates.verdict import Size, judged, judged_end
-from wergate.power import counted
+from wergate.gates.decision import GateResult
+from wergate.gates.evaluators.verdict import Size, judged, judged_end
+from wergate.gates.evidence import Evidence, NoEvidence, column, same_clips, speakers
+from wergate.gates.kinds import BatteryGate, FormattedWerGate
+from wergate.gates.power import counted
 from wertune.scores.bootstrap import Floats, Interval, TooFewBlocks, interval, ratio
 from wertune.scores.eval_report import BATTERY_PREFIX, SetReport, UtteranceCounts
 

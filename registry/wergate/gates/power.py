@@ -5,8 +5,8 @@ from statistics import NormalDist
 
 from pydantic import Field
 
-from wergate.gate_kinds import GateSpec
-from wergate.units import show_size
+from wergate.gates.kinds import GateSpec
+from wergate.gates.units import show_size
 from wertune.base.config import Frozen
 from wertune.scores.bootstrap import Interval
 

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from wergate.power import Power
+from wergate.gates.power import Power
 from wertune.base.config import Frozen
 
 

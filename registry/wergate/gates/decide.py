@@ -1,9 +1,9 @@
 """The verdict: numbers in, passed or refused with reasons out; nothing else is touched."""
 
-from wergate.decision import Decision, GateResult, summary
-from wergate.evidence import Evidence
-from wergate.gates import evaluate
-from wergate.policy import Policy
+from wergate.gates.decision import Decision, GateResult, summary
+from wergate.gates.evaluators import evaluate
+from wergate.gates.evidence import Evidence
+from wergate.gates.policy import Policy
 from wertune.scores.eval_report import EvalReport
 
 __all__ = ["Decision", "GateResult", "decide", "summary"]

@@ -3,10 +3,10 @@
 from bisect import bisect_right
 from collections import defaultdict
 
-from wergate.decision import GateResult
-from wergate.evidence import Evidence, NoEvidence, column
-from wergate.gate_kinds import HallucinationGate, LoopGate, SliceGate
-from wergate.gates.verdict import judged
+from wergate.gates.decision import GateResult
+from wergate.gates.evaluators.verdict import judged
+from wergate.gates.evidence import Evidence, NoEvidence, column
+from wergate.gates.kinds import HallucinationGate, LoopGate, SliceGate
 from wertune.scores.eval_report import SetReport, UtteranceCounts
 
 
