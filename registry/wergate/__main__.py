@@ -129,8 +129,8 @@ def rollback(project: Path, model: str, reason: str) -> dict[str, Any]:
 @model_options
 def history(project: Path, model: str) -> list[dict[str, Any]]:
     """Prints every move and approval of the model."""
-    from wergate.history import history as entries_of
-    from wergate.history import history_table
+    from wergate.trail.history import history as entries_of
+    from wergate.trail.history import history_table
 
     entries = entries_of(_desk(_model(project, model)).shelf.look())
     if table := history_table(entries):

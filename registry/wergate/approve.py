@@ -1,12 +1,12 @@
 """The command `approve`: a person's word is written down, bound to what the person saw."""
 
-from wergate.approvals import check_approver
-from wergate.decisions import require_staging
 from wergate.desk import Desk
 from wergate.errors import Refused
 from wergate.gates.policy import Policy
-from wergate.records import APPROVAL_PREFIX, Approval, clean_note, new_token
-from wergate.reports import find_report
+from wergate.trail.approvals import check_approver
+from wergate.trail.decisions import require_staging
+from wergate.trail.records import APPROVAL_PREFIX, Approval, clean_note, new_token
+from wergate.trail.reports import find_report
 
 
 def approve(desk: Desk, version: str, approver: str, comment: str, policy: Policy) -> Approval:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 
 from wergate.desk import Desk
 from wergate.errors import RegistryError
-from wergate.records import Record, trail
-from wergate.shelf import FoundReport, Snapshot, Version
+from wergate.trail.records import Record, trail
+from wergate.trail.shelf import FoundReport, Snapshot, Version
 from wertune.reports.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING, renewed
 from wertune.scores.comparison import comparisons_of, markdown_table, summary_rows
 

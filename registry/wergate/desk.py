@@ -8,9 +8,9 @@ from datetime import datetime
 from wergate.errors import LockLost, Overtaken, RegistryError
 from wergate.gates.decide import Decision, decide
 from wergate.gates.policy import Policy
-from wergate.moves import Guard, carry_out, drifts, repair, require_no_drift, settle
-from wergate.records import Move, trail, utc_now
-from wergate.shelf import Shelf, Snapshot
+from wergate.trail.moves import Guard, carry_out, drifts, repair, require_no_drift, settle
+from wergate.trail.records import Move, trail, utc_now
+from wergate.trail.shelf import Shelf, Snapshot
 from wertune.scores.eval_report import EvalReport
 
 Judge = Callable[[EvalReport, EvalReport | None, Policy, str], Decision]

@@ -18,8 +18,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pydantic import Field, ValidationError
 
 from wergate.errors import LockError, LockLost
-from wergate.records import new_token
-from wergate.shelf import TagBoard
+from wergate.trail.records import new_token
+from wergate.trail.shelf import TagBoard
 from wertune.base.config import Frozen
 
 TICKET_PREFIX = "wergate.ticket."

@@ -12,8 +12,8 @@ from wergate.database_locks import database_lock
 from wergate.desk import Desk
 from wergate.errors import RegistryError
 from wergate.locks import LEASE_S, WAIT_S, hold
-from wergate.reports import Evaluate
 from wergate.store import open_shelf, store_uris
+from wergate.trail.reports import Evaluate
 
 
 def open_desk(name: str, say: Callable[[str], None], wait_s: float = WAIT_S, lease_s: float = LEASE_S) -> Desk:

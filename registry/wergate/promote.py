@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-from wergate.approvals import valid_approval
 from wergate.cards import tell_standing, tell_verdict
-from wergate.decisions import record_decision, require_staging
 from wergate.desk import Desk, Outcome, move_and_look, settled, surviving
 from wergate.errors import Refused
 from wergate.gates.decide import Decision, summary
 from wergate.gates.page import text_table
 from wergate.gates.policy import Policy
-from wergate.moves import Guard
-from wergate.records import Approval, DecisionRef, Move, Stage, clean_note, new_token, trail
-from wergate.reports import Evaluate, find_report, require_report
-from wergate.shelf import FoundReport, Snapshot, Version
+from wergate.trail.approvals import valid_approval
+from wergate.trail.decisions import record_decision, require_staging
+from wergate.trail.moves import Guard
+from wergate.trail.records import Approval, DecisionRef, Move, Stage, clean_note, new_token, trail
+from wergate.trail.reports import Evaluate, find_report, require_report
+from wergate.trail.shelf import FoundReport, Snapshot, Version
 
 
 def promote(desk: Desk, version: str, to: Stage, policy: Policy, evaluate: Evaluate, reason: str = "") -> Outcome:

@@ -3,8 +3,8 @@
 from wergate.cards import tell_standing
 from wergate.desk import Desk, Outcome, move_and_look, settled, surviving
 from wergate.errors import Refused
-from wergate.moves import drifts, repair
-from wergate.records import Move, clean_note, expected, new_token, trail
+from wergate.trail.moves import drifts, repair
+from wergate.trail.records import Move, clean_note, expected, new_token, trail
 
 
 def rollback(desk: Desk, reason: str) -> Outcome:

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from wergate.errors import RegistryError
-from wergate.shelf import FoundReport, Snapshot, Version
+from wergate.trail.shelf import FoundReport, Snapshot, Version
 from wertune.base.config import parse
 from wertune.scores.eval_report import EvalReport
 from wertune.tracking.outage import POSTGRES_REMEDY, driver_remedy, no_answer, reason
@@ -79,7 +79,7 @@ class AliasStages:
 
 
 class MlflowShelf:
-    """A registered model behind `wergate.shelf.Shelf`."""
+    """A registered model behind `wergate.trail.shelf.Shelf`."""
 
     def __init__(self, name: str, uri: str, registry_uri: str, stages: Stages | None = None) -> None:
         self.name = name

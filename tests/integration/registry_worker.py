@@ -17,8 +17,8 @@ from wergate.gates.kinds import WerGate
 from wergate.gates.policy import ApprovalSettings, Policy
 from wergate.locks import MAX_LEASE_S, TICKET_PREFIX, hold
 from wergate.promote import promote
-from wergate.shelf import FoundReport, Version
 from wergate.store import MlflowShelf
+from wergate.trail.shelf import FoundReport, Version
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
 

@@ -19,11 +19,11 @@ from tests.integration.processes import free_port, running
 from wergate.__main__ import cli
 from wergate.errors import Refused, RegistryError
 from wergate.locks import TICKET_PREFIX
-from wergate.moves import drifts
 from wergate.promote import promote
-from wergate.records import broken_links, trail
 from wergate.rollback import check, rollback
 from wergate.store import AliasStages, MlflowShelf, open_shelf
+from wergate.trail.moves import drifts
+from wergate.trail.records import broken_links, trail
 
 VERSIONS = 5
 # What MLflow imports only when it opens a database.

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from wergate.errors import RegistryError
-from wergate.shelf import FoundReport, Snapshot, Version
+from wergate.trail.shelf import FoundReport, Snapshot, Version
 from wertune.scores.eval_report import EvalReport
 
 

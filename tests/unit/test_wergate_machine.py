@@ -13,10 +13,10 @@ from wergate.errors import RegistryError
 from wergate.gates.decide import Decision, GateResult
 from wergate.gates.kinds import WerGate
 from wergate.gates.policy import Policy
-from wergate.moves import drifts
 from wergate.promote import promote
-from wergate.records import INTENT_TAG, broken_links, expected, trail
 from wergate.rollback import check, rollback
+from wergate.trail.moves import drifts
+from wergate.trail.records import INTENT_TAG, broken_links, expected, trail
 from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport
 
 NUMBERS = ("1", "2", "3", "4")

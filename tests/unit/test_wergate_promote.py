@@ -16,12 +16,12 @@ from wergate.desk import Desk, Outcome
 from wergate.errors import LockLost, Refused, RegistryError
 from wergate.gates.kinds import ProvenanceGate, WerGate
 from wergate.gates.policy import ApprovalSettings, Policy
-from wergate.history import history, history_table
-from wergate.moves import drifts
 from wergate.promote import promote
-from wergate.records import INTENT_TAG, Record, Stage, broken_links, trail
 from wergate.rollback import check, rollback
-from wergate.shelf import ENGINE_TAG
+from wergate.trail.history import history, history_table
+from wergate.trail.moves import drifts
+from wergate.trail.records import INTENT_TAG, Record, Stage, broken_links, trail
+from wergate.trail.shelf import ENGINE_TAG
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport
 

@@ -4,8 +4,8 @@ from wergate.errors import Refused
 from wergate.gates.decide import Decision, summary
 from wergate.gates.page import html_page
 from wergate.gates.policy import Policy
-from wergate.records import DecisionRef, new_token, parse_tag, utc_now
-from wergate.shelf import FoundReport, Shelf, Version
+from wergate.trail.records import DecisionRef, new_token, parse_tag, utc_now
+from wergate.trail.shelf import FoundReport, Shelf, Version
 
 
 def record_decision(shelf: Shelf, run_id: str, decision: Decision) -> DecisionRef:

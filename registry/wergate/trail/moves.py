@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wergate.errors import RegistryError
-from wergate.records import (
+from wergate.trail.records import (
     INTENT_TAG,
     Expected,
     Move,
@@ -20,7 +20,7 @@ from wergate.records import (
     trail,
     utc_now,
 )
-from wergate.shelf import Shelf, Snapshot
+from wergate.trail.shelf import Shelf, Snapshot
 
 
 class Guard(Protocol):

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 from wergate.errors import Refused
 from wergate.gates.policy import Policy
-from wergate.records import APPROVAL_PREFIX, Approval, Record, parse_tag
-from wergate.shelf import Version
+from wergate.trail.records import APPROVAL_PREFIX, Approval, Record, parse_tag
+from wergate.trail.shelf import Version
 from wertune.scores.eval_report import EvalReport
 
 

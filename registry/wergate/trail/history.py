@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from wergate.approvals import approvals_of
-from wergate.records import Approval, Move, Record, trail
-from wergate.shelf import Snapshot
+from wergate.trail.approvals import approvals_of
+from wergate.trail.records import Approval, Move, Record, trail
+from wergate.trail.shelf import Snapshot
 
 HEADER = ("no", "when (UTC)", "who", "what", "version", "from", "to", "replaced", "approved by", "digests", "reason")
 DIGEST_CHARACTERS = 8

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from wergate.errors import RegistryError
 from wergate.gates.policy import Policy
-from wergate.shelf import ENGINE_TAG, FoundReport, Shelf, Version
+from wergate.trail.shelf import ENGINE_TAG, FoundReport, Shelf, Version
 
 Evaluate = Callable[[str, str], None]
 

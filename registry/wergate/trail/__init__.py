@@ -1,0 +1,1 @@
+"""What was moved, by whom and why: records, approvals, decisions, moves."""
