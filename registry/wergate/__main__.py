@@ -9,8 +9,8 @@ import click
 from wertune.base.cli import EXIT_STATUS, NamedPath, Tool, json_option, run_tool
 
 if TYPE_CHECKING:
-    from wergate.desk import Desk
     from wergate.gates.policy import Policy
+    from wergate.registry.desk import Desk
 
 
 @click.group(cls=Tool, context_settings={"show_default": True}, epilog=EXIT_STATUS)
@@ -56,7 +56,7 @@ def _policy(path: str, model: str) -> "Policy":
 
 
 def _desk(model: str) -> "Desk":
-    from wergate.open import open_desk
+    from wergate.registry.open import open_desk
 
     return open_desk(model, _note)
 
@@ -79,8 +79,8 @@ def promote(project: Path, model: str, version: str, to: Any, reason: str, polic
     rules = _policy(policy, model)
     from wergate.errors import Refused
     from wergate.gates.page import text_table
-    from wergate.open import evaluate_in_a_clean_process
     from wergate.promote import promote as run
+    from wergate.registry.open import evaluate_in_a_clean_process
 
     try:
         outcome = run(_desk(model), version, to, rules, evaluate_in_a_clean_process(project), reason)

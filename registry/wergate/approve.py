@@ -1,8 +1,8 @@
 """The command `approve`: a person's word is written down, bound to what the person saw."""
 
-from wergate.desk import Desk
 from wergate.errors import Refused
 from wergate.gates.policy import Policy
+from wergate.registry.desk import Desk
 from wergate.trail.approvals import check_approver
 from wergate.trail.decisions import require_staging
 from wergate.trail.records import APPROVAL_PREFIX, Approval, clean_note, new_token

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wertune.base.errors import WertuneError
 
 if TYPE_CHECKING:
-    from wergate.desk import Outcome
+    from wergate.registry.desk import Outcome
 
 
 class RegistryError(WertuneError):

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from wergate.cards import tell_standing, tell_verdict
-from wergate.desk import Desk, Outcome, move_and_look, settled, surviving
 from wergate.errors import Refused
 from wergate.gates.decide import Decision, summary
 from wergate.gates.page import text_table
 from wergate.gates.policy import Policy
+from wergate.registry.cards import tell_standing, tell_verdict
+from wergate.registry.desk import Desk, Outcome, move_and_look, settled, surviving
 from wergate.trail.approvals import valid_approval
 from wergate.trail.decisions import record_decision, require_staging
 from wergate.trail.moves import Guard

@@ -1,8 +1,8 @@
 """The commands `rollback` and `check`."""
 
-from wergate.cards import tell_standing
-from wergate.desk import Desk, Outcome, move_and_look, settled, surviving
 from wergate.errors import Refused
+from wergate.registry.cards import tell_standing
+from wergate.registry.desk import Desk, Outcome, move_and_look, settled, surviving
 from wergate.trail.moves import drifts, repair
 from wergate.trail.records import Move, clean_note, expected, new_token, trail
 

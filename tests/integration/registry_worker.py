@@ -11,13 +11,13 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 from wergate.approve import approve
-from wergate.database_locks import database_lock
-from wergate.desk import Desk
 from wergate.gates.kinds import WerGate
 from wergate.gates.policy import ApprovalSettings, Policy
-from wergate.locks import MAX_LEASE_S, TICKET_PREFIX, hold
 from wergate.promote import promote
-from wergate.store import MlflowShelf
+from wergate.registry.database_locks import database_lock
+from wergate.registry.desk import Desk
+from wergate.registry.locks import MAX_LEASE_S, TICKET_PREFIX, hold
+from wergate.registry.store import MlflowShelf
 from wergate.trail.shelf import FoundReport, Version
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts

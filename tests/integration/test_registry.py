@@ -18,10 +18,10 @@ from tests.integration.processes import free_port, running
 
 from wergate.__main__ import cli
 from wergate.errors import Refused, RegistryError
-from wergate.locks import TICKET_PREFIX
 from wergate.promote import promote
+from wergate.registry.locks import TICKET_PREFIX
+from wergate.registry.store import AliasStages, MlflowShelf, open_shelf
 from wergate.rollback import check, rollback
-from wergate.store import AliasStages, MlflowShelf, open_shelf
 from wergate.trail.moves import drifts
 from wergate.trail.records import broken_links, trail
 

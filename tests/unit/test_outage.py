@@ -12,7 +12,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, RESOURCE_DOES_NOT_EXIST
 
 import wertune.tracking.outage
 from wergate.errors import RegistryError
-from wergate.store import _answer
+from wergate.registry.store import _answer
 from wertune.base.errors import ConfigError, TrackingError
 from wertune.tracking.opening import fail_project_run, kept_text
 from wertune.tracking.outage import is_temporary, no_answer, patiently, quick_requests, reason

@@ -7,11 +7,11 @@ import pytest
 from tests.unit.fake_shelf import FakeShelf, World, free_lock
 
 from wergate.approve import approve
-from wergate.desk import Desk
 from wergate.errors import Refused
 from wergate.gates.kinds import WerGate
 from wergate.gates.policy import Policy
 from wergate.promote import promote
+from wergate.registry.desk import Desk
 from wergate.rollback import check, rollback
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport

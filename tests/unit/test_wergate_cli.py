@@ -11,9 +11,9 @@ import pytest
 from tests.unit.fake_shelf import FakeShelf, World, free_lock
 
 from wergate import __main__ as command_line
-from wergate import open as opening
-from wergate.desk import Desk
 from wergate.errors import RegistryError
+from wergate.registry import open as opening
+from wergate.registry.desk import Desk
 from wertune.scores.eval_report import EvalReport
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wergate import locks
-from wergate.database_locks import database_lock
 from wergate.errors import LockError
-from wergate.locks import MAX_LEASE_S, TICKET_PREFIX, WAIT_S, DatabaseLock, Ticket, hold
+from wergate.registry import locks
+from wergate.registry.database_locks import database_lock
+from wergate.registry.locks import MAX_LEASE_S, TICKET_PREFIX, WAIT_S, DatabaseLock, Ticket, hold
 
 DEAD = '{"token": "dead", "lease_s": 0.2, "direct": %s, "number": 1, "beat": 0, "owner": "dead@there:1"}'
 
@@ -213,7 +213,7 @@ def test_a_cut_connection_is_noticed() -> None:
 
 def test_the_file_lock_is_given_back_by_kill_9(tmp_path: Path) -> None:
     program = (
-        "import os, signal; from pathlib import Path; from wergate.database_locks import database_lock\n"
+        "import os, signal; from pathlib import Path; from wergate.registry.database_locks import database_lock\n"
         f"with database_lock('sqlite:///{tmp_path / 'mlflow.db'}', 'demo')(1.0):\n"
         "    print('held', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGSTOP)\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wergate.errors import LockError
-from wergate.locks import DatabaseLock
+from wergate.registry.locks import DatabaseLock
 
 POLL_S = 0.02
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from wergate.database_locks import database_lock
-from wergate.desk import Desk
 from wergate.errors import RegistryError
-from wergate.locks import LEASE_S, WAIT_S, hold
-from wergate.store import open_shelf, store_uris
+from wergate.registry.database_locks import database_lock
+from wergate.registry.desk import Desk
+from wergate.registry.locks import LEASE_S, WAIT_S, hold
+from wergate.registry.store import open_shelf, store_uris
 from wergate.trail.reports import Evaluate
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from wergate.desk import Desk
 from wergate.errors import RegistryError
+from wergate.registry.desk import Desk
 from wergate.trail.records import Record, trail
 from wergate.trail.shelf import FoundReport, Snapshot, Version
 from wertune.reports.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING, renewed
