@@ -77,9 +77,9 @@ def promote(project: Path, model: str, version: str, to: Any, reason: str, polic
     """Evaluates where needed, decides by the policy, and moves the version where every gate passed."""
     version, model = _required(version, "--version"), _model(project, model)
     rules = _policy(policy, model)
+    from wergate.commands.promote import promote as run
     from wergate.errors import Refused
     from wergate.gates.page import text_table
-    from wergate.promote import promote as run
     from wergate.registry.open import evaluate_in_a_clean_process
 
     try:
@@ -105,7 +105,7 @@ def approve(project: Path, model: str, version: str, approver: str, comment: str
     version, approver = _required(version, "--version"), _required(approver, "--approver")
     model = _model(project, model)
     rules = _policy(policy, model)
-    from wergate.approve import approve as run
+    from wergate.commands.approve import approve as run
 
     approval = run(_desk(model), version, approver, comment, rules)
     click.echo(f"{model}/{version} is approved by {approval.approver} under policy {approval.policy_digest[:8]}")
@@ -118,7 +118,7 @@ def approve(project: Path, model: str, version: str, approver: str, comment: str
 def rollback(project: Path, model: str, reason: str) -> dict[str, Any]:
     """Puts the version back into Production that was there before."""
     reason, model = _required(reason, "--reason"), _model(project, model)
-    from wergate.rollback import rollback as run
+    from wergate.commands.rollback import rollback as run
 
     outcome = run(_desk(model), reason)
     click.echo(outcome.text)
@@ -144,8 +144,8 @@ def history(project: Path, model: str) -> list[dict[str, Any]]:
 def check(project: Path, model: str, repair: bool) -> dict[str, Any]:
     """Compares stages and aliases with the audit trail; status 1 where something remains wrong."""
     model = _model(project, model)
+    from wergate.commands.rollback import check as run
     from wergate.errors import RegistryError
-    from wergate.rollback import check as run
 
     done, left = run(_desk(model), repair)
     lines = [f"repaired: {text}" for text in done] + [f"wrong: {text}" for text in left]

@@ -10,10 +10,10 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from wergate.approve import approve
+from wergate.commands.approve import approve
+from wergate.commands.promote import promote
 from wergate.gates.kinds import WerGate
 from wergate.gates.policy import ApprovalSettings, Policy
-from wergate.promote import promote
 from wergate.registry.database_locks import database_lock
 from wergate.registry.desk import Desk
 from wergate.registry.locks import MAX_LEASE_S, TICKET_PREFIX, hold

@@ -17,11 +17,11 @@ from tests.integration.postgres import postgres_cluster
 from tests.integration.processes import free_port, running
 
 from wergate.__main__ import cli
+from wergate.commands.promote import promote
+from wergate.commands.rollback import check, rollback
 from wergate.errors import Refused, RegistryError
-from wergate.promote import promote
 from wergate.registry.locks import TICKET_PREFIX
 from wergate.registry.store import AliasStages, MlflowShelf, open_shelf
-from wergate.rollback import check, rollback
 from wergate.trail.moves import drifts
 from wergate.trail.records import broken_links, trail
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from tests.unit.fake_shelf import FakeShelf, World, free_lock
 
-from wergate.approve import approve
+from wergate.commands.approve import approve
+from wergate.commands.promote import promote
+from wergate.commands.rollback import check, rollback
 from wergate.errors import Refused
 from wergate.gates.kinds import WerGate
 from wergate.gates.policy import Policy
-from wergate.promote import promote
 from wergate.registry.desk import Desk
-from wergate.rollback import check, rollback
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport
 

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.unit.fake_shelf import FakeShelf, Killed, World, free_lock
 
-from wergate.approve import approve
+from wergate.commands.approve import approve
+from wergate.commands.promote import promote
+from wergate.commands.rollback import check, rollback
 from wergate.errors import RegistryError
 from wergate.gates.decide import Decision, GateResult
 from wergate.gates.kinds import WerGate
 from wergate.gates.policy import Policy
-from wergate.promote import promote
 from wergate.registry.desk import Desk
-from wergate.rollback import check, rollback
 from wergate.trail.moves import drifts
 from wergate.trail.records import INTENT_TAG, broken_links, expected, trail
 from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from tests.unit.fake_shelf import FakeShelf, Killed, World, free_lock
 
-from wergate.approve import approve
+from wergate.commands.approve import approve
+from wergate.commands.promote import promote
+from wergate.commands.rollback import check, rollback
 from wergate.errors import LockLost, Refused, RegistryError
 from wergate.gates.kinds import ProvenanceGate, WerGate
 from wergate.gates.policy import ApprovalSettings, Policy
-from wergate.promote import promote
 from wergate.registry.desk import Desk, Outcome
-from wergate.rollback import check, rollback
 from wergate.trail.history import history, history_table
 from wergate.trail.moves import drifts
 from wergate.trail.records import INTENT_TAG, Record, Stage, broken_links, trail

@@ -222,9 +222,9 @@ def _finish(
 
 def _to_staging(project: Path, name: str, version: str, policy: "Policy") -> "Verdict":
     """Moves the version to Staging if every gate passes; a refusal is a result, and the search was not in vain."""
+    from wergate.commands.promote import promote
     from wergate.errors import Refused
     from wergate.gates.decision import Decision
-    from wergate.promote import promote
     from wergate.registry.open import evaluate_in_a_clean_process, open_desk
     from wergate.trail.decisions import last_decision, page_of
     from wertune.commands.next_steps import Refusal, Verdict
