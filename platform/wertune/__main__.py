@@ -36,7 +36,13 @@ def cli() -> None:
 def main() -> None:
     """Runs `wertune`."""
     _quiet_libraries()
-    run_tool(cli, "wertune")
+    run_tool(cli, "wertune", _end_run)
+
+
+def _end_run(reason: str) -> None:
+    from wertune.tracking.opening import fail_project_run
+
+    fail_project_run(reason)
 
 
 def _quiet_libraries() -> None:

@@ -20,7 +20,13 @@ def cli() -> None:
 
 def main() -> None:
     """Runs `wergate`."""
-    run_tool(cli, "wergate")
+    run_tool(cli, "wergate", _end_run)
+
+
+def _end_run(reason: str) -> None:
+    from wertune.tracking.opening import fail_project_run
+
+    fail_project_run(reason)
 
 
 def _note(text: str) -> None:

@@ -291,7 +291,7 @@ def test_each_end_has_its_status(
     monkeypatch.setattr(sys, "argv", ["tool", "work"])
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     with pytest.raises(SystemExit) as ended:
-        command_line.run_tool(tool, "tool")
+        command_line.run_tool(tool, "tool", pytest.fail)
     assert ended.value.code == status
     assert capsys.readouterr() == ("", text)
 
@@ -301,7 +301,7 @@ def test_an_interrupted_process_ends_with_130(tmp_path: Path) -> None:
         "import sys, click\nfrom wertune.base.cli import Tool, run_tool\n"
         "@click.group(cls=Tool)\ndef tool(): pass\n"
         "@tool.command()\ndef work():\n    print('working', flush=True)\n    import time; time.sleep(60)\n"
-        "sys.argv = ['tool', 'work']\nrun_tool(tool, 'tool')"
+        "sys.argv = ['tool', 'work']\nrun_tool(tool, 'tool', print)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
     assert process.stdout is not None

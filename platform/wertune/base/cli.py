@@ -60,8 +60,8 @@ class NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-def run_tool(tool: Tool, name: str) -> None:
-    """Runs a command; a user's mistake ends it with a message, and the run that `mlflow run` made with FAILED."""
+def run_tool(tool: Tool, name: str, end_run: Callable[[str], None]) -> None:
+    """Runs a command; a user's mistake ends it with a message, and `end_run` the run that `mlflow run` made."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # With S3 behind it, MLflow's server would send clients to a store that they have neither account nor path to.
     for direction in ("DOWNLOAD", "UPLOAD"):
@@ -69,19 +69,17 @@ def run_tool(tool: Tool, name: str) -> None:
     try:
         tool.main(standalone_mode=False, prog_name=name)
     except click.ClickException as error:
-        _refuse(name, error.format_message(), EXIT_USAGE)
+        _refuse(name, error.format_message(), EXIT_USAGE, end_run)
     except WertuneError as error:
-        _refuse(name, str(error), EXIT_REFUSED)
+        _refuse(name, str(error), EXIT_REFUSED, end_run)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
 
 
-def _refuse(name: str, reason: str, status: int) -> None:
+def _refuse(name: str, reason: str, status: int, end_run: Callable[[str], None]) -> None:
     click.echo(f"{name}: {reason}", err=True)
     if is_mlflow_run():
-        from wertune.tracking.opening import fail_project_run
-
-        fail_project_run(reason)
+        end_run(reason)
     sys.exit(status)
 
 
