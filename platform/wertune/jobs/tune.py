@@ -14,7 +14,7 @@ from wertune.base.config import DecodeConfig, TrialConfig, flatten, with_overrid
 from wertune.base.errors import WertuneError
 from wertune.jobs.ablation import Ablation, ablation, caption, rewritten
 from wertune.jobs.assess import score_split
-from wertune.reports.card_text import INTERVALS
+from wertune.reports.card_text import INTERVALS, write_card
 from wertune.reports.drawing import figures_page, file_name, picture
 from wertune.reports.error_report import ScoredSet, error_report
 from wertune.reports.figures import TrialHistory, run_figures
@@ -241,7 +241,7 @@ def register(run: RunRef, prepared: Prepared, best: BestTrial, comparisons: Mapp
         CardOf(version, run.run_id, best.config, sizes, comparisons, production_version(run.tracking_uri, name)),
         prepared,
     )
-    VersionCard(run.client, name, version).write(card)
+    write_card(VersionCard(run.client, name, version), card)
     return version
 
 

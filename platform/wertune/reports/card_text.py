@@ -2,11 +2,16 @@
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
 from wertune.reports.html_page import page
 
+if TYPE_CHECKING:
+    from wertune.tracking.versions import VersionCard
+
+MAX_DESCRIPTION_CHARACTERS = 5000  # of a version's own page, that a database keeps
 RESULTS, AGAINST_PRODUCTION, STANDING = "Results", "Against Production", "Standing"
 INTERVALS = "In brackets: 95 % confidence intervals by a bootstrap over speakers, or over clips where speakers are few."
 
@@ -25,6 +30,12 @@ def shortened(card: str, characters: int, link: str) -> str:
         return f"{card}\n{link}"
     whole = card[:room].rpartition("\n## ")[0] or card[:room]
     return f"{whole.rstrip()}\n\n{link}"
+
+
+def write_card(place: "VersionCard", card: str) -> None:
+    """Writes a card in Markdown there, as its page and its beginning too."""
+    beginning = shortened(card, MAX_DESCRIPTION_CHARACTERS, f"[The whole card]({place.ui_path})")
+    place.write(card, card_page(f"{place.name} version {place.version}", card), beginning)
 
 
 def card_page(title: str, card: str) -> str:

@@ -10,11 +10,9 @@ from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.tracking import MlflowClient
 
 from wertune.base.errors import TrackingError
-from wertune.reports.card_text import card_page, shortened
 from wertune.tracking.outage import no_answer
 from wertune.tracking.runs import RunRef, read_text
 
-MAX_DESCRIPTION_CHARACTERS = 5000
 TRAINING_ROWS = "training_rows.json"
 
 
@@ -81,10 +79,9 @@ class VersionCard:
         """The Markdown, if there is any."""
         return read_text(self.client, self._run_id, f"{self._stem}.md") if self._run_id else None
 
-    def write(self, card: str) -> None:
-        """`card` is Markdown; a database keeps MAX_DESCRIPTION_CHARACTERS of it."""
+    def write(self, card: str, page: str, beginning: str) -> None:
+        """The card as Markdown and as HTML, and as much of it as the version's own page holds."""
         run_id = self._run_id
         self.client.log_text(run_id, card, f"{self._stem}.md")
-        self.client.log_text(run_id, card_page(f"{self.name} version {self.version}", card), f"{self._stem}.html")
-        short = shortened(card, MAX_DESCRIPTION_CHARACTERS, f"[The whole card]({self.ui_path})")
-        self.client.update_model_version(self.name, self.version, short)
+        self.client.log_text(run_id, page, f"{self._stem}.html")
+        self.client.update_model_version(self.name, self.version, beginning)

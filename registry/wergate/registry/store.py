@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from wergate.errors import RegistryError
 from wergate.trail.shelf import FoundReport, Snapshot, Version
 from wertune.base.config import parse
+from wertune.reports.card_text import write_card
 from wertune.scores.eval_report import EvalReport
 from wertune.tracking.outage import POSTGRES_REMEDY, driver_remedy, no_answer, reason
 from wertune.tracking.runs import tracking_uri
@@ -181,7 +182,7 @@ class MlflowShelf:
         return _with_files(VersionCard(self._client, self.name, version.number).read)
 
     def write_card(self, version: Version, card: str) -> None:
-        _with_files(partial(VersionCard(self._client, self.name, version.number).write, card))
+        _with_files(partial(write_card, VersionCard(self._client, self.name, version.number), card))
 
 
 def parse_report(text: str, place: str) -> EvalReport:
