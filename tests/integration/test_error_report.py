@@ -16,6 +16,7 @@ from wertune.data.manifest import Recording, Row
 from wertune.reports.error_report import MAX_PAGE_BYTES, SHOWN_CONFUSIONS, ScoredSet, error_report
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import score
+from wertune.whisper.evaluate import clips_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
@@ -51,7 +52,7 @@ def _recording(path: Path, number: int, said: str, seconds: float, speaker: str)
 
 
 def _scored(name: str, rows: Sequence[Recording], before: Sequence[str], after: Sequence[str]) -> ScoredSet:
-    clips, finder = [row.clip for row in rows], TermFinder(["CPF", "Singpass"], str.lower)
+    clips, finder = clips_of(rows), TermFinder(["CPF", "Singpass"], str.lower)
     return ScoredSet(name, rows, Comparison(*(score(clips, texts, str.lower, finder) for texts in (before, after))))
 
 

@@ -18,6 +18,7 @@ from wertune.data.nonspeech import CLIPS_PER_SET, hallucination_sets
 from wertune.jobs.assess import leakage, made_up_words, set_report, timed_clips, training_terms
 from wertune.scores.eval_report import EvalReport, SetReport, UtteranceCounts
 from wertune.scores.metrics import Clip, score
+from wertune.whisper.evaluate import clips_of
 from wertune.whisper.model import Whisper, adapter_digest, add_lora, at_strength
 
 ENGLISH = normaliser("en")
@@ -56,7 +57,7 @@ def test_without_speech_there_are_no_short_clips() -> None:
 
 def test_counts_are_those_of_the_scores(prepared: Any) -> None:
     texts = ["Is my see PF safe?", "Good morning.", "Ask for the Baby Bonus, CPF."]
-    scores = score((r.clip for r in prepared.dataset["test"]), texts, ENGLISH, prepared.finder)
+    scores = score(clips_of(prepared.dataset["test"]), texts, ENGLISH, prepared.finder)
     report = set_report(prepared, scores, "digest")
     assert report.wer == pytest.approx(scores.wer)
     assert [u.errors for u in report.utterances] == [2, 0, 1]

@@ -20,12 +20,13 @@ from wertune.reports.html_page import fill, json_block, page
 from wertune.scores.comparison import Comparison, summary_rows
 from wertune.scores.intervals import recall_interval, wer_change, wer_interval
 from wertune.scores.metrics import Clip, Scores, score
+from wertune.whisper.evaluate import clips_of
 
 FINDER = TermFinder(["cpf", "singpass"], str.lower)
 
 
 def scored_set(recordings: list[Recording], before: list[str], after: list[str]) -> ScoredSet:
-    clips = [recording.clip for recording in recordings]
+    clips = clips_of(recordings)
     both = Comparison(*(score(clips, texts, str.lower, FINDER) for texts in (before, after)))
     return ScoredSet("test", recordings, both)
 

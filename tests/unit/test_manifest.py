@@ -18,6 +18,7 @@ from wertune.base.errors import ManifestError
 from wertune.base.text import normaliser
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.data.manifest import Dataset, load_dataset, manifests_of
+from wertune.whisper.evaluate import clips_of
 
 WriteNoise = Callable[..., Path]
 WriteManifest = Callable[..., Path]
@@ -364,7 +365,7 @@ def test_a_line_separator_in_a_text_ends_no_line(folder: Path, character: str) -
 def test_keys_of_others_are_no_fault(folder: Path, write_manifest: WriteManifest) -> None:
     row = GOOD | {"id": "s0001", "channel": "phone", "pred_text": "x"}
     (recording,) = _load({"train": write_manifest(folder / "train.jsonl", [row])})["train"]
-    clip = recording.clip
+    (clip,) = clips_of([recording])
     assert (clip.reference, clip.speaker, clip.channel, clip.duration_s) == (GOOD["text"], "ann", "phone", 1.0)
     assert clip.id == f"{folder / 'train.jsonl'}:1"
 

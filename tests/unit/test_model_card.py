@@ -18,6 +18,7 @@ from wertune.scores.metrics import score
 from wertune.tracking.versions import RegisteredVersion
 from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import BaseModel
+from wertune.whisper.evaluate import clips_of
 
 LIMITS = ("Speech is <b>synthetic</b>.",)
 
@@ -33,7 +34,7 @@ def prepared(make_recordings: Callable[..., list[Recording]]) -> Prepared:
 
 @pytest.fixture
 def card_of(prepared: Prepared) -> CardOf:
-    clips, finder = [recording.clip for recording in prepared.dataset["test"]], TermFinder(["cpf"], str.lower)
+    clips, finder = clips_of(prepared.dataset["test"]), TermFinder(["cpf"], str.lower)
     texts = (["pay your see", "log in"] * 4, ["pay your cpf", "log on"] * 4)
     both = Comparison(*(score(clips, written, str.lower, finder) for written in texts))
     sizes = {"trainable_parameters": 1234.0, "trainable_percent": 1.5, "adapter_mb": 2.1}

@@ -27,6 +27,7 @@ from wertune.search.study import open_study
 from wertune.tracking.runs import create_run
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective
+from wertune.whisper.evaluate import clips_of
 
 CONFIGURATIONS, OF_THEIRS = 16, 4
 EPOCHS = 4
@@ -173,7 +174,7 @@ def _their_trial(prepared: Prepared, point: Point) -> TheirTrial:
 
     def evaluate() -> None:
         written = recipe.transcribe(validation.features)
-        clips = (recording.clip for recording in validation.recordings)
+        clips = clips_of(validation.recordings)
         wers.append(score(clips, written, prepared.normalise, prepared.finder).wer)
         recipe.model.train()
         recipe.model.config.use_cache = False

@@ -28,7 +28,7 @@ from wertune.serving.served import load_served
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import using_threads
 from wertune.whisper.ctranslate2_engine import converted
-from wertune.whisper.evaluate import Transcriber, transcribe_samples
+from wertune.whisper.evaluate import Transcriber, clips_of, transcribe_samples
 from wertune.whisper.model import merged, product_dtype
 from wertune.whisper.wording import load_wording
 
@@ -207,7 +207,7 @@ def _measured(
         texts += transcribe(clips[start : start + batch])
         seconds.append(time.perf_counter() - started)
     cpu_s, audio_s = time.process_time() - cpu_started, sum(clip.size for clip in clips) / SAMPLE_RATE_HZ
-    scores = score((recording.clip for recording in recordings), texts, prepared.normalise, prepared.finder)
+    scores = score(clips_of(recordings), texts, prepared.normalise, prepared.finder)
     return ServingRow(
         name=name,
         batch=batch,

@@ -18,7 +18,6 @@ from wertune.base.faults import describe
 from wertune.base.files import NUL_RULE
 from wertune.base.text import Normalise
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples, audio_digest, load_audio
-from wertune.scores.metrics import Clip
 
 MAX_LABEL_TOKENS = 448
 MAX_SECONDS = 1e6
@@ -77,10 +76,6 @@ class Recording:
     @property
     def text(self) -> str:
         return self.row.text
-
-    @property
-    def clip(self) -> Clip:
-        return Clip(self.place, self.row.text, self.row.speaker, self.row.channel, self.duration_s)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from wertune.tracking.versions import RegisteredVersion
 from wertune.training.baseline import baseline_decode, baseline_scores
 from wertune.training.prepare import Prepared
 from wertune.training.trial import peak_memory_mb
-from wertune.whisper.evaluate import Transcriber, score_set, transcribe_samples
+from wertune.whisper.evaluate import Transcriber, clips_of, score_set, transcribe_samples
 from wertune.whisper.model import adapter_digest
 
 SCORED_SPLITS = ("test", "retention_test")
@@ -152,7 +152,7 @@ def score_split(
         return score_set(whisper, clips, decode, prepared.normalise, prepared.finder)
     samples = [recording.samples() for recording in recordings]
     texts = [each.text for each in transcribe_samples(whisper, samples, context, decode, longest_s=longest_s)]
-    return score((recording.clip for recording in recordings), texts, prepared.normalise, prepared.finder)
+    return score(clips_of(recordings), texts, prepared.normalise, prepared.finder)
 
 
 def _provenance(prepared: Prepared, served: Served, adapter: str, version: RegisteredVersion) -> Provenance:

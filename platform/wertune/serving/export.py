@@ -31,7 +31,7 @@ from wertune.training.prepare import Prepared, prepare
 from wertune.whisper.adapter_files import ADAPTER_FILES
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.ctranslate2_engine import converted, require_engine
-from wertune.whisper.evaluate import Transcriber, transcribe_samples
+from wertune.whisper.evaluate import Transcriber, clips_of, transcribe_samples
 from wertune.whisper.hugging_face import read_json
 from wertune.whisper.model import merged, replace_folder
 
@@ -211,7 +211,7 @@ def compare(
     """WER of the exported texts, and of the version decoded alike and as it serves, with the verdict."""
 
     def wer(hypotheses: Sequence[str]) -> float:
-        clips = (recording.clip for recording in recordings)
+        clips = clips_of(recordings)
         return score(clips, hypotheses, prepared.normalise, prepared.finder).wer
 
     alike = _texts(served.whisper, recordings, ContextConfig(short=False), PLAIN)

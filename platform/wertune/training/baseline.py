@@ -15,7 +15,7 @@ from wertune.data.manifest import Recording
 from wertune.scores.metrics import Scores, score
 from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import cache_root
-from wertune.whisper.evaluate import in_batches
+from wertune.whisper.evaluate import clips_of, in_batches
 from wertune.whisper.model import Whisper
 from wertune.whisper.wording import MAX_TOKENS_BEFORE
 
@@ -118,7 +118,7 @@ def _decode(prepared: Prepared, way: Way) -> DecodeConfig:
 def score_texts(prepared: Prepared, split: str, texts: Sequence[str]) -> Scores:
     """`texts[i]` as the transcript of the split's clip i."""
     recordings: Sequence[Recording] = prepared.dataset[split]
-    return score((recording.clip for recording in recordings), texts, prepared.normalise, prepared.finder)
+    return score(clips_of(recordings), texts, prepared.normalise, prepared.finder)
 
 
 def _path(prepared: Prepared, split: str, way: Way) -> Path:

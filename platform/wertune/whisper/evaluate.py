@@ -11,7 +11,7 @@ from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import Normalise, TermFinder, joined
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
-from wertune.scores.metrics import Scores, score
+from wertune.scores.metrics import Clip, Scores, score
 from wertune.whisper.features import FRAMES_PER_SECOND, context_positions, log_mel, pad_features
 from wertune.whisper.wording import Written
 
@@ -57,7 +57,12 @@ def score_set(
 ) -> Scores:
     """What the model writes for each clip against its reference."""
     texts = transcribe_features(whisper, clips.features, [r.duration_s for r in clips.recordings], decode)
-    return score((recording.clip for recording in clips.recordings), texts, normalise, finder)
+    return score(clips_of(clips.recordings), texts, normalise, finder)
+
+
+def clips_of(recordings: Sequence[Recording]) -> list[Clip]:
+    """What scoring needs to know of each."""
+    return [Clip(each.place, each.text, each.row.speaker, each.row.channel, each.duration_s) for each in recordings]
 
 
 def transcribe_features(
