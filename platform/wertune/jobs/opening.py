@@ -11,7 +11,7 @@ import yaml
 from wertune.base.config import ProjectConfig, flatten
 from wertune.base.errors import ConfigError
 from wertune.base.text import normaliser_version
-from wertune.search.search_space import SearchConfig
+from wertune.search.search_space import SearchConfig, checked_space
 from wertune.tracking.opening import check_artifacts, kept_text, open_run
 from wertune.tracking.runs import RunRef
 from wertune.tracking.versions import TRAINING_ROWS
@@ -39,12 +39,18 @@ def start_experiment(
     to_resume = _same_search(resume, folder, project, search) if resume and search else None
     with open_run(project.name, run_name, resume) as run:
         check_artifacts(run)
-        prepared = to_resume or prepare(folder, project, search=search)
+        prepared = to_resume or _prepare(folder, project, search)
         if search is not None:
             run.text(yaml.safe_dump(_search_settings(prepared, search), sort_keys=False), SEARCH_FILE)
         log_inputs(run, prepared)
         run.share_view(COMPARED_METRICS, COMPARED_PARAMS, "best_objective")
         yield run, prepared
+
+
+def _prepare(folder: Path, project: ProjectConfig, search: SearchConfig | None) -> Prepared:
+    """The project, checked with every trial that a search may draw."""
+    drawn = checked_space(search, project.trial, "search.yaml") if search else []
+    return prepare(folder, project, drawn=drawn)
 
 
 def _same_search(run_id: str, folder: Path, project: ProjectConfig, search: SearchConfig) -> Prepared:
@@ -58,7 +64,7 @@ def _same_search(run_id: str, folder: Path, project: ProjectConfig, search: Sear
     except (yaml.YAMLError, TypeError, ValueError):
         rule = "must be as the search wrote it"
         raise ConfigError(f"resume: {SEARCH_FILE} of run {run_id} cannot be read, but {rule}; restore it") from None
-    prepared = prepare(folder, project, search=search)
+    prepared = _prepare(folder, project, search)
     if differences := _differences(settings, _search_settings(prepared, search)):
         remedy = "resume with the project, options and data that it began with, or start a new search"
         raise ConfigError(f"resume: the search of run {run_id} began with {'; '.join(differences)}; {remedy}")

@@ -15,7 +15,7 @@ from wertune.base.errors import ConfigError
 from wertune.base.machine import cores, free_disk_mb, free_memory_mb
 from wertune.data.manifest import Recording
 from wertune.search.asha_games import Range, expected_epochs
-from wertune.search.search_space import SearchConfig
+from wertune.search.search_space import SearchConfig, checked_space
 from wertune.training.baseline import EVALUATION_SPLITS, ways_of
 from wertune.training.batches import clips_per_epoch
 from wertune.training.prepare import Prepared, prepare
@@ -80,7 +80,7 @@ class Plan:
 def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Plan:
     """Checks the project as `tune` would, measures, and plans; raises what `tune` would before its first trial."""
     started = time.perf_counter()
-    prepared = prepare(folder, project, search=search)
+    prepared = prepare(folder, project, drawn=checked_space(search, project.trial, "search.yaml"))
     checked_s = time.perf_counter() - started
     machine = _machine(search)
     measured = probe(prepared, search.cpus_per_trial)

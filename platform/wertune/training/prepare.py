@@ -1,17 +1,16 @@
 """Everything that a command needs of a project before it trains or scores: checked data, base weights, features."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from wertune.base.config import ContextConfig, ProjectConfig
+from wertune.base.config import ContextConfig, ProjectConfig, TrialConfig
 from wertune.base.errors import BaseModelError
 from wertune.base.files import Fetch
 from wertune.base.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
 from wertune.data.manifest import Dataset, load_dataset, manifests_of
-from wertune.search.search_space import SearchConfig, checked_space
 from wertune.training.batches import TrainingData
 from wertune.whisper.base_model import BaseModel, cache_root, resolve_base_model
 from wertune.whisper.ctranslate2_engine import require_engine
@@ -98,9 +97,9 @@ def prepare(
     folder: Path,
     project: ProjectConfig,
     manifests: Mapping[str, Path] | None = None,
-    search: SearchConfig | None = None,
+    drawn: Sequence[TrialConfig] = (),
 ) -> Prepared:
-    """Checks the project's data and trials, also those that `search` may draw, and finds its base model.
+    """Checks the project's data and trials, also those that a search may have `drawn`, and finds its base model.
 
     With `manifests` only these are checked: nothing is to be trained.
 
@@ -118,7 +117,6 @@ def prepare(
         folder.resolve(),
     )
     if manifests is None:
-        drawn = checked_space(search, project.trial, "search.yaml") if search else []
         layers = base.encoder_layers
         for trial in (project.trial, *drawn):
             check_has_layers(trial.lora, layers)
