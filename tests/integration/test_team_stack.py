@@ -20,7 +20,8 @@ from tests.integration.stack import TeamStack, team_stack
 
 from wertune.base.errors import TrackingError
 from wertune.search.search_space import Range, SearchConfig
-from wertune.search.study import EPOCH, METRIC, NUMBER, Proposals, open_study
+from wertune.search.study import Proposals, open_study
+from wertune.search.trial_log import EPOCH, METRIC, NUMBER
 from wertune.tracking.opening import check_artifacts
 from wertune.tracking.runs import children, create_run
 from wertune.tracking.spool import Spool

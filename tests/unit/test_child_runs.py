@@ -13,8 +13,8 @@ import wertune.search.trial_runs
 from wertune.base.errors import SearchStorageError, StorageError
 from wertune.search.checkpoints import STATE, TrialFiles
 from wertune.search.progress import PlainProgress, Reckoning
-from wertune.search.study import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT
-from wertune.search.trial_runs import Book, ChildRuns, Said, settle
+from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, Said
+from wertune.search.trial_runs import Book, ChildRuns, settle
 from wertune.tracking.spool import Spool
 from wertune.training.trial import ADAPTER_ARTIFACT
 

@@ -9,7 +9,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from wertune.base.errors import ConfigError
 from wertune.search.search_space import AshaConfig, Choices, Range, SearchConfig
-from wertune.search.study import EPOCH, FAILURE, METRIC, NUMBER, POINT, Proposals, asha, finished, open_study
+from wertune.search.study import Proposals, asha, finished, open_study
+from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NUMBER, POINT
 
 EPOCHS = 4
 CONFIG = SearchConfig(

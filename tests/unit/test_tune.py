@@ -12,11 +12,13 @@ from ray.tune import TuneError
 from ray.tune.execution import tune_controller
 
 import wertune.search.driver
+import wertune.search.worker
 from wertune.base.config import TrialConfig
 from wertune.base.errors import StorageError
-from wertune.search.driver import RAY_SETTINGS, Actors, _own_errors, _run, _start_ray
-from wertune.search.study import NUMBER, POINT
-from wertune.search.trial_runs import RAY_OUT_OF_MEMORY, SAID
+from wertune.search.driver import RAY_SETTINGS, Actors, _own_errors, _start_ray
+from wertune.search.trial_log import NUMBER, POINT, SAID
+from wertune.search.trial_runs import RAY_OUT_OF_MEMORY
+from wertune.search.worker import run_one
 from wertune.training.train import TrainingDiverged
 
 
@@ -52,12 +54,12 @@ def test_ray_itself_would_end_the_search(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_trial_says_what_it_was_given(monkeypatch: pytest.MonkeyPatch, assigned: dict[str, float], text: str) -> None:
     told: list[dict[str, Any]] = []
     context = SimpleNamespace(get_assigned_resources=lambda: assigned)
-    monkeypatch.setattr(wertune.search.driver.ray, "get_runtime_context", lambda: context)
-    monkeypatch.setattr(wertune.search.driver, "prepared_here", lambda prepared, depot: prepared)
-    monkeypatch.setattr(wertune.search.driver.tune, "report", told.append)
-    monkeypatch.setattr(wertune.search.driver, "run_trial", _diverges)
+    monkeypatch.setattr(wertune.search.worker.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(wertune.search.worker, "prepared_here", lambda prepared, depot: prepared)
+    monkeypatch.setattr(wertune.search.worker.tune, "report", told.append)
+    monkeypatch.setattr(wertune.search.worker, "run_trial", _diverges)
     prepared: Any = SimpleNamespace(project=SimpleNamespace(trial=TrialConfig()))
-    _run({NUMBER: 0, POINT: {}}, prepared, None, None, None)  # type: ignore[arg-type]
+    run_one({NUMBER: 0, POINT: {}}, prepared, None, None, None)  # type: ignore[arg-type]
     assert json.loads(told[0][SAID])["tags"] == {"wertune.resources": text}
 
 

@@ -54,7 +54,7 @@ class Worker:
     """What Ray Tune starts for trials, as far as their first step."""
 
     def __init__(self) -> None:
-        import_module("wertune.search.driver")  # where a search's worker finds what it must run
+        import_module("wertune.search.worker")  # where a search's worker finds what it must run
 
     def first_batch(self, prepared: Prepared) -> int:
         """Size of the first batch."""

@@ -4,8 +4,7 @@ import logging
 import os
 import socket
 import tempfile
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,38 +18,26 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
 from ray.tune.execution import tune_controller
 
 import wertune
-from wertune.base.config import with_overrides
-from wertune.base.errors import ConfigError, SearchStorageError, WertuneError
+from wertune.base.errors import ConfigError, WertuneError
 from wertune.search.asha_games import expected_epochs
-from wertune.search.checkpoints import KeptTrial, TrialFiles, open_keeper
+from wertune.search.checkpoints import TrialFiles, open_keeper
 from wertune.search.places import trial_resources
 from wertune.search.progress import progress_for
 from wertune.search.reservations import Fleet, Reservations, bundle
 from wertune.search.search_space import SearchConfig
-from wertune.search.shipping import Depot, open_depot, prepared_here
-from wertune.search.study import (
-    EPOCH,
-    FAILURE,
-    METRIC,
-    NO_ROOM,
-    NUMBER,
-    POINT,
-    Proposals,
-    asha,
-    finished,
-)
-from wertune.search.trial_runs import RAY_OUT_OF_MEMORY, SAID, Book, ChildRuns, Said, settle
+from wertune.search.shipping import open_depot
+from wertune.search.study import Proposals, asha, finished
+from wertune.search.trial_runs import RAY_OUT_OF_MEMORY, Book, ChildRuns, settle
+from wertune.search.worker import run_one, transcribe_part
 from wertune.tracking.outage import patience_s
 from wertune.tracking.runs import RunRef
 from wertune.tracking.spool import Spool
-from wertune.training.baseline import Texts, Transcribe, Wanted, transcribe_with_base
+from wertune.training.baseline import Texts, Transcribe, Wanted
 from wertune.training.prepare import Prepared
-from wertune.training.train import EpochResult, Objective
-from wertune.training.trial import keep_freed_memory, run_trial
+from wertune.training.train import Objective
 
 # Of a trial's process: it goes on from its last epoch. What it raises itself it would raise again.
 DEATHS_FORGIVEN = 2
-WORST = 1e9  # Optuna and Ray want a finite number of a trial without one
 RAY_SETTINGS = {
     # The study and the keeper are what a search is resumed from, not Ray's snapshots.
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
@@ -61,7 +48,6 @@ RAY_SETTINGS = {
 
 
 SPOOL = "spool"
-RESOURCES_TAG = "wertune.resources"
 
 
 class SearchInterrupted(KeyboardInterrupt):
@@ -89,7 +75,7 @@ def search(
         settle(book, study, parent)
         if len(finished(study)) < config.trials:
             depot, keeper = open_depot(prepared), open_keeper(folder / "trials")
-            run = tune.with_parameters(_run, prepared=prepared, depot=depot, objective=objective, keeper=keeper)
+            run = tune.with_parameters(run_one, prepared=prepared, depot=depot, objective=objective, keeper=keeper)
             fit(run, config, study, book, folder)
         spool.flush(patience_s())
     if len(finished(study)) < config.trials:
@@ -210,7 +196,7 @@ def transcribe_across(config: SearchConfig) -> Transcribe:
 
     def transcribe(prepared: Prepared, wanted: Wanted) -> Texts:
         best, *_ = trial_resources(ray.nodes(), config)
-        task = ray.remote(_transcribe).options(
+        task = ray.remote(transcribe_part).options(
             num_cpus=best.resources["CPU"], num_gpus=best.resources.get("GPU", 0), label_selector=dict(best.labels)
         )
         shared, depot = ray.put(prepared), open_depot(prepared)
@@ -219,42 +205,3 @@ def transcribe_across(config: SearchConfig) -> Transcribe:
         return {split: texts for part in parts for split, texts in part.items()}
 
     return transcribe
-
-
-def _transcribe(prepared: Prepared, depot: Depot, wanted: Wanted) -> Texts:
-    keep_freed_memory()
-    return transcribe_with_base(prepared_here(prepared, depot), wanted)
-
-
-def _resources(assigned: Mapping[str, float]) -> str:
-    """Such as `4 CPU, 0.25 GPU`."""
-    return ", ".join(f"{assigned[name]:g} {name}" for name in ("CPU", "GPU") if assigned.get(name))
-
-
-def _run(proposal: dict[str, Any], prepared: Prepared, depot: Depot, objective: Objective, keeper: Any) -> None:
-    """One trial in a Ray worker, or what is left of it: each epoch is reported to the driver.
-
-    What it raises is reported first, so that the driver knows it from the death of the process, which is forgiven.
-    """
-    best, epoch = WORST, 0
-    kept = KeptTrial(keeper, proposal[NUMBER])
-    said = Said(kept)
-    said.tags({RESOURCES_TAG: _resources(ray.get_runtime_context().get_assigned_resources())})
-
-    def report(result: EpochResult) -> None:
-        nonlocal best, epoch
-        best, epoch = min(best, result.objective), result.epoch
-        tune.report(result.metrics() | {METRIC: best, EPOCH: epoch, SAID: said.take()})
-
-    try:
-        config = with_overrides(prepared.project.trial, proposal[POINT], "search.yaml: space")
-        run_trial(config, prepared_here(prepared, depot), objective, said, after_epoch=report, store=kept)
-    except RayActorError:
-        raise
-    except SearchStorageError as error:
-        tune.report({METRIC: best, EPOCH: epoch, SAID: said.take(), NO_ROOM: str(error)})
-    except Exception as error:
-        cause = "".join(traceback.format_exception(error))
-        tune.report({METRIC: best, EPOCH: epoch, SAID: said.take(), FAILURE: cause})
-        if not isinstance(error, WertuneError):  # after a CUDA error, say, no other trial should get this process
-            raise

@@ -16,12 +16,9 @@ from sqlalchemy.exc import DBAPIError
 from wertune.base.errors import ConfigError
 from wertune.search.search_space import SearchConfig
 from wertune.search.study_store import OneWriter
+from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT
 from wertune.tracking.credentials import without_password
 from wertune.tracking.outage import patiently, reason
-
-# Keys of what a trial reports, and of the configuration that it is given.
-METRIC, EPOCH, FAILURE, NO_ROOM = "best_objective", "epoch", "failure", "no_room"
-NUMBER, POINT = "number", "point"
 
 Answer = TypeVar("Answer")
 

@@ -19,50 +19,19 @@ from ray.tune.experiment import Trial
 
 from wertune.base.errors import SearchStorageError, WertuneError
 from wertune.base.files import storing
-from wertune.search.checkpoints import SHORTAGES, STATE, KeptTrial, TrialFiles, unpack
+from wertune.search.checkpoints import SHORTAGES, STATE, TrialFiles, unpack
 from wertune.search.progress import Epoch, Progress, short_point, trial_name
-from wertune.search.study import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, finished
+from wertune.search.study import finished
+from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, SAID
 from wertune.tracking.runs import OUTCOME_TAG, POINT_TAG, TRIAL_TAG, children
 from wertune.tracking.spool import Spool
 from wertune.training.trial import ADAPTER_ARTIFACT
 
 NAMED_VALUES = 4
 CAUSE_CHARACTERS = 160  # Ray ends some messages with a page of advice
-SAID = "said"
 RAY_OUT_OF_MEMORY = f"{OutOfMemoryError.__module__}.{OutOfMemoryError.__name__}"
 EPOCHS_TAG = "wertune.epochs"
 ENDED = ("FINISHED", "FAILED")  # and not KILLED: that one was interrupted
-
-
-class Said:
-    """What a trial says of itself (a RunLog), gathered until its next report takes it to the driver.
-
-    Artifacts go to the keeper at once: they outlive the process.
-    """
-
-    def __init__(self, kept: KeptTrial) -> None:
-        self._kept = kept
-        self._params: dict[str, Any] = {}
-        self._tags: dict[str, Any] = {}
-        self._metrics: list[tuple[int, dict[str, float]]] = []
-
-    def params(self, values: Mapping[str, Any]) -> None:
-        self._params |= {key: str(value) for key, value in values.items()}
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        self._metrics.append((step, {key: float(value) for key, value in values.items()}))
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        self._tags |= {key: str(value) for key, value in values.items()}
-
-    def artifacts(self, folder: Path, name: str) -> None:
-        self._kept.put(name, folder)
-
-    def take(self) -> str:
-        """All of it as JSON: Ray Tune would go through a mapping's values one by one."""
-        taken = json.dumps({"params": self._params, "tags": self._tags, "metrics": self._metrics})
-        self._params, self._tags, self._metrics = {}, {}, []
-        return taken
 
 
 class Book:

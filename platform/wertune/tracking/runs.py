@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import mlflow
 import pandas as pd
@@ -29,18 +29,6 @@ VIEW_TAG, VIEW = "mlflow.sharedViewState.", "wertune"
 TABLES_TAG = "mlflow.loggedArtifacts"
 
 Answer = TypeVar("Answer")
-
-
-class RunLog(Protocol):
-    """What a trial says of itself; a fake of it lets tests do without MLflow."""
-
-    def params(self, values: Mapping[str, Any]) -> None: ...
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
-
-    def tags(self, values: Mapping[str, Any]) -> None: ...
-
-    def artifacts(self, folder: Path, name: str) -> None: ...
 
 
 @dataclass(frozen=True)

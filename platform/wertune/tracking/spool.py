@@ -256,7 +256,7 @@ class Spool:
 
 
 class SpooledRun:
-    """A child run as a trial sees it (`tracking.RunLog`): what is said returns when it is on the disk."""
+    """A child run as a trial sees it (its `RunLog`): what is said returns when it is on the disk."""
 
     def __init__(self, spool: Spool, key: str) -> None:
         self._spool = spool

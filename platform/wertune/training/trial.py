@@ -8,17 +8,16 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from wertune.base.config import TrialConfig, flatten
 from wertune.base.errors import StateError
 from wertune.base.files import storing
-from wertune.tracking.runs import RunLog
 from wertune.training.checkpoint import STORAGE_REMEDY, TrialState, TrialStore, read_state, trial_digest, write_state
 from wertune.training.memory import halved_once, is_out_of_memory, ran_params
 from wertune.training.prepare import Prepared
@@ -37,6 +36,18 @@ STATUS = Path("/proc/self/status")
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # as malloc.h numbers them
 
 AfterEpoch = Callable[[EpochResult], None]
+
+
+class RunLog(Protocol):
+    """What a trial says of itself; a fake of it lets tests do without MLflow."""
+
+    def params(self, values: Mapping[str, Any]) -> None: ...
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
+
+    def tags(self, values: Mapping[str, Any]) -> None: ...
+
+    def artifacts(self, folder: Path, name: str) -> None: ...
 
 
 def run_trial(
