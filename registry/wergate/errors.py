@@ -5,17 +5,14 @@ WertuneError
      ├─ Refused        a gate, a missing approval or a rule says no; nothing was moved
      └─ LockError      another promoter has the model's lock
          └─ LockLost   this one had it, or waited for it, and was silent for too long
-             └─ Overtaken  the same, after the move had begun
+             └─ desk.Overtaken  the same, after the move had begun
 """
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wertune.base.errors import WertuneError
-
-if TYPE_CHECKING:
-    from wergate.registry.desk import Outcome
 
 
 class RegistryError(WertuneError):
@@ -41,12 +38,3 @@ class LockError(RegistryError):
 
 class LockLost(LockError):
     """The lock, or the place in the line for it, is no longer this process's; nothing may be moved any more."""
-
-
-class Overtaken(LockLost):
-    """The lock was lost during the move that `token` names; `outcome` is what it would have come to."""
-
-    def __init__(self, reason: str, token: str, outcome: "Outcome") -> None:
-        super().__init__(reason)
-        self.token = token
-        self.outcome = outcome

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from wergate.errors import LockLost, Overtaken, RegistryError
+from wergate.errors import LockLost, RegistryError
 from wergate.gates.decide import Decision, decide
 from wergate.gates.policy import Policy
 from wergate.trail.moves import Guard, carry_out, drifts, repair, require_no_drift, settle
@@ -35,6 +35,15 @@ class Outcome:
     moved: bool
     text: str
     decision: Decision | None = None
+
+
+class Overtaken(LockLost):
+    """The lock was lost during the move that `token` names; `outcome` is what it would have come to."""
+
+    def __init__(self, reason: str, token: str, outcome: Outcome) -> None:
+        super().__init__(reason)
+        self.token = token
+        self.outcome = outcome
 
 
 @contextmanager
