@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,14 @@ PLATFORM, REGISTRY = (
 
 
 @pytest.mark.parametrize(("folder", "told"), [("platform/wertune", PLATFORM), ("registry/wergate", REGISTRY)])
-def test_what_is_where_names_every_module(folder: str, told: str) -> None:
-    named = re.findall(r"[\w*]+\.py\b|\w+/", told)
-    known = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py"}
-    assert sorted(name for name in known if not any(fnmatch(name, each) for each in named)) == []
-    parts = {f"{path.parent.name}/" for path in (ROOT / folder).glob("*/__init__.py")}
-    assert sorted(parts - set(named)) == []
+def test_what_is_where_names_every_room_and_no_other(folder: str, told: str) -> None:
+    rooms = {f"{path.parent.name}/" for path in (ROOT / folder).glob("*/__init__.py")}
+    files = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py"}
+    lines = re.findall(r"^  (\w+/|\w+\.py) ", told, re.MULTILINE)
+    assert sorted(lines) == sorted({*rooms, *(name for name in files if name in lines)})
+    assert sorted(name for name in files if name not in told) == []
+    known = {path.name for path in (ROOT / folder).rglob("*.py")}
+    assert sorted(set(re.findall(r"\w+\.py\b", told.partition("\nregistry/policies/")[0])) - known) == []
 
 
 def test_it_counts_the_kinds_of_audio_as_the_tests_do() -> None:
