@@ -24,7 +24,7 @@ from wertune.whisper.wording import label_text
 class Prepared:
     """A project whose parts were all found and checked; small enough to be sent to a worker.
 
-    Its paths are of the driver's disk: on another node, `prepared_here` gives one with that node's (depot.py).
+    Its paths are of the driver's disk: on another node, `prepared_here` gives one with that node's (shipping.py).
     """
 
     project: ProjectConfig
