@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 import pytest
-from tests.unit.test_spool import PARENT, FakeRun, FakeServer
+from tests.unit.tracking.test_spool import PARENT, FakeRun, FakeServer
 
 import wertune.search.trial_runs
 from wertune.base.errors import SearchStorageError, StorageError

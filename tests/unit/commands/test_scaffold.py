@@ -26,7 +26,7 @@ from wertune.search.search_space import SearchConfig, checked_space
 from wertune.synthesis.config import SynthesisConfig
 from wertune.training.prepare import prepare
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DEMO_POLICY = "registry/policies/sg_gov.yaml"
 DEMO = [
     ("projects/sg_gov/project.yaml", "project"),

@@ -380,7 +380,7 @@ def test_what_cannot_speak_is_named(tmp_path: Path, synthesis: str, error: type[
 
 @pytest.mark.parametrize("page", ["README.md", "docs/howto/words-first.md"])
 def test_pages_name_the_engines_as_synthesis_yaml_does(page: str) -> None:
-    text = (Path(__file__).resolve().parents[2] / page).read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parents[3] / page).read_text(encoding="utf-8")
     assert [name for name in ENGINES if f"`{name}`" not in text] == []
 
 

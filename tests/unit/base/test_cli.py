@@ -18,7 +18,7 @@ from wertune.__main__ import COMMANDS
 from wertune.base import cli as command_line
 from wertune.base.errors import ManifestError, WertuneError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HEAVY = {"torch", "ray", "mlflow", "transformers", "pandas", "numpy", "pydantic", "yaml", "optuna", "rich"}
 HELP = """import sys, runpy; sys.argv = {argv}
 try: runpy.run_module({tool!r}, run_name='__main__')

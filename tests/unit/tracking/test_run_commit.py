@@ -10,7 +10,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 import wertune.tracking.opening
 from wertune.tracking.opening import open_run
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def _commit(uri: str, run_id: str) -> str:
