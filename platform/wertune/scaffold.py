@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wertune.battery.shelf import SHIPPED, shipped
-from wertune.config import ProjectConfig, parse
+from wertune.config import ProjectConfig, parse, policy_path
 from wertune.errors import ConfigError, StorageError
 from wertune.scaffold_texts import (
     BATTERY_THERE,
@@ -30,7 +30,6 @@ from wertune.yaml_page import flow, yaml_page
 
 NEEDED = ("train", "validation", "test")
 SPLITS = (*NEEDED, "replay", "retention_validation", "retention_test")
-POLICIES = Path("registry/policies")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Wanted:
 
     @property
     def policy(self) -> Path:
-        return POLICIES / f"{self.name}.yaml"
+        return policy_path(self.name)
 
     @property
     def has_battery(self) -> bool:

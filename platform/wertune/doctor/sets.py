@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wertune.battery.shelf import Battery, project_battery
-from wertune.config import ProjectConfig, load_yaml
+from wertune.config import ProjectConfig, load_yaml, policy_path
 from wertune.doctor import Check, Finding, Site, ok, warn
 from wertune.errors import ConfigError, ManifestError
 from wertune.manifest import TRAINING_SPLITS, manifests_of, read_rows
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from wergate.policy import Policy
     from wergate.sizes import SetSize, Shown
 
-POLICIES = Path("registry/policies")
 Spoken = Iterable[tuple[str, str]]  # the text of each clip, and who says it
 
 
@@ -52,7 +50,7 @@ def outlook(
 def _policy(name: str) -> "Policy | None":
     from wergate.policy import load_policy
 
-    path = POLICIES / f"{name}.yaml"
+    path = policy_path(name)
     return load_policy(path) if path.exists() else None
 
 
