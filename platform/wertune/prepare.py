@@ -20,6 +20,8 @@ from wertune.text import Lexicon, Normalise, TermFinder, load_lexicon, normalise
 from wertune.weights import BaseModel, cache_root, resolve_base_model
 from wertune.wording import label_text
 
+BASELINES = "baseline"  # a folder of a project
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -33,6 +35,7 @@ class Prepared:
     base: BaseModel
     dataset: Dataset
     fetch: Fetch | None = None
+    baselines: Path | None = None  # where the base's texts lie with the project, for everyone who clones it
 
     @property
     def normalise(self) -> Normalise:
@@ -122,7 +125,8 @@ def prepare(
         layers = base.encoder_layers
         for trial in (project.trial, *drawn):
             check_has_layers(trial.lora, layers)
-    return Prepared(project, lexicon, base, dataset)
+    shared = folder.resolve() / BASELINES
+    return Prepared(project, lexicon, base, dataset, baselines=shared if shared.is_dir() else None)
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from wertune.battery.shelf import SHIPPED
 from wertune.config import ProjectConfig, policy_path
 from wertune.manifest import manifests_of
 
@@ -32,7 +31,7 @@ def missing_steps(folder: Path, project: ProjectConfig | None, manifests: Mappin
 def _project_text(folder: Path, manifests: Mapping[str, Path]) -> str:
     lexicon = ["lexicon: lexicon.yaml"] if (folder / "lexicon.yaml").exists() else []
     data = [f"  {split}: {_relative(path, folder)}" for split, path in manifests.items()]
-    data.append(f"  battery: {SHIPPED}")
+    data.append("  battery: shipped")
     return "\n".join(
         [f"name: {_name(folder)}", "language: en", "base_model: packaged:whisper-tiny.en", *lexicon, "data:", *data]
     )
