@@ -395,3 +395,8 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def load_project(folder: Path) -> ProjectConfig:
     """`project.yaml` of the folder; a lexicon or manifest that is not there is found when it is read."""
     return load_yaml(folder / "project.yaml", ProjectConfig)
+
+
+def policy_path(name: str) -> Path:
+    """Where the gates of the project of that name look for its limits."""
+    return Path("registry/policies") / f"{name}.yaml"

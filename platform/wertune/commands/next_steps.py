@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wertune.base.config import TrialConfig
+from wertune.base.config import TrialConfig, policy_path
 from wertune.tracking.credentials import has_password, how_to_look
 
 # Settings that gates of a kind ask for where they refuse; of other kinds no setting helps.
@@ -106,7 +106,7 @@ def _once_more(ended: Ended, verdict: Verdict) -> list[Step]:
         gates = ", ".join(refusal.name for refusal in verdict.refusals)
         steps.append(Step(f"try other settings, for {gates}", _ours(ended, "wertune", ended.command, set=values)))
     again = _ours(ended, "wergate", "promote", version=ended.version, to="Staging")
-    policy = f"registry/policies/{ended.name}.yaml"
+    policy = policy_path(ended.name)
     return [*steps, Step(f"the limits stand in {policy}: should they be others, ask the gates again", again)]
 
 

@@ -168,8 +168,9 @@ def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_tr
 def _policy(name: str) -> "Policy":
     """The project's policy, read before anything is trained: nothing is worse than a night without a verdict."""
     from wergate.gates.policy import load_policy
+    from wertune.base.config import policy_path
 
-    return load_policy(Path("registry/policies") / f"{name}.yaml")
+    return load_policy(policy_path(name))
 
 
 def _finish(

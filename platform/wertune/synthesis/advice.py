@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from wertune.base.config import ProjectConfig
+from wertune.base.config import ProjectConfig, policy_path
 from wertune.data.manifest import manifests_of
 
 _START = "`wertune init NAME` makes one for a new project; start from that"
@@ -22,7 +22,7 @@ def missing_steps(folder: Path, project: ProjectConfig | None, manifests: Mappin
         steps.append(f"there is no replay, without which a tuned model forgets other speech; {remedy}")
     if not (folder / "search.yaml").exists():
         steps.append(f"`tune` reads {folder / 'search.yaml'}, which does not exist; {_START}")
-    policy = Path("registry/policies") / f"{project.name if project else _name(folder)}.yaml"
+    policy = policy_path(project.name if project else _name(folder))
     if not policy.exists():
         steps.append(f"`train` and `tune` read {policy}, which does not exist; {_START}")
     return steps
@@ -31,6 +31,7 @@ def missing_steps(folder: Path, project: ProjectConfig | None, manifests: Mappin
 def _project_text(folder: Path, manifests: Mapping[str, Path]) -> str:
     lexicon = ["lexicon: lexicon.yaml"] if (folder / "lexicon.yaml").exists() else []
     data = [f"  {split}: {_relative(path, folder)}" for split, path in manifests.items()]
+    data.append("  battery: shipped")
     return "\n".join(
         [f"name: {_name(folder)}", "language: en", "base_model: packaged:whisper-tiny.en", *lexicon, "data:", *data]
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -55,7 +56,8 @@ def baseline_scores(
 def baseline_texts(prepared: Prepared, wanted: Wanted, transcribe: Transcribe | None = None) -> Texts:
     """What the untouched base writes in each way for the clips of each split that the project has.
 
-    It is kept beside the converted weights: it depends on base, audio and decoding, and where terms help on these.
+    It depends on base, audio and decoding, and where terms help on these, and is kept: in the project's own folder
+    `baseline` where there is one, else beside the converted weights.
     """
     texts: Texts = {split: {} for split in wanted if prepared.dataset[split]}
     missing: dict[str, list[Way]] = {}
@@ -121,7 +123,7 @@ def score_texts(prepared: Prepared, split: str, texts: Sequence[str]) -> Scores:
     return score(clips_of(recordings), texts, prepared.normalise, prepared.finder)
 
 
-def _path(prepared: Prepared, split: str, way: Way) -> Path:
+def _name(prepared: Prepared, split: str, way: Way) -> str:
     trial, decode = prepared.project.trial, _decode(prepared, way)
     without_effect = set() if decode.term_boost else OF_A_BOOST
     depends_on = [
@@ -134,18 +136,28 @@ def _path(prepared: Prepared, split: str, way: Way) -> Path:
     ]
     if way is not Way.PLAIN:
         depends_on += [way.value, MAX_TOKENS_BEFORE, list(prepared.lexicon.written)]
-    name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
-    return cache_root() / "baselines" / f"{name}.json"
+    return f"{hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]}.json"
+
+
+def _folders(prepared: Prepared) -> list[Path]:
+    return [*([prepared.baselines] if prepared.baselines else []), cache_root() / "baselines"]
 
 
 def _stored(prepared: Prepared, split: str, way: Way) -> list[str] | None:
+    name, clips = _name(prepared, split, way), len(prepared.dataset[split])
+    found = (_read(folder / name) for folder in _folders(prepared))
+    return next((texts for texts in found if texts is not None and len(texts) == clips), None)
+
+
+def _read(path: Path) -> list[str] | None:
     try:
-        texts = json.loads(_path(prepared, split, way).read_text(encoding="utf-8"))
+        texts = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    whole = isinstance(texts, list) and len(texts) == len(prepared.dataset[split])
-    return texts if whole and all(isinstance(text, str) for text in texts) else None
+    return texts if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else None
 
 
 def _store(prepared: Prepared, split: str, way: Way, texts: Sequence[str]) -> None:
-    write_atomically(_path(prepared, split, way), lambda file: file.write(json.dumps(texts).encode()))
+    document = json.dumps(texts, indent=0, ensure_ascii=False) + "\n"
+    folder = next(each for each in _folders(prepared) if each != prepared.baselines or os.access(each, os.W_OK))
+    write_atomically(folder / _name(prepared, split, way), lambda file: file.write(document.encode()))

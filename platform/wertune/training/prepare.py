@@ -19,6 +19,8 @@ from wertune.whisper.features import ClipCache, FeatureCache
 from wertune.whisper.model import Whisper, check_has_layers, load_whisper, remove_lora
 from wertune.whisper.wording import label_text
 
+BASELINES = "baseline"  # a folder of a project
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -32,6 +34,7 @@ class Prepared:
     base: BaseModel
     dataset: Dataset
     fetch: Fetch | None = None
+    baselines: Path | None = None  # where the base's texts lie with the project, for everyone who clones it
 
     @property
     def normalise(self) -> Normalise:
@@ -120,7 +123,8 @@ def prepare(
         layers = base.encoder_layers
         for trial in (project.trial, *drawn):
             check_has_layers(trial.lora, layers)
-    return Prepared(project, lexicon, base, dataset)
+    shared = folder.resolve() / BASELINES
+    return Prepared(project, lexicon, base, dataset, baselines=shared if shared.is_dir() else None)
 
 
 @lru_cache(maxsize=1)

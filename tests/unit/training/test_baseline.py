@@ -10,7 +10,7 @@ from wertune.training.baseline import (
     Texts,
     Wanted,
     Way,
-    _path,
+    _name,
     baseline_decode,
     baseline_scores,
     baseline_texts,
@@ -77,8 +77,27 @@ def test_only_what_a_way_depends_on_makes_it_anew(small_project: Path) -> None:
     louder = _prepared(small_project, ("CPF",), boost=2.0)
 
     def changed(one: Prepared, other: Prepared) -> list[Way]:
-        return [way for way in ALL if _path(one, "validation", way) != _path(other, "validation", way)]
+        return [way for way in ALL if _name(one, "validation", way) != _name(other, "validation", way)]
 
     assert changed(first, second) == [Way.BOOSTED, Way.PROMPTED]
     assert changed(first, louder) == [Way.BOOSTED]
-    assert len({_path(first, "validation", way) for way in ALL}) == 3
+    assert len({_name(first, "validation", way) for way in ALL}) == 3
+
+
+def test_a_project_that_has_a_folder_for_them_brings_its_texts_along(
+    small_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(prepared: Prepared, wanted: Wanted) -> Texts:
+        raise AssertionError(f"{wanted} is written again")
+
+    shared = small_project / "baseline"
+    shared.mkdir()
+    monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path / "first"))
+    texts = baseline_texts(_prepared(small_project, ("CPF",)), {"validation": (Way.PLAIN,)})
+    assert len(list(shared.iterdir())) == 1
+    monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path / "of_who_clones_it"))
+    assert baseline_texts(_prepared(small_project, ("CPF",)), {"validation": (Way.PLAIN,)}, nobody) == texts
+    # What is broken there is no text, and what another wrote there is kept apart.
+    for each in shared.iterdir():
+        each.write_text("[1, 2]")
+    assert baseline_texts(_prepared(small_project, ("CPF",)), {"validation": (Way.PLAIN,)}) == texts

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wertune.base.config import ProjectConfig, load_yaml
+from wertune.base.config import ProjectConfig, load_yaml, policy_path
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.text import TermFinder, load_lexicon, normaliser
 from wertune.battery.shelf import Battery, project_battery
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from wergate.gates.policy import Policy
     from wergate.gates.sizes import SetSize, Shown
 
-POLICIES = Path("registry/policies")
 Spoken = Iterable[tuple[str, str]]  # the text of each clip, and who says it
 
 
@@ -52,7 +50,7 @@ def outlook(
 def _policy(name: str) -> "Policy | None":
     from wergate.gates.policy import load_policy
 
-    path = POLICIES / f"{name}.yaml"
+    path = policy_path(name)
     return load_policy(path) if path.exists() else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wertune.base.config import ProjectConfig, parse
+from wertune.base.config import ProjectConfig, parse, policy_path
 from wertune.base.errors import ConfigError, StorageError
 from wertune.base.text import Lexicon, Term
 from wertune.battery.shelf import SHIPPED, shipped
@@ -30,7 +30,6 @@ from wertune.search.search_space import SearchConfig
 
 NEEDED = ("train", "validation", "test")
 SPLITS = (*NEEDED, "replay", "retention_validation", "retention_test")
-POLICIES = Path("registry/policies")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Wanted:
 
     @property
     def policy(self) -> Path:
-        return POLICIES / f"{self.name}.yaml"
+        return policy_path(self.name)
 
     @property
     def has_battery(self) -> bool:
