@@ -17,18 +17,22 @@ from wertune.base.config import ProjectConfig, flatten
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADED = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src"}
+HANDS = (
+    *("tutorial", "scaling", "experiments", "method", "metrics", "index"),
+    *("architecture", "environments", "faults", "gates", "security"),
+)
 WRITTEN_BY_HAND = (
     "README.md",
     "projects/sg_gov/README.md",
     "deploy/README.md",
-    *(f"docs/{name}.md" for name in ("tutorial", "scaling", "experiments", "method", "metrics", "index")),
+    *(f"docs/{name}.md" for name in HANDS),
     *(f"docs/howto/{path.name}" for path in sorted((ROOT / "docs/howto").iterdir())),
 )
 UNITS = ("%", "points", "times", "clips/s", "epochs/s", "MB/s", "GB", "MB", "ms", "s", "min")
 MEASURED = re.compile(rf"\d (?:{'|'.join(UNITS)})(?![\w/])|\d+ of \d+\b")
 # What was chosen and not measured.
 SETTINGS = re.compile(
-    r"(?:0\.2 to )?\b30 s\b|0\.1 to 0\.25 s of silence|12 % of each split|13 % get|19 of 20 clips|95 % confidence"
+    r"(?:0\.2 to )?\b30 s\b|0\.1 to 0\.25 s of silence|12 % of each split|13 % get|199 of 200 clips|95 % confidence"
 )
 MADE_BY = re.compile(r"`(?:make|wertune|pytest|mlflow run|python|py-spy)\b[^`]*`|arXiv|benchmarks\.md|doi:")
 CITED = re.compile(r"[A-Z]\w+(?:\s+et\s+al\.|\s+and\s+[A-Z]\w+)?\s+(?:19|20)\d\d")
