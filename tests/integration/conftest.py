@@ -67,6 +67,8 @@ def take(split: str, count: int, target: Path) -> None:
     """Every so many rows of the demo's manifest, with absolute paths."""
     source = DEMO / "manifests" / f"{split}.jsonl"
     rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    if split == "replay":  # what sounds like terms came later: a model of so few clips loops with it
+        rows = [row for row in rows if row["sentence"] <= "g1091"]
     chosen = rows[:: len(rows) // count][:count]
     for row in chosen:
         row["audio_filepath"] = str((source.parent / row["audio_filepath"]).resolve())
@@ -91,7 +93,7 @@ def workspace_in(folder: Path, name: str) -> Workspace:
     (workspace.project / "project.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     policies = workspace.folder / "registry" / "policies"
     policies.mkdir(parents=True)
-    gate = {"kind": "wer", "limit": 1.0}
+    gate = {"kind": "wer", "limit": 1.0, "judge": "point"}  # of five clips an interval has no end
     (policies / f"{name}.yaml").write_text(yaml.safe_dump({"staging": [gate], "production": [gate]}))
     return workspace
 
