@@ -29,6 +29,7 @@ types: .venv/.ready
 
 layers: .venv/.ready
 	$(BIN)/lint-imports
+	$(BIN)/python docs/rooms.py --check
 
 unit: .venv/.ready
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal
