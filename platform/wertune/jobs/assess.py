@@ -22,8 +22,8 @@ from wertune.tracking.versions import RegisteredVersion
 from wertune.training.baseline import baseline_decode, baseline_scores
 from wertune.training.prepare import Prepared
 from wertune.training.trial import peak_memory_mb
+from wertune.whisper.adapter import adapter_digest
 from wertune.whisper.evaluate import Transcriber, clips_of, score_set, transcribe_samples
-from wertune.whisper.model import adapter_digest
 
 SCORED_SPLITS = ("test", "retention_test")
 TIMED_CLIPS = 12

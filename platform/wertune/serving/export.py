@@ -28,12 +28,11 @@ from wertune.serving.served import Served, base_of
 from wertune.tracking.runs import tracking_uri
 from wertune.tracking.versions import registered_version
 from wertune.training.prepare import Prepared, prepare
-from wertune.whisper.adapter_files import ADAPTER_FILES
+from wertune.whisper.adapter import ADAPTER_FILES, merged, replace_folder
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.ctranslate2_engine import converted, require_engine
 from wertune.whisper.evaluate import Transcriber, clips_of, transcribe_samples
 from wertune.whisper.hugging_face import read_json
-from wertune.whisper.model import merged, replace_folder
 
 RECORD = "export.json"
 # What plain libraries do: no boost, no guard against loops, no cap by the clip's length.

@@ -17,7 +17,7 @@ from wertune.base.errors import StateError
 from wertune.base.files import storing
 from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective, TrainingState
-from wertune.whisper.adapter_files import ADAPTER_FILES
+from wertune.whisper.adapter import ADAPTER_FILES
 
 FORMAT = 1
 RECORD, TENSORS, DIGESTS = "state.json", "training.safetensors", "sha256.json"

@@ -22,8 +22,9 @@ from wertune.training.checkpoint import STORAGE_REMEDY, TrialState, TrialStore, 
 from wertune.training.memory import halved_once, is_out_of_memory, ran_params
 from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective, TrainingState, best_of, train
+from wertune.whisper.adapter import add_lora, remove_lora, save_adapter
 from wertune.whisper.evaluate import Transcriber
-from wertune.whisper.model import ModelSize, Whisper, add_lora, remove_lora, save_adapter
+from wertune.whisper.model import ModelSize, Whisper
 
 ADAPTER_ARTIFACT = "adapter"
 ARTIFACT_REMEDY = "free some space where MLflow keeps artifacts, and see that this machine can write there"

@@ -16,12 +16,11 @@ import torch
 from wertune.base.config import DecodeConfig, Engine
 from wertune.base.errors import ConfigError
 from wertune.base.files import store_folder, storing
-from wertune.whisper.adapter_files import ADAPTER_FILES, check_adapter_files
+from wertune.whisper.adapter import ADAPTER_FILES, check_adapter_files, merged
 from wertune.whisper.base_model import BaseModel, cache_root
 from wertune.whisper.boost import TermBoost, doubts
 from wertune.whisper.decoding import Rules
 from wertune.whisper.loops import LoopGuard, last_resort, shrinks
-from wertune.whisper.model import merged
 from wertune.whisper.wording import Wording, Written, load_wording
 
 PACKAGES: dict[Engine, tuple[str, ...]] = {"torch": (), "ctranslate2": ("ctranslate2",)}

@@ -20,16 +20,8 @@ from transformers.modeling_outputs import BaseModelOutput
 import wertune.whisper.model
 from wertune.base.config import DecodeConfig, Layer, LoraConfig
 from wertune.base.errors import AdapterError, BaseModelError, ConfigError, StorageError
-from wertune.whisper.adapter_files import ADAPTER_FILES
-from wertune.whisper.model import (
-    Whisper,
-    add_lora,
-    at_strength,
-    load_adapter,
-    load_whisper,
-    remove_lora,
-    save_adapter,
-)
+from wertune.whisper.adapter import ADAPTER_FILES, add_lora, at_strength, load_adapter, remove_lora, save_adapter
+from wertune.whisper.model import Whisper, load_whisper
 
 LoadTiny = Callable[..., Whisper]
 DiskFullAfter = Callable[[int], AbstractContextManager[None]]
@@ -513,7 +505,7 @@ def _config_fails(patch: pytest.MonkeyPatch) -> None:
         (folder / "adapter_config.json").write_text("{")
         raise OSError(28, "No space left on device")
 
-    patch.setattr(wertune.whisper.model, "_amend_config", fail)
+    patch.setattr(wertune.whisper.adapter, "_amend_config", fail)
 
 
 def _rename_fails(time: int) -> Callable[[pytest.MonkeyPatch], None]:
