@@ -1,12 +1,13 @@
 """Writing files so that a reader sees all of one or none of it."""
 
 import errno
+import hashlib
 import json
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -33,6 +34,11 @@ _MISPLACED = frozenset(
 
 # The parts of the file by that name, from wherever else it may be; none where nobody has it.
 Fetch = Callable[[str], Iterable[bytes]]
+
+
+def content_digest(depends_on: Sequence[Any]) -> str:
+    """SHA-256 of the JSON of all that something depends on: a name under which nothing else is ever found."""
+    return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
