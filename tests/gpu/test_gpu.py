@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wertune.base.config import LoraConfig
-from wertune.training.trial import peak_memory_mb
+from wertune.training.memory import peak_memory_mb
 from wertune.whisper.adapter import add_lora
 from wertune.whisper.model import load_whisper
 

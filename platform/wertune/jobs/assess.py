@@ -20,8 +20,8 @@ from wertune.scores.metrics import Clip, Scores, score
 from wertune.serving.served import Served
 from wertune.tracking.versions import RegisteredVersion
 from wertune.training.baseline import baseline_decode, baseline_scores
+from wertune.training.memory import peak_memory_mb
 from wertune.training.prepare import Prepared
-from wertune.training.trial import peak_memory_mb
 from wertune.whisper.adapter import adapter_digest
 from wertune.whisper.evaluate import Transcriber, clips_of, score_set, transcribe_samples
 
