@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from wertune.base.config import ContextConfig, DecodeConfig
-from wertune.battery.counted import set_report
+from wertune.battery.counts import set_report
 from wertune.battery.form import Part
 from wertune.battery.shelf import Battery, set_name
 from wertune.scores.eval_report import SetReport

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import normaliser_version
-from wertune.battery.counted import set_report
+from wertune.battery.counts import set_report
 from wertune.battery.score import base_texts, battery_sets, write_battery
 from wertune.battery.shelf import Battery
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples

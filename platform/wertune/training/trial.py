@@ -108,10 +108,10 @@ class _Trial:
     def _take_up(self, store: TrialStore) -> None:
         """A state that cannot be used is named in a tag, and the trial begins anew."""
         try:
-            with _folder(self._scratch / "stored") as stored:
-                if not store.load(stored):
+            with tempfile.TemporaryDirectory(dir=self._scratch) as stored:
+                if not store.load(Path(stored)):
                     return
-                state = read_state(stored, self._digest, self._adapter)
+                state = read_state(Path(stored), self._digest, self._adapter)
         except StateError as error:
             self._log.tags({REFUSED_TAG: error})
             return
@@ -205,15 +205,6 @@ def _scratch() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _folder(path: Path) -> Iterator[Path]:
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
 
 
 def where_it_runs(whisper: Whisper, quantization: str) -> dict[str, str]:
