@@ -122,6 +122,33 @@ def store_folder(final: Path, write: Callable[[Path], object], stamp: Mapping[st
 
 
 @contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A folder to be filled, which takes the place of `folder` when the block ends well, and goes otherwise."""
+    writing = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")  # not mkdtemp, whose 0700 keeps others out
+    try:
+        writing.mkdir(parents=True)
+        yield writing
+        _replace_folder(writing, folder)
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    """What stood at `folder` goes only when `new` has its name."""
+    old = folder.with_name(f".{folder.name}-old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a process that was killed here: no folder could take its name
+        folder.replace(old)
+    try:
+        new.replace(folder)
+    except OSError:
+        if old.exists():
+            old.replace(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds an advisory lock; the system frees it when the process dies, however it dies."""
     import fcntl

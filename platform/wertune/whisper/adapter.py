@@ -4,8 +4,6 @@ import hashlib
 import json
 import math
 import re
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +18,7 @@ from transformers import WhisperForConditionalGeneration
 
 from wertune.base.config import LoraConfig
 from wertune.base.errors import AdapterError, ConfigError
-from wertune.base.files import share_mode, storing
+from wertune.base.files import replacing_folder, share_mode, storing
 from wertune.whisper.model import Whisper, brief, load_whisper
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -116,40 +114,20 @@ def adapter_digest(whisper: Whisper) -> str:
 
 def save_adapter(whisper: Whisper, folder: Path, base_model: str, strength: float = 1.0) -> None:
     """Writes PEFT's adapter folder, whole or not at all, in the place of one that stands there; StorageError."""
-    writing = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")  # not mkdtemp, whose 0700 keeps others out
-    with storing("the adapter", folder, "free some space there, or name a folder on a writable disk with more"):
-        try:
-            writing.mkdir(parents=True)
-            whisper.model.save_pretrained(str(writing), safe_serialization=True)
-            # PEFT writes the local path of the weights; the adapter is for the base by its name, wherever it lies.
-            # Strength is stored as alpha, so that whoever loads the adapter, by plain PEFT too, gets it.
-            alpha = read_adapter_config(writing)["lora_alpha"] * strength
-            _amend_config(writing, base_model_name_or_path=base_model, lora_alpha=alpha)
-            (writing / "README.md").unlink(missing_ok=True)
-            share_mode(writing, of="adapter_config.json")
-            replace_folder(writing, folder)
-        finally:
-            shutil.rmtree(writing, ignore_errors=True)
+    remedy = "free some space there, or name a folder on a writable disk with more"
+    with storing("the adapter", folder, remedy), replacing_folder(folder) as writing:
+        whisper.model.save_pretrained(str(writing), safe_serialization=True)
+        # PEFT writes the local path of the weights; the adapter is for the base by its name, wherever it lies.
+        # Strength is stored as alpha, so that whoever loads the adapter, by plain PEFT too, gets it.
+        alpha = read_adapter_config(writing)["lora_alpha"] * strength
+        _amend_config(writing, base_model_name_or_path=base_model, lora_alpha=alpha)
+        (writing / "README.md").unlink(missing_ok=True)
+        share_mode(writing, of="adapter_config.json")
 
 
 def _amend_config(folder: Path, **changes: Any) -> None:
     text = json.dumps(read_adapter_config(folder) | changes, indent=2, sort_keys=True) + "\n"
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Gives `new` the name `folder`; what stood there goes only when that is done."""
-    old = folder.with_name(f".{folder.name}-old")
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)  # of a process that was killed here: no folder could take its name
-        folder.replace(old)
-    try:
-        new.replace(folder)
-    except OSError:
-        if old.exists():
-            old.replace(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def load_adapter(whisper: Whisper, folder: Path) -> Whisper:

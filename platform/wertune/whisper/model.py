@@ -270,7 +270,7 @@ def _check_weights(path: Path, model: WhisperForConditionalGeneration, found: Ma
     """BaseModelError where the files lack weights or hold some of another size: transformers starts those at random."""
     missing = sorted(set(found["missing_keys"]) - {"proj_out.weight"})  # tied to the decoder's embeddings
     # On the way into 8 or 4 bits no size is checked, neither by transformers nor by bitsandbytes.
-    misfits = {f"{name}.weight" for name, module in model.named_modules() if _is_linear(module) and not _fits(module)}
+    misfits = {f"{name}.weight" for name, module in model.named_modules() if not _fits(module)}
     misfits |= {name for name, *_ in found["mismatched_keys"]}
     for names, problem in ((sorted(misfits), "not of the size that config.json says"), (missing, "missing")):
         if names:
@@ -278,10 +278,13 @@ def _check_weights(path: Path, model: WhisperForConditionalGeneration, found: Ma
             raise BaseModelError(f"{path}: {many}, but a base model must be whole; download it again")
 
 
-def _fits(linear: torch.nn.Linear) -> bool:
-    weight = linear.weight
+def _fits(layer: torch.nn.Module) -> bool:
+    """A layer that is not linear does."""
+    if not isinstance(layer, torch.nn.Linear):
+        return True
+    weight = layer.weight
     shape = weight.quant_state.shape if isinstance(weight, bitsandbytes.nn.Params4bit) else weight.shape
-    return tuple(shape) == (linear.out_features, linear.in_features)
+    return tuple(shape) == (layer.out_features, layer.in_features)
 
 
 def brief(error: Exception) -> str:
@@ -305,7 +308,3 @@ def _quantization_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesC
     if quantization == "nf4":
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
     return None
-
-
-def _is_linear(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Linear)
