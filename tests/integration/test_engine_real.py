@@ -65,7 +65,7 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def transcribed(rows: list[dict[str, Any]]) -> Callable[..., list[str]]:
-    from wertune.whisper.evaluate import transcribe_samples
+    from wertune.whisper.transcription import transcribe_samples
 
     clips = [load_audio(DEMO / "manifests" / row["audio_filepath"]) for row in rows]
     return lambda served: [

@@ -13,7 +13,7 @@ from wertune.scores.metrics import score
 from wertune.training.baseline import OF_A_BOOST, baseline_decode, keep_texts, kept_texts, texts_name
 from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import cache_root
-from wertune.whisper.evaluate import MAX_SEGMENT_S, Transcriber, transcribe_samples
+from wertune.whisper.transcription import MAX_SEGMENT_S, Transcriber, transcribe_samples
 
 BASE_TEXTS = "base"  # a folder beside the clips
 FULL_CONTEXT = ContextConfig(short=False)

@@ -16,9 +16,9 @@ from wertune.scores.comparison import markdown_table
 from wertune.training.optimizer import Updater
 from wertune.training.prepare import Prepared
 from wertune.whisper.adapter import add_lora
-from wertune.whisper.evaluate import EvaluationSet
 from wertune.whisper.features import FRAMES_PER_POSITION, pad_features
 from wertune.whisper.model import Whisper, product_dtype
+from wertune.whisper.transcription import EvaluationSet
 
 Passes = dict[str, Callable[[], float]]
 Found = dict[str, list[float]]

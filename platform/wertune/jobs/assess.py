@@ -23,7 +23,7 @@ from wertune.training.baseline import baseline_decode, baseline_scores
 from wertune.training.memory import peak_memory_mb
 from wertune.training.prepare import Prepared
 from wertune.whisper.adapter import adapter_digest
-from wertune.whisper.evaluate import Transcriber, clips_of, score_set, transcribe_samples
+from wertune.whisper.transcription import Transcriber, clips_of, score_set, transcribe_samples
 
 SCORED_SPLITS = ("test", "retention_test")
 TIMED_CLIPS = 12

@@ -30,8 +30,8 @@ from wertune.training.prepare import Prepared, prepare
 from wertune.whisper.adapter import ADAPTER_FILES, merged
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.ctranslate2_engine import converted, require_engine
-from wertune.whisper.evaluate import Transcriber, clips_of, transcribe_samples
 from wertune.whisper.hugging_face import read_json
+from wertune.whisper.transcription import Transcriber, clips_of, transcribe_samples
 
 RECORD = "export.json"
 # What plain libraries do: no boost, no guard against loops, no cap by the clip's length.

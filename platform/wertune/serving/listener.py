@@ -10,8 +10,8 @@ from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.serving.pyfunc import load_registered
 from wertune.training.baseline import baseline_decode
 from wertune.whisper.base_model import resolve_base_model
-from wertune.whisper.evaluate import MAX_SEGMENT_S, Transcriber, Transcript, transcribe_samples
 from wertune.whisper.model import load_whisper
+from wertune.whisper.transcription import MAX_SEGMENT_S, Transcriber, Transcript, transcribe_samples
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from wertune.data.manifest import Recording
 from wertune.scores.metrics import Scores, score
 from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import cache_root
-from wertune.whisper.evaluate import clips_of, in_batches
 from wertune.whisper.model import Whisper
+from wertune.whisper.transcription import clips_of, in_batches
 from wertune.whisper.wording import MAX_TOKENS_BEFORE
 
 OF_A_BOOST = {"boost_beyond_certainty", "boost_floor"}  # settings without effect where nothing is boosted

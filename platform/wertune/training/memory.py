@@ -13,7 +13,7 @@ import torch
 
 from wertune.base.config import TrainConfig, TrialConfig
 from wertune.base.errors import OutOfMemory
-from wertune.whisper.evaluate import Transcriber
+from wertune.whisper.transcription import Transcriber
 
 MESSAGES = ("can't allocate memory", "not enough memory", "out of memory")  # c10's allocators; CUDA's driver
 ONEDNN = "could not create a primitive"  # though it can do what is asked, or it would miss "a primitive descriptor"

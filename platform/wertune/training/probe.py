@@ -16,9 +16,9 @@ from wertune.training.memory import keep_freed_memory, peak_memory_mb, start_mem
 from wertune.training.optimizer import Updater
 from wertune.training.prepare import Prepared
 from wertune.whisper.adapter import add_lora
-from wertune.whisper.evaluate import EvaluationSet
 from wertune.whisper.features import FRAMES_PER_POSITION, context_positions, log_mel, pad_features
 from wertune.whisper.model import Whisper
+from wertune.whisper.transcription import EvaluationSet
 
 STEPS = 2
 CLIPS = 8

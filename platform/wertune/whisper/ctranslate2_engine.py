@@ -93,7 +93,7 @@ def _convert(base: Path, adapter: Path, language: str, quantization: str, folder
 
 
 class CTranslate2Whisper:
-    """A converted Whisper as an `evaluate.Transcriber`: the same context, limits, prompt, rules and beams as torch's.
+    """A converted Whisper as a `Transcriber`: the same context, limits, prompt, rules and beams as torch's.
 
     A text's log-probabilities are all the mean of its tokens, which is what the library tells.
     """

@@ -28,7 +28,7 @@ from wertune.serving.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_requ
 from wertune.serving.served import stored_settings
 from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import BaseModel
-from wertune.whisper.evaluate import Transcript
+from wertune.whisper.transcription import Transcript
 from wertune.whisper.wording import Written
 
 LIMITS = ServingConfig()

@@ -20,9 +20,9 @@ from wertune.training.batches import Batch, TrainingData, training_batches
 from wertune.training.optimizer import MovingAverage, adamw
 from wertune.training.train import EpochResult, Objective, TrainingDiverged, TrainingState, train, validation_loss
 from wertune.whisper.adapter import add_lora
-from wertune.whisper.evaluate import EvaluationSet, score_set
 from wertune.whisper.features import ClipCache, context_positions, log_mel
 from wertune.whisper.model import Whisper
+from wertune.whisper.transcription import EvaluationSet, score_set
 
 MakeRecordings = Callable[..., list[Recording]]
 LoadTiny = Callable[..., Whisper]

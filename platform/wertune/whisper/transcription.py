@@ -1,4 +1,4 @@
-"""Transcribing clips in batches of like length, and scoring what was written."""
+"""Transcribing clips in batches of like length, long ones cut at pauses, and scoring what was written."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
