@@ -107,22 +107,28 @@ class TermCounts:
 
 
 @dataclass(frozen=True)
-class Utterance:
+class Clip:
+    """What scoring needs to know of a clip."""
+
+    id: str
+    reference: str
+    speaker: str = ""
+    channel: str = ""
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance(Clip):
     """One clip's transcript against its reference; `terms` counts by written term.
 
     `lexicon_words` are the edits of the terms' words, `skipped_words` those that stand in runs left out (alignment.py).
     """
 
-    id: str
-    reference: str
     hypothesis: str
     words: EditCounts
     characters: EditCounts
     terms: Mapping[str, TermCounts]
     lexicon_words: EditCounts = EditCounts()
-    speaker: str = ""
-    channel: str = ""
-    duration_s: float = 0.0
     skipped_words: int = 0
 
     @property
@@ -134,33 +140,18 @@ class Utterance:
         return sorted(term for term, counts in self.terms.items() if counts.false_alarms)
 
 
-@dataclass(frozen=True)
-class Clip:
-    """What scoring needs to know of a clip."""
-
-    id: str
-    reference: str
-    speaker: str = ""
-    channel: str = ""
-    duration_s: float = 0.0
-
-
 def score_utterance(clip: Clip, hypothesis: str, normalise: Normalise, finder: TermFinder) -> Utterance:
     """Counts of one transcript, both texts normalised first."""
     reference, written = normalise(clip.reference), normalise(hypothesis)
     pairs = align(reference, written)
     return Utterance(
-        id=clip.id,
-        reference=clip.reference,
+        **vars(clip),
         hypothesis=hypothesis,
         words=count_edits(pairs),
         characters=count_character_edits(reference, written),
         terms=_count_terms(finder.find(clip.reference), finder.find(hypothesis)),
         lexicon_words=count_edits(pairs, finder.words),
         skipped_words=skipped_words(pairs),
-        speaker=clip.speaker,
-        channel=clip.channel,
-        duration_s=clip.duration_s,
     )
 
 

@@ -97,10 +97,6 @@ class Whisper:
     def mel_bins(self) -> int:
         return int(self.bare.config.num_mel_bins)
 
-    def count_tokens(self, text: str) -> int:
-        """Tokens of `text` as a label, prompt and end included."""
-        return len(self.wording.label(text))
-
     def label_ids(self, text: str) -> list[int]:
         """The label of `text`: what the decoder must write after `<|startoftranscript|>`.
 
