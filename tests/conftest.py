@@ -167,7 +167,7 @@ def served_folder(
 
     import wertune.serving.pyfunc
     from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
-    from wertune.whisper.model import add_lora, save_adapter
+    from wertune.whisper.adapter import add_lora, save_adapter
 
     folder = tmp_path_factory.mktemp("served")
     tuned = add_lora(load_tiny("none"), LoraConfig(r=4), seed=0)

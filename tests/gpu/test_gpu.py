@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from wertune.base.config import LoraConfig
-from wertune.training.trial import peak_memory_mb
-from wertune.whisper.model import add_lora, load_whisper
+from wertune.training.memory import peak_memory_mb
+from wertune.whisper.adapter import add_lora
+from wertune.whisper.model import load_whisper
 
 pytestmark = [
     pytest.mark.gpu,

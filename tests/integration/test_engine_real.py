@@ -13,8 +13,9 @@ from wertune.base.text import TermFinder, normaliser
 from wertune.data.audio import load_audio
 from wertune.scores.metrics import Clip, score
 from wertune.serving.served import load_served
+from wertune.whisper.adapter import add_lora, save_adapter
 from wertune.whisper.base_model import resolve_base_model
-from wertune.whisper.model import add_lora, load_whisper, save_adapter
+from wertune.whisper.model import load_whisper
 
 CLIPS = 8
 SOURCE = "packaged:whisper-tiny.en"
@@ -64,7 +65,7 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def transcribed(rows: list[dict[str, Any]]) -> Callable[..., list[str]]:
-    from wertune.whisper.evaluate import transcribe_samples
+    from wertune.whisper.transcription import transcribe_samples
 
     clips = [load_audio(DEMO / "manifests" / row["audio_filepath"]) for row in rows]
     return lambda served: [

@@ -16,7 +16,7 @@ from wertune.data.manifest import Recording, Row
 from wertune.reports.error_report import MAX_PAGE_BYTES, SHOWN_CONFUSIONS, ScoredSet, error_report
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import score
-from wertune.whisper.evaluate import clips_of
+from wertune.whisper.transcription import clips_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]

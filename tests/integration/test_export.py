@@ -18,7 +18,8 @@ from wertune.serving import export_card
 from wertune.serving.export import PLAIN, RECORD, export, free_for_export, sample
 from wertune.serving.pyfunc import load_registered
 from wertune.tracking.versions import RegisteredVersion
-from wertune.whisper.model import Whisper, add_lora, load_adapter, load_whisper, save_adapter
+from wertune.whisper.adapter import add_lora, load_adapter, save_adapter
+from wertune.whisper.model import Whisper, load_whisper
 
 CLIPS = 2
 TOKENS = 24  # random weights never end a text

@@ -302,8 +302,8 @@ def test_both_contexts_write_nearly_the_same(searched: SimpleNamespace) -> None:
     from wertune.base.text import normaliser
     from wertune.scores.metrics import count_word_edits
     from wertune.whisper.base_model import resolve_base_model
-    from wertune.whisper.evaluate import transcribe_samples
     from wertune.whisper.model import load_whisper
+    from wertune.whisper.transcription import transcribe_samples
 
     rows = (DEMO / "manifests" / "retention_test.jsonl").read_text().splitlines()
     librivox = [row for row in map(json.loads, rows) if row["speaker"].startswith("librivox")]

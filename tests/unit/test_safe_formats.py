@@ -14,10 +14,10 @@ import torch
 
 from wertune.base.config import LoraConfig
 from wertune.base.errors import AdapterError, BaseModelError, WertuneError
-from wertune.whisper.adapter_files import ADAPTER_FILES, check_adapter_files
+from wertune.whisper.adapter import ADAPTER_FILES, add_lora, check_adapter_files, load_adapter, save_adapter
 from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.features import ClipCache
-from wertune.whisper.model import Whisper, add_lora, load_adapter, load_whisper, save_adapter
+from wertune.whisper.model import Whisper, load_whisper
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path for folder in ("platform", "registry") for path in (ROOT / folder).rglob("*.py"))

@@ -1,12 +1,13 @@
 """Writing files so that a reader sees all of one or none of it."""
 
 import errno
+import hashlib
 import json
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -33,6 +34,11 @@ _MISPLACED = frozenset(
 
 # The parts of the file by that name, from wherever else it may be; none where nobody has it.
 Fetch = Callable[[str], Iterable[bytes]]
+
+
+def content_digest(depends_on: Sequence[Any]) -> str:
+    """SHA-256 of the JSON of all that something depends on: a name under which nothing else is ever found."""
+    return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -113,6 +119,33 @@ def store_folder(final: Path, write: Callable[[Path], object], stamp: Mapping[st
     with locked(final.parent / f".{final.name}.lock"):
         if not is_whole(final):  # or another process was faster while this one waited
             _build(final, write, stamp)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A folder to be filled, which takes the place of `folder` when the block ends well, and goes otherwise."""
+    writing = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")  # not mkdtemp, whose 0700 keeps others out
+    try:
+        writing.mkdir(parents=True)
+        yield writing
+        _replace_folder(writing, folder)
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    """What stood at `folder` goes only when `new` has its name."""
+    old = folder.with_name(f".{folder.name}-old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a process that was killed here: no folder could take its name
+        folder.replace(old)
+    try:
+        new.replace(folder)
+    except OSError:
+        if old.exists():
+            old.replace(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

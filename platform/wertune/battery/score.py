@@ -1,21 +1,19 @@
 """Batteries written by a version as it serves and by the untouched base at 30 s, and scored."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from wertune.base.config import ContextConfig, DecodeConfig
-from wertune.base.files import write_atomically
-from wertune.battery.counted import set_report
+from wertune.battery.counts import set_report
 from wertune.battery.form import Part
 from wertune.battery.shelf import Battery, set_name
 from wertune.scores.eval_report import SetReport
 from wertune.scores.metrics import score
-from wertune.training.baseline import OF_A_BOOST, baseline_decode
+from wertune.training.baseline import OF_A_BOOST, baseline_decode, keep_texts, kept_texts, texts_name
 from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import cache_root
-from wertune.whisper.evaluate import MAX_SEGMENT_S, Transcriber, transcribe_samples
+from wertune.whisper.transcription import MAX_SEGMENT_S, Transcriber, transcribe_samples
 
 BASE_TEXTS = "base"  # a folder beside the clips
 FULL_CONTEXT = ContextConfig(short=False)
@@ -52,14 +50,19 @@ def base_texts(prepared: Prepared, battery: Battery) -> Texts:
     Nothing of a version changes it. A shipped battery brings the texts of packaged bases (`wertune battery --base-of`),
     since 30 s of context for each clip are minutes of work; those of another base and other beams are written here.
     """
-    name = f"{_key(prepared, battery)}.json"
+    name = _name(prepared, battery)
     kept = cache_root() / "batteries" / name
-    texts = _stored(battery.folder / BASE_TEXTS / name, battery) or _stored(kept, battery)
-    if texts is None:
-        texts = write_with_base(prepared, battery)
-        document = json.dumps(texts).encode()
-        write_atomically(kept, lambda file: file.write(document))
-    return texts
+    wanted = {part: len(rows) for part, rows in battery.by_part.items()}
+
+    def is_whole(texts: Mapping[str, Sequence[str]]) -> bool:
+        return {part: len(written) for part, written in texts.items()} == wanted
+
+    texts = kept_texts((battery.folder / BASE_TEXTS / name, kept), dict[str, list[str]], is_whole)
+    if texts is not None:
+        return cast(Texts, texts)
+    written = write_with_base(prepared, battery)
+    keep_texts(kept, written)
+    return written
 
 
 def write_with_base(prepared: Prepared, battery: Battery) -> Texts:
@@ -70,30 +73,13 @@ def write_with_base(prepared: Prepared, battery: Battery) -> Texts:
 
 def ship_base_texts(prepared: Prepared, battery: Battery) -> Path:
     """Puts what the untouched base writes beside the battery's clips, for every project of this base and beams."""
-    path = battery.folder / BASE_TEXTS / f"{_key(prepared, battery)}.json"
+    path = battery.folder / BASE_TEXTS / _name(prepared, battery)
     path.parent.mkdir(exist_ok=True)
-    document = json.dumps(base_texts(prepared, battery), indent=0, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda file: file.write(document.encode()))
+    keep_texts(path, base_texts(prepared, battery))
     return path
 
 
-def _key(prepared: Prepared, battery: Battery) -> str:
-    trial = prepared.project.trial
-    depends_on = [
-        prepared.base.digest,
-        trial.quantization,
-        baseline_decode(trial.decode).model_dump(exclude={"batch_size", "batch_seconds"} | OF_A_BOOST),
-        prepared.project.language,
-        [battery.digest(part) for part in battery.by_part],
-    ]
-    return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
-
-
-def _stored(path: Path, battery: Battery) -> Texts | None:
-    try:
-        texts = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    wanted = {part: len(rows) for part, rows in battery.by_part.items()}
-    whole = isinstance(texts, dict) and all(isinstance(written, list) for written in texts.values())
-    return texts if whole and {part: len(written) for part, written in texts.items()} == wanted else None
+def _name(prepared: Prepared, battery: Battery) -> str:
+    decode = baseline_decode(prepared.project.trial.decode)
+    settings = decode.model_dump(exclude={"batch_size", "batch_seconds"} | OF_A_BOOST)
+    return texts_name(prepared, settings, [battery.digest(part) for part in battery.by_part])

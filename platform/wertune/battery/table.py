@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from wertune.battery.measures import LOOP_RATIO
 from wertune.scores.eval_report import BATTERY_PREFIX, SetReport, UtteranceCounts
+from wertune.whisper.loops import MAX_COMPRESSION_RATIO
 
 # Of each rate, the part of a thousand or of a hundred that people are shown.
 PER_THOUSAND = "false_terms_per_1000"
@@ -41,7 +41,7 @@ def rates(report: SetReport) -> dict[str, float]:
 
 def is_loop(row: UtteranceCounts) -> bool:
     """Whether the text repeats itself and the reference does not."""
-    return row.compression_ratio > LOOP_RATIO and row.hypothesis_words > row.words
+    return row.compression_ratio > MAX_COMPRESSION_RATIO and row.hypothesis_words > row.words
 
 
 def metrics(sets: Mapping[str, SetReport], prefix: str = "") -> dict[str, float]:

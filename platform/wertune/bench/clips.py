@@ -4,9 +4,9 @@ import torch
 
 from wertune.base.config import ContextConfig, LoraConfig
 from wertune.training.prepare import Prepared
-from wertune.whisper.evaluate import EvaluationSet
 from wertune.whisper.features import pad_features
 from wertune.whisper.model import Whisper
+from wertune.whisper.transcription import EvaluationSet
 
 ROUNDS = 3
 CLIPS = 32

@@ -15,9 +15,10 @@ from wertune.bench.training import train_pass, write_greedily
 from wertune.scores.comparison import markdown_table
 from wertune.training.optimizer import Updater
 from wertune.training.prepare import Prepared
-from wertune.whisper.evaluate import EvaluationSet
+from wertune.whisper.adapter import add_lora
 from wertune.whisper.features import FRAMES_PER_POSITION, pad_features
-from wertune.whisper.model import Whisper, add_lora, product_dtype
+from wertune.whisper.model import Whisper, product_dtype
+from wertune.whisper.transcription import EvaluationSet
 
 Passes = dict[str, Callable[[], float]]
 Found = dict[str, list[float]]

@@ -28,10 +28,11 @@ from wertune.bench.counted import (
 from wertune.bench.peer import peer_model, with_adapters
 from wertune.bench.rows import Section
 from wertune.scores.comparison import markdown_table
+from wertune.training.memory import process_peak_mb, start_memory_peak
 from wertune.training.prepare import Prepared
-from wertune.training.trial import process_peak_mb, start_memory_peak
+from wertune.whisper.adapter import add_lora
 from wertune.whisper.base_model import resolve_base_model
-from wertune.whisper.model import add_lora, load_whisper, product_dtype
+from wertune.whisper.model import load_whisper, product_dtype
 
 MEASURED = ("tiny.en", "base")
 COUNTED = (*RECIPES, OURS_ON_BFLOAT16)

@@ -27,7 +27,7 @@ from wertune.search.study import open_study
 from wertune.tracking.runs import create_run
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective
-from wertune.whisper.evaluate import clips_of
+from wertune.whisper.transcription import clips_of
 
 CONFIGURATIONS, OF_THEIRS = 16, 4
 EPOCHS = 4

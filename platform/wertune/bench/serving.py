@@ -27,9 +27,10 @@ from wertune.serving.pyfunc import load_registered
 from wertune.serving.served import load_served
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import using_threads
+from wertune.whisper.adapter import merged
 from wertune.whisper.ctranslate2_engine import converted
-from wertune.whisper.evaluate import Transcriber, clips_of, transcribe_samples
-from wertune.whisper.model import merged, product_dtype
+from wertune.whisper.model import product_dtype
+from wertune.whisper.transcription import Transcriber, clips_of, transcribe_samples
 from wertune.whisper.wording import load_wording
 
 CLIPS = 48

@@ -8,7 +8,7 @@ from wertune.bench.clips import ROUNDS
 from wertune.bench.rows import Row, Section, timed
 from wertune.training.batches import training_batches
 from wertune.training.prepare import Prepared
-from wertune.whisper.model import add_lora
+from wertune.whisper.adapter import add_lora
 
 
 def section(prepared: Prepared) -> Section:

@@ -13,8 +13,9 @@ from wertune.bench.peer import PeerRecipe
 from wertune.bench.rows import Row, Section, timed
 from wertune.training.optimizer import Updater
 from wertune.training.prepare import Prepared
-from wertune.whisper.evaluate import EvaluationSet, transcribe_features
-from wertune.whisper.model import Whisper, add_lora, product_dtype
+from wertune.whisper.adapter import add_lora
+from wertune.whisper.model import Whisper, product_dtype
+from wertune.whisper.transcription import EvaluationSet, transcribe_features
 
 
 def section(prepared: Prepared) -> Section:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import normaliser_version
-from wertune.battery.counted import set_report
+from wertune.battery.counts import set_report
 from wertune.battery.score import base_texts, battery_sets, write_battery
 from wertune.battery.shelf import Battery
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
@@ -20,10 +20,10 @@ from wertune.scores.metrics import Clip, Scores, score
 from wertune.serving.served import Served
 from wertune.tracking.versions import RegisteredVersion
 from wertune.training.baseline import baseline_decode, baseline_scores
+from wertune.training.memory import peak_memory_mb
 from wertune.training.prepare import Prepared
-from wertune.training.trial import peak_memory_mb
-from wertune.whisper.evaluate import Transcriber, clips_of, score_set, transcribe_samples
-from wertune.whisper.model import adapter_digest
+from wertune.whisper.adapter import adapter_digest
+from wertune.whisper.transcription import Transcriber, clips_of, score_set, transcribe_samples
 
 SCORED_SPLITS = ("test", "retention_test")
 TIMED_CLIPS = 12

@@ -39,7 +39,8 @@ from wertune.training.baseline import (
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective
 from wertune.training.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, short_names
-from wertune.whisper.model import Whisper, load_adapter
+from wertune.whisper.adapter import load_adapter
+from wertune.whisper.model import Whisper
 
 FINAL_SPLITS = ("test", "retention_test")
 ERROR_REPORT = "error_report.html"

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 
 import jiwer
+
+MIN_SKIPPED_WORDS = 3
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ def align(reference: str, hypothesis: str) -> list[Pair]:
         right = written[chunk.hyp_start_idx : chunk.hyp_end_idx]
         pairs += [Pair(*pair) for pair in zip_longest(left, right, fillvalue="")]
     return pairs
+
+
+def skipped_words(pairs: Iterable[Pair]) -> int:
+    """Words of the reference in runs of three and more of which nothing was written."""
+    runs = (len(list(run)) for is_deleted, run in groupby(pairs, lambda pair: not pair.written) if is_deleted)
+    return sum(run for run in runs if run >= MIN_SKIPPED_WORDS)
 
 
 def in_columns(before: Iterable[Pair], after: Iterable[Pair]) -> list[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 import jiwer
 
 from wertune.base.text import Normalise, TermFinder, closed_up
+from wertune.scores.alignment import Pair, align, skipped_words
 
 
 def _rate(part: int, whole: int) -> float:
@@ -29,6 +30,11 @@ class EditCounts:
         return self.substitutions + self.deletions + self.insertions
 
     @property
+    def written(self) -> int:
+        """Words (or characters) of the hypothesis."""
+        return self.length - self.deletions + self.insertions
+
+    @property
     def rate(self) -> float:
         """WER of words, CER of characters."""
         return _rate(self.errors, self.length)
@@ -42,11 +48,22 @@ class EditCounts:
         )
 
 
+def count_edits(pairs: Collection[Pair], among: Collection[str] | None = None) -> EditCounts:
+    """The edits of an alignment, or of them those that touch words `among` others; what is left then is U-WER's.
+
+    Substitutions and deletions count by the reference's word, insertions by the hypothesis's, so that a term that
+    nobody said counts too (biased WER, Le et al. 2021, arXiv:2104.02194).
+    """
+    touched = [pair for pair in pairs if among is None or (pair.said or pair.written) in among]
+    insertions = sum(not pair.said for pair in touched)
+    deletions = sum(not pair.written for pair in touched)
+    errors = sum(pair.is_error for pair in touched)
+    return EditCounts(errors - insertions - deletions, deletions, insertions, len(touched) - insertions)
+
+
 def count_word_edits(reference: str, hypothesis: str) -> EditCounts:
-    """Edits between two normalised texts, by jiwer; an empty reference counts every word as inserted."""
-    if not reference:
-        return EditCounts(insertions=len(hypothesis.split()))
-    return _counts(jiwer.process_words(reference, hypothesis))
+    """Edits between two normalised texts; an empty reference counts every word as inserted."""
+    return count_edits(align(reference, hypothesis))
 
 
 def count_character_edits(reference: str, hypothesis: str) -> EditCounts:
@@ -54,34 +71,8 @@ def count_character_edits(reference: str, hypothesis: str) -> EditCounts:
     reference, hypothesis = closed_up(reference), closed_up(hypothesis)
     if not reference:
         return EditCounts(insertions=len(hypothesis))
-    return _counts(jiwer.process_characters(reference, hypothesis))
-
-
-def count_lexicon_edits(reference: str, hypothesis: str, lexicon: Collection[str]) -> EditCounts:
-    """The edits between two normalised texts that touch the words of `lexicon`; what is left of all edits is U-WER's.
-
-    Substitutions and deletions count by the reference's word, insertions by the hypothesis's, so that a term that
-    nobody said counts too (biased WER, Le et al. 2021, arXiv:2104.02194).
-    """
-    said, written = reference.split(), hypothesis.split()
-    length = sum(word in lexicon for word in said)
-    if not said:
-        return EditCounts(insertions=sum(word in lexicon for word in written))
-    touched = Counter[str]()
-    for chunk in jiwer.process_words(reference, hypothesis).alignments[0]:
-        by_hypothesis = chunk.type == "insert"
-        words = (
-            written[chunk.hyp_start_idx : chunk.hyp_end_idx]
-            if by_hypothesis
-            else said[chunk.ref_start_idx : chunk.ref_end_idx]
-        )
-        touched[chunk.type] += sum(word in lexicon for word in words)
-    return EditCounts(touched["substitute"], touched["delete"], touched["insert"], length)
-
-
-def _counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> EditCounts:
-    length = output.hits + output.substitutions + output.deletions
-    return EditCounts(output.substitutions, output.deletions, output.insertions, length)
+    found = jiwer.process_characters(reference, hypothesis)
+    return EditCounts(found.substitutions, found.deletions, found.insertions, len(reference))
 
 
 @dataclass(frozen=True)
@@ -116,30 +107,6 @@ class TermCounts:
 
 
 @dataclass(frozen=True)
-class Utterance:
-    """One clip's transcript against its reference; `terms` counts by written term."""
-
-    id: str
-    reference: str
-    hypothesis: str
-    words: EditCounts
-    characters: EditCounts
-    terms: Mapping[str, TermCounts]
-    lexicon_words: EditCounts = EditCounts()
-    speaker: str = ""
-    channel: str = ""
-    duration_s: float = 0.0
-
-    @property
-    def missed_terms(self) -> list[str]:
-        return sorted(term for term, counts in self.terms.items() if counts.misses)
-
-    @property
-    def false_terms(self) -> list[str]:
-        return sorted(term for term, counts in self.terms.items() if counts.false_alarms)
-
-
-@dataclass(frozen=True)
 class Clip:
     """What scoring needs to know of a clip."""
 
@@ -150,20 +117,41 @@ class Clip:
     duration_s: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Utterance(Clip):
+    """One clip's transcript against its reference; `terms` counts by written term.
+
+    `lexicon_words` are the edits of the terms' words, `skipped_words` those that stand in runs left out (alignment.py).
+    """
+
+    hypothesis: str
+    words: EditCounts
+    characters: EditCounts
+    terms: Mapping[str, TermCounts]
+    lexicon_words: EditCounts = EditCounts()
+    skipped_words: int = 0
+
+    @property
+    def missed_terms(self) -> list[str]:
+        return sorted(term for term, counts in self.terms.items() if counts.misses)
+
+    @property
+    def false_terms(self) -> list[str]:
+        return sorted(term for term, counts in self.terms.items() if counts.false_alarms)
+
+
 def score_utterance(clip: Clip, hypothesis: str, normalise: Normalise, finder: TermFinder) -> Utterance:
     """Counts of one transcript, both texts normalised first."""
     reference, written = normalise(clip.reference), normalise(hypothesis)
+    pairs = align(reference, written)
     return Utterance(
-        id=clip.id,
-        reference=clip.reference,
+        **vars(clip),
         hypothesis=hypothesis,
-        words=count_word_edits(reference, written),
+        words=count_edits(pairs),
         characters=count_character_edits(reference, written),
         terms=_count_terms(finder.find(clip.reference), finder.find(hypothesis)),
-        lexicon_words=count_lexicon_edits(reference, written, finder.words),
-        speaker=clip.speaker,
-        channel=clip.channel,
-        duration_s=clip.duration_s,
+        lexicon_words=count_edits(pairs, finder.words),
+        skipped_words=skipped_words(pairs),
     )
 
 

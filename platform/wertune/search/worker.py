@@ -14,9 +14,10 @@ from wertune.search.checkpoints import KeptTrial
 from wertune.search.shipping import Depot, prepared_here
 from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, SAID, Said
 from wertune.training.baseline import Texts, Wanted, transcribe_with_base
+from wertune.training.memory import keep_freed_memory
 from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective
-from wertune.training.trial import keep_freed_memory, run_trial
+from wertune.training.trial import run_trial
 
 RESOURCES_TAG = "wertune.resources"
 WORST = 1e9  # Optuna and Ray want a finite number of a trial without one

@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import soundfile
 
 from wertune.base.config import ContextConfig, DecodeConfig, load_project
 from wertune.base.errors import ExportError
-from wertune.base.files import storing
+from wertune.base.files import replacing_folder, storing
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Recording
 from wertune.scores.metrics import score
@@ -28,12 +27,11 @@ from wertune.serving.served import Served, base_of
 from wertune.tracking.runs import tracking_uri
 from wertune.tracking.versions import registered_version
 from wertune.training.prepare import Prepared, prepare
-from wertune.whisper.adapter_files import ADAPTER_FILES
+from wertune.whisper.adapter import ADAPTER_FILES, merged
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.ctranslate2_engine import converted, require_engine
-from wertune.whisper.evaluate import Transcriber, clips_of, transcribe_samples
 from wertune.whisper.hugging_face import read_json
-from wertune.whisper.model import merged, replace_folder
+from wertune.whisper.transcription import Transcriber, clips_of, transcribe_samples
 
 RECORD = "export.json"
 # What plain libraries do: no boost, no guard against loops, no cap by the clip's length.
@@ -117,17 +115,12 @@ def sample(recordings: Sequence[Recording], clips: int) -> list[Recording]:
 
 @contextmanager
 def _partial(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its name when the block ends well, and goes otherwise."""
-    writing = folder.absolute().with_name(f".{folder.absolute().name}-{secrets.token_hex(4)}")
-    with storing("the export", folder, "free some space there, or name a folder on another disk"):
-        try:
-            writing.mkdir(parents=True)
-            yield writing
-            for path in [writing, *writing.rglob("*")]:  # safetensors writes 0600, which no colleague can read
-                path.chmod(0o755 if path.is_dir() else 0o644)
-            replace_folder(writing, folder.absolute())
-        finally:
-            shutil.rmtree(writing, ignore_errors=True)
+    """A folder to be filled, which takes the place of `folder` when the block ends well, and goes otherwise."""
+    remedy = "free some space there, or name a folder on another disk"
+    with storing("the export", folder, remedy), replacing_folder(folder.absolute()) as writing:
+        yield writing
+        for path in [writing, *writing.rglob("*")]:  # safetensors writes 0600, which no colleague can read
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def write_folder(served: Served, base: BaseModel, form: Format, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Whatever writes texts of recordings, ready to be asked: a registered version as it serves, or an untouched base."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.serving.pyfunc import load_registered
 from wertune.training.baseline import baseline_decode
 from wertune.whisper.base_model import resolve_base_model
-from wertune.whisper.evaluate import MAX_SEGMENT_S, Transcriber, split_at_pauses, transcribe_samples
 from wertune.whisper.model import load_whisper
+from wertune.whisper.transcription import MAX_SEGMENT_S, Transcriber, Transcript, transcribe_samples
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,17 @@ class Voice:
 
     def write(self, clips: Sequence[Samples], longest_s: float | None = None) -> list[list[Segment]]:
         """The segments of each clip of 16 kHz samples, one after the other; what is longer is cut at pauses."""
-        pieces = [split_at_pauses(clip, longest_s or self.longest_piece_s) for clip in clips]
-        written = iter(
-            transcribe_samples(self.whisper, [p for clip in pieces for p in clip], self.context, self.decode)
-        )
-        segments = []
-        for clip in pieces:
-            start, found = 0, []
-            for piece in clip:
-                transcript, end = next(written), start + piece.size
-                times = start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ
-                found.append(Segment(*times, transcript.text, transcript.avg_logprob))
-                start = end
-            segments.append(found)
-        return segments
+        longest_s = longest_s or self.longest_piece_s
+        transcripts = transcribe_samples(self.whisper, clips, self.context, self.decode, longest_s=longest_s)
+        return [list(_segments(transcript)) for transcript in transcripts]
+
+
+def _segments(transcript: Transcript) -> Iterator[Segment]:
+    start = 0
+    for size, written in transcript.pieces:
+        times = start / SAMPLE_RATE_HZ, (start + size) / SAMPLE_RATE_HZ
+        yield Segment(*times, written.text, written.avg_logprob)
+        start += size
 
 
 def text_of(segments: Sequence[Segment]) -> str:

@@ -24,7 +24,7 @@ from wertune.serving.served import Served, load_served, stored_settings
 from wertune.tracking.outage import no_answer
 from wertune.training.prepare import Prepared
 from wertune.whisper.ctranslate2_engine import PACKAGES
-from wertune.whisper.evaluate import transcribe_samples
+from wertune.whisper.transcription import transcribe_samples
 
 MODEL_NAME = "model"
 ENGINE_TAG = "wertune.engine"

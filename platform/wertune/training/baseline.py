@@ -1,23 +1,24 @@
 """The untouched base, scored where it is at its best: 30 s of context; plainly, and with what costs no training."""
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import transformers
+from pydantic import TypeAdapter
 
 from wertune.base.config import ContextConfig, DecodeConfig
-from wertune.base.files import write_atomically
+from wertune.base.files import content_digest, write_atomically
 from wertune.data.manifest import Recording
 from wertune.scores.metrics import Scores, score
 from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import cache_root
-from wertune.whisper.evaluate import clips_of, in_batches
 from wertune.whisper.model import Whisper
+from wertune.whisper.transcription import clips_of, in_batches
 from wertune.whisper.wording import MAX_TOKENS_BEFORE
 
 OF_A_BOOST = {"boost_beyond_certainty", "boost_floor"}  # settings without effect where nothing is boosted
@@ -32,6 +33,7 @@ class Way(StrEnum):
     PROMPTED = "prompted"
 
 
+Kept = TypeVar("Kept", list[str], dict[str, list[str]])
 Wanted = Mapping[str, Sequence[Way]]  # by split
 Texts = dict[str, dict[Way, list[str]]]
 Transcribe = Callable[[Prepared, Wanted], Texts]
@@ -124,19 +126,36 @@ def score_texts(prepared: Prepared, split: str, texts: Sequence[str]) -> Scores:
 
 
 def _name(prepared: Prepared, split: str, way: Way) -> str:
-    trial, decode = prepared.project.trial, _decode(prepared, way)
-    without_effect = set() if decode.term_boost else OF_A_BOOST
-    depends_on = [
-        prepared.base.digest,
-        trial.quantization,
-        decode.model_dump(exclude=without_effect),
-        prepared.project.language,
-        [recording.digest for recording in prepared.dataset[split]],
-        transformers.__version__,
-    ]
-    if way is not Way.PLAIN:
-        depends_on += [way.value, MAX_TOKENS_BEFORE, list(prepared.lexicon.written)]
-    return f"{hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]}.json"
+    decode = _decode(prepared, way)
+    settings = decode.model_dump(exclude=set() if decode.term_boost else OF_A_BOOST)
+    helped = [] if way is Way.PLAIN else [way.value, MAX_TOKENS_BEFORE, list(prepared.lexicon.written)]
+    heard = [recording.digest for recording in prepared.dataset[split]]
+    return texts_name(prepared, settings, heard, transformers.__version__, *helped)
+
+
+def texts_name(prepared: Prepared, decode: Mapping[str, Any], heard: Sequence[str], *others: Any) -> str:
+    """The file of what the untouched base writes of recordings of these digests; `others` it depends on, too."""
+    project = prepared.project
+    depends_on = [prepared.base.digest, project.trial.quantization, decode, project.language, heard, *others]
+    return f"{content_digest(depends_on)[:32]}.json"
+
+
+def kept_texts(files: Iterable[Path], kind: type[Kept], is_whole: Callable[[Kept], bool]) -> Kept | None:
+    """The texts of the first of the files that holds whole ones."""
+    for file in files:
+        try:
+            texts = TypeAdapter(kind).validate_json(file.read_bytes())
+        except (FileNotFoundError, ValueError):
+            continue
+        if is_whole(texts):
+            return texts
+    return None
+
+
+def keep_texts(file: Path, texts: Any) -> None:
+    """A line a text, so that two versions of a file compare."""
+    document = json.dumps(texts, indent=0, ensure_ascii=False) + "\n"
+    write_atomically(file, lambda stream: stream.write(document.encode()))
 
 
 def _folders(prepared: Prepared) -> list[Path]:
@@ -145,19 +164,9 @@ def _folders(prepared: Prepared) -> list[Path]:
 
 def _stored(prepared: Prepared, split: str, way: Way) -> list[str] | None:
     name, clips = _name(prepared, split, way), len(prepared.dataset[split])
-    found = (_read(folder / name) for folder in _folders(prepared))
-    return next((texts for texts in found if texts is not None and len(texts) == clips), None)
-
-
-def _read(path: Path) -> list[str] | None:
-    try:
-        texts = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return texts if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else None
+    return kept_texts((folder / name for folder in _folders(prepared)), list[str], lambda texts: len(texts) == clips)
 
 
 def _store(prepared: Prepared, split: str, way: Way, texts: Sequence[str]) -> None:
-    document = json.dumps(texts, indent=0, ensure_ascii=False) + "\n"
     folder = next(each for each in _folders(prepared) if each != prepared.baselines or os.access(each, os.W_OK))
-    write_atomically(folder / _name(prepared, split, way), lambda file: file.write(document.encode()))
+    keep_texts(folder / _name(prepared, split, way), texts)

@@ -15,9 +15,9 @@ from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.augment import augment, mask_features
 from wertune.data.manifest import Recording
 from wertune.data.nonspeech import Nonspeech, nonspeech
-from wertune.whisper.evaluate import EvaluationSet
 from wertune.whisper.features import ClipCache, context_positions, log_mel, pad_features
 from wertune.whisper.model import Whisper
+from wertune.whisper.transcription import EvaluationSet
 
 LOADER_WORKERS_ON_GPU = 4
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from wertune.base.config import Frozen, TrialConfig
 from wertune.base.errors import StateError
-from wertune.base.files import storing
+from wertune.base.files import content_digest, storing
 from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective, TrainingState
-from wertune.whisper.adapter_files import ADAPTER_FILES
+from wertune.whisper.adapter import ADAPTER_FILES
 
 FORMAT = 1
 RECORD, TENSORS, DIGESTS = "state.json", "training.safetensors", "sha256.json"
@@ -72,7 +72,7 @@ def trial_digest(config: TrialConfig, prepared: Prepared, objective: Objective) 
         [objective.retention_baseline_wer, objective.retention_margin, objective.penalty],
         [prepared.dataset.digest(split) for split in ("train", "replay", "validation", "retention_validation")],
     ]
-    return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
+    return content_digest(depends_on)
 
 
 def write_state(state: TrialState, adapter: Path, trial: str, folder: Path) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from peft.optimizers import create_loraplus_optimizer
 from transformers import get_cosine_schedule_with_warmup
 
 from wertune.base.config import TrainConfig
-from wertune.whisper.model import adamw
 
 
 class MovingAverage:
@@ -48,6 +48,19 @@ class MovingAverage:
             held = parameter.clone()
             parameter.copy_(average)
             average.copy_(held)
+
+
+def adamw(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW on the adapters alone, their B at a rate of its own (LoRA+, Hayou et al. 2024, arXiv:2402.12354)."""
+    optimizer: torch.optim.Optimizer = create_loraplus_optimizer(
+        model,
+        torch.optim.AdamW,
+        lr=config.learning_rate,
+        loraplus_lr_ratio=config.learning_rate_ratio,
+        loraplus_weight_decay=config.weight_decay,
+        fused=True,
+    )
+    return optimizer
 
 
 class Updater:

@@ -12,11 +12,12 @@ from wertune.base.files import Fetch
 from wertune.base.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
 from wertune.data.manifest import Dataset, load_dataset, manifests_of
 from wertune.training.batches import TrainingData
+from wertune.whisper.adapter import check_has_layers, remove_lora
 from wertune.whisper.base_model import BaseModel, cache_root, resolve_base_model
 from wertune.whisper.ctranslate2_engine import require_engine
-from wertune.whisper.evaluate import EvaluationSet
 from wertune.whisper.features import ClipCache, FeatureCache
-from wertune.whisper.model import Whisper, check_has_layers, load_whisper, remove_lora
+from wertune.whisper.model import Whisper, load_whisper
+from wertune.whisper.transcription import EvaluationSet
 from wertune.whisper.wording import label_text
 
 BASELINES = "baseline"  # a folder of a project

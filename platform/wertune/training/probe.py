@@ -12,12 +12,13 @@ from wertune.base.config import ContextConfig, DecodeConfig, TrialConfig
 from wertune.data.manifest import Recording
 from wertune.training.baseline import baseline_decode
 from wertune.training.batches import Batch, TrainingData, training_batches
+from wertune.training.memory import keep_freed_memory, peak_memory_mb, start_memory_peak
 from wertune.training.optimizer import Updater
 from wertune.training.prepare import Prepared
-from wertune.training.trial import keep_freed_memory, peak_memory_mb, start_memory_peak
-from wertune.whisper.evaluate import EvaluationSet
+from wertune.whisper.adapter import add_lora
 from wertune.whisper.features import FRAMES_PER_POSITION, context_positions, log_mel, pad_features
-from wertune.whisper.model import Whisper, add_lora
+from wertune.whisper.model import Whisper
+from wertune.whisper.transcription import EvaluationSet
 
 STEPS = 2
 CLIPS = 8

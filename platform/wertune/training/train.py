@@ -15,9 +15,10 @@ from wertune.base.config import TrialConfig
 from wertune.base.errors import WertuneError
 from wertune.training.batches import TrainingData, batches_per_epoch, training_batches
 from wertune.training.optimizer import Updater
-from wertune.whisper.evaluate import EvaluationSet, score_set
+from wertune.whisper.adapter import at_strength
 from wertune.whisper.features import pad_features
-from wertune.whisper.model import Whisper, at_strength
+from wertune.whisper.model import Whisper
+from wertune.whisper.transcription import EvaluationSet, score_set
 
 DIVERGENCE_REMEDY = "lower train.learning_rate or train.max_grad_norm"
 

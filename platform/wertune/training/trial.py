@@ -1,12 +1,7 @@
 """One trial: a configuration, a base model and data in; a logged, saved adapter and its best epoch out."""
 
-import ctypes
-import gc
-import os
 import platform
-import resource
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,21 +14,25 @@ from wertune.base.config import TrialConfig, flatten
 from wertune.base.errors import StateError
 from wertune.base.files import storing
 from wertune.training.checkpoint import STORAGE_REMEDY, TrialState, TrialStore, read_state, trial_digest, write_state
-from wertune.training.memory import halved_once, is_out_of_memory, ran_params
+from wertune.training.memory import (
+    give_back_memory,
+    halved_once,
+    is_out_of_memory,
+    keep_freed_memory,
+    peak_memory_mb,
+    ran_params,
+    start_memory_peak,
+)
 from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective, TrainingState, best_of, train
-from wertune.whisper.evaluate import Transcriber
-from wertune.whisper.model import ModelSize, Whisper, add_lora, remove_lora, save_adapter
+from wertune.whisper.adapter import add_lora, remove_lora, save_adapter
+from wertune.whisper.model import ModelSize, Whisper
 
 ADAPTER_ARTIFACT = "adapter"
 ARTIFACT_REMEDY = "free some space where MLflow keeps artifacts, and see that this machine can write there"
 STORE_REMEDY = "free some space where the search keeps its state, and see that this machine can write there"
 REFUSED_TAG, HALVED_TAG = "wertune.state_refused", "wertune.batch_halved"
 CPU_INFO = Path("/proc/cpuinfo")
-# proc(5): writing 5 begins a new peak of resident memory, VmHWM in status.
-CLEAR_REFS, RESET_PEAK_RSS = Path("/proc/self/clear_refs"), "5"
-STATUS = Path("/proc/self/status")
-MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # as malloc.h numbers them
 
 AfterEpoch = Callable[[EpochResult], None]
 
@@ -109,10 +108,10 @@ class _Trial:
     def _take_up(self, store: TrialStore) -> None:
         """A state that cannot be used is named in a tag, and the trial begins anew."""
         try:
-            with _folder(self._scratch / "stored") as stored:
-                if not store.load(stored):
+            with tempfile.TemporaryDirectory(dir=self._scratch) as stored:
+                if not store.load(Path(stored)):
                     return
-                state = read_state(stored, self._digest, self._adapter)
+                state = read_state(Path(stored), self._digest, self._adapter)
         except StateError as error:
             self._log.tags({REFUSED_TAG: error})
             return
@@ -208,15 +207,6 @@ def _scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _folder(path: Path) -> Iterator[Path]:
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
-
-
 def where_it_runs(whisper: Whisper, quantization: str) -> dict[str, str]:
     """Tags: the device by its name, what it multiplies in and what weights are stored in, and the machine."""
     dtype = str(whisper.product_dtype).removeprefix("torch.")
@@ -266,50 +256,3 @@ BEST_METRICS = (
 def size_metrics(size: ModelSize) -> dict[str, float]:
     """Counts of the model as metrics, so that trials can be sorted by them."""
     return {name: getattr(size, name) for name in SIZE_METRICS}
-
-
-def start_memory_peak() -> None:
-    """Begins a new peak: a worker goes from trial to trial, and each is charged with its own."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    give_back_memory()
-    if os.access(CLEAR_REFS, os.W_OK):  # some containers mount /proc read-only
-        CLEAR_REFS.write_text(RESET_PEAK_RSS)
-
-
-def keep_freed_memory() -> None:
-    """glibc gives every large activation back to the system and takes it again: a third of a CPU trial's time.
-
-    For processes that train or transcribe in bulk; one that evaluates a version as it serves is to stay as small.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        for parameter in (MMAP_THRESHOLD, TRIM_THRESHOLD):
-            libc.mallopt(parameter, 2**31 - 1)
-
-
-def give_back_memory() -> None:
-    """Returns freed activations to the system: a worker that kept them grew by a gigabyte a trial.
-
-    Between trials and after one ran out of memory: else nothing grows, and it costs a second of every epoch.
-    """
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
-
-
-def peak_memory_mb(whisper: Transcriber) -> float:
-    """What CUDA's allocator gave out at most, or this process's largest resident size on a CPU."""
-    if whisper.device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return process_peak_mb()
-
-
-def process_peak_mb() -> float:
-    """This process's largest resident size since its peak was last begun, or ever where no peak can be begun."""
-    if STATUS.exists():
-        fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
-        return int(fields["VmHWM"].split()[0]) / 1024
-    unit_bytes = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 2**20

@@ -215,8 +215,7 @@ def _digest_of_files(files: Sequence[Path]) -> str:
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                total.update(block)
+            hashlib.file_digest(stream, lambda: total)
     return f"sha256:{total.hexdigest()}"
 
 

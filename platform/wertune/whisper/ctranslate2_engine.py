@@ -15,19 +15,17 @@ import torch
 
 from wertune.base.config import DecodeConfig, Engine
 from wertune.base.errors import ConfigError
-from wertune.base.files import store_folder, storing
-from wertune.whisper.adapter_files import ADAPTER_FILES, check_adapter_files
-from wertune.whisper.base_model import BaseModel, cache_root
+from wertune.base.files import content_digest, store_folder, storing
+from wertune.whisper.adapter import ADAPTER_FILES, check_adapter_files, merged
+from wertune.whisper.base_model import CACHE_REMEDY, BaseModel, cache_root
 from wertune.whisper.boost import TermBoost, doubts
 from wertune.whisper.decoding import Rules
 from wertune.whisper.loops import LoopGuard, last_resort, shrinks
-from wertune.whisper.model import merged
 from wertune.whisper.wording import Wording, Written, load_wording
 
 PACKAGES: dict[Engine, tuple[str, ...]] = {"torch": (), "ctranslate2": ("ctranslate2",)}
 QUANTIZATION = "int8"
 FORMAT_VERSION = 1  # raise it whenever the same library writes anything else than before
-STORE_REMEDY = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
 
 
 def require_engine(engine: Engine) -> None:
@@ -53,13 +51,12 @@ def converted(base: BaseModel, adapter: Path, language: str, quantization: str =
     import ctranslate2
 
     depends_on = [base.digest, _files_digest(adapter), ctranslate2.__version__, quantization, FORMAT_VERSION]
-    name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
-    final = cache_root() / "engines" / name
+    final = cache_root() / "engines" / content_digest(depends_on)[:32]
 
     def write(folder: Path) -> None:
         _convert(base.path, adapter, language, quantization, folder)
 
-    with storing("the converted model", final, STORE_REMEDY):
+    with storing("the converted model", final, CACHE_REMEDY):
         store_folder(final, write, {"digest": base.digest, "ctranslate2": ctranslate2.__version__})
     return final
 
@@ -96,7 +93,7 @@ def _convert(base: Path, adapter: Path, language: str, quantization: str, folder
 
 
 class CTranslate2Whisper:
-    """A converted Whisper as an `evaluate.Transcriber`: the same context, limits, prompt, rules and beams as torch's.
+    """A converted Whisper as a `Transcriber`: the same context, limits, prompt, rules and beams as torch's.
 
     A text's log-probabilities are all the mean of its tokens, which is what the library tells.
     """

@@ -1,7 +1,5 @@
 """Log-mel features at short context, computed once for each clip and kept on disk."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ from transformers import WhisperFeatureExtractor
 
 from wertune.base.config import ContextConfig
 from wertune.base.errors import StorageError
-from wertune.base.files import Fetch, locked, storing, write_atomically
+from wertune.base.files import Fetch, content_digest, locked, storing, write_atomically
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.whisper.base_model import CACHE_REMEDY
@@ -131,7 +129,7 @@ class ClipCache:
 
     def get(self, depends_on: Sequence[Any], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Features (mel_bins, frames) in float16, from the file that is named by all that they depend on."""
-        name = hashlib.sha256(json.dumps([transformers.__version__, *depends_on]).encode()).hexdigest()[:32]
+        name = content_digest([transformers.__version__, *depends_on])[:32]
         path = self._folder / name[:2] / f"{name}.npy"
         stored = _read_clip(path)
         if stored is None and self._fetch:
@@ -189,5 +187,5 @@ def _read(path: Path, expected_values: int) -> npt.NDArray[np.float32] | None:
 
 
 def _cache_key(recordings: Sequence[Recording], frames: Sequence[int], mel_bins: int) -> str:
-    settings = [transformers.__version__, mel_bins, [[r.digest, n] for r, n in zip(recordings, frames, strict=True)]]
-    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
+    clips = [[recording.digest, count] for recording, count in zip(recordings, frames, strict=True)]
+    return content_digest([transformers.__version__, mel_bins, clips])[:32]

@@ -1,24 +1,15 @@
-"""Whisper with an 8-bit base and LoRA: loading, encoding at short context, saving and loading adapters."""
+"""Whisper on an 8-bit base: loading it, its loss, and what it writes at short context."""
 
-import hashlib
-import json
 import logging
 import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import bitsandbytes
 import torch
-from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.optimizers import create_loraplus_optimizer
-from peft.tuners.lora import LoraLayer
-from safetensors import safe_open
+from peft import PeftModel
 from transformers import (
     BitsAndBytesConfig,
     WhisperForConditionalGeneration,
@@ -26,10 +17,8 @@ from transformers import (
 )
 from transformers import logging as transformers_logging
 
-from wertune.base.config import DecodeConfig, LoraConfig, TrainConfig
-from wertune.base.errors import AdapterError, BaseModelError, ConfigError
-from wertune.base.files import share_mode, storing
-from wertune.whisper.adapter_files import ADAPTER_FILES, ADAPTER_REMEDY, check_adapter_files, read_adapter_config
+from wertune.base.config import DecodeConfig
+from wertune.base.errors import BaseModelError, ConfigError
 from wertune.whisper.boost import doubts, without_boost
 from wertune.whisper.decoding import beam_search, unpacked
 from wertune.whisper.forward import LeanWhisper
@@ -107,10 +96,6 @@ class Whisper:
     @property
     def mel_bins(self) -> int:
         return int(self.bare.config.num_mel_bins)
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of `text` as a label, prompt and end included."""
-        return len(self.wording.label(text))
 
     def label_ids(self, text: str) -> list[int]:
         """The label of `text`: what the decoder must write after `<|startoftranscript|>`.
@@ -269,7 +254,7 @@ def load_whisper(
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # safetensors, tokenizers, torch and JSON of another shape each raise their own kinds
-        problem = f"does not hold a Whisper model in Hugging Face format: {_brief(error)}"
+        problem = f"does not hold a Whisper model in Hugging Face format: {brief(error)}"
         raise BaseModelError(f"{path} {problem}; download the model again") from error
     _check_weights(path, model, found)
     model.requires_grad_(False)
@@ -281,7 +266,7 @@ def _check_weights(path: Path, model: WhisperForConditionalGeneration, found: Ma
     """BaseModelError where the files lack weights or hold some of another size: transformers starts those at random."""
     missing = sorted(set(found["missing_keys"]) - {"proj_out.weight"})  # tied to the decoder's embeddings
     # On the way into 8 or 4 bits no size is checked, neither by transformers nor by bitsandbytes.
-    misfits = {f"{name}.weight" for name, module in model.named_modules() if _is_linear(module) and not _fits(module)}
+    misfits = {f"{name}.weight" for name, module in model.named_modules() if not _fits(module)}
     misfits |= {name for name, *_ in found["mismatched_keys"]}
     for names, problem in ((sorted(misfits), "not of the size that config.json says"), (missing, "missing")):
         if names:
@@ -289,13 +274,16 @@ def _check_weights(path: Path, model: WhisperForConditionalGeneration, found: Ma
             raise BaseModelError(f"{path}: {many}, but a base model must be whole; download it again")
 
 
-def _fits(linear: torch.nn.Linear) -> bool:
-    weight = linear.weight
+def _fits(layer: torch.nn.Module) -> bool:
+    """A layer that is not linear does."""
+    if not isinstance(layer, torch.nn.Linear):
+        return True
+    weight = layer.weight
     shape = weight.quant_state.shape if isinstance(weight, bitsandbytes.nn.Params4bit) else weight.shape
-    return tuple(shape) == (linear.out_features, linear.in_features)
+    return tuple(shape) == (layer.out_features, layer.in_features)
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """The first fault that an error tells of, and how many more lines it has: torch writes one for each tensor."""
     first, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
     if more and first.endswith(":"):
@@ -316,161 +304,3 @@ def _quantization_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesC
     if quantization == "nf4":
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
     return None
-
-
-def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
-    """The model with fresh, trainable adapters on the modules that `config` names; the base stays frozen."""
-    if config.dora and whisper.device.type == "cpu" and whisper.is_quantised:
-        rule = "PEFT's DoRA cannot train an int8 or nf4 base on the CPU"
-        raise ConfigError(f"lora.dora is true, but {rule}; set quantization: none, or use a GPU")
-    layers = len(whisper.bare.model.encoder.layers)
-    check_has_layers(config, layers)
-    numbers = "|".join(str(n) for n in range(config.first_encoder_layer, layers))
-    parts = {"encoder": rf"encoder\.layers\.({numbers})", "decoder": r"decoder\.layers\.\d+"}
-    chosen = "|".join(parts.values()) if config.scope == "both" else parts[config.scope]
-    torch.manual_seed(seed)
-    # task_type stays unset: PEFT's SEQ_2_SEQ_LM wrapper passes input_ids, which Whisper does not take.
-    peft_config = PeftLoraConfig(
-        r=config.r,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules=rf"model\.({chosen})\.(.*\.)?({'|'.join(config.target_modules)})",
-        use_rslora=config.rslora,
-        use_dora=config.dora,
-    )
-    return whisper.with_model(get_peft_model(whisper.model, peft_config))
-
-
-def check_has_layers(config: LoraConfig, encoder_layers: int) -> None:
-    """ConfigError where the adapters would begin above an encoder of so many layers."""
-    first = config.first_encoder_layer
-    if config.scope != "decoder" and first >= encoder_layers:
-        problem = f"lora.first_encoder_layer is {first}, but the encoder has layers 0 to {encoder_layers - 1}"
-        raise ConfigError(f"{problem}; lower it, or set lora.scope: decoder")
-
-
-def adamw(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW on the adapters alone, their B at a rate of its own (LoRA+, Hayou et al. 2024, arXiv:2402.12354)."""
-    optimizer: torch.optim.Optimizer = create_loraplus_optimizer(
-        model,
-        torch.optim.AdamW,
-        lr=config.learning_rate,
-        loraplus_lr_ratio=config.learning_rate_ratio,
-        loraplus_weight_decay=config.weight_decay,
-        fused=True,
-    )
-    return optimizer
-
-
-def remove_lora(base: Whisper) -> None:
-    """Takes off in place whatever adapters `add_lora` has put on this model: PEFT puts them between its own layers."""
-    for name, module in list(base.bare.named_modules()):
-        if isinstance(module, LoraLayer):
-            base.bare.set_submodule(name, module.get_base_layer())
-    vars(base.bare).pop("peft_config", None)  # or PEFT warns of a second adapter
-
-
-def _is_linear(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Linear)
-
-
-def save_adapter(whisper: Whisper, folder: Path, base_model: str, strength: float = 1.0) -> None:
-    """Writes PEFT's adapter folder, whole or not at all, in the place of one that stands there; StorageError."""
-    writing = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")  # not mkdtemp, whose 0700 keeps others out
-    with storing("the adapter", folder, "free some space there, or name a folder on a writable disk with more"):
-        try:
-            writing.mkdir(parents=True)
-            whisper.model.save_pretrained(str(writing), safe_serialization=True)
-            # PEFT writes the local path of the weights; the adapter is for the base by its name, wherever it lies.
-            # Strength is stored as alpha, so that whoever loads the adapter, by plain PEFT too, gets it.
-            alpha = read_adapter_config(writing)["lora_alpha"] * strength
-            _amend_config(writing, base_model_name_or_path=base_model, lora_alpha=alpha)
-            (writing / "README.md").unlink(missing_ok=True)
-            share_mode(writing, of="adapter_config.json")
-            replace_folder(writing, folder)
-        finally:
-            shutil.rmtree(writing, ignore_errors=True)
-
-
-def _amend_config(folder: Path, **changes: Any) -> None:
-    text = json.dumps(read_adapter_config(folder) | changes, indent=2, sort_keys=True) + "\n"
-    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Gives `new` the name `folder`; what stood there goes only when that is done."""
-    old = folder.with_name(f".{folder.name}-old")
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)  # of a process that was killed here: no folder could take its name
-        folder.replace(old)
-    try:
-        new.replace(folder)
-    except OSError:
-        if old.exists():
-            old.replace(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def at_strength(whisper: Whisper, strength: float) -> Iterator[None]:
-    """Scales what the adapters add to the base inside the block: 1 as they were trained, 0 the base itself.
-
-    A strength between interpolates the tuned model with its base (WiSE-FT, Wortsman et al. 2021, arXiv:2109.01903).
-    """
-    layers = [module for module in whisper.model.modules() if isinstance(module, LoraLayer)]
-    try:
-        _scale(layers, strength)
-        yield
-    finally:
-        _scale(layers, 1.0)
-
-
-def _scale(layers: Sequence[LoraLayer], strength: float) -> None:
-    for layer in layers:
-        for name in layer.active_adapters:
-            layer.set_scale(name, strength)
-
-
-def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
-    """The model with a saved adapter, for inference; AdapterError when the folder is incomplete or does not fit."""
-    check_adapter_files(folder)
-    try:
-        model = PeftModel.from_pretrained(whisper.model, str(folder), is_trainable=False)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # PEFT, safetensors and torch each raise their own kinds for what does not fit
-        problem = f"{folder} does not fit this base model or is damaged: {_brief(error)}"
-        raise AdapterError(f"{problem}; {ADAPTER_REMEDY}") from error
-    # PEFT leaves a tensor that the file lacks at its random start, and one without a place unread, both silently.
-    expected = get_peft_model_state_dict(model, save_embedding_layers=False).keys()
-    with safe_open(folder / ADAPTER_FILES[1], framework="pt") as file:
-        strange = sorted(expected ^ file.keys())
-    if strange:
-        rule = "must hold exactly the tensors that adapter_config.json asks for on this base model"
-        many = f"{len(strange)} tensor{'s are' if len(strange) > 1 else ' is'} missing or in excess"
-        raise AdapterError(f"{folder}: {many}, such as {strange[0]}, but {rule}; {ADAPTER_REMEDY}")
-    return whisper.with_model(model.eval())
-
-
-def merged(path: Path, adapter: Path, language: str) -> WhisperForConditionalGeneration:
-    """The base in float32 with a saved adapter in its weights, on the CPU: rounding to 8 bits comes after, if at all.
-
-    An adapter is never added to weights that are 8-bit already: its small steps would be lost between theirs.
-    """
-    tuned = load_adapter(load_whisper(path, language, "none", "cpu", dtype=torch.float32), adapter)
-    return tuned.model.merge_and_unload().requires_grad_(False).eval()
-
-
-def adapter_digest(whisper: Whisper) -> str:
-    """SHA-256 of the adapter as it is loaded: names, weights, and what they are scaled by; empty without one."""
-    whole = hashlib.sha256()
-    layers = [(name, module) for name, module in whisper.model.named_modules() if isinstance(module, LoraLayer)]
-    for name, layer in layers:
-        for adapter in layer.active_adapters:
-            if adapter not in layer.lora_A:
-                continue
-            whole.update(f"{name} {adapter} {layer.scaling[adapter]!r}".encode())
-            for part in (layer.lora_A[adapter], layer.lora_B[adapter]):
-                whole.update(part.weight.detach().float().cpu().numpy().tobytes())
-    return whole.hexdigest() if layers else ""

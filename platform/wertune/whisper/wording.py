@@ -23,6 +23,10 @@ class Written:
     text: str
     log_probabilities: tuple[float, ...]
 
+    @property
+    def avg_logprob(self) -> float:
+        return sum(self.log_probabilities) / len(self.log_probabilities)
+
 
 # Whisper reads so many tokens of what was said before; half of its decoder's positions are for the text.
 MAX_TOKENS_BEFORE = 223

@@ -20,8 +20,8 @@ from wertune.bench.peer import PeerRecipe, at_context
 from wertune.bench.rows import Row, Section, rounded
 from wertune.bench.serving import PIPELINE, ServingRow, as_table
 from wertune.data.manifest import Recording
-from wertune.whisper.evaluate import EvaluationSet
 from wertune.whisper.model import Whisper
+from wertune.whisper.transcription import EvaluationSet
 
 LoadTiny = Callable[..., Whisper]
 SMALL = Shape(d_model=64, layers=2, heads=2)

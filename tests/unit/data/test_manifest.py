@@ -18,7 +18,7 @@ from wertune.base.errors import ManifestError
 from wertune.base.text import normaliser
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.data.manifest import Dataset, load_dataset, manifests_of
-from wertune.whisper.evaluate import clips_of
+from wertune.whisper.transcription import clips_of
 
 WriteNoise = Callable[..., Path]
 WriteManifest = Callable[..., Path]

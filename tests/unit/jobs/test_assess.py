@@ -18,8 +18,9 @@ from wertune.data.nonspeech import CLIPS_PER_SET, hallucination_sets
 from wertune.jobs.assess import leakage, made_up_words, set_report, timed_clips, training_terms
 from wertune.scores.eval_report import EvalReport, SetReport, UtteranceCounts
 from wertune.scores.metrics import Clip, score
-from wertune.whisper.evaluate import clips_of
-from wertune.whisper.model import Whisper, adapter_digest, add_lora, at_strength
+from wertune.whisper.adapter import adapter_digest, add_lora, at_strength
+from wertune.whisper.model import Whisper
+from wertune.whisper.transcription import clips_of
 
 ENGLISH = normaliser("en")
 LEXICON = Lexicon(terms=(Term(term="CPF", spoken="see pee eff"), Term(term="Baby Bonus", spoken="baby bonus")))

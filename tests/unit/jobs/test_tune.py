@@ -29,7 +29,7 @@ from wertune.search.progress import trial_name
 from wertune.search.search_space import SearchConfig
 from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, create_run
 from wertune.training.prepare import prepare
-from wertune.whisper.model import add_lora, save_adapter
+from wertune.whisper.adapter import add_lora, save_adapter
 
 SEARCH: dict[str, Any] = {"trials": 3, "space": {"lora.r": {"choices": [2, 4]}}}
 

@@ -20,7 +20,7 @@ from wertune.reports.html_page import fill, json_block, page
 from wertune.scores.comparison import Comparison, summary_rows
 from wertune.scores.intervals import recall_interval, wer_change, wer_interval
 from wertune.scores.metrics import Clip, Scores, score
-from wertune.whisper.evaluate import clips_of
+from wertune.whisper.transcription import clips_of
 
 FINDER = TermFinder(["cpf", "singpass"], str.lower)
 

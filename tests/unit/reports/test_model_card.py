@@ -18,7 +18,7 @@ from wertune.scores.metrics import score
 from wertune.tracking.versions import RegisteredVersion
 from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import BaseModel
-from wertune.whisper.evaluate import clips_of
+from wertune.whisper.transcription import clips_of
 
 LIMITS = ("Speech is <b>synthetic</b>.",)
 

@@ -28,7 +28,8 @@ from wertune.serving.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_requ
 from wertune.serving.served import stored_settings
 from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import BaseModel
-from wertune.whisper.evaluate import Transcript
+from wertune.whisper.transcription import Transcript
+from wertune.whisper.wording import Written
 
 LIMITS = ServingConfig()
 RNG = np.random.default_rng(0)
@@ -586,7 +587,7 @@ def asked_at_once(load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> 
 
     def write(whisper: Any, clips: list[Any], *_: Any) -> list[Transcript]:
         time.sleep(0.3)
-        return [Transcript("slowly", -0.1) for _ in clips]
+        return [Transcript(((1, Written("slowly", (-0.1,))),)) for _ in clips]
 
     async def ask(requests: int, limits: dict[str, Any]) -> list[Answer]:
         app = _app(load, serving=limits)  # in the running loop, as uvicorn does

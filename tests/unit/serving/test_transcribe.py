@@ -18,7 +18,7 @@ from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.serving.listener import Segment, Voice, text_of
 from wertune.serving.subtitles import rendered
 from wertune.serving.transcribe import check_names, recordings_of, transcribe_files
-from wertune.whisper.evaluate import split_at_pauses
+from wertune.whisper.transcription import split_at_pauses
 from wertune.whisper.wording import Written
 
 SEGMENTS = [Segment(0, 3.5, "one", -0.1), Segment(3.5, 3661.0004, "", -1), Segment(3661.0004, 3662, "a < b", -0.2)]

@@ -17,11 +17,12 @@ from wertune.base.config import AugmentConfig, ContextConfig, DecodeConfig, Draw
 from wertune.base.text import TermFinder, normaliser
 from wertune.data.manifest import Recording
 from wertune.training.batches import Batch, TrainingData, training_batches
-from wertune.training.optimizer import MovingAverage
+from wertune.training.optimizer import MovingAverage, adamw
 from wertune.training.train import EpochResult, Objective, TrainingDiverged, TrainingState, train, validation_loss
-from wertune.whisper.evaluate import EvaluationSet, score_set
+from wertune.whisper.adapter import add_lora
 from wertune.whisper.features import ClipCache, context_positions, log_mel
-from wertune.whisper.model import Whisper, adamw, add_lora
+from wertune.whisper.model import Whisper
+from wertune.whisper.transcription import EvaluationSet, score_set
 
 MakeRecordings = Callable[..., list[Recording]]
 LoadTiny = Callable[..., Whisper]

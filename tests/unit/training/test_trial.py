@@ -28,8 +28,9 @@ from wertune.training.memory import halved, is_out_of_memory
 from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective, TrainingDiverged
 from wertune.training.trial import device_name, run_trial
+from wertune.whisper.adapter import ADAPTER_FILES
 from wertune.whisper.base_model import resolve_base_model
-from wertune.whisper.model import ADAPTER_FILES, Whisper
+from wertune.whisper.model import Whisper
 
 OBJECTIVE = Objective(retention_baseline_wer=0.0, retention_margin=0.01, penalty=2.0)
 CONFIG = with_overrides(

@@ -14,10 +14,11 @@ from transformers import WhisperForConditionalGeneration
 from wertune.base.config import DecodeConfig, LoraConfig
 from wertune.base.errors import AdapterError, ConfigError
 from wertune.whisper import ctranslate2_engine as engine
+from wertune.whisper.adapter import add_lora, load_adapter, save_adapter
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.boost import TermBoost
 from wertune.whisper.ctranslate2_engine import CTranslate2Whisper, converted, load_engine, require_engine
-from wertune.whisper.model import Whisper, add_lora, load_adapter, save_adapter
+from wertune.whisper.model import Whisper
 
 GREEDY = DecodeConfig(loop_guard=False)
 

@@ -9,9 +9,10 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from wertune.base.config import DecodeConfig, LoraConfig
+from wertune.whisper.adapter import add_lora
 from wertune.whisper.decoding import beam_search
 from wertune.whisper.forward import plain_attention
-from wertune.whisper.model import Whisper, add_lora
+from wertune.whisper.model import Whisper
 
 LoadTiny = Callable[..., Whisper]
 LABELS = torch.tensor([[50362, 5303, 318, 50256], [50362, 12, 50256, -100]])

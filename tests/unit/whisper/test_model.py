@@ -20,16 +20,8 @@ from transformers.modeling_outputs import BaseModelOutput
 import wertune.whisper.model
 from wertune.base.config import DecodeConfig, Layer, LoraConfig
 from wertune.base.errors import AdapterError, BaseModelError, ConfigError, StorageError
-from wertune.whisper.adapter_files import ADAPTER_FILES
-from wertune.whisper.model import (
-    Whisper,
-    add_lora,
-    at_strength,
-    load_adapter,
-    load_whisper,
-    remove_lora,
-    save_adapter,
-)
+from wertune.whisper.adapter import ADAPTER_FILES, add_lora, at_strength, load_adapter, remove_lora, save_adapter
+from wertune.whisper.model import Whisper, load_whisper
 
 LoadTiny = Callable[..., Whisper]
 DiskFullAfter = Callable[[int], AbstractContextManager[None]]
@@ -333,7 +325,7 @@ def test_a_label_has_no_start_token_begins_with_a_blank_and_ends(base: Whisper, 
     label = base.label_ids(text)
     assert label == whole[1:]
     assert (label[0], label[-1]) == (NO_TIMESTAMPS, END)
-    assert base.count_tokens(text) == len(label) + 1
+    assert len(base.wording.label(text)) == len(label) + 1
 
 
 def test_a_tokenizer_that_writes_no_start_token_loses_nothing(base: Whisper) -> None:
@@ -513,7 +505,7 @@ def _config_fails(patch: pytest.MonkeyPatch) -> None:
         (folder / "adapter_config.json").write_text("{")
         raise OSError(28, "No space left on device")
 
-    patch.setattr(wertune.whisper.model, "_amend_config", fail)
+    patch.setattr(wertune.whisper.adapter, "_amend_config", fail)
 
 
 def _rename_fails(time: int) -> Callable[[pytest.MonkeyPatch], None]:

@@ -13,8 +13,8 @@ import wertune.whisper.model
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.whisper.decoding import beam_search
-from wertune.whisper.evaluate import split_at_pauses, transcribe_samples
 from wertune.whisper.model import Whisper
+from wertune.whisper.transcription import split_at_pauses, transcribe_samples
 from wertune.whisper.wording import Written
 
 LIMITS = [3, 6, 5]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.data.audio import SAMPLE_RATE_HZ
-from wertune.whisper.evaluate import (
+from wertune.whisper.transcription import (
     MAX_SEGMENT_S,
     split_at_pauses,
     token_limit,

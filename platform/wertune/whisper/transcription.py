@@ -1,7 +1,8 @@
-"""Transcribing clips in batches of like length, and scoring what was written."""
+"""Transcribing clips in batches of like length, long ones cut at pauses, and scoring what was written."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ MIN_REST_S = 1.0
 QUIET_WINDOW_S = 0.1
 
 Each = TypeVar("Each")
+Check = Callable[[], object]
 
 
 class Transcriber(Protocol):
@@ -46,10 +48,19 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class Transcript:
-    """A clip's text and the mean log-probability of the tokens that were written for it, those of all its pieces."""
+    """What was written for a clip: for each of its pieces, of so many samples."""
 
-    text: str
-    avg_logprob: float
+    pieces: tuple[tuple[int, Written], ...]
+
+    @property
+    def text(self) -> str:
+        return joined(written.text for _, written in self.pieces)
+
+    @property
+    def avg_logprob(self) -> float:
+        """The mean log-probability of the tokens that were written for it."""
+        scores = [score for _, written in self.pieces for score in written.log_probabilities]
+        return sum(scores) / len(scores)
 
 
 def score_set(
@@ -81,7 +92,7 @@ def in_batches(
     features: Sequence[torch.Tensor],
     durations_s: Sequence[float],
     decode: DecodeConfig,
-    check: Callable[[], object] = lambda: None,
+    check: Check = lambda: None,
 ) -> list[Each]:
     """What `write` makes of each clip's features and token limit, in the order given; batches are of like length."""
     written: dict[int, Each] = {}
@@ -118,33 +129,25 @@ def transcribe_samples(
     clips: Sequence[Samples],
     context: ContextConfig,
     decode: DecodeConfig,
-    check: Callable[[], object] = lambda: None,
+    check: Check = lambda: None,
     longest_s: float = MAX_SEGMENT_S,
 ) -> list[Transcript]:
-    """What each clip of 16 kHz samples says; what is longer than `longest_s` is cut at pauses and joined again.
+    """What each clip of 16 kHz samples says; what is longer than `longest_s` is cut at pauses.
 
     `check` is called before each piece is heard and each batch is written: it may raise what ends the work.
     """
-    pieces = [split_at_pauses(clip, longest_s) for clip in clips]
-    written = iter(in_batches(_writer(whisper, decode), *_heard(whisper, pieces, context, check), decode, check))
-    transcripts = []
-    for clip in pieces:
-        parts = [next(written) for _ in clip]
-        scores = [score for part in parts for score in part.log_probabilities]
-        text = joined(part.text for part in parts)
-        transcripts.append(Transcript(text, sum(scores) / len(scores)))
-    return transcripts
+    cut = [split_at_pauses(clip, longest_s) for clip in clips]
+    heard = _heard(whisper, chain(*cut), context, check)
+    written = iter(in_batches(_writer(whisper, decode), *heard, decode, check))
+    return [Transcript(tuple((piece.size, next(written)) for piece in pieces)) for pieces in cut]
 
 
 def _heard(
-    whisper: Transcriber,
-    pieces: Sequence[Sequence[Samples]],
-    context: ContextConfig,
-    check: Callable[[], object],
+    whisper: Transcriber, pieces: Iterable[Samples], context: ContextConfig, check: Check
 ) -> tuple[list[torch.Tensor], list[float]]:
-    """The features and durations in seconds of all pieces of all clips."""
+    """The features and durations in seconds of all pieces."""
     features, durations_s = [], []
-    for piece in (piece for clip in pieces for piece in clip):
+    for piece in pieces:
         check()
         durations_s.append(piece.size / SAMPLE_RATE_HZ)
         features.append(log_mel(piece, context_positions(durations_s[-1], context), whisper.mel_bins))

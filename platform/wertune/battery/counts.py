@@ -1,21 +1,64 @@
-"""What goes wrong in ordinary speech, as counts of one text beside its reference: functions of texts alone."""
+"""A scored set as a gate reads it: what goes wrong in every utterance, as counts."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-
-import jiwer
+from pathlib import Path
 
 from wertune.base.text import Normalise, TermFinder, letter_by_letter, term_pattern
-from wertune.scores.metrics import EditCounts, count_word_edits
+from wertune.scores.eval_report import SetReport, UtteranceCounts
+from wertune.scores.metrics import EditCounts, Scores, Utterance, count_word_edits
+from wertune.training.prepare import Prepared
+from wertune.whisper.loops import compression_ratio
 
-MIN_SKIPPED_WORDS = 3
-LOOP_RATIO = 2.4  # Whisper's own (Radford et al. 2022, section 4.5): a text that compresses better repeats itself
 _PAUSE = re.compile(r"[,;.?!…]+(?=\s|$)")
 _ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b")
 _SPELT = re.compile(r"\w(?:-\w)+")
 _NUMBER = re.compile(r"(?<!\w)[$£€]?\d[\d,.:]*(?:-\d+)*[A-Za-z]?(?:%|(?<=\d)(?:st|nd|rd|th)\b)?")
+
+
+def set_report(
+    prepared: Prepared, scores: Scores, digest: str, entities: Sequence[Sequence[str]] | None = None
+) -> SetReport:
+    """A scored set, its clips named by manifest line or by number, never by a folder of this machine.
+
+    `entities` are those of each clip; where they are not given, the numbers in its reference.
+    """
+    listed = entities or [entities_in(utterance.reference) for utterance in scores.utterances]
+    both = zip(scores.utterances, listed, strict=True)
+    return SetReport(digest=digest, utterances=tuple(_counts(prepared, *each) for each in both))
+
+
+def _counts(prepared: Prepared, utterance: Utterance, entities: Sequence[str]) -> UtteranceCounts:
+    words, characters, lexicon = utterance.words, utterance.characters, utterance.lexicon_words
+    reference, text = utterance.reference, utterance.hypothesis
+    formatted = formatted_edits(reference, text)
+    return UtteranceCounts(
+        id=Path(utterance.id).name,
+        speaker=utterance.speaker,
+        channel=utterance.channel,
+        duration_s=utterance.duration_s,
+        reference=reference,
+        hypothesis=text,
+        words=words.length,
+        substitutions=words.substitutions,
+        deletions=words.deletions,
+        insertions=words.insertions,
+        characters=characters.length,
+        character_errors=characters.errors,
+        lexicon_words=lexicon.length,
+        lexicon_errors=lexicon.errors,
+        terms={term: (c.hits, c.misses, c.false_alarms) for term, c in utterance.terms.items()},
+        hypothesis_words=words.written,
+        compression_ratio=compression_ratio(text),
+        formatted_words=formatted.length,
+        formatted_errors=formatted.errors,
+        entities=len(entities),
+        entity_errors=entity_errors(entities, text, prepared.normalise),
+        false_terms=false_terms(prepared.lexicon.written, reference, text, prepared.finder),
+        skipped_s=round(utterance.duration_s * utterance.skipped_words / max(words.length, 1), 3),
+    )
 
 
 def formatted_edits(reference: str, hypothesis: str) -> EditCounts:
@@ -100,38 +143,3 @@ def _written(acronyms: tuple[str, ...], text: str, finder: TermFinder) -> Counte
 @lru_cache(maxsize=4)
 def _capitals(acronyms: tuple[str, ...]) -> re.Pattern[str]:
     return term_pattern(acronyms)
-
-
-def skipped_s(reference: str, hypothesis: str, duration_s: float) -> float:
-    """Seconds of which nothing was written: runs of three deleted words and more, at the clip's own rate of words.
-
-    Both texts normalised.
-    """
-    words = len(reference.split())
-    if not words:
-        return 0.0
-    chunks = jiwer.process_words(reference, hypothesis).alignments[0]
-    runs = (chunk.ref_end_idx - chunk.ref_start_idx for chunk in chunks if chunk.type == "delete")
-    return duration_s * sum(run for run in runs if run >= MIN_SKIPPED_WORDS) / words
-
-
-def counts(
-    reference: str,
-    hypothesis: str,
-    duration_s: float,
-    entities: Sequence[str] | None,
-    normalise: Normalise,
-    terms: Iterable[str],
-    finder: TermFinder,
-) -> Mapping[str, int | float]:
-    """The fields of UtteranceCounts that these measures fill; entities None: those that stand in the reference."""
-    listed = entities_in(reference) if entities is None else entities
-    edits = formatted_edits(reference, hypothesis)
-    return {
-        "formatted_words": edits.length,
-        "formatted_errors": edits.errors,
-        "entities": len(listed),
-        "entity_errors": entity_errors(listed, hypothesis, normalise),
-        "false_terms": false_terms(terms, reference, hypothesis, finder),
-        "skipped_s": round(skipped_s(normalise(reference), normalise(hypothesis), duration_s), 3),
-    }

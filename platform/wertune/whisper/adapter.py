@@ -1,0 +1,226 @@
+"""LoRA adapters: put on a Whisper and taken off, saved and loaded, and what a folder of one may hold."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError, safe_open
+from transformers import WhisperForConditionalGeneration
+
+from wertune.base.config import LoraConfig
+from wertune.base.errors import AdapterError, ConfigError
+from wertune.base.files import replacing_folder, share_mode, storing
+from wertune.whisper.model import Whisper, brief, load_whisper
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_REMEDY = "download the version again, or train this adapter anew"
+MAX_RANK = 256
+
+# For people: nothing follows them, since PEFT is handed the model.
+_NOTES = frozenset({"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision"})
+_INERT: Mapping[str, Any] = {
+    "bias": "none",
+    "init_lora_weights": True,
+    "megatron_core": "megatron.core",
+    "qalora_group_size": 16,
+}
+_NAME = r"[A-Za-z0-9_.]{1,100}"
+# The one form that `add_lora` writes: any other expression could take an age to match.
+_LAYERS = r"(?:encoder\\\.layers\\\.\([\d|]{1,200}\)|decoder\\\.layers\\\.\\d\+)"
+_MODULES = re.compile(rf"model\\\.\({_LAYERS}(?:\|{_LAYERS})?\)\\\.\(\.\*\\\.\)\?\([A-Za-z0-9_|]{{1,500}}\)")
+
+
+def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
+    """The model with fresh, trainable adapters on the modules that `config` names; the base stays frozen."""
+    if config.dora and whisper.device.type == "cpu" and whisper.is_quantised:
+        rule = "PEFT's DoRA cannot train an int8 or nf4 base on the CPU"
+        raise ConfigError(f"lora.dora is true, but {rule}; set quantization: none, or use a GPU")
+    layers = len(whisper.bare.model.encoder.layers)
+    check_has_layers(config, layers)
+    numbers = "|".join(str(n) for n in range(config.first_encoder_layer, layers))
+    parts = {"encoder": rf"encoder\.layers\.({numbers})", "decoder": r"decoder\.layers\.\d+"}
+    chosen = "|".join(parts.values()) if config.scope == "both" else parts[config.scope]
+    torch.manual_seed(seed)
+    # task_type stays unset: PEFT's SEQ_2_SEQ_LM wrapper passes input_ids, which Whisper does not take.
+    peft_config = PeftLoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=rf"model\.({chosen})\.(.*\.)?({'|'.join(config.target_modules)})",
+        use_rslora=config.rslora,
+        use_dora=config.dora,
+    )
+    return whisper.with_model(get_peft_model(whisper.model, peft_config))
+
+
+def check_has_layers(config: LoraConfig, encoder_layers: int) -> None:
+    """ConfigError where the adapters would begin above an encoder of so many layers."""
+    first = config.first_encoder_layer
+    if config.scope != "decoder" and first >= encoder_layers:
+        problem = f"lora.first_encoder_layer is {first}, but the encoder has layers 0 to {encoder_layers - 1}"
+        raise ConfigError(f"{problem}; lower it, or set lora.scope: decoder")
+
+
+def remove_lora(base: Whisper) -> None:
+    """Takes off in place whatever adapters `add_lora` has put on this model: PEFT puts them between its own layers."""
+    for name, module in list(base.bare.named_modules()):
+        if isinstance(module, LoraLayer):
+            base.bare.set_submodule(name, module.get_base_layer())
+    vars(base.bare).pop("peft_config", None)  # or PEFT warns of a second adapter
+
+
+@contextmanager
+def at_strength(whisper: Whisper, strength: float) -> Iterator[None]:
+    """Scales what the adapters add to the base inside the block: 1 as they were trained, 0 the base itself.
+
+    A strength between interpolates the tuned model with its base (WiSE-FT, Wortsman et al. 2021, arXiv:2109.01903).
+    """
+    layers = [module for module in whisper.model.modules() if isinstance(module, LoraLayer)]
+    try:
+        _scale(layers, strength)
+        yield
+    finally:
+        _scale(layers, 1.0)
+
+
+def _scale(layers: Sequence[LoraLayer], strength: float) -> None:
+    for layer in layers:
+        for name in layer.active_adapters:
+            layer.set_scale(name, strength)
+
+
+def adapter_digest(whisper: Whisper) -> str:
+    """SHA-256 of the adapter as it is loaded: names, weights, and what they are scaled by; empty without one."""
+    whole = hashlib.sha256()
+    layers = [(name, module) for name, module in whisper.model.named_modules() if isinstance(module, LoraLayer)]
+    for name, layer in layers:
+        for adapter in layer.active_adapters:
+            if adapter not in layer.lora_A:
+                continue
+            whole.update(f"{name} {adapter} {layer.scaling[adapter]!r}".encode())
+            for part in (layer.lora_A[adapter], layer.lora_B[adapter]):
+                whole.update(part.weight.detach().float().cpu().numpy().tobytes())
+    return whole.hexdigest() if layers else ""
+
+
+def save_adapter(whisper: Whisper, folder: Path, base_model: str, strength: float = 1.0) -> None:
+    """Writes PEFT's adapter folder, whole or not at all, in the place of one that stands there; StorageError."""
+    remedy = "free some space there, or name a folder on a writable disk with more"
+    with storing("the adapter", folder, remedy), replacing_folder(folder) as writing:
+        whisper.model.save_pretrained(str(writing), safe_serialization=True)
+        # PEFT writes the local path of the weights; the adapter is for the base by its name, wherever it lies.
+        # Strength is stored as alpha, so that whoever loads the adapter, by plain PEFT too, gets it.
+        alpha = read_adapter_config(writing)["lora_alpha"] * strength
+        _amend_config(writing, base_model_name_or_path=base_model, lora_alpha=alpha)
+        (writing / "README.md").unlink(missing_ok=True)
+        share_mode(writing, of="adapter_config.json")
+
+
+def _amend_config(folder: Path, **changes: Any) -> None:
+    text = json.dumps(read_adapter_config(folder) | changes, indent=2, sort_keys=True) + "\n"
+    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+
+
+def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
+    """The model with a saved adapter, for inference; AdapterError when the folder is incomplete or does not fit."""
+    check_adapter_files(folder)
+    try:
+        model = PeftModel.from_pretrained(whisper.model, str(folder), is_trainable=False)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # PEFT, safetensors and torch each raise their own kinds for what does not fit
+        problem = f"{folder} does not fit this base model or is damaged: {brief(error)}"
+        raise AdapterError(f"{problem}; {ADAPTER_REMEDY}") from error
+    # PEFT leaves a tensor that the file lacks at its random start, and one without a place unread, both silently.
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False).keys()
+    with safe_open(folder / ADAPTER_FILES[1], framework="pt") as file:
+        strange = sorted(expected ^ file.keys())
+    if strange:
+        rule = "must hold exactly the tensors that adapter_config.json asks for on this base model"
+        many = f"{len(strange)} tensor{'s are' if len(strange) > 1 else ' is'} missing or in excess"
+        raise AdapterError(f"{folder}: {many}, such as {strange[0]}, but {rule}; {ADAPTER_REMEDY}")
+    return whisper.with_model(model.eval())
+
+
+def merged(path: Path, adapter: Path, language: str) -> WhisperForConditionalGeneration:
+    """The base in float32 with a saved adapter in its weights, on the CPU: rounding to 8 bits comes after, if at all.
+
+    An adapter is never added to weights that are 8-bit already: its small steps would be lost between theirs.
+    """
+    tuned = load_adapter(load_whisper(path, language, "none", "cpu", dtype=torch.float32), adapter)
+    return tuned.model.merge_and_unload().requires_grad_(False).eval()
+
+
+def check_adapter_files(folder: Path) -> None:
+    """AdapterError where a file is missing or damaged, or the configuration asks for more than a plain LoRA.
+
+    PEFT's configurations can also name Python modules, pickled files and expressions: none of that is let through.
+    """
+    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    if missing:
+        pickled = "; pickled .bin weights are never loaded" if (folder / "adapter_model.bin").exists() else ""
+        raise AdapterError(f"{folder} lacks {', '.join(missing)}{pickled}; give the folder that a finished trial wrote")
+    faults = list(_faults(read_adapter_config(folder)))
+    if faults:
+        rule = "save the adapter again as a plain LoRA, in safetensors"
+        raise AdapterError(f"{folder / ADAPTER_FILES[0]}: {'; '.join(faults)}; {rule}")
+    with reading_adapter(folder / ADAPTER_FILES[1]) as path, safe_open(path, framework="np") as file:
+        file.keys()
+
+
+@contextmanager
+def reading_adapter(path: Path) -> Iterator[Path]:
+    """Makes an AdapterError that names the file of what a damaged one raises inside the block."""
+    try:
+        yield path
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
+        raise AdapterError(f"{path} is damaged: {error!s:.200}; {ADAPTER_REMEDY}") from error
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """The folder's adapter_config.json; AdapterError where it is no JSON object."""
+    with reading_adapter(folder / ADAPTER_FILES[0]) as path:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise AdapterError(f"{path} holds a {type(values).__name__}, but must hold an object; save the adapter again")
+    return values
+
+
+def _faults(values: Mapping[str, Any]) -> Iterator[str]:
+    rank, alpha = values.get("r"), values.get("lora_alpha")
+    if values.get("peft_type") != "LORA":
+        yield f"peft_type is {values.get('peft_type')!r:.60}, but must be 'LORA'"
+    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        yield f"r is {rank!r:.60}, but must be 1 to {MAX_RANK}"
+    if not _is_number(alpha):
+        yield f"lora_alpha is {alpha!r:.60}, but must be a finite number"
+    if not _is_number(values.get("lora_dropout", 0)):
+        yield f"lora_dropout is {values['lora_dropout']!r:.60}, but must be a finite number"
+    if not _names_modules(values.get("target_modules")):
+        yield f"target_modules is {values.get('target_modules')!r:.60}, but must be a list of layers' names"
+    for name in ("use_dora", "use_rslora"):
+        if type(values.get(name, False)) is not bool:
+            yield f"{name} is {values[name]!r:.60}, but must be true or false"
+    known = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora"}
+    for name in sorted(values.keys() - known - _NOTES):
+        if values[name] and values[name] != _INERT.get(name):
+            yield f"{name:.60} is {values[name]!r:.60}, but must not be set"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _names_modules(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(_MODULES.fullmatch(value) or re.fullmatch(r"[a-z_0-9]{1,100}|all-linear", value))
+    return isinstance(value, list) and all(isinstance(v, str) and re.fullmatch(_NAME, v) for v in value)
