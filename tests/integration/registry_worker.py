@@ -16,9 +16,10 @@ from wergate.gates.kinds import WerGate
 from wergate.gates.policy import ApprovalSettings, Policy
 from wergate.registry.database_locks import database_lock
 from wergate.registry.desk import Desk
-from wergate.registry.locks import MAX_LEASE_S, TICKET_PREFIX, hold
+from wergate.registry.locks import MAX_LEASE_S, hold
 from wergate.registry.store import MlflowShelf
 from wergate.trail.shelf import FoundReport, Version
+from wertune.base.contract import TICKET_PREFIX
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
 

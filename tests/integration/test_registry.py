@@ -20,10 +20,10 @@ from wergate.__main__ import cli
 from wergate.commands.promote import promote
 from wergate.commands.rollback import check, rollback
 from wergate.errors import Refused, RegistryError
-from wergate.registry.locks import TICKET_PREFIX
 from wergate.registry.store import AliasStages, MlflowShelf, open_shelf
 from wergate.trail.moves import drifts
 from wergate.trail.records import broken_links, trail
+from wertune.base.contract import TICKET_PREFIX
 
 VERSIONS = 5
 # What MLflow imports only when it opens a database.

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from wertune.base.contract import BATTERY_PREFIX
 from wertune.battery.measures import LOOP_RATIO
-from wertune.scores.eval_report import BATTERY_PREFIX, SetReport, UtteranceCounts
+from wertune.scores.eval_report import SetReport, UtteranceCounts
 
 # Of each rate, the part of a thousand or of a hundred that people are shown.
 PER_THOUSAND = "false_terms_per_1000"

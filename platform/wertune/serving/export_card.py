@@ -6,10 +6,13 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from wertune.base.contract import RESULT_METRICS
+
 Format = Literal["peft", "merged", "ctranslate2"]
 
 MAX_NEW_TOKENS = 440
 WHISPER_LICENCE = "MIT"
+_RESULTS = ("test WER", "test CER", "test term recall", "retention test WER")
 
 _HUGGING_FACE = """\
 import soundfile
@@ -156,12 +159,7 @@ def _of_base(form: Format, base: Mapping[str, Any]) -> str:
 def _registered_table(registered: Mapping[str, float]) -> str:
     rows = [
         (label, registered.get(f"baseline_{name}"), registered.get(name))
-        for label, name in (
-            ("test WER", "test_wer"),
-            ("test CER", "test_cer"),
-            ("test term recall", "term_recall"),
-            ("retention test WER", "retention_wer"),
-        )
+        for label, name in zip(_RESULTS, RESULT_METRICS, strict=True)
     ]
     known = [
         f"| {label} | {_percent(before)} | {_percent(after)} |" for label, before, after in rows if after is not None

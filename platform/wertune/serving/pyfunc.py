@@ -16,6 +16,7 @@ from mlflow.types.schema import AnyType
 
 import wertune
 from wertune.base.config import Engine, ServingConfig, TrialConfig, parse
+from wertune.base.contract import ENGINE_TAG
 from wertune.base.errors import TrackingError, WertuneError
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.serving.guard import Clock, ServingError, Turns, failed, guard_server, is_served
@@ -27,7 +28,6 @@ from wertune.whisper.ctranslate2_engine import PACKAGES
 from wertune.whisper.evaluate import transcribe_samples
 
 MODEL_NAME = "model"
-ENGINE_TAG = "wertune.engine"
 REQUIREMENTS = (
     "bitsandbytes", "mlflow", "numpy", "pandas", "peft", "pydantic", "pyyaml", "safetensors", "soundfile",
     "torch", "torchaudio", "transformers",

@@ -15,12 +15,10 @@ from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 
+from wertune.base.contract import OUTCOME_TAG
 from wertune.tracking.credentials import split_credentials, without_password
 from wertune.tracking.outage import patiently
 
-OUTCOME_TAG = "wertune.outcome"
-TRIAL_TAG = "wertune.trial"
-POINT_TAG = "wertune.point"
 DESCRIPTION_TAG = "mlflow.note.content"
 MAX_PARAM_CHARACTERS = 6000
 # Where MLflow's UI looks for a view of an experiment's runs that was shared.

@@ -5,8 +5,9 @@ from wergate.gates.policy import Policy
 from wergate.registry.desk import Desk
 from wergate.trail.approvals import check_approver
 from wergate.trail.decisions import require_staging
-from wergate.trail.records import APPROVAL_PREFIX, Approval, clean_note, new_token
+from wergate.trail.records import Approval, clean_note, new_token
 from wergate.trail.reports import find_report
+from wertune.base.contract import APPROVAL_PREFIX
 
 
 def approve(desk: Desk, version: str, approver: str, comment: str, policy: Policy) -> Approval:

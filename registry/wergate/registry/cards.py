@@ -6,7 +6,8 @@ from wergate.errors import RegistryError
 from wergate.registry.desk import Desk
 from wergate.trail.records import Record, trail
 from wergate.trail.shelf import FoundReport, Snapshot, Version
-from wertune.reports.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING, renewed
+from wertune.base.contract import AGAINST_PRODUCTION, RESULTS, STANDING, VERDICT_PREFIX
+from wertune.reports.card_text import INTERVALS, renewed
 from wertune.scores.comparison import comparisons_of, markdown_table, summary_rows
 
 DIGEST_CHARACTERS = 16
@@ -43,8 +44,8 @@ def standing(snapshot: Snapshot, version: Version) -> str:
     """The stage, what the gates last said, and every move that touched the version: from the registry alone."""
     lines = [f"Stage: {version.stage}."]
     for transition in ("staging", "production"):
-        if f"wergate.{transition}" in version.tags:
-            lines.append(f"- The gates of {transition.title()}: {version.tags[f'wergate.{transition}']}.")
+        if said := version.tags.get(VERDICT_PREFIX + transition):
+            lines.append(f"- The gates of {transition.title()}: {said}.")
     lines += [_line(record, version.number) for record in trail(snapshot.tags) if _touches(record, version.number)]
     return lines[0] + "\n\n" + "\n".join(lines[1:] or ["No gate has judged it."])
 

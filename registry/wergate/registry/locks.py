@@ -21,8 +21,8 @@ from wergate.errors import LockError, LockLost
 from wergate.trail.records import new_token
 from wergate.trail.shelf import TagBoard
 from wertune.base.config import Frozen
+from wertune.base.contract import TICKET_PREFIX
 
-TICKET_PREFIX = "wergate.ticket."
 LEASE_S = 60.0
 WAIT_S = 600.0
 MAX_LEASE_S = WAIT_S / 2  # whoever waits must live to see the lease of the dead run out

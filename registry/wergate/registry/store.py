@@ -16,17 +16,13 @@ from mlflow.tracking import MlflowClient
 from wergate.errors import RegistryError
 from wergate.trail.shelf import FoundReport, Snapshot, Version
 from wertune.base.config import parse
+from wertune.base.contract import EVAL_REPORT, REGISTRAR_TAG, REPORT_DIGEST_TAG, REPORT_FOR_TAG, TEST_DIGEST_TAG
 from wertune.reports.card_text import write_card
 from wertune.scores.eval_report import EvalReport
 from wertune.tracking.outage import POSTGRES_REMEDY, driver_remedy, no_answer, reason
 from wertune.tracking.runs import tracking_uri
 from wertune.tracking.versions import VersionCard
 
-REPORT_ARTIFACT = "eval_report.json"
-REPORT_FOR_TAG = "wergate.report_for"
-TEST_DIGEST_TAG = "wergate.test_digest"
-REPORT_DIGEST_TAG = "wergate.report_digest"
-REGISTRAR_TAG = "wergate.registrar"
 # SQLite's "database is locked" and a server's 503: both pass.
 RETRIES_S = (0.1, 0.3, 1.0, 3.0)
 
@@ -165,12 +161,12 @@ class MlflowShelf:
     def _load(self, run: Any, version: str) -> FoundReport:
         run_id = run.info.run_id
         with tempfile.TemporaryDirectory() as folder:
-            path = _answer(self._client.download_artifacts, run_id, REPORT_ARTIFACT, folder)
-            report = parse_report(Path(path).read_text(encoding="utf-8"), f"run {run_id}: {REPORT_ARTIFACT}")
+            path = _answer(self._client.download_artifacts, run_id, EVAL_REPORT, folder)
+            report = parse_report(Path(path).read_text(encoding="utf-8"), f"run {run_id}: {EVAL_REPORT}")
         promised = run.data.tags.get(REPORT_DIGEST_TAG)
         if (report.model, report.version, report.digest) != (self.name, version, promised):
             raise RegistryError(
-                f"run {run_id}: {REPORT_ARTIFACT} is of {report.model}/{report.version} with digest {report.digest}, "
+                f"run {run_id}: {EVAL_REPORT} is of {report.model}/{report.version} with digest {report.digest}, "
                 f"but its tags promise {self.name}/{version} with {promised}; delete the run and evaluate again"
             )
         return FoundReport(run_id, report)

@@ -5,8 +5,9 @@ from datetime import datetime, timedelta
 
 from wergate.errors import Refused
 from wergate.gates.policy import Policy
-from wergate.trail.records import APPROVAL_PREFIX, Approval, Record, parse_tag
+from wergate.trail.records import Approval, Record, parse_tag
 from wergate.trail.shelf import Version
+from wertune.base.contract import APPROVAL_PREFIX, REGISTRAR_TAG
 from wertune.scores.eval_report import EvalReport
 
 
@@ -26,7 +27,7 @@ def check_approver(approver: str, registrar: str, policy: Policy) -> None:
     if not registrar:
         raise Refused(
             "nobody knows who registered the version (its run has no tag mlflow.user), but the policy forbids "
-            "that this is the approver; set the version's tag wergate.registrar"
+            f"that this is the approver; set the version's tag {REGISTRAR_TAG}"
         )
     if _folded(approver) == _folded(registrar):
         raise Refused(

@@ -6,11 +6,12 @@ from wergate.gates.page import html_page
 from wergate.gates.policy import Policy
 from wergate.trail.records import DecisionRef, new_token, parse_tag, utc_now
 from wergate.trail.shelf import FoundReport, Shelf, Version
+from wertune.base.contract import DECISION_PREFIX, DECISIONS, VERDICT_PREFIX
 
 
 def record_decision(shelf: Shelf, run_id: str, decision: Decision) -> DecisionRef:
     """Writes it under a name of its own, so that a later decision on the same report does not replace it."""
-    stem = f"decisions/{utc_now():%Y%m%dT%H%M%S.%f}-{new_token()}-{decision.transition}"
+    stem = f"{DECISIONS}/{utc_now():%Y%m%dT%H%M%S.%f}-{new_token()}-{decision.transition}"
     shelf.write_artifact(run_id, f"{stem}.json", decision.model_dump_json(indent=1))
     shelf.write_artifact(run_id, f"{stem}.html", html_page(decision))
     reference = DecisionRef(
@@ -22,18 +23,14 @@ def record_decision(shelf: Shelf, run_id: str, decision: Decision) -> DecisionRe
         test_digest=decision.test_digest,
         champion_version=decision.champion_version or "",
     )
-    shelf.set_version_tag(decision.version, f"wergate.{decision.transition}", summary(decision))
-    shelf.set_version_tag(decision.version, _tag(decision.transition), reference.model_dump_json())
+    shelf.set_version_tag(decision.version, VERDICT_PREFIX + decision.transition, summary(decision))
+    shelf.set_version_tag(decision.version, DECISION_PREFIX + decision.transition, reference.model_dump_json())
     return reference
-
-
-def _tag(transition: str) -> str:
-    return f"wergate.decision.{transition}"
 
 
 def last_decision(version: Version, transition: str) -> DecisionRef | None:
     """Where the newest decision on the version's transition (staging, production) lies."""
-    key = _tag(transition)
+    key = DECISION_PREFIX + transition
     text = version.tags.get(key)
     return parse_tag(DecisionRef, key, text) if text else None
 

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from wergate.errors import RegistryError
 from wergate.trail.records import (
-    INTENT_TAG,
     Expected,
     Move,
     broken_links,
@@ -21,6 +20,7 @@ from wergate.trail.records import (
     utc_now,
 )
 from wergate.trail.shelf import Shelf, Snapshot
+from wertune.base.contract import INTENT_TAG
 
 
 class Guard(Protocol):

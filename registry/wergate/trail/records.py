@@ -11,13 +11,11 @@ from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from wergate.errors import RegistryError
 from wertune.base.config import Frozen
+from wertune.base.contract import AUDIT_PREFIX
 
 Stage = Literal["Staging", "Production"]
 Kind = Literal["promote", "rollback", "repair"]
 
-INTENT_TAG = "wergate.intent"
-AUDIT_PREFIX = "wergate.audit."
-APPROVAL_PREFIX = "wergate.approval."
 MAX_NOTE_CHARACTERS = 500
 
 

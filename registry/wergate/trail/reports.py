@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from wergate.errors import RegistryError
 from wergate.gates.policy import Policy
-from wergate.trail.shelf import ENGINE_TAG, FoundReport, Shelf, Version
+from wergate.trail.shelf import FoundReport, Shelf, Version
+from wertune.base.contract import ENGINE_TAG
 
 Evaluate = Callable[[str, str], None]
 

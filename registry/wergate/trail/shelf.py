@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from wergate.errors import RegistryError
+from wertune.base.contract import ENGINE_TAG
 from wertune.scores.eval_report import EvalReport
-
-ENGINE_TAG = "wertune.engine"
 
 
 @dataclass(frozen=True)

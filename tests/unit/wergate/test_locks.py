@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from wergate.errors import LockError
 from wergate.registry import locks
 from wergate.registry.database_locks import database_lock
-from wergate.registry.locks import MAX_LEASE_S, TICKET_PREFIX, WAIT_S, DatabaseLock, Ticket, hold
+from wergate.registry.locks import MAX_LEASE_S, WAIT_S, DatabaseLock, Ticket, hold
+from wertune.base.contract import TICKET_PREFIX
 
 DEAD = '{"token": "dead", "lease_s": 0.2, "direct": %s, "number": 1, "beat": 0, "owner": "dead@there:1"}'
 

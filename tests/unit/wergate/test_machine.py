@@ -16,7 +16,8 @@ from wergate.gates.kinds import WerGate
 from wergate.gates.policy import Policy
 from wergate.registry.desk import Desk
 from wergate.trail.moves import drifts
-from wergate.trail.records import INTENT_TAG, broken_links, expected, trail
+from wergate.trail.records import broken_links, expected, trail
+from wertune.base.contract import INTENT_TAG
 from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport
 
 NUMBERS = ("1", "2", "3", "4")

@@ -20,8 +20,8 @@ from wergate.gates.policy import ApprovalSettings, Policy
 from wergate.registry.desk import Desk, Outcome
 from wergate.trail.history import history, history_table
 from wergate.trail.moves import drifts
-from wergate.trail.records import INTENT_TAG, Record, Stage, broken_links, trail
-from wergate.trail.shelf import ENGINE_TAG
+from wergate.trail.records import Record, Stage, broken_links, trail
+from wertune.base.contract import ENGINE_TAG, INTENT_TAG
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport
 

@@ -10,8 +10,9 @@ from wergate.gates.evaluators.verdict import Size, judged, judged_end
 from wergate.gates.evidence import Evidence, NoEvidence, column, same_clips, speakers
 from wergate.gates.kinds import BatteryGate, FormattedWerGate
 from wergate.gates.power import counted
+from wertune.base.contract import BATTERY_PREFIX
 from wertune.scores.bootstrap import Floats, Interval, TooFewBlocks, interval, ratio
-from wertune.scores.eval_report import BATTERY_PREFIX, SetReport, UtteranceCounts
+from wertune.scores.eval_report import SetReport, UtteranceCounts
 
 LOOPS = 2.4  # Whisper's own (Radford et al. 2022, 4.5)
 Count = Callable[[UtteranceCounts], float]
