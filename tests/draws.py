@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wergate.gates.decide import Decision, decide
+from wergate.gates.decision import Decision, decide
 from wergate.gates.policy import Policy, load_policy
 from wertune.base.contract import BATTERY_PREFIX
 from wertune.scores.bootstrap import BootstrapSettings

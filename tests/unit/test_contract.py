@@ -13,7 +13,7 @@ ROOTS = (ROOT / "platform", ROOT / "registry")
 MODULES = sorted(path for root in ROOTS for path in root.rglob("*.py") if path != Path(contract.__file__))
 PACKAGES = tuple(f"{package}." for package in ("wertune", "wergate"))
 # Words of a policy and of its decisions, which are named as the metrics that they hold to a limit.
-NAMES_OF_GATES = ("registry/wergate/gates/", "platform/wertune/commands/next_steps.py")
+NAMES_OF_GATES = ("registry/wergate/gates/kinds/", "platform/wertune/commands/next_steps.py")
 
 
 def _named() -> set[str]:

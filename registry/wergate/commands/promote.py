@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from wergate.errors import Refused
-from wergate.gates.decide import Decision, summary
+from wergate.gates.decision import Decision, summary
 from wergate.gates.page import text_table
 from wergate.gates.policy import Policy
 from wergate.registry.cards import tell_standing, tell_verdict

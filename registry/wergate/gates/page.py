@@ -2,7 +2,8 @@
 
 from html import escape
 
-from wergate.gates.decision import Decision, GateResult
+from wergate.gates.decision import Decision
+from wergate.gates.gate import GateResult
 from wergate.gates.units import show, show_ends
 
 FIGURES = ("gate", "value", "interval", "limit", "verdict")

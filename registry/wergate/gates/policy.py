@@ -8,7 +8,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from wergate.gates.kinds import AnyGate, ProvenanceGate
+from wergate.gates.kinds import AnyGate
+from wergate.gates.kinds.delivery import ProvenanceGate
 from wertune.base.config import Frozen, load_yaml
 from wertune.base.errors import ConfigError
 from wertune.scores.bootstrap import BootstrapSettings

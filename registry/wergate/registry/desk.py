@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from wergate.errors import LockLost, RegistryError
-from wergate.gates.decide import Decision, decide
+from wergate.gates.decision import Decision, decide
 from wergate.gates.policy import Policy
 from wergate.trail.moves import Guard, carry_out, drifts, repair, require_no_drift, settle
 from wergate.trail.records import Move, trail, utc_now

@@ -1,7 +1,7 @@
 """Where a decision is kept: JSON and a page beside the report, its short form and place as tags of the version."""
 
 from wergate.errors import Refused
-from wergate.gates.decide import Decision, summary
+from wergate.gates.decision import Decision, summary
 from wergate.gates.page import html_page
 from wergate.gates.policy import Policy
 from wergate.trail.records import DecisionRef, new_token, parse_tag, utc_now

@@ -11,7 +11,8 @@ from wergate.commands.approve import approve
 from wergate.commands.promote import promote
 from wergate.commands.rollback import check, rollback
 from wergate.errors import RegistryError
-from wergate.gates.decide import Decision, GateResult
+from wergate.gates.decision import Decision
+from wergate.gates.gate import GateResult
 from wergate.gates.kinds import WerGate
 from wergate.gates.policy import Policy
 from wergate.registry.desk import Desk
