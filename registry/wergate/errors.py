@@ -5,7 +5,7 @@ WertuneError
      ├─ Refused        a gate, a missing approval or a rule says no; nothing was moved
      └─ LockError      another promoter has the model's lock
          └─ LockLost   this one had it, or waited for it, and was silent for too long
-             └─ desk.Overtaken  the same, after the move had begun
+             └─ client.Overtaken  the same, after the move had begun
 """
 
 import json

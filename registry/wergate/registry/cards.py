@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from wergate.errors import RegistryError
-from wergate.registry.desk import Desk
+from wergate.registry.client import RegistryClient
 from wergate.trail.records import Record, trail
-from wergate.trail.shelf import FoundReport, Snapshot, Version
+from wergate.trail.registered_model import FoundReport, Snapshot, Version
 from wertune.base.contract import AGAINST_PRODUCTION, RESULTS, STANDING, VERDICT_PREFIX
 from wertune.reports.card_text import INTERVALS, renewed
 from wertune.scores.comparison import comparisons_of, markdown_table, summary_rows
@@ -13,31 +13,33 @@ from wertune.scores.comparison import comparisons_of, markdown_table, summary_ro
 DIGEST_CHARACTERS = 16
 
 
-def tell_verdict(desk: Desk, found: FoundReport, champion: FoundReport | None) -> None:
+def tell_verdict(registry: RegistryClient, found: FoundReport, champion: FoundReport | None) -> None:
     """Results as served, and against the version in Production, as the decision that was just recorded saw them."""
-    snapshot = desk.shelf.look()
+    snapshot = registry.model.look()
     version = snapshot.version(found.report.version)
     against = _against(found, champion)
     _renew(
-        desk, version, {RESULTS: _results(found), AGAINST_PRODUCTION: against, STANDING: standing(snapshot, version)}
+        registry,
+        version,
+        {RESULTS: _results(found), AGAINST_PRODUCTION: against, STANDING: standing(snapshot, version)},
     )
 
 
-def tell_standing(desk: Desk, numbers: Iterable[str] = ()) -> None:
+def tell_standing(registry: RegistryClient, numbers: Iterable[str] = ()) -> None:
     """Where these versions stand now, or all of them, and how they came there."""
-    snapshot = desk.shelf.look()
+    snapshot = registry.model.look()
     for version in (snapshot.versions[n] for n in numbers or snapshot.versions if n in snapshot.versions):
-        _renew(desk, version, {STANDING: standing(snapshot, version)})
+        _renew(registry, version, {STANDING: standing(snapshot, version)})
 
 
-def _renew(desk: Desk, version: Version, sections: Mapping[str, str]) -> None:
+def _renew(registry: RegistryClient, version: Version, sections: Mapping[str, str]) -> None:
     """Writes what has changed; a store that does not take it stops no move, for a card decides nothing."""
     try:
-        card = desk.shelf.read_card(version)
+        card = registry.model.read_card(version)
         if card and (new := renewed(card, sections)) != card:
-            desk.shelf.write_card(version, new)
+            registry.model.write_card(version, new)
     except RegistryError as error:
-        desk.say(f"the card of version {version.number} is behind: {error}; run check with repair=true")
+        registry.say(f"the card of version {version.number} is behind: {error}; run check with repair=true")
 
 
 def standing(snapshot: Snapshot, version: Version) -> str:

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from wergate.errors import RegistryError
-from wergate.trail.shelf import FoundReport, Snapshot, Version
+from wergate.trail.registered_model import FoundReport, Snapshot, Version
 from wertune.base.config import parse
 from wertune.base.contract import EVAL_REPORT, REGISTRAR_TAG, REPORT_DIGEST_TAG, REPORT_FOR_TAG, TEST_DIGEST_TAG
 from wertune.reports.card_text import write_card
@@ -75,8 +75,8 @@ class AliasStages:
                 _answer(self._client.delete_registered_model_alias, name, alias)
 
 
-class MlflowShelf:
-    """A registered model behind `wergate.trail.shelf.Shelf`."""
+class MlflowModel:
+    """A registered model behind `wergate.trail.registered_model.RegisteredModel`."""
 
     def __init__(self, name: str, uri: str, registry_uri: str, stages: Stages | None = None) -> None:
         self.name = name
@@ -196,10 +196,10 @@ def store_uris() -> tuple[str, str]:
     return uri, uri if registry == tracking else registry
 
 
-def open_shelf(name: str) -> MlflowShelf:
+def open_model(name: str) -> MlflowModel:
     """The registered model in the store that MLflow's settings name."""
     try:
-        return MlflowShelf(name, *store_uris())
+        return MlflowModel(name, *store_uris())
     except ModuleNotFoundError as error:
         raise RegistryError(f"the store's driver {error.name} is not installed; {driver_remedy(error)}") from None
 

@@ -55,7 +55,7 @@ class FoundReport:
     report: EvalReport
 
 
-class TagBoard(Protocol):
+class ModelTags(Protocol):
     """The tags of one registered model: all that a lease needs."""
 
     name: str
@@ -67,7 +67,7 @@ class TagBoard(Protocol):
     def delete_tag(self, key: str) -> None: ...
 
 
-class Shelf(TagBoard, Protocol):
+class RegisteredModel(ModelTags, Protocol):
     """One registered model. Every write is whole or not at all, and may be done twice without harm."""
 
     def look(self) -> Snapshot: ...
