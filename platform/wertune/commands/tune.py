@@ -235,7 +235,7 @@ def _to_staging(project: Path, name: str, version: str, policy: "Policy") -> "Ve
         outcome = promote(registry, version, "Staging", policy, evaluate_in_a_clean_process(project))
     except Refused as refused:
         click.echo("\n" + refused.table)
-        gates = Decision.model_validate_json(refused.decision_json).refusals if refused.decision_json else ()
+        gates = Decision.model_validate(refused.decision).refusals if refused.decision else ()
         place = last_decision(registry.model.look().version(version), "staging")
         return Verdict(
             "None",

@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -189,15 +189,18 @@ def children(parent: RunRef) -> list[Any]:
     """All child runs of the search, oldest first."""
     experiment_id = parent.ask(lambda client: client.get_run(parent.run_id)).info.experiment_id
     query = f"tags.mlflow.parentRunId = '{parent.run_id}'"
-    runs: list[Any] = []
-    token = None
-    while True:
-        page = parent.ask(
-            lambda client, token=token: client.search_runs(  # type: ignore[misc]
-                [experiment_id], query, max_results=200, order_by=["attributes.start_time ASC"], page_token=token
-            )
-        )
-        runs += page
-        token = page.token
-        if not token:
-            return runs
+    oldest = {"max_results": 200, "order_by": ["attributes.start_time ASC"]}
+
+    def page(token: str | None) -> Any:
+        return parent.ask(lambda client: client.search_runs([experiment_id], query, page_token=token, **oldest))
+
+    return list(all_of(page))
+
+
+def all_of(page: Callable[[str | None], Any]) -> Iterator[Any]:
+    """What MLflow gives in pages, of which each names the next."""
+    found = page(None)
+    yield from found
+    while found.token:
+        found = page(found.token)
+        yield from found

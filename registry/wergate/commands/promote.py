@@ -7,7 +7,6 @@ from wergate.errors import Refused
 from wergate.gates.decision import Decision, summary
 from wergate.gates.page import text_table
 from wergate.gates.policy import Policy
-from wergate.registry.cards import tell_standing, tell_verdict
 from wergate.registry.client import Outcome, RegistryClient
 from wergate.trail.moves import Guard
 from wergate.trail.records import Approval, DecisionRef, Move, Stage, clean_note, new_token, trail
@@ -58,10 +57,10 @@ class _Promotion:
         against = champion.report if champion else None
         decision = self.registry.judge(self.candidate.report, against, self.policy, self.to.lower())
         reference = record_decision(self.registry.model, self.candidate.run_id, decision)
-        tell_verdict(self.registry, self.candidate, champion)
+        self.registry.cards.tell_verdict(self.candidate, champion)
         if not decision.passed:
             text = f"{place} may not go to {self.to}: {summary(decision)}"
-            raise Refused(text, text_table(decision), decision.model_dump_json())
+            raise Refused(text, text_table(decision), decision.model_dump(mode="json"))
         if version.stage == self.to:
             return Outcome(False, f"{place} is in {self.to} already; the new decision is recorded", decision)
         approval = self._approval(snapshot, version) if self.to == "Production" else None
@@ -101,9 +100,7 @@ class _Promotion:
             approval=approval,
         )
         text = f"{snapshot.name}/{version.number} is in {self.to}" + (f", {replaced} is archived" if replaced else "")
-        outcome = self.registry.move(snapshot, move, guard, Outcome(True, text, decision))
-        tell_standing(self.registry, [move.version, move.replaced])
-        return outcome
+        return self.registry.move(snapshot, move, guard, Outcome(True, text, decision))
 
 
 def _champion(snapshot: Snapshot, candidate: str) -> Version | None:

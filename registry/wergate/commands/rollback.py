@@ -1,7 +1,6 @@
 """The commands `rollback` and `check`."""
 
 from wergate.errors import Refused
-from wergate.registry.cards import tell_standing
 from wergate.registry.client import Outcome, RegistryClient
 from wergate.trail.moves import drifts, repair
 from wergate.trail.records import Move, clean_note, expected, new_token, trail
@@ -33,9 +32,7 @@ def _rollback(registry: RegistryClient, reason: str) -> Outcome:
             reason=reason,
         )
         text = f"{snapshot.name}/{wanted.previous} is back in Production, {wanted.production} is archived"
-        outcome = registry.move(snapshot, move, guard, Outcome(True, text))
-        tell_standing(registry, [move.version, move.replaced])
-        return outcome
+        return registry.move(snapshot, move, guard, Outcome(True, text))
 
 
 def check(registry: RegistryClient, mend: bool) -> tuple[list[str], list[str]]:
@@ -43,5 +40,5 @@ def check(registry: RegistryClient, mend: bool) -> tuple[list[str], list[str]]:
     with registry.lock() as guard:
         done = repair(registry.model, guard, registry.who) if mend else []
         if mend:
-            tell_standing(registry)
+            registry.cards.tell_standing()
         return done, [drift.text for drift in drifts(registry.model.look())]

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,7 +14,6 @@ from wertune.base.config import Frozen, load_yaml
 from wertune.base.errors import ConfigError
 from wertune.scores.bootstrap import BootstrapSettings
 
-Transition = Literal["staging", "production"]
 Gates = tuple[AnyGate, ...]
 
 

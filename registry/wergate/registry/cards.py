@@ -1,11 +1,11 @@
 """A version's card kept in step with the registry: what the gates saw, what Production was then, where it stands."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from wergate.errors import RegistryError
-from wergate.registry.client import RegistryClient
 from wergate.trail.records import Record, trail
-from wergate.trail.registered_model import FoundReport, Snapshot, Version
+from wergate.trail.registered_model import FoundReport, RegisteredModel, Snapshot, Version
 from wertune.base.contract import AGAINST_PRODUCTION, RESULTS, STANDING, VERDICT_PREFIX
 from wertune.reports.card_text import INTERVALS, renewed
 from wertune.scores.comparison import comparisons_of, markdown_table, summary_rows
@@ -13,33 +13,34 @@ from wertune.scores.comparison import comparisons_of, markdown_table, summary_ro
 DIGEST_CHARACTERS = 16
 
 
-def tell_verdict(registry: RegistryClient, found: FoundReport, champion: FoundReport | None) -> None:
-    """Results as served, and against the version in Production, as the decision that was just recorded saw them."""
-    snapshot = registry.model.look()
-    version = snapshot.version(found.report.version)
-    against = _against(found, champion)
-    _renew(
-        registry,
-        version,
-        {RESULTS: _results(found), AGAINST_PRODUCTION: against, STANDING: standing(snapshot, version)},
-    )
+@dataclass(frozen=True)
+class Cards:
+    """The cards of a model's versions; `say` hears of one that could not be written."""
 
+    model: RegisteredModel
+    say: Callable[[str], None]
 
-def tell_standing(registry: RegistryClient, numbers: Iterable[str] = ()) -> None:
-    """Where these versions stand now, or all of them, and how they came there."""
-    snapshot = registry.model.look()
-    for version in (snapshot.versions[n] for n in numbers or snapshot.versions if n in snapshot.versions):
-        _renew(registry, version, {STANDING: standing(snapshot, version)})
+    def tell_verdict(self, found: FoundReport, champion: FoundReport | None) -> None:
+        """Results as served, and against the version in Production, as the decision that was just recorded saw them."""
+        snapshot = self.model.look()
+        version = snapshot.version(found.report.version)
+        told = {RESULTS: _results(found), AGAINST_PRODUCTION: _against(found, champion)}
+        self._renew(version, told | {STANDING: standing(snapshot, version)})
 
+    def tell_standing(self, numbers: Iterable[str] = ()) -> None:
+        """Where these versions stand now, or all of them, and how they came there."""
+        snapshot = self.model.look()
+        for version in (snapshot.versions[n] for n in numbers or snapshot.versions if n in snapshot.versions):
+            self._renew(version, {STANDING: standing(snapshot, version)})
 
-def _renew(registry: RegistryClient, version: Version, sections: Mapping[str, str]) -> None:
-    """Writes what has changed; a store that does not take it stops no move, for a card decides nothing."""
-    try:
-        card = registry.model.read_card(version)
-        if card and (new := renewed(card, sections)) != card:
-            registry.model.write_card(version, new)
-    except RegistryError as error:
-        registry.say(f"the card of version {version.number} is behind: {error}; run check with repair=true")
+    def _renew(self, version: Version, sections: Mapping[str, str]) -> None:
+        """Writes what has changed; a store that does not take it stops no move, for a card decides nothing."""
+        try:
+            card = self.model.read_card(version)
+            if card and (new := renewed(card, sections)) != card:
+                self.model.write_card(version, new)
+        except RegistryError as error:
+            self.say(f"the card of version {version.number} is behind: {error}; run check with repair=true")
 
 
 def standing(snapshot: Snapshot, version: Version) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime
 from wergate.errors import LockLost, RegistryError
 from wergate.gates.decision import Decision, decide
 from wergate.gates.policy import Policy
+from wergate.registry.cards import Cards
 from wergate.trail.moves import Guard, carry_out, drifts, repair, require_no_drift, settle
 from wergate.trail.records import Move, trail, utc_now
 from wergate.trail.registered_model import RegisteredModel, Snapshot
@@ -45,6 +46,10 @@ class RegistryClient:
     now: Callable[[], datetime] = utc_now
     say: Callable[[str], None] = lambda text: None
 
+    @property
+    def cards(self) -> Cards:
+        return Cards(self.model, self.say)
+
     @contextmanager
     def settled(self) -> Iterator[tuple[Guard, Snapshot]]:
         """The lock, and the model with every interrupted move finished or undone."""
@@ -56,7 +61,7 @@ class RegistryClient:
             yield guard, snapshot
 
     def move(self, snapshot: Snapshot, move: Move, guard: Guard, outcome: Outcome) -> Outcome:
-        """The move; then the model is read again and, where another's late write got in between, mended.
+        """The move; then the model is read again and, where another's late write got in between, mended, and told.
 
         Raises Overtaken when the lock was lost on the way.
         """
@@ -68,6 +73,7 @@ class RegistryClient:
                     raise RegistryError(f"moved, but {'; '.join(left)}; run check with repair=true")
         except LockLost as error:
             raise Overtaken(str(error), move.token, outcome) from None
+        self.cards.tell_standing([move.version, move.replaced])
         return outcome
 
     def _mendable(self) -> list[str]:

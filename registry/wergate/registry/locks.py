@@ -13,7 +13,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from pydantic import Field, ValidationError
 
@@ -141,26 +141,13 @@ def hold(
     Raises LockError when it is not got within `wait_s`.
     """
     deadline = time.monotonic() + wait_s
-    if database_lock is None:
-        with _leased(
-            model, Ticket(token="", lease_s=lease_s, direct=False, owner=owner), lambda: True, deadline
-        ) as lease:
+    blank = Ticket(token="", lease_s=lease_s, direct=database_lock is not None, owner=owner)
+    with database_lock(wait_s) if database_lock else nullcontext(lambda: True) as still_locked:
+        lease = _first_in_line(model, blank, still_locked, deadline)
+        try:
             yield lease
-        return
-    with (
-        database_lock(wait_s) as still_locked,
-        _leased(model, Ticket(token="", lease_s=lease_s, direct=True, owner=owner), still_locked, deadline) as lease,
-    ):
-        yield lease
-
-
-@contextmanager
-def _leased(model: ModelTags, blank: Ticket, still_locked: Callable[[], bool], deadline: float) -> Iterator[Lease]:
-    lease = _first_in_line(model, blank, still_locked, deadline)
-    try:
-        yield lease
-    finally:
-        lease.drop()
+        finally:
+            lease.drop()
 
 
 def _first_in_line(model: ModelTags, blank: Ticket, still_locked: Callable[[], bool], deadline: float) -> Lease:

@@ -20,7 +20,7 @@ from wertune.base.contract import EVAL_REPORT, REGISTRAR_TAG, REPORT_DIGEST_TAG,
 from wertune.reports.card_text import write_card
 from wertune.scores.eval_report import EvalReport
 from wertune.tracking.outage import POSTGRES_REMEDY, driver_remedy, no_answer, reason
-from wertune.tracking.runs import tracking_uri
+from wertune.tracking.runs import all_of, tracking_uri
 from wertune.tracking.versions import VersionCard
 
 # SQLite's "database is locked" and a server's 503: both pass.
@@ -99,13 +99,8 @@ class MlflowModel:
         return _answer(self._client.get_registered_model, self.name)
 
     def _versions(self) -> Iterator[Any]:
-        token = None
-        while True:
-            page = _answer(self._client.search_model_versions, f"name='{self.name}'", 1000, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+        ask = partial(_answer, self._client.search_model_versions, f"name='{self.name}'", 1000)
+        return all_of(lambda token: ask(page_token=token))
 
     def _version(self, version: Any, aliases: Mapping[str, str]) -> Version:
         stage = self._stages.read(version, aliases)
