@@ -84,16 +84,11 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
         transcripts = transcribe_samples(
             served.whisper, clips, served.context, served.decode, clock.check, self._longest_piece_s
         )
-        texts = [transcript.text for transcript in transcripts]
-        if not details:
-            return pd.DataFrame({"text": texts})
-        return pd.DataFrame(
-            {
-                "text": texts,
-                "avg_logprob": [transcript.avg_logprob for transcript in transcripts],
-                "duration_s": [clip.size / SAMPLE_RATE_HZ for clip in clips],
-            }
-        )
+        columns: dict[str, list[Any]] = {"text": [transcript.text for transcript in transcripts]}
+        if details:
+            columns["avg_logprob"] = [transcript.avg_logprob for transcript in transcripts]
+            columns["duration_s"] = [clip.size / SAMPLE_RATE_HZ for clip in clips]
+        return pd.DataFrame(columns)
 
 
 def _rows(model_input: pd.DataFrame) -> list[Mapping[str, Any]]:
