@@ -47,10 +47,9 @@ PUBLIC = (
     "wertune.scores.eval_report",
     "wertune.base.errors",
     "wergate.gates.policy",
-    "wergate.gates.decide",
     "wergate.gates.decision",
     "wergate.gates.evidence",
-    "wergate.gates.evaluators",
+    "wergate.gates.gate",
 )
 Schema = Mapping[str, Any]
 

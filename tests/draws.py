@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from wergate.gates.decide import Decision, decide
+from wergate.gates.decision import Decision, decide
 from wergate.gates.policy import Policy, load_policy
+from wertune.base.contract import BATTERY_PREFIX
 from wertune.scores.bootstrap import BootstrapSettings
-from wertune.scores.eval_report import BATTERY_PREFIX, Cost, EvalReport, Provenance, SetReport, UtteranceCounts
+from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
 
 POLICY = Path("registry/policies/sg_gov.yaml")
 QUICK = BootstrapSettings(resamples=400)

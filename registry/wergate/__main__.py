@@ -10,7 +10,7 @@ from wertune.base.cli import EXIT_STATUS, NamedPath, Tool, json_option, run_tool
 
 if TYPE_CHECKING:
     from wergate.gates.policy import Policy
-    from wergate.registry.desk import Desk
+    from wergate.registry.client import RegistryClient
 
 
 @click.group(cls=Tool, context_settings={"show_default": True}, epilog=EXIT_STATUS)
@@ -61,10 +61,10 @@ def _policy(path: str, model: str) -> "Policy":
     return load_policy(Path(path or f"registry/policies/{model}.yaml"))
 
 
-def _desk(model: str) -> "Desk":
-    from wergate.registry.open import open_desk
+def _registry(model: str) -> "RegistryClient":
+    from wergate.registry.open import open_registry
 
-    return open_desk(model, _note)
+    return open_registry(model, _note)
 
 
 def _required(value: str, option: str) -> str:
@@ -89,7 +89,7 @@ def promote(project: Path, model: str, version: str, to: Any, reason: str, polic
     from wergate.registry.open import evaluate_in_a_clean_process
 
     try:
-        outcome = run(_desk(model), version, to, rules, evaluate_in_a_clean_process(project), reason)
+        outcome = run(_registry(model), version, to, rules, evaluate_in_a_clean_process(project), reason)
     except Refused as refused:
         if refused.table:
             click.echo(refused.table)
@@ -113,7 +113,7 @@ def approve(project: Path, model: str, version: str, approver: str, comment: str
     rules = _policy(policy, model)
     from wergate.commands.approve import approve as run
 
-    approval = run(_desk(model), version, approver, comment, rules)
+    approval = run(_registry(model), version, approver, comment, rules)
     click.echo(f"{model}/{version} is approved by {approval.approver} under policy {approval.policy_digest[:8]}")
     return approval.model_dump(mode="json")
 
@@ -126,7 +126,7 @@ def rollback(project: Path, model: str, reason: str) -> dict[str, Any]:
     reason, model = _required(reason, "--reason"), _model(project, model)
     from wergate.commands.rollback import rollback as run
 
-    outcome = run(_desk(model), reason)
+    outcome = run(_registry(model), reason)
     click.echo(outcome.text)
     return {"moved": outcome.moved, "text": outcome.text}
 
@@ -138,7 +138,7 @@ def history(project: Path, model: str) -> list[dict[str, Any]]:
     from wergate.trail.history import history as entries_of
     from wergate.trail.history import history_table
 
-    entries = entries_of(_desk(_model(project, model)).shelf.look())
+    entries = entries_of(_registry(_model(project, model)).model.look())
     if table := history_table(entries):
         click.echo(table)
     return [entry.model_dump(mode="json") for entry in entries]
@@ -153,7 +153,7 @@ def check(project: Path, model: str, repair: bool) -> dict[str, Any]:
     from wergate.commands.rollback import check as run
     from wergate.errors import RegistryError
 
-    done, left = run(_desk(model), repair)
+    done, left = run(_registry(model), repair)
     lines = [f"repaired: {text}" for text in done] + [f"wrong: {text}" for text in left]
     click.echo("\n".join(lines) or f"{model} is as its audit trail says")
     values = {"repaired": done, "wrong": left}

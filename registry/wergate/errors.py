@@ -5,10 +5,9 @@ WertuneError
      ├─ Refused        a gate, a missing approval or a rule says no; nothing was moved
      └─ LockError      another promoter has the model's lock
          └─ LockLost   this one had it, or waited for it, and was silent for too long
-             └─ desk.Overtaken  the same, after the move had begun
+             └─ client.Overtaken  the same, after the move had begun
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,12 +23,11 @@ class RegistryError(WertuneError):
 
 
 class Refused(RegistryError):
-    """A move that the rules forbid; `table` is the decision's table where gates were asked."""
+    """A move that the rules forbid; where gates were asked, with their `decision` as JSON has it, and as a table."""
 
-    def __init__(self, reason: str, table: str = "", decision_json: str = "") -> None:
-        super().__init__(reason, {"moved": False, "refused": reason, "decision": json.loads(decision_json or "null")})
-        self.table = table
-        self.decision_json = decision_json
+    def __init__(self, reason: str, table: str = "", decision: Mapping[str, Any] | None = None) -> None:
+        super().__init__(reason, {"moved": False, "refused": reason, "decision": decision})
+        self.table, self.decision = table, decision
 
 
 class LockError(RegistryError):

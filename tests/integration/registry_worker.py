@@ -14,11 +14,12 @@ from wergate.commands.approve import approve
 from wergate.commands.promote import promote
 from wergate.gates.kinds import WerGate
 from wergate.gates.policy import ApprovalSettings, Policy
+from wergate.registry.client import RegistryClient
 from wergate.registry.database_locks import database_lock
-from wergate.registry.desk import Desk
-from wergate.registry.locks import MAX_LEASE_S, TICKET_PREFIX, hold
-from wergate.registry.store import MlflowShelf
-from wergate.trail.shelf import FoundReport, Version
+from wergate.registry.locks import MAX_LEASE_S, hold
+from wergate.registry.store import MlflowModel
+from wergate.trail.registered_model import FoundReport, Version
+from wertune.base.contract import TICKET_PREFIX
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
 
@@ -76,7 +77,7 @@ def make_report(model: str, version: str, errors: int = 1) -> EvalReport:
     )
 
 
-class QuickShelf(MlflowShelf):
+class QuickModel(MlflowModel):
     """MLflow's registry with reports out of thin air and no artifacts: 200 promotions are about the moves."""
 
     def find_report(self, version: Version, test_digest: str) -> FoundReport | None:
@@ -85,7 +86,7 @@ class QuickShelf(MlflowShelf):
     def write_artifact(self, run_id: str, path: str, text: str) -> None: ...
 
 
-class MortalShelf(QuickShelf):
+class MortalModel(QuickModel):
     """The process is killed before its write number `dies_at`."""
 
     dies_at = -1
@@ -100,30 +101,30 @@ class MortalShelf(QuickShelf):
         return found
 
 
-def desk_of(shelf: MlflowShelf, uri: str) -> Desk:
+def registry_of(model: MlflowModel, uri: str) -> RegistryClient:
     """As the command line makes it, on a store that is named."""
-    lock = partial(hold, shelf, database_lock(uri, shelf.name), f"process {os.getpid()}", WAIT_S, LEASE_S)
-    return Desk(shelf, lock, "promoter")
+    lock = partial(hold, model, database_lock(uri, model.name), f"process {os.getpid()}", WAIT_S, LEASE_S)
+    return RegistryClient(model, lock, "promoter")
 
 
 def never(name: str, version: str) -> None:
     raise AssertionError(f"{name}/{version} has a report")
 
 
-def prepare(desk: Desk, version: str) -> None:
+def prepare(registry: RegistryClient, version: str) -> None:
     """In Staging, approved."""
-    promote(desk, version, "Staging", POLICY, never)
-    approve(desk, version, "approver", "", POLICY)
+    promote(registry, version, "Staging", POLICY, never)
+    approve(registry, version, "approver", "", POLICY)
 
 
 def climb(uri: str, name: str, versions: list[str], rounds: int) -> int:
     """Brings the versions to Staging and then to Production, in turns; returns how many moves it was told of."""
-    desk = desk_of(QuickShelf(name, uri, uri), uri)
+    registry = registry_of(QuickModel(name, uri, uri), uri)
     moved = 0
     for version in versions * rounds:
-        moved += promote(desk, version, "Staging", POLICY, never).moved
-        approve(desk, version, "approver", "", POLICY)
-        moved += promote(desk, version, "Production", POLICY, never).moved
+        moved += promote(registry, version, "Staging", POLICY, never).moved
+        approve(registry, version, "approver", "", POLICY)
+        moved += promote(registry, version, "Production", POLICY, never).moved
     return moved
 
 
@@ -142,13 +143,13 @@ def look_on(uri: str, name: str, done: Event) -> tuple[int, list[list[int]]]:
 
 def die_promoting(uri: str, name: str, version: str, dies_at: int) -> None:
     """A promotion to Production that is killed on its way."""
-    shelf = MortalShelf(name, uri, uri)
-    shelf.dies_at = dies_at
-    promote(desk_of(shelf, uri), version, "Production", POLICY, never)
+    model = MortalModel(name, uri, uri)
+    model.dies_at = dies_at
+    promote(registry_of(model, uri), version, "Production", POLICY, never)
 
 
-def let_time_pass(shelf: MlflowShelf) -> None:
+def let_time_pass(model: MlflowModel) -> None:
     """The tickets that the dead have left become as old as their lease."""
-    for key, text in shelf.tags().items():
+    for key, text in model.tags().items():
         if key.startswith(TICKET_PREFIX):
-            shelf.set_tag(key, json.dumps(json.loads(text) | {"lease_s": 0.001}))
+            model.set_tag(key, json.dumps(json.loads(text) | {"lease_s": 0.001}))

@@ -20,10 +20,10 @@ from wergate.__main__ import cli
 from wergate.commands.promote import promote
 from wergate.commands.rollback import check, rollback
 from wergate.errors import Refused, RegistryError
-from wergate.registry.locks import TICKET_PREFIX
-from wergate.registry.store import AliasStages, MlflowShelf, open_shelf
+from wergate.registry.store import AliasStages, MlflowModel, open_model
 from wergate.trail.moves import drifts
 from wergate.trail.records import broken_links, trail
+from wertune.base.contract import TICKET_PREFIX
 
 VERSIONS = 5
 # What MLflow imports only when it opens a database.
@@ -48,8 +48,8 @@ class Backend:
         made = (self.client.create_model_version(name, "s3://nowhere/model", tags=tags) for _ in range(count))
         return [str(version.version) for version in made]
 
-    def shelf(self, name: str) -> MlflowShelf:
-        return worker.QuickShelf(name, self.uri, self.uri)
+    def model(self, name: str) -> MlflowModel:
+        return worker.QuickModel(name, self.uri, self.uri)
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +95,9 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 
 def _ship(backend: Backend, name: str, version: str) -> None:
-    desk = worker.desk_of(backend.shelf(name), backend.uri)
-    worker.prepare(desk, version)
-    promote(desk, version, "Production", worker.POLICY, worker.never)
+    registry = worker.registry_of(backend.model(name), backend.uri)
+    worker.prepare(registry, version)
+    promote(registry, version, "Production", worker.POLICY, worker.never)
 
 
 def _promote_at_once(uris: list[str], backend: Backend, name: str, rounds: int, context: object) -> None:
@@ -119,7 +119,7 @@ def _promote_at_once(uris: list[str], backend: Backend, name: str, rounds: int, 
     assert faults == []
     assert looks > 10
     assert moved == 2 * rounds * len(versions)
-    snapshot = backend.shelf(name).look()
+    snapshot = backend.model(name).look()
     assert drifts(snapshot) == []
     assert not [key for key in snapshot.tags if key.startswith(TICKET_PREFIX)]
     records = trail(snapshot.tags)
@@ -155,23 +155,23 @@ def test_kill_9_before_every_write_is_mended_by_the_next_command(
     versions = backend.register(name, 30)
     _ship(backend, name, versions[0])
     for dies_at, version in enumerate(versions[1:]):
-        desk = worker.desk_of(backend.shelf(name), backend.uri)
-        worker.prepare(desk, version)
+        registry = worker.registry_of(backend.model(name), backend.uri)
+        worker.prepare(registry, version)
         dying = processes.Process(target=worker.die_promoting, args=(backend.uri, name, version, dies_at))
         dying.start()
         dying.join()
-        worker.let_time_pass(backend.shelf(name))
-        before = desk.shelf.look()
+        worker.let_time_pass(backend.model(name))
+        before = registry.model.look()
         assert len(before.holders("Production")) == 1
         if dying.exitcode == 0:
             assert dies_at > 10
             break
         assert dying.exitcode == -signal.SIGKILL
         if dies_at % 2:
-            check(desk, mend=True)
+            check(registry, mend=True)
         else:
-            promote(desk, version, "Production", worker.POLICY, worker.never)
-        snapshot = desk.shelf.look()
+            promote(registry, version, "Production", worker.POLICY, worker.never)
+        snapshot = registry.model.look()
         assert drifts(snapshot) == []
         assert len(snapshot.holders("Production")) == 1
         shipped = [record.move for record in trail(snapshot.tags) if record.move.to_stage == "Production"]
@@ -179,7 +179,7 @@ def test_kill_9_before_every_write_is_mended_by_the_next_command(
         assert all(move.approval and move.decision and move.decision.passed for move in shipped)
     else:
         pytest.fail("a promotion makes more writes than there are versions")
-    assert not [key for key in desk.shelf.tags() if key.startswith(TICKET_PREFIX)]
+    assert not [key for key in registry.model.tags() if key.startswith(TICKET_PREFIX)]
 
 
 def test_alias_and_stage_name_the_same_model_and_rollback_takes_both_back(backend: Backend) -> None:
@@ -187,7 +187,7 @@ def test_alias_and_stage_name_the_same_model_and_rollback_takes_both_back(backen
     versions = backend.register(name, 2)
     for version in versions:
         _ship(backend, name, version)
-    rollback(worker.desk_of(backend.shelf(name), backend.uri), "loops")
+    rollback(worker.registry_of(backend.model(name), backend.uri), "loops")
     by_stage = backend.client.get_latest_versions(name, ["Production"])
     assert [str(found.version) for found in by_stage] == ["1"]
     assert str(backend.client.get_model_version_by_alias(name, "production").version) == "1"
@@ -196,14 +196,14 @@ def test_alias_and_stage_name_the_same_model_and_rollback_takes_both_back(backen
 
 def test_aliases_and_tags_carry_on_without_stages(sqlite: Backend) -> None:
     versions = sqlite.register("without_stages", 3)
-    shelf = worker.QuickShelf("without_stages", sqlite.uri, sqlite.uri, AliasStages(sqlite.client))
-    desk = worker.desk_of(shelf, sqlite.uri)
+    model = worker.QuickModel("without_stages", sqlite.uri, sqlite.uri, AliasStages(sqlite.client))
+    registry = worker.registry_of(model, sqlite.uri)
     for version in versions:
-        worker.prepare(desk, version)
-        promote(desk, version, "Production", worker.POLICY, worker.never)
-    rollback(desk, "loops")
-    assert drifts(shelf.look()) == []
-    assert shelf.look().aliases == {"production": "2", "previous": "1"}
+        worker.prepare(registry, version)
+        promote(registry, version, "Production", worker.POLICY, worker.never)
+    rollback(registry, "loops")
+    assert drifts(model.look()) == []
+    assert model.look().aliases == {"production": "2", "previous": "1"}
     assert {found.current_stage for found in sqlite.client.search_model_versions("name='without_stages'")} == {"None"}
 
 
@@ -238,24 +238,24 @@ def in_sqlite(
 def test_the_report_is_the_newest_finished_one_of_exactly_this_version(in_sqlite: Backend) -> None:
     stale = _evaluated(in_sqlite, "reports", "1")
     in_sqlite.register("reports", 2)
-    shelf = open_shelf("reports")
-    versions = shelf.look().versions
+    model = open_model("reports")
+    versions = model.look().versions
     assert stale
-    assert shelf.find_report(versions["1"], "") is None
+    assert model.find_report(versions["1"], "") is None
     _evaluated(in_sqlite, "reports", "1", errors=1)
     newest = _evaluated(in_sqlite, "reports", "1", errors=2)
     _evaluated(in_sqlite, "reports", "1", errors=3, finish=False)
-    found = shelf.find_report(versions["1"], "sha256:test")
+    found = model.find_report(versions["1"], "sha256:test")
     assert found is not None
     assert found.run_id == newest
     assert found.report == worker.make_report("reports", "1", errors=2)
-    assert shelf.find_report(versions["1"], "sha256:other") is None
-    assert shelf.find_report(versions["2"], "") is None
+    assert model.find_report(versions["1"], "sha256:other") is None
+    assert model.find_report(versions["2"], "") is None
     in_sqlite.client.log_text(
         newest, worker.make_report("reports", "1", errors=0).model_dump_json(), "eval_report.json"
     )
     with pytest.raises(RegistryError, match="its tags promise reports/1 with"):
-        shelf.find_report(versions["1"], "")
+        model.find_report(versions["1"], "")
 
 
 def test_the_command_line_on_a_real_store(in_sqlite: Backend, capsys: pytest.CaptureFixture[str]) -> None:

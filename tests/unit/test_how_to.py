@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import wergate.gates.evaluators.accuracy
-import wergate.gates.evaluators.verdict
-import wergate.gates.kinds
+import wergate.gates.kinds.accuracy
 from wergate.gates.evidence import Evidence
 from wergate.gates.policy import Policy
 from wertune.base.config import TrialConfig
@@ -49,13 +47,9 @@ def test_the_tutorials_policy_is_one() -> None:
 def test_the_shown_gate_judges(
     limit: float, passed: bool, make_report: Callable[..., EvalReport], make_set: Callable[..., SetReport]
 ) -> None:
-    names = {
-        **vars(wergate.gates.kinds),
-        **vars(wergate.gates.evaluators.accuracy),
-        **vars(wergate.gates.evaluators.verdict),
-    }
-    for code in _blocks("howto/gate.md", "python"):
-        exec(code, names)
+    names = dict(vars(wergate.gates.kinds.accuracy))
+    (code,) = _blocks("howto/gate.md", "python")
+    exec(code, names)
     report = make_report(sets={"test": make_set([0] * 30, deletions=1)})  # one of ten words in each clip
     evidence = Evidence(report, None, BootstrapSettings(resamples=400))
-    assert names["deletions"](names["DeletionGate"](limit=limit), evidence).passed is passed
+    assert names["DeletionGate"](limit=limit).evaluate(evidence).passed is passed

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from wertune.base.config import TrialConfig, flatten
+from wertune.base.contract import ARTEFACT_SET
 from wertune.base.text import TermFinder
 from wertune.jobs.ablation import ablation
 from wertune.jobs.opening import COMPARED_METRICS, COMPARED_PARAMS
 from wertune.scores.comparison import Comparison, logged_metrics
-from wertune.scores.eval_report import ARTEFACT_SET
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.training.baseline import Way
 from wertune.training.train import EpochResult

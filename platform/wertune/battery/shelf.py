@@ -10,10 +10,10 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from wertune.base.config import Frozen, ProjectConfig
+from wertune.base.contract import BATTERY_PREFIX
 from wertune.base.errors import ConfigError
 from wertune.battery.form import PARTS, Part
 from wertune.data.audio import Samples, load_audio
-from wertune.scores.eval_report import BATTERY_PREFIX
 from wertune.scores.metrics import Clip
 
 SHIPPED = "shipped"

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from wertune.scores.eval_report import BATTERY_PREFIX, SetReport, UtteranceCounts
+from wertune.base.contract import BATTERY_PREFIX
+from wertune.scores.eval_report import SetReport, UtteranceCounts
 from wertune.whisper.loops import MAX_COMPRESSION_RATIO
 
 # Of each rate, the part of a thousand or of a hundred that people are shown.
@@ -57,15 +58,11 @@ def metrics(sets: Mapping[str, SetReport], prefix: str = "") -> dict[str, float]
 def table(sets: Mapping[str, SetReport], baseline: Mapping[str, SetReport]) -> str:
     """Markdown: a row for each part and rate, the base's and the version's."""
     lines = ["| part | clips | measure | base | version |", "|---|---|---|---|---|"]
-    for name in sorted(sets):
-        if not name.startswith(BATTERY_PREFIX):
-            continue
+    for name in sorted(name for name in sets if name.startswith(BATTERY_PREFIX)):
         now, before = rates(sets[name]), rates(baseline[name]) if name in baseline else {}
-        for rate, value in now.items():
-            if rate in ("clips", "words"):
-                continue
-            part = name.removeprefix(BATTERY_PREFIX)
-            lines.append(f"| {part} | {now['clips']:.0f} | {rate} | {_shown(before.get(rate))} | {_shown(value)} |")
+        part = f"| {name.removeprefix(BATTERY_PREFIX)} | {now['clips']:.0f}"
+        for rate in (rate for rate in now if rate not in ("clips", "words")):
+            lines.append(f"{part} | {rate} | {_shown(before.get(rate))} | {_shown(now[rate])} |")
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 
+from wertune.base.contract import BEST_OBJECTIVE
 from wertune.search.checkpoints import TrialFiles
 from wertune.search.driver import RAY_SETTINGS, fit
 from wertune.search.search_space import AshaConfig, Range, SearchConfig
@@ -111,9 +112,9 @@ def _stub(curves: Sequence[Sequence[float]], epoch_s: float) -> Callable[[dict[s
             time.sleep(epoch_s)
             value = worse * curve[min(epoch, len(curve)) - 1]
             best = min(best, value)
-            logged = {f"metric_{i}": value for i in range(metrics)} | {"best_objective": best}
+            logged = {f"metric_{i}": value for i in range(metrics)} | {BEST_OBJECTIVE: best}
             tune.report(
-                {"best_objective": best, "epoch": epoch, "val_wer": value, "clips_per_s": 1.0}
+                {BEST_OBJECTIVE: best, "epoch": epoch, "val_wer": value, "clips_per_s": 1.0}
                 | {"said": json.dumps({"params": {}, "tags": {}, "metrics": [[epoch, logged]]})}
             )
 

@@ -226,22 +226,22 @@ def _to_staging(project: Path, name: str, version: str, policy: "Policy") -> "Ve
     from wergate.commands.promote import promote
     from wergate.errors import Refused
     from wergate.gates.decision import Decision
-    from wergate.registry.open import evaluate_in_a_clean_process, open_desk
-    from wergate.trail.decisions import last_decision, page_of
+    from wergate.registry.open import evaluate_in_a_clean_process, open_registry
+    from wergate.trail.reports import last_decision, page_of
     from wertune.commands.next_steps import Refusal, Verdict
 
-    desk = open_desk(name, click.echo)
+    registry = open_registry(name, click.echo)
     try:
-        outcome = promote(desk, version, "Staging", policy, evaluate_in_a_clean_process(project))
+        outcome = promote(registry, version, "Staging", policy, evaluate_in_a_clean_process(project))
     except Refused as refused:
         click.echo("\n" + refused.table)
-        gates = Decision.model_validate_json(refused.decision_json).refusals if refused.decision_json else ()
-        place = last_decision(desk.shelf.look().version(version), "staging")
+        gates = Decision.model_validate(refused.decision).refusals if refused.decision else ()
+        place = last_decision(registry.model.look().version(version), "staging")
         return Verdict(
             "None",
             str(refused),
             refusals=tuple(Refusal(gate.kind, gate.name) for gate in gates),
             page=(place.run_id, page_of(place)) if place else None,
         )
-    registrar = desk.shelf.registrar(desk.shelf.look().version(version))
+    registrar = registry.model.registrar(registry.model.look().version(version))
     return Verdict("Staging", outcome.text, registrar, policy.approval.forbid_self)

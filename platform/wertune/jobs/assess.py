@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from wertune.base import contract
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import normaliser_version
 from wertune.battery.counts import set_report
@@ -15,7 +16,7 @@ from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.data.nonspeech import hallucination_sets
 from wertune.scores.comparison import Comparison
-from wertune.scores.eval_report import ARTEFACT_SET, Cost, EvalReport, Provenance, SetReport
+from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.serving.served import Served
 from wertune.tracking.versions import RegisteredVersion
@@ -113,7 +114,7 @@ def assess(
     artefact = served.artefact()
     if served.engine != "torch":
         scores = score_split(prepared, artefact, "test", context, decode, longest_s)
-        sets[ARTEFACT_SET] = set_report(prepared, scores, prepared.dataset.digest("test"))
+        sets[contract.ARTEFACT_SET] = set_report(prepared, scores, prepared.dataset.digest("test"))
     base = prepared.whisper(prepared.project.trial.quantization)
     base_speed = real_time_factor(base, clips, FULL_CONTEXT, baseline_decode(decode))
     report = EvalReport(
@@ -125,9 +126,9 @@ def assess(
         training_terms=training_terms(prepared, [text for _, text in version.training_rows]),
         leakage=leakage(prepared, version.training_rows),
         cost=Cost(
-            trainable_parameters=int(version.metrics.get("trainable_parameters", 0)),
-            trainable_percent=version.metrics.get("trainable_percent", 0.0),
-            adapter_mb=version.metrics.get("adapter_mb", 0.0),
+            trainable_parameters=int(version.metrics.get(contract.TRAINABLE_PARAMETERS, 0)),
+            trainable_percent=version.metrics.get(contract.TRAINABLE_PERCENT, 0.0),
+            adapter_mb=version.metrics.get(contract.ADAPTER_MB, 0.0),
             peak_memory_mb=peak_mb,
             real_time_factor=speed,
             baseline_real_time_factor=base_speed,
@@ -160,8 +161,8 @@ def _provenance(prepared: Prepared, served: Served, adapter: str, version: Regis
     return Provenance(
         git_commit=version.tags.get("mlflow.source.git.commit", ""),
         data_digests=dict(version.dataset_digests),
-        base_model=version.tags.get("wertune.base_model", ""),
-        base_model_digest=version.tags.get("wertune.base_model_digest", ""),
+        base_model=version.tags.get(contract.BASE_MODEL_TAG, ""),
+        base_model_digest=version.tags.get(contract.BASE_DIGEST_TAG, ""),
         adapter_digest=adapter,
         seed=int(seed) if seed.lstrip("-").isdigit() else None,
         normaliser=normaliser_version(prepared.project.language),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from wertune.base import contract
 from wertune.base.config import BaseModelConfig, load_project
 from wertune.battery.shelf import project_battery
 from wertune.battery.table import metrics as battery_metrics
@@ -10,15 +11,12 @@ from wertune.battery.table import table
 from wertune.jobs.assess import assess, score_split
 from wertune.jobs.opening import start_experiment
 from wertune.jobs.tune import log_comparison, log_error_report
-from wertune.scores.eval_report import ARTEFACT_SET
 from wertune.scores.metrics import Scores
 from wertune.serving.pyfunc import load_registered, registered_engine
 from wertune.tracking.runs import DESCRIPTION_TAG, tracking_uri
 from wertune.tracking.versions import registered_version
 from wertune.training.baseline import baseline_scores
 from wertune.training.prepare import prepare
-
-EVAL_REPORT = "eval_report.json"
 
 
 def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | None, engine: str = "") -> Scores:
@@ -61,20 +59,18 @@ def evaluate_version(folder: Path, model_uri: str, engine: str = "") -> Evaluate
         for split, both in comparisons.items():
             log_comparison(run, split, both)
         log_error_report(run, prepared, comparisons, f"{uri} as it serves in {served.engine}, on {prepared.base.spec}")
-        artefact = report.sets.get(ARTEFACT_SET)
+        artefact = report.sets.get(contract.ARTEFACT_SET)
         if artefact:
-            run.metrics({f"{ARTEFACT_SET}_wer": artefact.wer})
-        run.text(report.model_dump_json(indent=1), EVAL_REPORT)
+            run.metrics({f"{contract.ARTEFACT_SET}_wer": artefact.wer})
+        run.text(report.model_dump_json(indent=1), contract.EVAL_REPORT)
         # The gates find a report by this tag: one of an engine that does not serve the version is none of theirs.
         is_served = served.engine == registered_engine(uri)
         run.tags(
             {
-                "wergate.report_for" if is_served else "wertune.report_in_another_engine_for": uri.removeprefix(
-                    "models:/"
-                ),
-                "wergate.test_digest": report.sets["test"].digest,
-                "wergate.report_digest": report.digest,
-                "wertune.engine": served.engine,
+                contract.REPORT_FOR_TAG if is_served else contract.OTHER_ENGINE_TAG: uri.removeprefix("models:/"),
+                contract.TEST_DIGEST_TAG: report.sets["test"].digest,
+                contract.REPORT_DIGEST_TAG: report.digest,
+                contract.ENGINE_TAG: served.engine,
                 DESCRIPTION_TAG: f"`{uri}` as it serves in {served.engine}, beside the untouched base.",
             }
         )

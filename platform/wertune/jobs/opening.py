@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
+from wertune.base import contract
 from wertune.base.config import ProjectConfig, flatten
 from wertune.base.errors import ConfigError
 from wertune.base.text import normaliser_version
 from wertune.search.search_space import SearchConfig, checked_space
 from wertune.tracking.opening import check_artifacts, kept_text, open_run
 from wertune.tracking.runs import RunRef
-from wertune.tracking.versions import TRAINING_ROWS
 from wertune.training.prepare import Prepared, prepare
 
 SEARCH_FILE = "search_settings.yaml"
@@ -23,7 +23,7 @@ FREE_TO_CHANGE = {"trials", "max_concurrent", "gpus_per_trial", "cpus_per_trial"
 # The columns in which trials, searches and evaluations are compared.
 COMPARED_METRICS = (
     "test_wer", "term_recall", "retention_wer", "best_val_wer", "best_retention_val_wer", "best_epoch",
-    "trainable_percent", "peak_memory_mb", "clips_per_s",
+    contract.TRAINABLE_PERCENT, contract.PEAK_MEMORY_MB, "clips_per_s",
 )  # fmt: skip
 COMPARED_PARAMS = ("lora_r", "lora_target_modules", "learning_rate")
 
@@ -43,7 +43,7 @@ def start_experiment(
         if search is not None:
             run.text(yaml.safe_dump(_search_settings(prepared, search), sort_keys=False), SEARCH_FILE)
         log_inputs(run, prepared)
-        run.share_view(COMPARED_METRICS, COMPARED_PARAMS, "best_objective")
+        run.share_view(COMPARED_METRICS, COMPARED_PARAMS, contract.BEST_OBJECTIVE)
         yield run, prepared
 
 
@@ -95,7 +95,7 @@ def log_inputs(run: RunRef, prepared: Prepared) -> None:
         run.text("\n".join(map(str, prepared.dataset.skipped)) + "\n", "skipped_rows.txt")
     run.metrics({"skipped_rows": len(prepared.dataset.skipped)})
     trained_on = [(r.digest, r.row.text) for split in ("train", "replay") for r in prepared.dataset[split]]
-    run.text(json.dumps(trained_on, ensure_ascii=False), TRAINING_ROWS)
+    run.text(json.dumps(trained_on, ensure_ascii=False), contract.TRAINING_ROWS)
     for split, recordings in prepared.dataset.splits.items():
         minutes = sum(recording.duration_s for recording in recordings) / 60
         profile = json.dumps({"clips": len(recordings), "minutes": round(minutes, 2)})
@@ -104,8 +104,8 @@ def log_inputs(run: RunRef, prepared: Prepared) -> None:
         run.dataset(name, prepared.dataset.digest(split), source, context=split, profile=profile)
     run.tags(
         {
-            "wertune.base_model": prepared.base.spec,
-            "wertune.base_model_digest": prepared.base.digest,
-            "wertune.normaliser": normaliser_version(prepared.project.language),
+            contract.BASE_MODEL_TAG: prepared.base.spec,
+            contract.BASE_DIGEST_TAG: prepared.base.digest,
+            contract.NORMALISER_TAG: normaliser_version(prepared.project.language),
         }
     )

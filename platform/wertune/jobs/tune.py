@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 
+from wertune.base import contract
 from wertune.base.config import DecodeConfig, TrialConfig, flatten, with_overrides
 from wertune.base.errors import WertuneError
 from wertune.jobs.ablation import Ablation, ablation, caption, rewritten
@@ -25,7 +26,7 @@ from wertune.scores.comparison import Comparison, logged_metrics, markdown_table
 from wertune.scores.metrics import Scores
 from wertune.serving.pyfunc import log_and_register
 from wertune.serving.served import longest_piece_s
-from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, children
+from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, children
 from wertune.tracking.versions import VersionCard, production_version
 from wertune.training.baseline import (
     EVALUATION_SPLITS,
@@ -83,12 +84,13 @@ def best_trial(parent: RunRef, prepared: Prepared) -> BestTrial:
     A trial that was interrupted has kept no adapter with its run yet.
     """
     runs = children(parent)
-    scored = [run for run in runs if OUTCOME_TAG in run.data.tags and "best_objective" in run.data.metrics]
+    told = [run for run in runs if contract.OUTCOME_TAG in run.data.tags]
+    scored = [run for run in told if contract.BEST_OBJECTIVE in run.data.metrics]
     if not scored:
         causes = sorted({run.data.tags.get(DESCRIPTION_TAG, "no cause recorded") for run in runs})
         raise WertuneError(f"no trial finished an epoch; causes: {'; '.join(causes)}")
-    best = min(scored, key=lambda run: run.data.metrics["best_objective"])
-    point = json.loads(best.data.tags[POINT_TAG])
+    best = min(scored, key=lambda run: run.data.metrics[contract.BEST_OBJECTIVE])
+    point = json.loads(best.data.tags[contract.POINT_TAG])
     config = with_overrides(prepared.project.trial, point, f"run {best.info.run_id}")
     return BestTrial(RunRef(parent.tracking_uri, best.info.run_id), best.info.run_name, config)
 
@@ -101,12 +103,12 @@ def leaderboard(parent: RunRef) -> list[dict[str, Any]]:
         rows.append(
             {
                 "trial": run.info.run_name,
-                "outcome": run.data.tags.get(OUTCOME_TAG, run.info.status.lower()),
-                "objective": figures.get("best_objective"),
+                "outcome": run.data.tags.get(contract.OUTCOME_TAG, run.info.status.lower()),
+                "objective": figures.get(contract.BEST_OBJECTIVE),
                 "val_wer": figures.get("best_val_wer"),
                 "retention_val_wer": figures.get("best_retention_val_wer"),
                 "best_epoch": figures.get("best_epoch"),
-                "trainable_percent": figures.get("trainable_percent"),
+                contract.TRAINABLE_PERCENT: figures.get(contract.TRAINABLE_PERCENT),
                 "clips_per_s": figures.get("clips_per_s"),
                 "run_id": run.info.run_id,
             }
@@ -142,12 +144,12 @@ def _histories(run: RunRef) -> list[TrialHistory]:
     """Of the run's trials, oldest first; of the run itself where it has none."""
     return [
         TrialHistory(
-            number=int(each.data.tags.get(TRIAL_TAG, 0)) + 1,
+            number=int(each.data.tags.get(contract.TRIAL_TAG, 0)) + 1,
             name=each.info.run_name,
-            outcome=each.data.tags.get(OUTCOME_TAG, "completed"),
+            outcome=each.data.tags.get(contract.OUTCOME_TAG, "completed"),
             val_wer=RunRef(run.tracking_uri, each.info.run_id).history("val_wer"),
             metrics=each.data.metrics,
-            point=short_names(json.loads(each.data.tags.get(POINT_TAG, "{}"))),
+            point=short_names(json.loads(each.data.tags.get(contract.POINT_TAG, "{}"))),
         )
         for each in children(run) or [run.client.get_run(run.run_id)]
     ]
@@ -167,7 +169,7 @@ def final_evaluation(run: RunRef, prepared: Prepared, baseline: Mapping[str, Sco
     run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
     with downloaded_adapter(best.run) as adapter:
         whisper = load_adapter(prepared.whisper(config.quantization), adapter)
-        run.metrics(best.run.latest(SIZE_METRICS + BEST_METRICS) | {"adapter_mb": _folder_mb(adapter)})
+        run.metrics(best.run.latest(SIZE_METRICS + BEST_METRICS) | {contract.ADAPTER_MB: _folder_mb(adapter)})
     comparisons = {}
     for split in FINAL_SPLITS:
         if split in baseline:
@@ -237,7 +239,7 @@ def register(run: RunRef, prepared: Prepared, best: BestTrial, comparisons: Mapp
     name = prepared.project.name
     with downloaded_adapter(best.run) as adapter:
         version = log_and_register(name, adapter, best.config, prepared)
-    sizes = run.latest(("trainable_parameters", "trainable_percent", "adapter_mb"))
+    sizes = run.latest((contract.TRAINABLE_PARAMETERS, contract.TRAINABLE_PERCENT, contract.ADAPTER_MB))
     card = model_card(
         CardOf(version, run.run_id, best.config, sizes, comparisons, production_version(run.tracking_uri, name)),
         prepared,

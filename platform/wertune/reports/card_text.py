@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from wertune.tracking.versions import VersionCard
 
 MAX_DESCRIPTION_CHARACTERS = 5000  # of a version's own page, that a database keeps
-RESULTS, AGAINST_PRODUCTION, STANDING = "Results", "Against Production", "Standing"
 INTERVALS = "In brackets: 95 % confidence intervals by a bootstrap over speakers, or over clips where speakers are few."
 
 

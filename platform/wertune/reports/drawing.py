@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,7 +11,7 @@ from matplotlib.ticker import MultipleLocator
 from plotly.offline import get_plotlyjs
 
 from wertune.reports.figures import Figure
-from wertune.reports.html_page import fill, json_block, page, template
+from wertune.reports.html_page import PAGES, embedded_json, page, rendered, resource
 
 DOTS_PER_INCH = 110
 # Of a plotly pixel, which is a hundredth of an inch here.
@@ -26,8 +25,8 @@ MOST_IN_LEGEND = 24
 
 def figures_page(title: str, figures: Sequence[Figure]) -> str:
     """All figures on one page: plotly's script once, nothing fetched."""
-    body = fill(template("figures.html"), title=escape(title), data=json_block("figures", figures))
-    return page(title, body, template("figures.css"), get_plotlyjs() + "\n" + template("figures.js"))
+    body = rendered(PAGES / "figures.html", title=title, data=embedded_json(figures))
+    return page(title, body, resource("figures.css"), get_plotlyjs() + "\n" + resource("figures.js"))
 
 
 def file_name(figure: Figure) -> str:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ import soundfile
 from wertune.base.text import Normalise
 from wertune.data.clip_files import encode_opus
 from wertune.data.manifest import Recording
-from wertune.reports.html_page import fill, json_block, page, template
+from wertune.reports.html_page import PAGES, embedded_json, page, rendered, resource
 from wertune.scores.alignment import Pair, align, confusions, in_columns
 from wertune.scores.bootstrap import Interval
 from wertune.scores.comparison import Comparison, shown_rate
 from wertune.scores.intervals import cer_interval, precision_interval, recall_interval, wer_change, wer_interval
-from wertune.scores.metrics import EditCounts, Scores, Utterance
+from wertune.scores.metrics import Scores, Utterance
 
 MAX_PAGE_BYTES = 20_000_000
 CLIP_KBPS = 12
@@ -53,15 +52,15 @@ def error_report(
 def _page(
     title: str, facts: str, sets: Sequence[ScoredSet], tables: Sequence[Mapping[str, Any]], clips: Sequence[str]
 ) -> str:
-    body = fill(
-        template("error_report.html"),
-        title=escape(title),
-        facts=escape(facts),
-        summary="\n".join(_summary(scored) for scored in sets),
-        data=json_block("data", tables),
-        clips="\n".join(clips),
+    body = rendered(
+        PAGES / "error_report.html",
+        title=title,
+        facts=facts,
+        sets=[_summary(scored) for scored in sets],
+        data=embedded_json(tables),
+        clips=clips,
     )
-    return page(title, body, template("error_report.css"), template("error_report.js"))
+    return page(title, body, resource("error_report.css"), resource("error_report.js"))
 
 
 def _table(scored: ScoredSet, normalise: Normalise) -> dict[str, Any]:
@@ -173,76 +172,23 @@ def clip_audio(recording: Recording) -> bytes:
     return encode_opus(recording.samples(), CLIP_KBPS)
 
 
-def _summary(scored: ScoredSet) -> str:
-    """A set's figures before and after, with their intervals, as a table."""
+Value = tuple[float | None, Interval | None]
+
+
+def _summary(scored: ScoredSet) -> dict[str, Any]:
+    """A set's figures before and after, with their intervals: name, both, and the change's where it is worked out."""
     before, after = scored.both.before, scored.both.after
     change = wer_change(before, after)
-    rows = [
-        _summary_row("WER", (before.wer, wer_interval(before)), (after.wer, wer_interval(after)), change),
-        _edits_row(before.words, after.words),
-        _summary_row("CER", (before.cer, cer_interval(before)), (after.cer, cer_interval(after))),
+    rates: list[tuple[str, Value, Value, Interval | None]] = [
+        ("WER", (before.wer, wer_interval(before)), (after.wer, wer_interval(after)), change),
+        ("CER", (before.cer, cer_interval(before)), (after.cer, cer_interval(after)), None),
     ]
     if before.terms.hits + before.terms.misses:
         for name, measure in (("recall", recall_interval), ("precision", precision_interval)):
             base, tuned = ((shown_rate(scores.terms, name), measure(scores)) for scores in (before, after))
-            rows.append(_summary_row(f"Term {name}", base, tuned))
+            rates.append((f"Term {name}", base, tuned, None))
     note = f"intervals over {change.note}" if change else "too few clips for intervals"
     said = sum(utterance.duration_s for utterance in after.utterances) / 60
-    return fill(
-        template("error_summary.html"),
-        name=escape(scored.name.replace("_", " ")),
-        facts=escape(f"{len(after.utterances)} clips, {said:.1f} minutes, {after.words.length} words; {note}"),
-        rows="".join(rows),
-    )
-
-
-Value = tuple[float | None, Interval | None]
-
-
-def _summary_row(name: str, before: Value, after: Value, change: Interval | None = None) -> str:
-    """A line of the summary; `change` is the paired interval of the difference, where one is worked out."""
-    return (
-        f'<tr><th scope="row">{name}</th>{_summary_cell(before)}{_summary_cell(after)}'
-        f"<td>{_points(before[0], after[0], change)}</td><td>{_whiskers(before, after)}</td></tr>"
-    )
-
-
-def _points(before: float | None, after: float | None, change: Interval | None) -> str:
-    """The difference; a dash where one of the two has no value."""
-    if before is None or after is None:
-        return "–"
-    ends = f" <span>{100 * change.low:+.1f} to {100 * change.high:+.1f}</span>" if change else ""
-    return f"{100 * (after - before):+.2f}{ends}".replace("-", "−")
-
-
-def _edits_row(before: EditCounts, after: EditCounts) -> str:
-    """How many words were swapped, left out and added, named by the marks that they have in the transcripts."""
-    kinds = ("swapped", "left out", "added")
-    name = " ".join(f'<span class="{kind.replace(" ", "-")}">{kind}</span>' for kind in kinds)
-    cells = "".join(f"<td>{n.substitutions}, {n.deletions}, {n.insertions}</td>" for n in (before, after))
-    return f'<tr><th scope="row">{name}</th>{cells}<td></td><td></td></tr>'
-
-
-def _summary_cell(value: Value) -> str:
-    point, ends = value
-    if point is None:
-        return "<td>–</td>"
-    interval = f" <span>{100 * ends.low:.1f} to {100 * ends.high:.1f}</span>" if ends else ""
-    return f"<td><b>{100 * point:.2f} %</b>{interval}</td>"
-
-
-def _whiskers(before: Value, after: Value) -> str:
-    """Both values with their intervals on a line from 0 to 100 %, for the eye alone."""
-    lines = []
-    for y, css, (point, ends) in ((6, "base", before), (14, "tuned", after)):
-        if point is None:
-            continue
-        low, high = (ends.low, ends.high) if ends else (point, point)
-        low, high, point = (4 + 192 * min(1.0, x) for x in (low, high, point))
-        mark = (
-            f'<circle cx="{point:.1f}" cy="{y}" r="3"/>'
-            if css == "tuned"
-            else f'<rect x="{point - 2.5:.1f}" y="{y - 2.5}" width="5" height="5"/>'
-        )
-        lines.append(f'<g class="{css}"><path d="M{low:.1f} {y}H{high:.1f}"/>{mark}</g>')
-    return f'<svg viewBox="0 0 200 20" aria-hidden="true"><path class="axis" d="M4 0V20"/>{"".join(lines)}</svg>'
+    facts = f"{len(after.utterances)} clips, {said:.1f} minutes, {after.words.length} words; {note}"
+    name = scored.name.replace("_", " ")
+    return {"name": name, "facts": facts, "rates": rates, "edits": (before.words, after.words)}

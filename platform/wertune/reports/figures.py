@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from wertune.base.contract import BEST_OBJECTIVE, PEAK_MEMORY_MB, TRAINABLE_PERCENT
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Scores, Utterance
 
@@ -47,13 +48,13 @@ def _of_search(
 ) -> Iterator[Figure]:
     if any(trial.val_wer for trial in trials):
         yield learning_curves(trials, rungs)
-    scored = [trial for trial in trials if "best_objective" in trial.metrics]
+    scored = [trial for trial in trials if BEST_OBJECTIVE in trial.metrics]
     if len(scored) > 1:
         yield optimisation_history(scored, rungs)
         yield parallel_coordinates(scored)
     if importances:
         yield importance_bars(importances)
-    if any("peak_memory_mb" in trial.metrics for trial in trials):
+    if any(PEAK_MEMORY_MB in trial.metrics for trial in trials):
         yield memory_bars(trials)
 
 
@@ -112,7 +113,7 @@ def _lines_at(rungs: Sequence[int]) -> Figure:
 def optimisation_history(trials: Sequence[TrialHistory], rungs: Sequence[int]) -> Figure:
     """Each trial's least objective by its number, by where it ended, and the best so far."""
     trials = sorted(trials, key=lambda trial: trial.number)
-    values = [trial.metrics["best_objective"] for trial in trials]
+    values = [trial.metrics[BEST_OBJECTIVE] for trial in trials]
     numbers = [trial.number for trial in trials]
     ends = [(trial.outcome, max(trial.val_wer, default=0)) for trial in trials]
     traces: list[Figure] = []
@@ -150,7 +151,7 @@ def parallel_coordinates(trials: Sequence[TrialHistory]) -> Figure:
     """A line a trial across all that was searched, each axis from its least to its greatest value."""
     keys = sorted({key for trial in trials for key in trial.point})
     axes = {key: _positions([trial.point.get(key) for trial in trials]) for key in keys}
-    values = [trial.metrics["best_objective"] for trial in trials]
+    values = [trial.metrics[BEST_OBJECTIVE] for trial in trials]
     axes["objective"] = _positions(values)
     ranks = sorted(range(len(trials)), key=lambda each: values[each])
     traces = [
@@ -219,13 +220,13 @@ def importance_bars(importances: Mapping[str, float]) -> Figure:
 def memory_bars(trials: Sequence[TrialHistory]) -> Figure:
     """The highest peak of each configuration that trials shared, beside what it trained."""
     groups: dict[str, list[TrialHistory]] = {}
-    for trial in sorted(trials, key=lambda trial: trial.metrics.get("peak_memory_mb", 0.0)):
-        if "peak_memory_mb" in trial.metrics:
+    for trial in sorted(trials, key=lambda trial: trial.metrics.get(PEAK_MEMORY_MB, 0.0)):
+        if PEAK_MEMORY_MB in trial.metrics:
             groups.setdefault(_configuration(trial), []).append(trial)
-    ordered = sorted(groups.items(), key=lambda group: group[1][-1].metrics["peak_memory_mb"])
+    ordered = sorted(groups.items(), key=lambda group: group[1][-1].metrics[PEAK_MEMORY_MB])
     bars = {
         "type": "bar", "orientation": "h", "y": [configuration for configuration, _ in ordered],
-        "x": [members[-1].metrics["peak_memory_mb"] for _, members in ordered],
+        "x": [members[-1].metrics[PEAK_MEMORY_MB] for _, members in ordered],
         "text": [_of_trials(members) for _, members in ordered], "marker": {"color": AFTER}, "textposition": "auto",
         "hovertemplate": "%{y}: %{x:.0f} MiB<br>%{text}<extra></extra>",
     }  # fmt: skip
@@ -243,7 +244,7 @@ def _configuration(trial: TrialHistory) -> str:
 
 def _of_trials(members: Sequence[TrialHistory]) -> str:
     names = [member.name.partition(":")[0] for member in sorted(members, key=lambda member: member.number)]
-    percent = members[0].metrics.get("trainable_percent")
+    percent = members[0].metrics.get(TRAINABLE_PERCENT)
     trained = f"{percent:.2f} % trained; " if percent is not None else ""
     return trained + (", ".join(names) if len(names) <= 3 else f"{len(names)} trials")
 

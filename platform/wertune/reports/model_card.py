@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from wertune.base import contract
 from wertune.base.config import TrialConfig
 from wertune.base.text import normaliser_version
-from wertune.reports.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING
+from wertune.reports.card_text import INTERVALS
 from wertune.scores.comparison import Comparison, markdown_table, summary_rows
 from wertune.tracking.versions import RegisteredVersion
 from wertune.training.prepare import Prepared
 
 _SCOPES = {"both": "encoder and decoder", "encoder": "the encoder", "decoder": "the decoder"}
-COMPARED = ("test_wer", "test_cer", "term_recall", "retention_wer")
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ def model_card(of: CardOf, prepared: Prepared) -> str:
         f"# {name} version {of.version}",
         card.about,
         f"A LoRA adapter on an untouched Whisper for the domain `{name}`, language `{prepared.project.language}`.",
-        f"## {RESULTS}",
+        f"## {contract.RESULTS}",
         "Measured in torch before it was registered:",
         markdown_table(summary_rows(of.comparisons)),
         f"{INTERVALS} Errors are counted after {normaliser_version(prepared.project.language)}. "
         "The base is scored at 30 s of context, without the boost of terms.",
-        f"## {AGAINST_PRODUCTION}",
+        f"## {contract.AGAINST_PRODUCTION}",
         _against_champion(of, prepared),
-        f"## {STANDING}",
+        f"## {contract.STANDING}",
         "Registered; no gate has judged it.",
         "## Limits",
         "\n".join(f"- {limit}" for limit in card.limits)
@@ -65,7 +65,8 @@ def _against_champion(of: CardOf, prepared: Prepared) -> str:
         return f"{title}; its figures are of another test set, and cannot stand beside these."
     ours = {key: value for split, both in of.comparisons.items() for key, value in both.metrics(split).items()}
     theirs = of.champion.metrics
-    known = [(key, 100 * theirs[key], 100 * ours[key]) for key in COMPARED if key in ours and key in theirs]
+    shown = [key for key in contract.RESULT_METRICS if key in ours and key in theirs]
+    known = [(key, 100 * theirs[key], 100 * ours[key]) for key in shown]
     rows = [
         [
             key.replace("_", " ").replace("wer", "WER").replace("cer", "CER"),
@@ -104,8 +105,9 @@ def _facts(of: CardOf, prepared: Prepared) -> str:
         f"on {modules} of {_SCOPES[lora.scope]}"
         + (", DoRA" if lora.dora else "")
         + (", rsLoRA" if lora.rslora else ""),
-        "trained": f"{of.sizes.get('trainable_parameters', 0):,.0f} parameters, "
-        f"{of.sizes.get('trainable_percent', 0):.2f} % of all; an adapter of {of.sizes.get('adapter_mb', 0):.1f} MB",
+        "trained": f"{of.sizes.get(contract.TRAINABLE_PARAMETERS, 0):,.0f} parameters, "
+        f"{of.sizes.get(contract.TRAINABLE_PERCENT, 0):.2f} % of all; "
+        f"an adapter of {of.sizes.get(contract.ADAPTER_MB, 0):.1f} MB",
         "training": f"at most {config.train.epochs} epochs in batches of {config.train.batch_size}, "
         f"learning rate {config.train.learning_rate:.2g}, seed {config.seed}",
         "decoding": f"{config.decode.num_beams} beams, terms boosted by {config.decode.term_boost:g}",

@@ -6,10 +6,9 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from wertune.base.config import Frozen
+from wertune.base.contract import ARTEFACT_SET
 
 SCHEMA_VERSION = 2  # 1: no counts of texts as they are written, of entities, false terms and skipped speech
-BATTERY_PREFIX = "battery."  # sets of ordinary speech that the platform brings: battery.short_answers, …
-ARTEFACT_SET = "test_torch"  # the test set by the 8-bit artefact in torch, where another engine serves
 
 _SINCE_2 = {"formatted_words", "formatted_errors", "entities", "entity_errors", "false_terms", "skipped_s"}
 

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wertune.base.contract import BEST_OBJECTIVE
 from wertune.search.checkpoints import KeptTrial
 
 # Keys of what a trial reports, and of the configuration that it is given.
-METRIC, EPOCH, FAILURE, NO_ROOM, SAID = "best_objective", "epoch", "failure", "no_room", "said"
+METRIC, EPOCH, FAILURE, NO_ROOM, SAID = BEST_OBJECTIVE, "epoch", "failure", "no_room", "said"
 NUMBER, POINT = "number", "point"
 
 

@@ -9,6 +9,7 @@ from ray import tune
 from ray.exceptions import RayActorError
 
 from wertune.base.config import with_overrides
+from wertune.base.contract import RESOURCES_TAG
 from wertune.base.errors import SearchStorageError, WertuneError
 from wertune.search.checkpoints import KeptTrial
 from wertune.search.shipping import Depot, prepared_here
@@ -19,7 +20,6 @@ from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective
 from wertune.training.trial import run_trial
 
-RESOURCES_TAG = "wertune.resources"
 WORST = 1e9  # Optuna and Ray want a finite number of a trial without one
 
 

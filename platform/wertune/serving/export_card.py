@@ -4,12 +4,17 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
+
+from jinja2 import StrictUndefined, Template
+
+from wertune.base.contract import RESULT_METRICS
 
 Format = Literal["peft", "merged", "ctranslate2"]
 
 MAX_NEW_TOKENS = 440
-WHISPER_LICENCE = "MIT"
+_RESULTS = ("test WER", "test CER", "test term recall", "retention test WER")
 
 _HUGGING_FACE = """\
 import soundfile
@@ -99,89 +104,14 @@ def libraries(form: Format) -> dict[str, str]:
 
 def card(record: Mapping[str, Any], code: str, domain: str, registered: Mapping[str, float], licence: str) -> str:
     """README.md of the folder, from what export.json says, the code that was run, and the metrics of its search."""
-    form, base, wer = record["format"], record["base_model"], record["wer"]
-    needed = " ".join(f'"{name}=={number}"' for name, number in record["libraries"].items())
-    parts = {"peft": "A LoRA adapter", "merged": "A model in float16", "ctranslate2": "A model in CTranslate2's int8"}
-    return f"""\
----
-language: {record["language"]}
-{_front_matter(form, base)}---
-
-# {record["model"]}
-
-{parts[form]}: Whisper (`{base["source"]}`) adapted to {domain}. {_of_base(form, base)}
-
-## How to load it
-
-In this folder, after `pip install {needed}`; recordings of 16 kHz, mono, at most 30 s:
-
-```python
-{code}```
-
-`transcribe("clip.wav")` gives the text. This very code wrote the texts of the next table's first row.
-
-## Results
-
-WER on {record["clips"]} clips of the test split:
-
-| | WER |
-|---|---|
-| this folder, by the code above: 30 s of context, greedy | {wer["exported"]:.2%} |
-| the registered version, decoded in the same way | {wer["version_same_decoding"]:.2%} |
-| the registered version as it serves: its own context, beams and boost of terms | {wer["version_as_served"]:.2%} |
-
-{_registered_table(registered)}
-The last rows' decoding is no part of this folder: expect the first row's figures of it.
-
-## Licence
-
-{_licence(base, licence)}
-"""
-
-
-def _front_matter(form: Format, base: Mapping[str, Any]) -> str:
-    hub = f"base_model: {base['source']}\n" if base["on_hub"] else ""
-    library = {"peft": "peft", "merged": "transformers", "ctranslate2": "ctranslate2"}[form]
-    return f"{hub}library_name: {library}\npipeline_tag: automatic-speech-recognition\n"
-
-
-def _of_base(form: Format, base: Mapping[str, Any]) -> str:
-    if form != "peft":
-        return "Base and adapter are one: nothing else is needed."
-    if not base["on_hub"]:
-        return "The base that it belongs to lies in `base`, since it is on no hub under that name."
-    return f"It belongs to that base{' at revision ' + base['revision'] if base['revision'] else ''} alone."
-
-
-def _registered_table(registered: Mapping[str, float]) -> str:
-    rows = [
-        (label, registered.get(f"baseline_{name}"), registered.get(name))
-        for label, name in (
-            ("test WER", "test_wer"),
-            ("test CER", "test_cer"),
-            ("test term recall", "term_recall"),
-            ("retention test WER", "retention_wer"),
-        )
-    ]
-    known = [
-        f"| {label} | {_percent(before)} | {_percent(after)} |" for label, before, after in rows if after is not None
-    ]
-    if not known:
-        return ""
-    head = "Of the registered version as it serves, on whole sets:\n\n| | untouched base | version |\n|---|---|---|\n"
-    return head + "\n".join(known) + "\n"
+    template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    markdown = Template(template, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    figures = zip(_RESULTS, RESULT_METRICS, strict=True)
+    known = [(label, registered.get(f"baseline_{key}"), registered[key]) for label, key in figures if key in registered]
+    shown = {"base": record["base_model"], "code": code, "domain": domain, "registered": known, "licence": licence}
+    text: str = markdown.render(record, percent=_percent, **shown)
+    return text
 
 
 def _percent(rate: float | None) -> str:
     return "" if rate is None else f"{rate:.2%}"
-
-
-def _licence(base: Mapping[str, Any], licence: str) -> str:
-    source = base["source"]
-    openai = source.startswith(("packaged:whisper-", "openai/whisper-"))
-    of_base = (
-        f"OpenAI's weights are under the {WHISPER_LICENCE} licence"
-        if openai
-        else f"The base's licence is that of `{source}`"
-    )
-    return f"{of_base}. The adapter's: {licence or 'none was given with the export; ask who made it'}."

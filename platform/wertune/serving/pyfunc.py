@@ -16,6 +16,7 @@ from mlflow.types.schema import AnyType
 
 import wertune
 from wertune.base.config import Engine, ServingConfig, TrialConfig, parse
+from wertune.base.contract import ENGINE_TAG
 from wertune.base.errors import TrackingError, WertuneError
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.serving.guard import Clock, ServingError, Turns, failed, guard_server, is_served
@@ -27,7 +28,6 @@ from wertune.whisper.ctranslate2_engine import PACKAGES
 from wertune.whisper.transcription import transcribe_samples
 
 MODEL_NAME = "model"
-ENGINE_TAG = "wertune.engine"
 REQUIREMENTS = (
     "bitsandbytes", "mlflow", "numpy", "pandas", "peft", "pydantic", "pyyaml", "safetensors", "soundfile",
     "torch", "torchaudio", "transformers",
@@ -84,16 +84,11 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
         transcripts = transcribe_samples(
             served.whisper, clips, served.context, served.decode, clock.check, self._longest_piece_s
         )
-        texts = [transcript.text for transcript in transcripts]
-        if not details:
-            return pd.DataFrame({"text": texts})
-        return pd.DataFrame(
-            {
-                "text": texts,
-                "avg_logprob": [transcript.avg_logprob for transcript in transcripts],
-                "duration_s": [clip.size / SAMPLE_RATE_HZ for clip in clips],
-            }
-        )
+        columns: dict[str, list[Any]] = {"text": [transcript.text for transcript in transcripts]}
+        if details:
+            columns["avg_logprob"] = [transcript.avg_logprob for transcript in transcripts]
+            columns["duration_s"] = [clip.size / SAMPLE_RATE_HZ for clip in clips]
+        return pd.DataFrame(columns)
 
 
 def _rows(model_input: pd.DataFrame) -> list[Mapping[str, Any]]:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from wertune.tracking.runs import TRIAL_TAG, RunRef, store_name
+from wertune.base.contract import TRIAL_TAG
+from wertune.tracking.runs import RunRef, store_name
 
 
 class Logged(NamedTuple):

@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.git_utils import get_git_commit
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
+from wertune.base.contract import OUTCOME_TAG
 from wertune.base.errors import TrackingError
 from wertune.tracking.credentials import without_password
 from wertune.tracking.outage import (
@@ -26,7 +27,7 @@ from wertune.tracking.outage import (
     reason,
     tell,
 )
-from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, RunRef, now_ms, read_text, store_name, tracking_uri
+from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, now_ms, read_text, store_name, tracking_uri
 
 EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 PROBE = "wertune-probe"

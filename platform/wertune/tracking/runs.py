@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,12 +15,10 @@ from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 
+from wertune.base.contract import OUTCOME_TAG
 from wertune.tracking.credentials import split_credentials, without_password
 from wertune.tracking.outage import patiently
 
-OUTCOME_TAG = "wertune.outcome"
-TRIAL_TAG = "wertune.trial"
-POINT_TAG = "wertune.point"
 DESCRIPTION_TAG = "mlflow.note.content"
 MAX_PARAM_CHARACTERS = 6000
 # Where MLflow's UI looks for a view of an experiment's runs that was shared.
@@ -191,15 +189,18 @@ def children(parent: RunRef) -> list[Any]:
     """All child runs of the search, oldest first."""
     experiment_id = parent.ask(lambda client: client.get_run(parent.run_id)).info.experiment_id
     query = f"tags.mlflow.parentRunId = '{parent.run_id}'"
-    runs: list[Any] = []
-    token = None
-    while True:
-        page = parent.ask(
-            lambda client, token=token: client.search_runs(  # type: ignore[misc]
-                [experiment_id], query, max_results=200, order_by=["attributes.start_time ASC"], page_token=token
-            )
-        )
-        runs += page
-        token = page.token
-        if not token:
-            return runs
+    oldest = {"max_results": 200, "order_by": ["attributes.start_time ASC"]}
+
+    def page(token: str | None) -> Any:
+        return parent.ask(lambda client: client.search_runs([experiment_id], query, page_token=token, **oldest))
+
+    return list(all_of(page))
+
+
+def all_of(page: Callable[[str | None], Any]) -> Iterator[Any]:
+    """What MLflow gives in pages, of which each names the next."""
+    found = page(None)
+    yield from found
+    while found.token:
+        found = page(found.token)
+        yield from found

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from wertune.base.contract import OUTCOME_TAG
 from wertune.base.errors import TrackingError
 from wertune.base.files import storing, sync, write_atomically
 from wertune.tracking.child_store import ChildStore
@@ -39,7 +40,7 @@ from wertune.tracking.journal_writer import (
     Writer,
 )
 from wertune.tracking.outage import TOLD_FAILURES, is_temporary, quick_requests, reason, tell
-from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, RunRef, checked_status, now_ms, param_text
+from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, checked_status, now_ms, param_text
 
 SAVE_EVERY_S = 1.0
 # A journal of which everything is written is emptied beyond this size.

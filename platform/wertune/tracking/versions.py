@@ -9,11 +9,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.tracking import MlflowClient
 
+from wertune.base.contract import MODEL_CARD, TRAINING_ROWS
 from wertune.base.errors import TrackingError
 from wertune.tracking.outage import no_answer
 from wertune.tracking.runs import RunRef, read_text
-
-TRAINING_ROWS = "training_rows.json"
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class VersionCard:
 
     @property
     def _stem(self) -> str:
-        return f"model_card_v{self.version}"  # a resumed search registers another version from the same run
+        return f"{MODEL_CARD}{self.version}"
 
     @property
     def ui_path(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from wertune.base import contract
 from wertune.base.config import TrialConfig, flatten
 from wertune.base.errors import StateError
 from wertune.base.files import storing
@@ -31,7 +32,6 @@ from wertune.whisper.model import ModelSize, Whisper
 ADAPTER_ARTIFACT = "adapter"
 ARTIFACT_REMEDY = "free some space where MLflow keeps artifacts, and see that this machine can write there"
 STORE_REMEDY = "free some space where the search keeps its state, and see that this machine can write there"
-REFUSED_TAG, HALVED_TAG = "wertune.state_refused", "wertune.batch_halved"
 CPU_INFO = Path("/proc/cpuinfo")
 
 AfterEpoch = Callable[[EpochResult], None]
@@ -113,7 +113,7 @@ class _Trial:
                     return
                 state = read_state(Path(stored), self._digest, self._adapter)
         except StateError as error:
-            self._log.tags({REFUSED_TAG: error})
+            self._log.tags({contract.REFUSED_TAG: error})
             return
         self._training, self._peaks_mb = state.training, list(state.peaks_mb)
         if state.halved:
@@ -176,7 +176,7 @@ class _Trial:
                     with storing("the adapter", Path(ADAPTER_ARTIFACT), ARTIFACT_REMEDY):
                         self._log.artifacts(self._adapter, ADAPTER_ARTIFACT)
                 self._log.metrics(best_metrics(result), step=result.epoch)
-            peak = {"peak_memory_mb": self._peaks_mb[self._told]}
+            peak = {contract.PEAK_MEMORY_MB: self._peaks_mb[self._told]}
             self._log.metrics(result.metrics() | peak, step=result.epoch)
             self._after_epoch(result)
             self._told += 1
@@ -185,7 +185,7 @@ class _Trial:
         epoch = 1 + (len(self._training.results) if self._training else 0)
         self._config = halved_once(self._config, bool(self._halved), f"epoch {epoch}", cause)
         self._halved = cause
-        self._log.tags({HALVED_TAG: cause})
+        self._log.tags({contract.HALVED_TAG: cause})
         self._log.params(ran_params(self._config.train))
 
 
@@ -212,9 +212,9 @@ def where_it_runs(whisper: Whisper, quantization: str) -> dict[str, str]:
     dtype = str(whisper.product_dtype).removeprefix("torch.")
     weights = "" if quantization == "none" else f", {quantization} base"
     return {
-        "wertune.device": device_name(whisper.device),
-        "wertune.precision": f"{dtype} products{weights}",
-        "wertune.host": platform.node(),
+        contract.DEVICE_TAG: device_name(whisper.device),
+        contract.PRECISION_TAG: f"{dtype} products{weights}",
+        contract.HOST_TAG: platform.node(),
     }
 
 
@@ -233,9 +233,9 @@ def short_names(values: dict[str, Any]) -> dict[str, Any]:
 
 
 SIZE_METRICS = (
-    "trainable_parameters",
+    contract.TRAINABLE_PARAMETERS,
     "total_parameters",
-    "trainable_percent",
+    contract.TRAINABLE_PERCENT,
     "reduction_percent",
     "int8_layers",
     "weight_memory_mb",
@@ -244,12 +244,12 @@ SIZE_METRICS = (
 
 # Of the trial that a search registers, on the search's own run too: sorted there, runs of searches compare.
 BEST_METRICS = (
-    "best_objective",
+    contract.BEST_OBJECTIVE,
     "best_val_wer",
     "best_retention_val_wer",
     "best_epoch",
     "clips_per_s",
-    "peak_memory_mb",
+    contract.PEAK_MEMORY_MB,
 )
 
 

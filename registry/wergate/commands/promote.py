@@ -2,34 +2,34 @@
 
 from dataclasses import dataclass
 
+from wergate.commands.approve import valid_approval
 from wergate.errors import Refused
-from wergate.gates.decide import Decision, summary
+from wergate.gates.decision import Decision, summary
 from wergate.gates.page import text_table
 from wergate.gates.policy import Policy
-from wergate.registry.cards import tell_standing, tell_verdict
-from wergate.registry.desk import Desk, Outcome, move_and_look, settled, surviving
-from wergate.trail.approvals import valid_approval
-from wergate.trail.decisions import record_decision, require_staging
+from wergate.registry.client import Outcome, RegistryClient
 from wergate.trail.moves import Guard
 from wergate.trail.records import Approval, DecisionRef, Move, Stage, clean_note, new_token, trail
-from wergate.trail.reports import Evaluate, find_report, require_report
-from wergate.trail.shelf import FoundReport, Snapshot, Version
+from wergate.trail.registered_model import FoundReport, Snapshot, Version
+from wergate.trail.reports import Evaluate, find_report, record_decision, require_report, require_staging
 
 
-def promote(desk: Desk, version: str, to: Stage, policy: Policy, evaluate: Evaluate, reason: str = "") -> Outcome:
+def promote(
+    registry: RegistryClient, version: str, to: Stage, policy: Policy, evaluate: Evaluate, reason: str = ""
+) -> Outcome:
     """Evaluates where no report fits, decides, records the decision, and only then moves.
 
     Raises Refused when a gate refuses or Production lacks an approval; then nothing but the decision was written.
     """
     reason = clean_note(reason, "reason")
-    candidate = require_report(desk.shelf, desk.shelf.look().version(version), policy, evaluate)
-    promotion = _Promotion(desk, to, policy, candidate, reason)
-    return surviving(desk, lambda: promotion.run(evaluate))
+    candidate = require_report(registry.model, registry.model.look().version(version), policy, evaluate)
+    promotion = _Promotion(registry, to, policy, candidate, reason)
+    return registry.surviving(lambda: promotion.run(evaluate))
 
 
 @dataclass(frozen=True)
 class _Promotion:
-    desk: Desk
+    registry: RegistryClient
     to: Stage
     policy: Policy
     candidate: FoundReport
@@ -38,16 +38,16 @@ class _Promotion:
     def run(self, evaluate: Evaluate) -> Outcome:
         """Decides and moves under one lock, which is left while the champion's report is made: that takes minutes."""
         made: dict[str, FoundReport] = {}
-        shelf = self.desk.shelf
+        model = self.registry.model
         while True:
-            with settled(self.desk) as (guard, snapshot):
+            with self.registry.settled() as (guard, snapshot):
                 champion = _champion(snapshot, self.candidate.report.version)
                 if champion is None:
                     return self._decide_and_move(guard, snapshot, None)
-                found = made.get(champion.number) or find_report(shelf, champion, self.policy)
+                found = made.get(champion.number) or find_report(model, champion, self.policy)
                 if found:
                     return self._decide_and_move(guard, snapshot, found)
-            made[champion.number] = require_report(shelf, champion, self.policy, evaluate)
+            made[champion.number] = require_report(model, champion, self.policy, evaluate)
 
     def _decide_and_move(self, guard: Guard, snapshot: Snapshot, champion: FoundReport | None) -> Outcome:
         version = snapshot.version(self.candidate.report.version)
@@ -55,12 +55,12 @@ class _Promotion:
         if version.stage == "Production":
             return self._in_production_already(place)
         against = champion.report if champion else None
-        decision = self.desk.judge(self.candidate.report, against, self.policy, self.to.lower())
-        reference = record_decision(self.desk.shelf, self.candidate.run_id, decision)
-        tell_verdict(self.desk, self.candidate, champion)
+        decision = self.registry.judge(self.candidate.report, against, self.policy, self.to.lower())
+        reference = record_decision(self.registry.model, self.candidate.run_id, decision)
+        self.registry.cards.tell_verdict(self.candidate, champion)
         if not decision.passed:
             text = f"{place} may not go to {self.to}: {summary(decision)}"
-            raise Refused(text, text_table(decision), decision.model_dump_json())
+            raise Refused(text, text_table(decision), decision.model_dump(mode="json"))
         if version.stage == self.to:
             return Outcome(False, f"{place} is in {self.to} already; the new decision is recorded", decision)
         approval = self._approval(snapshot, version) if self.to == "Production" else None
@@ -73,9 +73,9 @@ class _Promotion:
 
     def _approval(self, snapshot: Snapshot, version: Version) -> Approval:
         require_staging(version, self.policy, self.candidate)
-        registrar = self.desk.shelf.registrar(version)
+        registrar = self.registry.model.registrar(version)
         records = trail(snapshot.tags)
-        return valid_approval(version, registrar, self.candidate.report, self.policy, records, self.desk.now())
+        return valid_approval(version, registrar, self.candidate.report, self.policy, records, self.registry.now())
 
     def _move(
         self,
@@ -94,15 +94,13 @@ class _Promotion:
             from_stage=version.stage,
             to_stage=self.to,
             replaced=replaced,
-            who=self.desk.who,
+            who=self.registry.who,
             reason=self.reason,
             decision=reference,
             approval=approval,
         )
         text = f"{snapshot.name}/{version.number} is in {self.to}" + (f", {replaced} is archived" if replaced else "")
-        outcome = move_and_look(self.desk, snapshot, move, guard, Outcome(True, text, decision))
-        tell_standing(self.desk, [move.version, move.replaced])
-        return outcome
+        return self.registry.move(snapshot, move, guard, Outcome(True, text, decision))
 
 
 def _champion(snapshot: Snapshot, candidate: str) -> Version | None:

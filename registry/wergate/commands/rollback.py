@@ -1,22 +1,21 @@
 """The commands `rollback` and `check`."""
 
 from wergate.errors import Refused
-from wergate.registry.cards import tell_standing
-from wergate.registry.desk import Desk, Outcome, move_and_look, settled, surviving
+from wergate.registry.client import Outcome, RegistryClient
 from wergate.trail.moves import drifts, repair
 from wergate.trail.records import Move, clean_note, expected, new_token, trail
 
 
-def rollback(desk: Desk, reason: str) -> Outcome:
+def rollback(registry: RegistryClient, reason: str) -> Outcome:
     """Production goes back to the version that held it before; no gate is asked, but the reason is kept."""
     reason = clean_note(reason, "reason")
     if not reason:
         raise Refused("reason is empty, but a rollback must say why; give --reason")
-    return surviving(desk, lambda: _rollback(desk, reason))
+    return registry.surviving(lambda: _rollback(registry, reason))
 
 
-def _rollback(desk: Desk, reason: str) -> Outcome:
-    with settled(desk) as (guard, snapshot):
+def _rollback(registry: RegistryClient, reason: str) -> Outcome:
+    with registry.settled() as (guard, snapshot):
         wanted = expected(trail(snapshot.tags))
         if not wanted.previous:
             raise Refused(f"{snapshot.name} has no version that was in Production before; promote another one")
@@ -29,19 +28,17 @@ def _rollback(desk: Desk, reason: str) -> Outcome:
             from_stage=snapshot.version(wanted.previous).stage,
             to_stage="Production",
             replaced=wanted.production,
-            who=desk.who,
+            who=registry.who,
             reason=reason,
         )
         text = f"{snapshot.name}/{wanted.previous} is back in Production, {wanted.production} is archived"
-        outcome = move_and_look(desk, snapshot, move, guard, Outcome(True, text))
-        tell_standing(desk, [move.version, move.replaced])
-        return outcome
+        return registry.move(snapshot, move, guard, Outcome(True, text))
 
 
-def check(desk: Desk, mend: bool) -> tuple[list[str], list[str]]:
+def check(registry: RegistryClient, mend: bool) -> tuple[list[str], list[str]]:
     """What was repaired, and what remains wrong."""
-    with desk.lock() as guard:
-        done = repair(desk.shelf, guard, desk.who) if mend else []
+    with registry.lock() as guard:
+        done = repair(registry.model, guard, registry.who) if mend else []
         if mend:
-            tell_standing(desk)
-        return done, [drift.text for drift in drifts(desk.shelf.look())]
+            registry.cards.tell_standing()
+        return done, [drift.text for drift in drifts(registry.model.look())]

@@ -1,39 +1,12 @@
-"""A verdict and what it rests on: JSON that a registry keeps and a page shows."""
+"""The verdict and what it rests on: numbers in, passed or refused with reasons out, as JSON that a registry keeps."""
 
-from typing import Self
+from pydantic import Field
 
-from pydantic import Field, model_validator
-
-from wergate.gates.power import Power
+from wergate.gates.evidence import Evidence
+from wergate.gates.gate import GateResult
+from wergate.gates.policy import Policy
 from wertune.base.config import Frozen
-
-
-class GateResult(Frozen):
-    """One gate: what was measured, what it had to be, and what would help where it refused."""
-
-    name: str
-    kind: str
-    value: float | None = Field(description="none: it could not be measured")
-    interval: tuple[float, float] | None = Field(None, description="one-sided confidence ends")
-    rule: str = Field("<=", description="how value, or the named end, must stand to the limit")
-    limit: float | None
-    unit: str
-    blocks: bool = True
-    passed: bool
-    detail: str
-    remedy: str = ""
-    power: Power | None = Field(None, description="what the set can show; none: nothing is drawn by chance, or unknown")
-
-    @model_validator(mode="after")
-    def _help_where_refused(self) -> Self:
-        if not self.passed and not self.remedy:
-            raise ValueError(f"gate {self.name} refused without a remedy; say what would help")
-        return self
-
-    @property
-    def verdict(self) -> str:
-        """passed, refused, or warned where it does not block."""
-        return "passed" if self.passed else "refused" if self.blocks else "warned"
+from wertune.scores.eval_report import EvalReport
 
 
 class Decision(Frozen):
@@ -61,6 +34,23 @@ class Decision(Frozen):
     @property
     def warnings(self) -> tuple[GateResult, ...]:
         return tuple(gate for gate in self.gates if not gate.blocks and not gate.passed)
+
+
+def decide(candidate: EvalReport, champion: EvalReport | None, policy: Policy, transition: str) -> Decision:
+    """Whether `candidate` may make the `transition` (staging, production); what it lacks is a refusal, not an error."""
+    evidence = Evidence(candidate, champion, policy.bootstrap)
+    test = candidate.sets.get("test")
+    return Decision(
+        model=candidate.model,
+        version=candidate.version,
+        transition=transition,
+        policy_digest=policy.digest,
+        report_digest=candidate.digest,
+        test_digest=test.digest if test else "",
+        champion_version=champion.version if champion else None,
+        engine=candidate.provenance.engine,
+        gates=tuple(gate.evaluate(evidence) for gate in policy.gates(transition)),
+    )
 
 
 def summary(decision: Decision) -> str:

@@ -1,12 +1,16 @@
 """What gates look at: the sets of a report as arrays, and the reason where there is nothing to look at."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from wertune.scores.bootstrap import BootstrapSettings, Floats
+from wertune.scores.bootstrap import BootstrapSettings, Floats, TooFewBlocks
 from wertune.scores.eval_report import EvalReport, SetReport, UtteranceCounts
+
+BASE = "the untouched base"
+AGAIN = "evaluate base and version in one run"
 
 
 class NoEvidence(Exception):
@@ -31,7 +35,16 @@ class Evidence:
 
     def baseline(self, name: str) -> SetReport:
         """The untouched base's set `name`, or NoEvidence."""
-        return find_set(self.candidate.baseline, name, "the untouched base in the candidate's report")
+        return find_set(self.candidate.baseline, name, f"{BASE} in the candidate's report")
+
+
+@contextmanager
+def enough(place: str, remedy: str) -> Iterator[None]:
+    """NoEvidence, which begins with `place`, where the block draws from too few clips for an interval."""
+    try:
+        yield
+    except TooFewBlocks as few:
+        raise NoEvidence(f"{place} {few}", remedy) from None
 
 
 def find_set(sets: Mapping[str, SetReport], name: str, owner: str) -> SetReport:

@@ -4,16 +4,16 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from wergate.gates.kinds import AnyGate, ProvenanceGate
+from wergate.gates.kinds import AnyGate
+from wergate.gates.kinds.delivery import ProvenanceGate
 from wertune.base.config import Frozen, load_yaml
 from wertune.base.errors import ConfigError
 from wertune.scores.bootstrap import BootstrapSettings
 
-Transition = Literal["staging", "production"]
 Gates = tuple[AnyGate, ...]
 
 

@@ -2,13 +2,16 @@
 
 import math
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from wergate.gates.kinds import GateSpec
 from wergate.gates.units import show_size
 from wertune.base.config import Frozen
 from wertune.scores.bootstrap import Interval
+
+if TYPE_CHECKING:
+    from wergate.gates.gate import Gate
 
 # A version that is equal should get through all gates: at 98 of 100 each, five leave nine of ten.
 WANTED = 0.98
@@ -40,7 +43,7 @@ class Power(Frozen):
         return f"{told}; {chances}{bring}"
 
 
-def power_of(gate: GateSpec, found: Interval, size: float, what: str, scale: float = 1.0) -> Power:
+def power_of(gate: "Gate", found: Interval, size: float, what: str, scale: float = 1.0) -> Power:
     """From an interval over the set's own clips; `scale / size` is what one error more is worth in the gate's unit.
 
     Where two hardly differ, draws show no spread, though a new set might: as many errors as Agresti and Coull (1998)
@@ -49,7 +52,7 @@ def power_of(gate: GateSpec, found: Interval, size: float, what: str, scale: flo
     return _power(gate, found.point, found.error**2 * size, found.quantile * scale, found.quantile, size, what)
 
 
-def power_at(gate: GateSpec, variance: float, size: float, what: str, quantile: float, point: float = 0.0) -> Power:
+def power_at(gate: "Gate", variance: float, size: float, what: str, quantile: float, point: float = 0.0) -> Power:
     """The same before anything is measured: with `variance` of one of `what`; `point` is where a version truly stands.
 
     `size` may be 0: `needed` says how much would be enough.
@@ -68,7 +71,7 @@ def size_for(variance: float, one: float, error: float) -> float:
     return (variance + math.sqrt(variance**2 + (2 * error * one) ** 2)) / (2 * error**2)
 
 
-def _power(gate: GateSpec, point: float, variance: float, one: float, quantile: float, size: float, what: str) -> Power:
+def _power(gate: "Gate", point: float, variance: float, one: float, quantile: float, size: float, what: str) -> Power:
     equal_to_other = gate.compares and gate.limit >= 0
     truth = 0.0 if equal_to_other else point
     room = (truth - gate.limit) if gate.at_least else (gate.limit - truth)
@@ -86,7 +89,7 @@ def _power(gate: GateSpec, point: float, variance: float, one: float, quantile: 
     )
 
 
-def counted(gate: GateSpec, rate: float, size: float, what: str, scale: float) -> Power:
+def counted(gate: "Gate", rate: float, size: float, what: str, scale: float) -> Power:
     """Of rare events that are counted and held to the limit as they are: Poisson's chances, no interval."""
     most = math.floor(gate.limit * size / scale + 1e-9)
     truth = rate * size / scale

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from wergate.gates.kinds import (
-    AnyGate,
-    BaseGate,
-    BatteryGate,
-    ChampionGate,
-    ForgettingGate,
-    TermGate,
-    WerGate,
-)
+from wergate.gates.kinds import AnyGate
+from wergate.gates.kinds.accuracy import BaseGate, ChampionGate, ForgettingGate, WerGate
+from wergate.gates.kinds.battery import BatteryGate
+from wergate.gates.kinds.terms import TermGate
 from wergate.gates.policy import Policy
 from wergate.gates.power import Power, error_at, power_at, rounded
 from wergate.gates.units import show, show_size

@@ -1,50 +1,54 @@
 """A version's card kept in step with the registry: what the gates saw, what Production was then, where it stands."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from wergate.errors import RegistryError
-from wergate.registry.desk import Desk
 from wergate.trail.records import Record, trail
-from wergate.trail.shelf import FoundReport, Snapshot, Version
-from wertune.reports.card_text import AGAINST_PRODUCTION, INTERVALS, RESULTS, STANDING, renewed
+from wergate.trail.registered_model import FoundReport, RegisteredModel, Snapshot, Version
+from wertune.base.contract import AGAINST_PRODUCTION, RESULTS, STANDING, VERDICT_PREFIX
+from wertune.reports.card_text import INTERVALS, renewed
 from wertune.scores.comparison import comparisons_of, markdown_table, summary_rows
 
 DIGEST_CHARACTERS = 16
 
 
-def tell_verdict(desk: Desk, found: FoundReport, champion: FoundReport | None) -> None:
-    """Results as served, and against the version in Production, as the decision that was just recorded saw them."""
-    snapshot = desk.shelf.look()
-    version = snapshot.version(found.report.version)
-    against = _against(found, champion)
-    _renew(
-        desk, version, {RESULTS: _results(found), AGAINST_PRODUCTION: against, STANDING: standing(snapshot, version)}
-    )
+@dataclass(frozen=True)
+class Cards:
+    """The cards of a model's versions; `say` hears of one that could not be written."""
 
+    model: RegisteredModel
+    say: Callable[[str], None]
 
-def tell_standing(desk: Desk, numbers: Iterable[str] = ()) -> None:
-    """Where these versions stand now, or all of them, and how they came there."""
-    snapshot = desk.shelf.look()
-    for version in (snapshot.versions[n] for n in numbers or snapshot.versions if n in snapshot.versions):
-        _renew(desk, version, {STANDING: standing(snapshot, version)})
+    def tell_verdict(self, found: FoundReport, champion: FoundReport | None) -> None:
+        """Results as served, and against the version in Production, as the decision that was just recorded saw them."""
+        snapshot = self.model.look()
+        version = snapshot.version(found.report.version)
+        told = {RESULTS: _results(found), AGAINST_PRODUCTION: _against(found, champion)}
+        self._renew(version, told | {STANDING: standing(snapshot, version)})
 
+    def tell_standing(self, numbers: Iterable[str] = ()) -> None:
+        """Where these versions stand now, or all of them, and how they came there."""
+        snapshot = self.model.look()
+        for version in (snapshot.versions[n] for n in numbers or snapshot.versions if n in snapshot.versions):
+            self._renew(version, {STANDING: standing(snapshot, version)})
 
-def _renew(desk: Desk, version: Version, sections: Mapping[str, str]) -> None:
-    """Writes what has changed; a store that does not take it stops no move, for a card decides nothing."""
-    try:
-        card = desk.shelf.read_card(version)
-        if card and (new := renewed(card, sections)) != card:
-            desk.shelf.write_card(version, new)
-    except RegistryError as error:
-        desk.say(f"the card of version {version.number} is behind: {error}; run check with repair=true")
+    def _renew(self, version: Version, sections: Mapping[str, str]) -> None:
+        """Writes what has changed; a store that does not take it stops no move, for a card decides nothing."""
+        try:
+            card = self.model.read_card(version)
+            if card and (new := renewed(card, sections)) != card:
+                self.model.write_card(version, new)
+        except RegistryError as error:
+            self.say(f"the card of version {version.number} is behind: {error}; run check with repair=true")
 
 
 def standing(snapshot: Snapshot, version: Version) -> str:
     """The stage, what the gates last said, and every move that touched the version: from the registry alone."""
     lines = [f"Stage: {version.stage}."]
     for transition in ("staging", "production"):
-        if f"wergate.{transition}" in version.tags:
-            lines.append(f"- The gates of {transition.title()}: {version.tags[f'wergate.{transition}']}.")
+        if said := version.tags.get(VERDICT_PREFIX + transition):
+            lines.append(f"- The gates of {transition.title()}: {said}.")
     lines += [_line(record, version.number) for record in trail(snapshot.tags) if _touches(record, version.number)]
     return lines[0] + "\n\n" + "\n".join(lines[1:] or ["No gate has judged it."])
 

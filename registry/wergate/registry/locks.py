@@ -13,16 +13,16 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from pydantic import Field, ValidationError
 
 from wergate.errors import LockError, LockLost
 from wergate.trail.records import new_token
-from wergate.trail.shelf import TagBoard
+from wergate.trail.registered_model import ModelTags
 from wertune.base.config import Frozen
+from wertune.base.contract import TICKET_PREFIX
 
-TICKET_PREFIX = "wergate.ticket."
 LEASE_S = 60.0
 WAIT_S = 600.0
 MAX_LEASE_S = WAIT_S / 2  # whoever waits must live to see the lease of the dead run out
@@ -53,8 +53,8 @@ class Ticket(Frozen, strict=True):
 class Lease:
     """This process's ticket."""
 
-    def __init__(self, board: TagBoard, ticket: Ticket, still_locked: Callable[[], bool]) -> None:
-        self._board = board
+    def __init__(self, model: ModelTags, ticket: Ticket, still_locked: Callable[[], bool]) -> None:
+        self._model = model
         self._ticket = ticket
         self._still_locked = still_locked
         self._renewed = time.monotonic()
@@ -62,7 +62,7 @@ class Lease:
     def check(self) -> None:
         """LockLost unless both the database's lock and the ticket are still this process's."""
         if not self._still_locked():
-            raise LockLost(f"the database lock on {self._board.name} is gone; was the connection cut? start again")
+            raise LockLost(f"the database lock on {self._model.name} is gone; was the connection cut? start again")
         if time.monotonic() - self._renewed > self._ticket.lease_s / 4:
             self._write(self._ticket.model_copy(update={"beat": self._ticket.beat + 1}))
 
@@ -74,28 +74,28 @@ class Lease:
         watch = _Watch(self._ticket.direct)
         while ahead := [ticket for ticket in self._others() if ticket.before(self._ticket)]:
             for dead in watch.dead(ahead):
-                self._board.delete_tag(dead.key)
+                self._model.delete_tag(dead.key)
             if time.monotonic() > deadline:
-                raise LockError(f"{self._board.name} is still held by {ahead[0].owner}; wait for it and start again")
+                raise LockError(f"{self._model.name} is still held by {ahead[0].owner}; wait for it and start again")
             self.check()
             # Who is next looks often, the others seldom: each look costs the server an answer.
             time.sleep(POLL_S * len(ahead) ** 2 * random.uniform(0.5, 1.5))
 
     def drop(self) -> None:
-        self._board.delete_tag(self._ticket.key)
+        self._model.delete_tag(self._ticket.key)
 
     def _others(self) -> list[Ticket]:
-        tickets = _tickets(self._board)
+        tickets = _tickets(self._model)
         if self._ticket.key not in {ticket.key for ticket in tickets}:
-            raise LockLost(f"the lock on {self._board.name} was taken over: this process was silent for too long")
+            raise LockLost(f"the lock on {self._model.name} was taken over: this process was silent for too long")
         return [ticket for ticket in tickets if ticket.key != self._ticket.key]
 
     def _write(self, ticket: Ticket) -> None:
         """A write that comes back too late may have brought a dead ticket back to life: it is void."""
         started = time.monotonic()
-        self._board.set_tag(ticket.key, json.dumps(ticket.model_dump()))
+        self._model.set_tag(ticket.key, json.dumps(ticket.model_dump()))
         if time.monotonic() - self._renewed >= ticket.lease_s:
-            raise LockLost(f"the lock on {self._board.name} ran out: the registry did not answer within its lease")
+            raise LockLost(f"the lock on {self._model.name} ran out: the registry did not answer within its lease")
         self._ticket, self._renewed = ticket, started
 
 
@@ -115,8 +115,8 @@ class _Watch:
         return [t for t in tickets if (self._direct and t.direct) or now - self._seen[t.key][1] > t.lease_s]
 
 
-def _tickets(board: TagBoard) -> list[Ticket]:
-    return [_ticket(key, value) for key, value in board.tags().items() if key.startswith(TICKET_PREFIX)]
+def _tickets(model: ModelTags) -> list[Ticket]:
+    return [_ticket(key, value) for key, value in model.tags().items() if key.startswith(TICKET_PREFIX)]
 
 
 def _ticket(key: str, value: str) -> Ticket:
@@ -130,7 +130,7 @@ def _ticket(key: str, value: str) -> Ticket:
 
 @contextmanager
 def hold(
-    board: TagBoard,
+    model: ModelTags,
     database_lock: DatabaseLock | None,
     owner: str,
     wait_s: float = WAIT_S,
@@ -141,32 +141,19 @@ def hold(
     Raises LockError when it is not got within `wait_s`.
     """
     deadline = time.monotonic() + wait_s
-    if database_lock is None:
-        with _leased(
-            board, Ticket(token="", lease_s=lease_s, direct=False, owner=owner), lambda: True, deadline
-        ) as lease:
+    blank = Ticket(token="", lease_s=lease_s, direct=database_lock is not None, owner=owner)
+    with database_lock(wait_s) if database_lock else nullcontext(lambda: True) as still_locked:
+        lease = _first_in_line(model, blank, still_locked, deadline)
+        try:
             yield lease
-        return
-    with (
-        database_lock(wait_s) as still_locked,
-        _leased(board, Ticket(token="", lease_s=lease_s, direct=True, owner=owner), still_locked, deadline) as lease,
-    ):
-        yield lease
+        finally:
+            lease.drop()
 
 
-@contextmanager
-def _leased(board: TagBoard, blank: Ticket, still_locked: Callable[[], bool], deadline: float) -> Iterator[Lease]:
-    lease = _first_in_line(board, blank, still_locked, deadline)
-    try:
-        yield lease
-    finally:
-        lease.drop()
-
-
-def _first_in_line(board: TagBoard, blank: Ticket, still_locked: Callable[[], bool], deadline: float) -> Lease:
+def _first_in_line(model: ModelTags, blank: Ticket, still_locked: Callable[[], bool], deadline: float) -> Lease:
     """A lease that has come to its turn; who slept in the line goes to its end with a new ticket."""
     while True:
-        lease = Lease(board, blank.model_copy(update={"token": new_token()}), still_locked)
+        lease = Lease(model, blank.model_copy(update={"token": new_token()}), still_locked)
         try:
             lease.take(deadline)
         except LockLost:

@@ -1,4 +1,4 @@
-"""A desk on the real registry, and the process that evaluates."""
+"""A client of the real registry, and the process that evaluates."""
 
 import getpass
 import os
@@ -9,19 +9,21 @@ from functools import partial
 from pathlib import Path
 
 from wergate.errors import RegistryError
+from wergate.registry.client import RegistryClient
 from wergate.registry.database_locks import database_lock
-from wergate.registry.desk import Desk
 from wergate.registry.locks import LEASE_S, WAIT_S, hold
-from wergate.registry.store import open_shelf, store_uris
+from wergate.registry.store import open_model, store_uris
 from wergate.trail.reports import Evaluate
 
 
-def open_desk(name: str, say: Callable[[str], None], wait_s: float = WAIT_S, lease_s: float = LEASE_S) -> Desk:
+def open_registry(
+    name: str, say: Callable[[str], None], wait_s: float = WAIT_S, lease_s: float = LEASE_S
+) -> RegistryClient:
     """The model in the registry that MLflow's settings name, with the strongest lock that it offers."""
-    shelf, who = open_shelf(name), _user()
+    model, who = open_model(name), _user()
     owner = f"{who}@{os.uname().nodename}:{os.getpid()}"
-    lock = partial(hold, shelf, database_lock(store_uris()[1], name), owner, wait_s, lease_s)
-    return Desk(shelf, lock, who, say=say)
+    lock = partial(hold, model, database_lock(store_uris()[1], name), owner, wait_s, lease_s)
+    return RegistryClient(model, lock, who, say=say)
 
 
 def _user() -> str:

@@ -14,19 +14,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from wergate.errors import RegistryError
-from wergate.trail.shelf import FoundReport, Snapshot, Version
+from wergate.trail.registered_model import FoundReport, Snapshot, Version
 from wertune.base.config import parse
+from wertune.base.contract import EVAL_REPORT, REGISTRAR_TAG, REPORT_DIGEST_TAG, REPORT_FOR_TAG, TEST_DIGEST_TAG
 from wertune.reports.card_text import write_card
 from wertune.scores.eval_report import EvalReport
 from wertune.tracking.outage import POSTGRES_REMEDY, driver_remedy, no_answer, reason
-from wertune.tracking.runs import tracking_uri
+from wertune.tracking.runs import all_of, tracking_uri
 from wertune.tracking.versions import VersionCard
 
-REPORT_ARTIFACT = "eval_report.json"
-REPORT_FOR_TAG = "wergate.report_for"
-TEST_DIGEST_TAG = "wergate.test_digest"
-REPORT_DIGEST_TAG = "wergate.report_digest"
-REGISTRAR_TAG = "wergate.registrar"
 # SQLite's "database is locked" and a server's 503: both pass.
 RETRIES_S = (0.1, 0.3, 1.0, 3.0)
 
@@ -79,8 +75,8 @@ class AliasStages:
                 _answer(self._client.delete_registered_model_alias, name, alias)
 
 
-class MlflowShelf:
-    """A registered model behind `wergate.trail.shelf.Shelf`."""
+class MlflowModel:
+    """A registered model behind `wergate.trail.registered_model.RegisteredModel`."""
 
     def __init__(self, name: str, uri: str, registry_uri: str, stages: Stages | None = None) -> None:
         self.name = name
@@ -103,13 +99,8 @@ class MlflowShelf:
         return _answer(self._client.get_registered_model, self.name)
 
     def _versions(self) -> Iterator[Any]:
-        token = None
-        while True:
-            page = _answer(self._client.search_model_versions, f"name='{self.name}'", 1000, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+        ask = partial(_answer, self._client.search_model_versions, f"name='{self.name}'", 1000)
+        return all_of(lambda token: ask(page_token=token))
 
     def _version(self, version: Any, aliases: Mapping[str, str]) -> Version:
         stage = self._stages.read(version, aliases)
@@ -165,12 +156,12 @@ class MlflowShelf:
     def _load(self, run: Any, version: str) -> FoundReport:
         run_id = run.info.run_id
         with tempfile.TemporaryDirectory() as folder:
-            path = _answer(self._client.download_artifacts, run_id, REPORT_ARTIFACT, folder)
-            report = parse_report(Path(path).read_text(encoding="utf-8"), f"run {run_id}: {REPORT_ARTIFACT}")
+            path = _answer(self._client.download_artifacts, run_id, EVAL_REPORT, folder)
+            report = parse_report(Path(path).read_text(encoding="utf-8"), f"run {run_id}: {EVAL_REPORT}")
         promised = run.data.tags.get(REPORT_DIGEST_TAG)
         if (report.model, report.version, report.digest) != (self.name, version, promised):
             raise RegistryError(
-                f"run {run_id}: {REPORT_ARTIFACT} is of {report.model}/{report.version} with digest {report.digest}, "
+                f"run {run_id}: {EVAL_REPORT} is of {report.model}/{report.version} with digest {report.digest}, "
                 f"but its tags promise {self.name}/{version} with {promised}; delete the run and evaluate again"
             )
         return FoundReport(run_id, report)
@@ -200,10 +191,10 @@ def store_uris() -> tuple[str, str]:
     return uri, uri if registry == tracking else registry
 
 
-def open_shelf(name: str) -> MlflowShelf:
+def open_model(name: str) -> MlflowModel:
     """The registered model in the store that MLflow's settings name."""
     try:
-        return MlflowShelf(name, *store_uris())
+        return MlflowModel(name, *store_uris())
     except ModuleNotFoundError as error:
         raise RegistryError(f"the store's driver {error.name} is not installed; {driver_remedy(error)}") from None
 

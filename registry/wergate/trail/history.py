@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from wergate.trail.approvals import approvals_of
-from wergate.trail.records import Approval, Move, Record, trail
-from wergate.trail.shelf import Snapshot
+from wergate.trail.records import Approval, Move, Record, approvals_of, trail
+from wergate.trail.registered_model import Snapshot
 
 HEADER = ("no", "when (UTC)", "who", "what", "version", "from", "to", "replaced", "approved by", "digests", "reason")
 DIGEST_CHARACTERS = 8
@@ -12,7 +11,7 @@ DIGEST_CHARACTERS = 8
 
 def history(snapshot: Snapshot) -> list[Record | Approval]:
     """Every move and every approval of the versions that there are, oldest first."""
-    approvals = [approval for version in snapshot.versions.values() for approval in approvals_of(version)]
+    approvals = [approval for version in snapshot.versions.values() for approval in approvals_of(version.tags)]
     entries: list[Record | Approval] = [*trail(snapshot.tags), *approvals]
     return sorted(entries, key=lambda entry: entry.at)
 

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from wergate.errors import RegistryError
 from wergate.trail.records import (
-    INTENT_TAG,
     Expected,
     Move,
     broken_links,
@@ -20,7 +19,8 @@ from wergate.trail.records import (
     trail,
     utc_now,
 )
-from wergate.trail.shelf import Shelf, Snapshot
+from wergate.trail.registered_model import RegisteredModel, Snapshot
+from wertune.base.contract import INTENT_TAG
 
 
 class Guard(Protocol):
@@ -38,39 +38,39 @@ class Drift:
     repairable: bool = True
 
 
-def carry_out(shelf: Shelf, snapshot: Snapshot, move: Move, guard: Guard) -> None:
+def carry_out(model: RegisteredModel, snapshot: Snapshot, move: Move, guard: Guard) -> None:
     """The whole move from where `snapshot` stands; the lock is checked before the journal and around the stage."""
     guard.check()
-    shelf.set_tag(INTENT_TAG, move.model_dump_json())
+    model.set_tag(INTENT_TAG, move.model_dump_json())
     guard.check()
-    shelf.set_stage(move.version, move.to_stage)
+    model.set_stage(move.version, move.to_stage)
     guard.check()
-    _finish(shelf, snapshot, move)
+    _finish(model, snapshot, move)
 
 
-def _finish(shelf: Shelf, snapshot: Snapshot, move: Move) -> None:
+def _finish(model: RegisteredModel, snapshot: Snapshot, move: Move) -> None:
     """All that follows the stage. The record comes before the aliases, which are then played from the trail."""
     records = trail(snapshot.tags)
     if move.token not in {record.move.token for record in records}:
         record = next_record(records, move, utc_now())
-        shelf.set_tag(record.key, record.model_dump_json())
+        model.set_tag(record.key, record.model_dump_json())
         records.append(record)
-    _set_aliases(shelf, snapshot, expected(records))
-    shelf.delete_tag(INTENT_TAG)
+    _set_aliases(model, snapshot, expected(records))
+    model.delete_tag(INTENT_TAG)
 
 
-def _set_aliases(shelf: Shelf, snapshot: Snapshot, wanted: Expected) -> None:
+def _set_aliases(model: RegisteredModel, snapshot: Snapshot, wanted: Expected) -> None:
     for alias, version in wanted.aliases.items():
         present = snapshot.aliases.get(alias, "")
         if version in snapshot.versions and version != present:
-            shelf.set_alias(alias, version)
+            model.set_alias(alias, version)
         elif present and not version and alias != "production":
-            shelf.delete_alias(alias)
+            model.delete_alias(alias)
 
 
-def settle(shelf: Shelf, guard: Guard) -> tuple[str, Snapshot]:
+def settle(model: RegisteredModel, guard: Guard) -> tuple[str, Snapshot]:
     """Finishes or undoes what a killed command left; says what it did, or nothing, and how the model stands now."""
-    snapshot = shelf.look()
+    snapshot = model.look()
     text = snapshot.tags.get(INTENT_TAG)
     if text is None:
         return "", snapshot
@@ -78,10 +78,10 @@ def settle(shelf: Shelf, guard: Guard) -> tuple[str, Snapshot]:
     guard.check()
     place = f"version {move.version} to {move.to_stage}"
     if move.version in snapshot.holders(move.to_stage):
-        _finish(shelf, snapshot, move)
-        return f"finished an interrupted {move.kind} of {place}", shelf.look()
-    shelf.delete_tag(INTENT_TAG)
-    return f"undid an interrupted {move.kind} of {place}; its stage had not been set", shelf.look()
+        _finish(model, snapshot, move)
+        return f"finished an interrupted {move.kind} of {place}", model.look()
+    model.delete_tag(INTENT_TAG)
+    return f"undid an interrupted {move.kind} of {place}; its stage had not been set", model.look()
 
 
 def drifts(snapshot: Snapshot) -> list[Drift]:
@@ -113,20 +113,20 @@ def _stage_drifts(snapshot: Snapshot, stage: str, wanted: str) -> list[Drift]:
     return [Drift(f"{stage} holds {held}, the audit trail {wanted or 'nothing'}")]
 
 
-def repair(shelf: Shelf, guard: Guard, who: str) -> list[str]:
+def repair(model: RegisteredModel, guard: Guard, who: str) -> list[str]:
     """Brings stages and aliases back to the audit trail, records that it did, and returns what was wrong.
 
     A Production that the trail does not know is never taken away by this: a service may hang on it.
     """
-    text, snapshot = settle(shelf, guard)
+    text, snapshot = settle(model, guard)
     done = [text] if text else []
     found = [drift for drift in drifts(snapshot) if drift.repairable]
     if not found:
         return done
     wanted = expected(trail(snapshot.tags))
     guard.check()
-    _restore_stages(shelf, snapshot, wanted)
-    _set_aliases(shelf, shelf.look(), wanted)
+    _restore_stages(model, snapshot, wanted)
+    _set_aliases(model, model.look(), wanted)
     faults = [drift.text for drift in found]
     move = Move(
         token=new_token(),
@@ -137,19 +137,19 @@ def repair(shelf: Shelf, guard: Guard, who: str) -> list[str]:
         who=who,
         reason="; ".join(faults)[:500],
     )
-    record = next_record(trail(shelf.tags()), move, utc_now())
-    shelf.set_tag(record.key, record.model_dump_json())
+    record = next_record(trail(model.tags()), move, utc_now())
+    model.set_tag(record.key, record.model_dump_json())
     return done + faults
 
 
-def _restore_stages(shelf: Shelf, snapshot: Snapshot, wanted: Expected) -> None:
+def _restore_stages(model: RegisteredModel, snapshot: Snapshot, wanted: Expected) -> None:
     for stage, version in (("Production", wanted.production), ("Staging", wanted.staging)):
         if version in snapshot.versions and snapshot.holders(stage) != [version]:
-            shelf.set_stage(version, stage)
+            model.set_stage(version, stage)
     if not wanted.staging:
         for version in snapshot.holders("Staging"):
             if version != wanted.production:
-                shelf.set_stage(version, "None")
+                model.set_stage(version, "None")
 
 
 def require_no_drift(snapshot: Snapshot) -> None:

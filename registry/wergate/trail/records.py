@@ -11,13 +11,11 @@ from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from wergate.errors import RegistryError
 from wertune.base.config import Frozen
+from wertune.base.contract import APPROVAL_PREFIX, AUDIT_PREFIX
 
 Stage = Literal["Staging", "Production"]
 Kind = Literal["promote", "rollback", "repair"]
 
-INTENT_TAG = "wergate.intent"
-AUDIT_PREFIX = "wergate.audit."
-APPROVAL_PREFIX = "wergate.approval."
 MAX_NOTE_CHARACTERS = 500
 
 
@@ -107,6 +105,12 @@ def trail(tags: Mapping[str, str]) -> list[Record]:
     """The model's audit records, oldest first."""
     found = sorted((key, value) for key, value in tags.items() if key.startswith(AUDIT_PREFIX))
     return [parse_tag(Record, key, value) for key, value in found]
+
+
+def approvals_of(tags: Mapping[str, str]) -> list[Approval]:
+    """All approvals that a version's tags hold, oldest first."""
+    found = (parse_tag(Approval, key, text) for key, text in tags.items() if key.startswith(APPROVAL_PREFIX))
+    return sorted(found, key=lambda approval: approval.at)
 
 
 def broken_links(records: Iterable[Record]) -> list[str]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wertune_battery
-from wergate.gates.evaluators.battery import MEASURES
+from wergate.gates.kinds.battery import MEASURES
 from wertune.base.errors import ConfigError, SynthesisError
 from wertune.base.text import TermFinder, normaliser
 from wertune.battery.counts import entities_in, entity_errors, false_terms, formatted_edits

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from wergate.gates.decide import decide
+from wergate.gates.decision import decide
 from wergate.gates.policy import Policy, load_policy
 from wertune import __main__ as command_line
 from wertune.base.config import DecodeConfig, Draw, ProjectConfig, flatten, load_project, load_yaml

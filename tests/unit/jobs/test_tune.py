@@ -11,6 +11,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from wertune.base.config import ProjectConfig, load_project, with_overrides
+from wertune.base.contract import OUTCOME_TAG, POINT_TAG, TRIAL_TAG
 from wertune.base.errors import BaseModelError, ConfigError, TrackingError, WertuneError
 from wertune.base.text import TermFinder
 from wertune.jobs.opening import start_experiment
@@ -27,7 +28,7 @@ from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, score
 from wertune.search.progress import trial_name
 from wertune.search.search_space import SearchConfig
-from wertune.tracking.runs import DESCRIPTION_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG, RunRef, create_run
+from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, create_run
 from wertune.training.prepare import prepare
 from wertune.whisper.adapter import add_lora, save_adapter
 

@@ -69,7 +69,7 @@ def test_corpus_wer_is_not_the_mean_of_the_clips() -> None:
 
 
 def test_the_point_is_jiwers() -> None:
-    references = ["the board pays", "apply for a flat today", "call the clinic", "yes", "see the form now", "no fee"]
+    references = ["the model pays", "apply for a flat today", "call the clinic", "yes", "see the form now", "no fee"]
     hypotheses = ["the bored pays", "apply a flat to day", "call clinic", "yes", "see the the form now", "no"]
     pairs = [jiwer.process_words(r, h) for r, h in zip(references, hypotheses, strict=True)]
     errors = _array([p.substitutions + p.deletions + p.insertions for p in pairs])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.unit.wergate.fake_shelf import FakeShelf, World, free_lock
+from tests.unit.wergate.fake_model import FakeModel, World, free_lock
 
 from wergate.commands.approve import approve
 from wergate.commands.promote import promote
@@ -12,7 +12,7 @@ from wergate.commands.rollback import check, rollback
 from wergate.errors import Refused
 from wergate.gates.kinds import WerGate
 from wergate.gates.policy import Policy
-from wergate.registry.desk import Desk
+from wergate.registry.client import RegistryClient
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport
 
@@ -34,8 +34,8 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def desk(world: World, said: list[str]) -> Desk:
-    return Desk(FakeShelf(world), free_lock, "carol", say=said.append)
+def registry(world: World, said: list[str]) -> RegistryClient:
+    return RegistryClient(FakeModel(world), free_lock, "carol", say=said.append)
 
 
 @pytest.fixture
@@ -49,16 +49,18 @@ def evaluate(world: World, make_report: Callable[..., EvalReport], make_set: Cal
     return evaluate
 
 
-def _ship(desk: Desk, number: str, evaluate: Callable[..., None]) -> None:
-    promote(desk, number, "Staging", POLICY, evaluate)
-    approve(desk, number, "bob", "heard it", POLICY)
-    promote(desk, number, "Production", POLICY, evaluate)
+def _ship(registry: RegistryClient, number: str, evaluate: Callable[..., None]) -> None:
+    promote(registry, number, "Staging", POLICY, evaluate)
+    approve(registry, number, "bob", "heard it", POLICY)
+    promote(registry, number, "Production", POLICY, evaluate)
 
 
-def test_a_verdict_brings_results_as_served_beside_production(world: World, desk: Desk, evaluate: Any) -> None:
-    _ship(desk, "1", evaluate)
+def test_a_verdict_brings_results_as_served_beside_production(
+    world: World, registry: RegistryClient, evaluate: Any
+) -> None:
+    _ship(registry, "1", evaluate)
     assert "No other version was in Production when the gates judged this one." in world.cards["1"]
-    promote(desk, "2", "Staging", POLICY, evaluate)
+    promote(registry, "2", "Staging", POLICY, evaluate)
     card = world.cards["2"]
     assert "Measured as it serves in torch" in card
     assert "| test WER           | 35.00 %" in card  # the untouched base
@@ -68,40 +70,40 @@ def test_a_verdict_brings_results_as_served_beside_production(world: World, desk
     assert card.index("## Standing") < card.index("## Limits\n\nNone.")
 
 
-def test_a_refusal_stands_on_the_card(world: World, desk: Desk, evaluate: Any) -> None:
+def test_a_refusal_stands_on_the_card(world: World, registry: RegistryClient, evaluate: Any) -> None:
     strict = POLICY.model_copy(update={"staging": (WerGate(limit=0.01),)})
     with pytest.raises(Refused):
-        promote(desk, "1", "Staging", strict, evaluate)
+        promote(registry, "1", "Staging", strict, evaluate)
     assert "Stage: None." in world.cards["1"]
     assert "The gates of Staging: refused by " in world.cards["1"]
     assert "Measured as it serves" in world.cards["1"]
 
 
-def test_a_move_renews_the_cards_of_both_versions(world: World, desk: Desk, evaluate: Any) -> None:
-    _ship(desk, "1", evaluate)
-    _ship(desk, "2", evaluate)
+def test_a_move_renews_the_cards_of_both_versions(world: World, registry: RegistryClient, evaluate: Any) -> None:
+    _ship(registry, "1", evaluate)
+    _ship(registry, "2", evaluate)
     assert "promoted to Production by carol, approved by bob, in place of version 1." in world.cards["2"]
     assert "gave its place in Production to version 2." in world.cards["1"]
     assert "Stage: Archived." in world.cards["1"]
-    rollback(desk, "worse on the telephone")
+    rollback(registry, "worse on the telephone")
     assert "Stage: Production." in world.cards["1"]
     assert "rolled back to Production by carol, in place of version 2." in world.cards["1"]
     assert "Stage: Archived." in world.cards["2"]
 
 
 def test_a_card_that_cannot_be_written_stops_no_move_and_is_mended(
-    world: World, desk: Desk, said: list[str], evaluate: Any
+    world: World, registry: RegistryClient, said: list[str], evaluate: Any
 ) -> None:
     world.cards_refuse = True
-    _ship(desk, "1", evaluate)
+    _ship(registry, "1", evaluate)
     assert world.holders("Production") == ["1"]
     assert any("the card of version 1 is behind: no room; run check with repair=true" in line for line in said)
     world.cards_refuse = False
-    check(desk, mend=True)
+    check(registry, mend=True)
     assert "Stage: Production." in world.cards["1"]
 
 
-def test_a_version_without_a_card_gets_none(world: World, desk: Desk, evaluate: Any) -> None:
+def test_a_version_without_a_card_gets_none(world: World, registry: RegistryClient, evaluate: Any) -> None:
     del world.cards["1"]
-    _ship(desk, "1", evaluate)
+    _ship(registry, "1", evaluate)
     assert "1" not in world.cards

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.wergate.fake_shelf import FakeShelf, World, free_lock
+from tests.unit.wergate.fake_model import FakeModel, World, free_lock
 
 from wergate import __main__ as command_line
 from wergate.errors import RegistryError
 from wergate.registry import open as opening
-from wergate.registry.desk import Desk
+from wergate.registry.client import RegistryClient
 from wertune.scores.eval_report import EvalReport
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,7 +60,9 @@ def shell(
     (tmp_path / "registry" / "policies" / "demo.yaml").write_text(POLICY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    monkeypatch.setattr(opening, "open_desk", lambda name, say: Desk(FakeShelf(world), free_lock, "carol", say=say))
+    monkeypatch.setattr(
+        opening, "open_registry", lambda name, say: RegistryClient(FakeModel(world), free_lock, "carol", say=say)
+    )
     monkeypatch.setattr(opening, "evaluate_in_a_clean_process", lambda project: evaluate)
     return Shell(monkeypatch, capsys, world)
 
@@ -103,7 +105,7 @@ def test_a_refused_promotion_prints_the_table_and_ends_with_1(shell: Shell) -> N
 
 def test_check_tells_drift_with_1_and_repairs_it_when_asked(shell: Shell) -> None:
     shell("promote", "--model", "demo", "--version", "1", "--to", "Staging")
-    FakeShelf(shell.world).set_alias("staging", "2")
+    FakeModel(shell.world).set_alias("staging", "2")
     status, out, err = shell("check", "--model", "demo")
     assert status == 1
     assert out == "wrong: alias staging names 2, the audit trail 1\n"
@@ -152,7 +154,7 @@ def test_every_refusal_is_a_document(shell: Shell, arguments: list[str]) -> None
 
 def test_check_answers_a_program_once_where_something_is_wrong(shell: Shell) -> None:
     shell("promote", "--model", "demo", "--version", "1", "--to", "Staging")
-    FakeShelf(shell.world).set_alias("staging", "2")
+    FakeModel(shell.world).set_alias("staging", "2")
     status, out, _ = shell("check", "--model", "demo", "--json")
     assert (status, json.loads(out)["wrong"]) == (1, ["alias staging names 2, the audit trail 1"])
     status, out, err = shell("check", "--model", "demo", "--repair", "true", "--json")

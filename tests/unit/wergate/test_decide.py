@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wergate.gates.decide import Decision, GateResult, decide, summary
+from wergate.gates.decision import Decision, decide, summary
+from wergate.gates.gate import GateResult
 from wergate.gates.kinds import (
     AnyGate,
     BaseGate,

@@ -8,17 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wergate.gates.decision import GateResult
-from wergate.gates.evaluators import evaluate
-from wergate.gates.evaluators.terms import MEASURES
 from wergate.gates.evidence import Evidence
+from wergate.gates.gate import Gate, GateResult
 from wergate.gates.kinds import (
     AdapterSizeGate,
     BaseGate,
     CerGate,
     ChampionGate,
     ForgettingGate,
-    GateSpec,
     HallucinationGate,
     LeakageGate,
     LexiconWerGate,
@@ -33,6 +30,7 @@ from wergate.gates.kinds import (
     WerGate,
     WorstTermGate,
 )
+from wergate.gates.kinds.terms import MEASURES
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport, Provenance, SetReport
 from wertune.scores.metrics import TermCounts
@@ -42,8 +40,8 @@ Report = Callable[..., EvalReport]
 Set = Callable[..., SetReport]
 
 
-def _judge(gate: GateSpec, report: EvalReport, champion: EvalReport | None = None) -> GateResult:
-    return evaluate(gate, Evidence(report, champion, QUICK))
+def _judge(gate: Gate, report: EvalReport, champion: EvalReport | None = None) -> GateResult:
+    return gate.evaluate(Evidence(report, champion, QUICK))
 
 
 ALL = [
@@ -75,7 +73,7 @@ ALL = [
 
 
 @pytest.mark.parametrize("gate", ALL, ids=lambda gate: gate.title)
-def test_a_good_version_passes(gate: GateSpec, make_report: Report) -> None:
+def test_a_good_version_passes(gate: Gate, make_report: Report) -> None:
     result = _judge(gate, make_report())
     assert result.passed, result.detail
     assert result.detail
@@ -87,7 +85,7 @@ def _terms(make_set: Set, **counts: tuple[int, int, int]) -> dict[str, Any]:
     return {"sets": {"test": make_set([1, 0] * 15, terms={name.replace("_", " "): c for name, c in counts.items()})}}
 
 
-SPOILT: list[tuple[GateSpec, Callable[[Set], dict[str, Any]], str]] = [
+SPOILT: list[tuple[Gate, Callable[[Set], dict[str, Any]], str]] = [
     (WerGate(limit=0.1), lambda s: {"sets": {"test": s([2] * 30)}}, "60 errors in 300 words; 6 speaker blocks"),
     (
         CerGate(limit=0.05),
@@ -196,7 +194,7 @@ SPOILT: list[tuple[GateSpec, Callable[[Set], dict[str, Any]], str]] = [
 
 @pytest.mark.parametrize(("gate", "spoil", "reason"), SPOILT, ids=lambda value: getattr(value, "title", ""))
 def test_a_bad_version_is_refused_for_the_right_reason(
-    gate: GateSpec, spoil: Callable[[Set], dict[str, Any]], reason: str, make_report: Report, make_set: Set
+    gate: Gate, spoil: Callable[[Set], dict[str, Any]], reason: str, make_report: Report, make_set: Set
 ) -> None:
     result = _judge(gate, make_report(**spoil(make_set)))
     assert not result.passed
@@ -268,7 +266,7 @@ def test_a_fall_on_the_retention_set_is_not_punished(make_report: Report, make_s
     ],
     ids=lambda gate: gate.kind,
 )
-def test_a_missing_set_is_a_refusal_that_says_so(gate: GateSpec, make_report: Report) -> None:
+def test_a_missing_set_is_a_refusal_that_says_so(gate: Gate, make_report: Report) -> None:
     result = _judge(gate, make_report())
     assert not result.passed
     assert result.value is None

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from wergate.errors import LockError
 from wergate.registry import locks
 from wergate.registry.database_locks import database_lock
-from wergate.registry.locks import MAX_LEASE_S, TICKET_PREFIX, WAIT_S, DatabaseLock, Ticket, hold
+from wergate.registry.locks import MAX_LEASE_S, WAIT_S, DatabaseLock, Ticket, hold
+from wertune.base.contract import TICKET_PREFIX
 
 DEAD = '{"token": "dead", "lease_s": 0.2, "direct": %s, "number": 1, "beat": 0, "owner": "dead@there:1"}'
 
@@ -53,12 +54,12 @@ def _file_lock(tmp_path: Path) -> DatabaseLock:
 
 @pytest.mark.parametrize("kinds", ["http", "sqlite", "mixed"])
 def test_of_many_threads_one_is_inside(tmp_path: Path, kinds: str) -> None:
-    board, inside, seen = Board(), [0], []
+    model, inside, seen = Board(), [0], []
 
     def work(position: int) -> None:
         direct = kinds == "sqlite" or (kinds == "mixed" and position % 2 == 0)
         for _ in range(10):
-            with hold(board, _file_lock(tmp_path) if direct else None, f"thread {position}") as lease:
+            with hold(model, _file_lock(tmp_path) if direct else None, f"thread {position}") as lease:
                 inside[0] += 1
                 time.sleep(0.0005)
                 lease.check()
@@ -71,30 +72,30 @@ def test_of_many_threads_one_is_inside(tmp_path: Path, kinds: str) -> None:
     for thread in threads:
         thread.join()
     assert seen == [1] * 60
-    assert board.tags() == {}
+    assert model.tags() == {}
 
 
 def test_the_ticket_of_the_dead_is_thrown_away_after_its_lease() -> None:
-    board = Board()
-    board.set_tag(TICKET_PREFIX + "dead", DEAD % "false")
-    with hold(board, None, "me"):
-        assert TICKET_PREFIX + "dead" not in board.tags()
-    assert board.tags() == {}
+    model = Board()
+    model.set_tag(TICKET_PREFIX + "dead", DEAD % "false")
+    with hold(model, None, "me"):
+        assert TICKET_PREFIX + "dead" not in model.tags()
+    assert model.tags() == {}
 
 
 def test_who_holds_the_database_lock_need_not_wait_for_a_dead_ticket_of_such(tmp_path: Path) -> None:
-    board = Board()
-    board.set_tag(TICKET_PREFIX + "dead", (DEAD % "true").replace("0.2", "300"))
-    with hold(board, _file_lock(tmp_path), "me", wait_s=30):
-        assert TICKET_PREFIX + "dead" not in board.tags()
+    model = Board()
+    model.set_tag(TICKET_PREFIX + "dead", (DEAD % "true").replace("0.2", "300"))
+    with hold(model, _file_lock(tmp_path), "me", wait_s=30):
+        assert TICKET_PREFIX + "dead" not in model.tags()
 
 
 def test_a_ticket_that_is_renewed_is_waited_for() -> None:
-    board = Board()
-    board.set_tag(TICKET_PREFIX + "dead", (DEAD % "false").replace("0.2", "300"))
-    with pytest.raises(LockError, match="demo is still held by dead@there:1"), hold(board, None, "me", wait_s=0.05):
+    model = Board()
+    model.set_tag(TICKET_PREFIX + "dead", (DEAD % "false").replace("0.2", "300"))
+    with pytest.raises(LockError, match="demo is still held by dead@there:1"), hold(model, None, "me", wait_s=0.05):
         pass
-    assert list(board.tags()) == [TICKET_PREFIX + "dead"]
+    assert list(model.tags()) == [TICKET_PREFIX + "dead"]
 
 
 UNREADABLE = [
@@ -128,22 +129,22 @@ def test_a_ticket_that_nobody_can_read_is_waited_for_and_thrown_away(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setattr(locks, "LEASE_S", 0.05)
-    board = Board()
-    board.set_tag(TICKET_PREFIX + "odd", value)
-    with pytest.raises(LockError, match="held by an unreadable ticket"), hold(board, None, "me", wait_s=0.01):
+    model = Board()
+    model.set_tag(TICKET_PREFIX + "odd", value)
+    with pytest.raises(LockError, match="held by an unreadable ticket"), hold(model, None, "me", wait_s=0.01):
         pass
-    with hold(board, None, "me", wait_s=30, lease_s=10):
-        assert TICKET_PREFIX + "odd" not in board.tags()
-    assert board.tags() == {}
+    with hold(model, None, "me", wait_s=30, lease_s=10):
+        assert TICKET_PREFIX + "odd" not in model.tags()
+    assert model.tags() == {}
 
 
 @pytest.mark.parametrize("token", ["other", ""])
 def test_a_ticket_is_thrown_away_by_its_tag_whatever_token_it_tells(token: str) -> None:
-    board = Board()
-    board.set_tag(TICKET_PREFIX + "odd", (DEAD % "false").replace('"token": "dead"', f'"token": "{token}"'))
-    with hold(board, None, "me", wait_s=30):
-        assert TICKET_PREFIX + "odd" not in board.tags()
-    assert board.tags() == {}
+    model = Board()
+    model.set_tag(TICKET_PREFIX + "odd", (DEAD % "false").replace('"token": "dead"', f'"token": "{token}"'))
+    with hold(model, None, "me", wait_s=30):
+        assert TICKET_PREFIX + "odd" not in model.tags()
+    assert model.tags() == {}
 
 
 JSON = st.recursive(
@@ -192,12 +193,12 @@ def test_who_is_thrown_out_of_the_line_goes_to_its_end() -> None:
                 self._tags.clear()
             return super().tags()
 
-    board = Sweeping()
-    with hold(board, None, "me") as lease:
+    model = Sweeping()
+    with hold(model, None, "me") as lease:
         lease.check()
-        assert len(board.tags()) == 1
-    board.swept = 0
-    with pytest.raises(LockError, match="was taken over"), hold(board, None, "me", wait_s=-1):
+        assert len(model.tags()) == 1
+    model.swept = 0
+    with pytest.raises(LockError, match="was taken over"), hold(model, None, "me", wait_s=-1):
         pass
 
 
@@ -206,8 +207,8 @@ def test_a_cut_connection_is_noticed() -> None:
     def cut(wait_s: float) -> Iterator[object]:
         yield lambda: False
 
-    board = Board()
-    with hold(board, cut, "me") as lease, pytest.raises(LockError, match="the database lock on demo is gone"):  # type: ignore[arg-type]
+    model = Board()
+    with hold(model, cut, "me") as lease, pytest.raises(LockError, match="the database lock on demo is gone"):  # type: ignore[arg-type]
         lease.check()
 
 

@@ -5,18 +5,20 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.unit.wergate.fake_shelf import FakeShelf, Killed, World, free_lock
+from tests.unit.wergate.fake_model import FakeModel, Killed, World, free_lock
 
 from wergate.commands.approve import approve
 from wergate.commands.promote import promote
 from wergate.commands.rollback import check, rollback
 from wergate.errors import RegistryError
-from wergate.gates.decide import Decision, GateResult
+from wergate.gates.decision import Decision
+from wergate.gates.gate import GateResult
 from wergate.gates.kinds import WerGate
 from wergate.gates.policy import Policy
-from wergate.registry.desk import Desk
+from wergate.registry.client import RegistryClient
 from wergate.trail.moves import drifts
-from wergate.trail.records import INTENT_TAG, broken_links, expected, trail
+from wergate.trail.records import broken_links, expected, trail
+from wertune.base.contract import INTENT_TAG
 from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport
 
 NUMBERS = ("1", "2", "3", "4")
@@ -81,9 +83,9 @@ class Registry(RuleBasedStateMachine):
         )
 
     def _try(self, command: Any, dies_at: int | None, *arguments: Any) -> None:
-        desk = Desk(FakeShelf(self.world, dies_at), free_lock, "carol", judge=self._judge)
+        registry = RegistryClient(FakeModel(self.world, dies_at), free_lock, "carol", judge=self._judge)
         try:
-            command(desk, *arguments)
+            command(registry, *arguments)
         except (Killed, RegistryError):
             return
 
@@ -116,20 +118,20 @@ class Registry(RuleBasedStateMachine):
     @precondition(lambda self: expected(trail(self.world.tags)).production)
     @rule(version=versions, to=st.sampled_from(["Staging", "Production", "Archived", "None"]))
     def meddle_with_a_stage(self, version: str, to: str) -> None:
-        FakeShelf(self.world).set_stage(version, to)
+        FakeModel(self.world).set_stage(version, to)
         self.meddled = True
 
     @precondition(lambda self: expected(trail(self.world.tags)).production)
     @rule(version=versions, alias=st.sampled_from(["production", "previous", "staging"]))
     def meddle_with_an_alias(self, version: str, alias: str) -> None:
-        FakeShelf(self.world).set_alias(alias, version)
+        FakeModel(self.world).set_alias(alias, version)
         self.meddled = True
 
     @rule(dies_at=deaths)
     def repair(self, dies_at: int | None) -> None:
         self._try(check, dies_at, True)
         if dies_at is None:
-            assert drifts(FakeShelf(self.world).look()) == []
+            assert drifts(FakeModel(self.world).look()) == []
             self.meddled = False
 
     @invariant()
@@ -154,7 +156,7 @@ class Registry(RuleBasedStateMachine):
     @invariant()
     def untouched_by_hands_it_is_as_the_trail_says(self) -> None:
         if not self.meddled and INTENT_TAG not in self.world.tags:
-            assert drifts(FakeShelf(self.world).look()) == []
+            assert drifts(FakeModel(self.world).look()) == []
 
 
 Registry.TestCase.settings = settings(max_examples=100, stateful_step_count=40)

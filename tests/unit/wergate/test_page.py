@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from wergate.gates.decide import Decision, GateResult, decide
+from wergate.gates.decision import Decision, decide
+from wergate.gates.gate import GateResult
 from wergate.gates.kinds import BaseGate, CerGate, WerGate
 from wergate.gates.page import html_page, text_table
 from wergate.gates.policy import Policy

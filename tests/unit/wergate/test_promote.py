@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.unit.wergate.fake_shelf import FakeShelf, Killed, World, free_lock
+from tests.unit.wergate.fake_model import FakeModel, Killed, World, free_lock
 
 from wergate.commands.approve import approve
 from wergate.commands.promote import promote
@@ -17,11 +17,11 @@ from wergate.commands.rollback import check, rollback
 from wergate.errors import LockLost, Refused, RegistryError
 from wergate.gates.kinds import ProvenanceGate, WerGate
 from wergate.gates.policy import ApprovalSettings, Policy
-from wergate.registry.desk import Desk, Outcome
+from wergate.registry.client import Outcome, RegistryClient
 from wergate.trail.history import history, history_table
 from wergate.trail.moves import drifts
-from wergate.trail.records import INTENT_TAG, Record, Stage, broken_links, trail
-from wergate.trail.shelf import ENGINE_TAG
+from wergate.trail.records import Record, Stage, broken_links, trail
+from wertune.base.contract import ENGINE_TAG, INTENT_TAG
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport
 
@@ -52,14 +52,14 @@ class Office:
         created = f"report {len(self.world.reports)}"
         self.world.evaluate(self._make_report(version=number, created=created, sets=sets))
 
-    def desk(self, dies_at: int | None = None) -> Desk:
-        return Desk(FakeShelf(self.world, dies_at), free_lock, "carol", now=lambda: self.now)
+    def registry(self, dies_at: int | None = None) -> RegistryClient:
+        return RegistryClient(FakeModel(self.world, dies_at), free_lock, "carol", now=lambda: self.now)
 
     def promote(self, version: str, to: Stage, dies_at: int | None = None, **values: Any) -> Outcome:
-        return promote(self.desk(dies_at), version, to, self.policy, self.evaluate, **values)
+        return promote(self.registry(dies_at), version, to, self.policy, self.evaluate, **values)
 
     def approve(self, version: str, approver: str = "bob") -> None:
-        approve(self.desk(), version, approver, "heard it", self.policy)
+        approve(self.registry(), version, approver, "heard it", self.policy)
 
     def ship(self, *numbers: str) -> None:
         for number in numbers:
@@ -73,7 +73,7 @@ class Office:
 
     @property
     def drift(self) -> list[str]:
-        return [drift.text for drift in drifts(FakeShelf(self.world).look())]
+        return [drift.text for drift in drifts(FakeModel(self.world).look())]
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_refusal_changes_nothing_but_the_recorded_decision(office: Office) -> 
         office.promote("2", "Staging")
     assert office.world.state() == before
     assert "wer_test" in refused.value.table
-    assert json.loads(refused.value.decision_json)["version"] == "2"
+    assert (refused.value.decision or {})["version"] == "2"
     assert office.world.versions["2"].tags["wergate.staging"].startswith("refused")
 
 
@@ -266,7 +266,7 @@ def test_nothing_is_approved_that_nobody_could_have_looked_at(office: Office) ->
 def test_a_comment_must_fit_into_a_tag(office: Office) -> None:
     office.promote("1", "Staging")
     with pytest.raises(RegistryError, match="comment has 501 characters, but at most 500 fit"):
-        approve(office.desk(), "1", "bob", "x" * 501, POLICY)
+        approve(office.registry(), "1", "bob", "x" * 501, POLICY)
 
 
 def test_an_unknown_version_is_refused_with_the_known_ones(office: Office) -> None:
@@ -288,21 +288,21 @@ def test_what_is_there_already_is_not_moved(office: Office) -> None:
 
 def test_rollback_goes_back_step_by_step_and_not_in_a_circle(office: Office) -> None:
     office.ship("1", "2", "3")
-    assert rollback(office.desk(), "loops on silence").moved
+    assert rollback(office.registry(), "loops on silence").moved
     assert office.world.holders("Production") == ["2"]
     assert office.world.aliases == {"production": "2", "previous": "1"}
-    rollback(office.desk(), "still")
+    rollback(office.registry(), "still")
     assert office.world.holders("Production") == ["1"]
     assert office.world.aliases == {"production": "1"}
     with pytest.raises(Refused, match="has no version that was in Production before"):
-        rollback(office.desk(), "again")
+        rollback(office.registry(), "again")
     assert office.records[-2].move.reason == "loops on silence"
     assert office.drift == []
 
 
 def test_a_rolled_back_version_needs_a_new_approval(office: Office) -> None:
     office.ship("1", "2")
-    rollback(office.desk(), "bad")
+    rollback(office.registry(), "bad")
     with pytest.raises(Refused, match="it has served for a move already"):
         office.promote("2", "Production")
     office.approve("2")
@@ -312,7 +312,7 @@ def test_a_rolled_back_version_needs_a_new_approval(office: Office) -> None:
 def test_rollback_takes_the_version_out_of_staging(office: Office) -> None:
     office.ship("1", "2")
     office.promote("1", "Staging")
-    rollback(office.desk(), "bad")
+    rollback(office.registry(), "bad")
     assert office.world.aliases == {"production": "1"}
     assert office.drift == []
 
@@ -320,10 +320,10 @@ def test_rollback_takes_the_version_out_of_staging(office: Office) -> None:
 def test_rollback_wants_a_reason_and_a_version_that_is_still_there(office: Office) -> None:
     office.ship("1", "2")
     with pytest.raises(Refused, match="reason is empty"):
-        rollback(office.desk(), " \n")
+        rollback(office.registry(), " \n")
     del office.world.versions["1"], office.world.aliases["previous"]
     with pytest.raises(Refused, match="version 1, in Production before, was deleted"):
-        rollback(office.desk(), "bad")
+        rollback(office.registry(), "bad")
 
 
 def _promotion(office: Office, dies_at: int | None) -> None:
@@ -335,16 +335,16 @@ def _staging(office: Office, dies_at: int | None) -> None:
 
 
 def _rollback(office: Office, dies_at: int | None) -> None:
-    rollback(office.desk(dies_at), "bad")
+    rollback(office.registry(dies_at), "bad")
 
 
 def _writes(make: Callable[[], Office], command: Callable[[Office, int | None], None]) -> int:
     """How many writes the whole command makes."""
     office = make()
-    desk = office.desk()
-    office.desk = lambda dies_at=None: desk  # type: ignore[method-assign]
+    registry = office.registry()
+    office.registry = lambda dies_at=None: registry  # type: ignore[method-assign]
     command(office, None)
-    return desk.shelf.writes  # type: ignore[attr-defined, no-any-return]
+    return registry.model.writes  # type: ignore[attr-defined, no-any-return]
 
 
 @pytest.fixture
@@ -373,8 +373,8 @@ def test_kill_before_every_write_leaves_one_production_and_the_next_command_mend
         assert len(office.world.holders("Production")) == 1
         for died_again_at in range(3):
             with suppress(Killed):
-                check(office.desk(died_again_at), mend=True)
-        check(office.desk(), mend=True)
+                check(office.registry(died_again_at), mend=True)
+        check(office.registry(), mend=True)
         assert office.drift == []
         assert office.world.holders("Production") in (["1"], [target])
         _every_production_was_cleared(office)
@@ -398,10 +398,10 @@ def test_an_interrupted_move_is_reported_and_finished_by_any_next_command(ready:
         office = ready()
         with pytest.raises(Killed):
             _promotion(office, dies_at)
-        desk = office.desk()
+        registry = office.registry()
         heard = SimpleNamespace(texts=[])
         promote(
-            Desk(desk.shelf, desk.lock, desk.who, now=desk.now, say=heard.texts.append),
+            RegistryClient(registry.model, registry.lock, registry.who, now=registry.now, say=heard.texts.append),
             "2",
             "Production",
             POLICY,
@@ -418,23 +418,23 @@ def test_an_interrupted_move_is_reported_and_finished_by_any_next_command(ready:
 @pytest.mark.parametrize(
     ("tamper", "told"),
     [
-        (lambda shelf: shelf.set_alias("production", "1"), "alias production names 1, the audit trail 2"),
-        (lambda shelf: shelf.delete_alias("previous"), "alias previous names nothing, the audit trail 1"),
-        (lambda shelf: shelf.set_stage("3", "Production"), "Production holds 3, the audit trail 2"),
-        (lambda shelf: shelf.set_stage("3", "Staging"), "Staging holds 3, the audit trail nothing"),
-        (lambda shelf: shelf.set_stage("2", "Archived"), "Production holds nothing, the audit trail 2"),
-        (lambda shelf: shelf.set_alias("staging", "3"), "alias staging names 3, the audit trail nothing"),
+        (lambda model: model.set_alias("production", "1"), "alias production names 1, the audit trail 2"),
+        (lambda model: model.delete_alias("previous"), "alias previous names nothing, the audit trail 1"),
+        (lambda model: model.set_stage("3", "Production"), "Production holds 3, the audit trail 2"),
+        (lambda model: model.set_stage("3", "Staging"), "Staging holds 3, the audit trail nothing"),
+        (lambda model: model.set_stage("2", "Archived"), "Production holds nothing, the audit trail 2"),
+        (lambda model: model.set_alias("staging", "3"), "alias staging names 3, the audit trail nothing"),
     ],
 )
 def test_drift_is_told_stops_promotions_and_is_repaired(
-    office: Office, tamper: Callable[[FakeShelf], None], told: str
+    office: Office, tamper: Callable[[FakeModel], None], told: str
 ) -> None:
     office.ship("1", "2")
-    tamper(FakeShelf(office.world))
-    assert told in check(office.desk(), mend=False)[1]
+    tamper(FakeModel(office.world))
+    assert told in check(office.registry(), mend=False)[1]
     with pytest.raises(RegistryError, match="has drifted from its audit trail"):
         office.promote("3", "Staging")
-    done, left = check(office.desk(), mend=True)
+    done, left = check(office.registry(), mend=True)
     assert told in done
     assert left == []
     assert office.world.aliases == {"production": "2", "previous": "1"}
@@ -446,15 +446,15 @@ def test_two_productions_are_told_and_become_one(office: Office) -> None:
     office.ship("1", "2")
     office.world.versions["1"] = office.world.versions["2"].__class__("1", "Production")
     assert "Production holds 1, 2, the audit trail 2" in office.drift
-    check(office.desk(), mend=True)
+    check(office.registry(), mend=True)
     assert office.world.holders("Production") == ["2"]
 
 
 def test_a_production_set_by_hand_is_told_but_not_taken_away(office: Office) -> None:
-    shelf = FakeShelf(office.world)
-    shelf.set_stage("1", "Production")
-    shelf.set_alias("production", "1")
-    done, left = check(office.desk(), mend=True)
+    model = FakeModel(office.world)
+    model.set_stage("1", "Production")
+    model.set_alias("production", "1")
+    done, left = check(office.registry(), mend=True)
     assert done == []
     assert "Production holds 1 without a decision and an approval" in left[0]
     assert office.world.aliases == {"production": "1"}
@@ -480,8 +480,8 @@ def test_the_history_tells_moves_and_approvals_in_order(office: Office) -> None:
     office.ship("1")
     office.now = datetime.now(UTC)
     office.ship("2")
-    rollback(office.desk(), "loops")
-    table = history_table(history(FakeShelf(office.world).look()))
+    rollback(office.registry(), "loops")
+    table = history_table(history(FakeModel(office.world).look()))
     lines = table.splitlines()
     assert lines[0].split()[:2] == ["no", "when"]
     assert "rollback" in lines[-1]
@@ -517,11 +517,11 @@ def test_a_lock_lost_on_the_way_moves_once_whoever_settles_it(
     def meanwhile() -> None:
         seen.append((INTENT_TAG in office.world.tags, *office.world.holders("Production")))
         if settled_by_another:
-            check(office.desk(), True)
+            check(office.registry(), True)
 
     losing = Losing(office.world, lost_at, meanwhile)
-    desk = Desk(FakeShelf(office.world), losing.lock, "carol", now=lambda: office.now)
-    assert promote(desk, "2", "Production", POLICY, office.evaluate).moved
+    registry = RegistryClient(FakeModel(office.world), losing.lock, "carol", now=lambda: office.now)
+    assert promote(registry, "2", "Production", POLICY, office.evaluate).moved
     assert office.world.holders("Production") == ["2"]
     assert office.drift == []
     moves = [record.move for record in office.records if record.move.version == "2"]
@@ -532,15 +532,15 @@ def test_a_lock_lost_on_the_way_moves_once_whoever_settles_it(
 def test_a_late_write_of_another_is_mended_after_the_move(ready: Callable[[], Office]) -> None:
     """Over HTTP a request may hang on its way for longer than its sender's lease."""
     office = ready()
-    desk = office.desk()
-    set_alias = desk.shelf.set_alias
+    registry = office.registry()
+    set_alias = registry.model.set_alias
 
     def late(alias: str, version: str) -> None:
         set_alias(alias, version)
-        FakeShelf(office.world).set_stage("3", "Production")
+        FakeModel(office.world).set_stage("3", "Production")
 
-    desk.shelf.set_alias = late  # type: ignore[method-assign]
-    assert promote(desk, "2", "Production", POLICY, office.evaluate).moved
+    registry.model.set_alias = late  # type: ignore[method-assign]
+    assert promote(registry, "2", "Production", POLICY, office.evaluate).moved
     assert office.world.holders("Production") == ["2"]
     assert office.records[-1].move.kind == "repair"
 
@@ -552,8 +552,8 @@ def test_who_loses_every_lock_is_told_so(ready: Callable[[], Office]) -> None:
         losing = Losing(office.world, 1, lambda: None)
         return losing.lock()
 
-    desk = Desk(FakeShelf(office.world), lock, "carol", now=lambda: office.now)
+    registry = RegistryClient(FakeModel(office.world), lock, "carol", now=lambda: office.now)
     with pytest.raises(LockLost, match="taken over"):
-        promote(desk, "2", "Production", POLICY, office.evaluate)
+        promote(registry, "2", "Production", POLICY, office.evaluate)
     assert office.world.holders("Production") == ["1"]
     assert office.drift == []

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from wergate.errors import RegistryError
-from wergate.trail.shelf import FoundReport, Snapshot, Version
+from wergate.trail.registered_model import FoundReport, Snapshot, Version
 from wertune.scores.eval_report import EvalReport
 
 
@@ -42,7 +42,7 @@ class World:
         return stages, dict(self.aliases), dict(self.tags)
 
 
-class FakeShelf:
+class FakeModel:
     """One process's view; it is killed before its write number `dies_at`."""
 
     name = "demo"

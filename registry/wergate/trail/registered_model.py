@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from wergate.errors import RegistryError
+from wertune.base.contract import ENGINE_TAG
 from wertune.scores.eval_report import EvalReport
-
-ENGINE_TAG = "wertune.engine"
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class FoundReport:
     report: EvalReport
 
 
-class TagBoard(Protocol):
+class ModelTags(Protocol):
     """The tags of one registered model: all that a lease needs."""
 
     name: str
@@ -68,7 +67,7 @@ class TagBoard(Protocol):
     def delete_tag(self, key: str) -> None: ...
 
 
-class Shelf(TagBoard, Protocol):
+class RegisteredModel(ModelTags, Protocol):
     """One registered model. Every write is whole or not at all, and may be done twice without harm."""
 
     def look(self) -> Snapshot: ...

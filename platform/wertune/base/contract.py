@@ -1,0 +1,56 @@
+"""What wertune and wergate read of each other, or a later process of what an earlier one wrote: its names, once.
+
+It stands in wertune, since wergate may import wertune and not the other way round, and since a registered version
+carries wertune's code alone. It imports nothing, so that a worker of a search may read it. What was written under a
+name is read under it for ever: a name is added, never changed.
+"""
+
+# Tags of a registered version.
+ENGINE_TAG = "wertune.engine"  # of a report's run too: what transcribed
+REGISTRAR_TAG = "wergate.registrar"
+APPROVAL_PREFIX = "wergate.approval."
+VERDICT_PREFIX = "wergate."  # and staging or production: what its gates last said, in a line
+DECISION_PREFIX = "wergate.decision."  # and the same: where that decision lies
+
+# Tags of a registered model.
+INTENT_TAG = "wergate.intent"
+AUDIT_PREFIX = "wergate.audit."
+TICKET_PREFIX = "wergate.ticket."
+
+# Tags of a run: of an evaluation, of whatever prepared a project, of a trial.
+REPORT_FOR_TAG = "wergate.report_for"
+OTHER_ENGINE_TAG = "wertune.report_in_another_engine_for"
+TEST_DIGEST_TAG = "wergate.test_digest"
+REPORT_DIGEST_TAG = "wergate.report_digest"
+BASE_MODEL_TAG = "wertune.base_model"
+BASE_DIGEST_TAG = "wertune.base_model_digest"
+NORMALISER_TAG = "wertune.normaliser"
+TRIAL_TAG = "wertune.trial"
+POINT_TAG = "wertune.point"
+OUTCOME_TAG = "wertune.outcome"
+EPOCHS_TAG = "wertune.epochs"
+RESOURCES_TAG = "wertune.resources"
+DEVICE_TAG = "wertune.device"
+PRECISION_TAG = "wertune.precision"
+HOST_TAG = "wertune.host"
+REFUSED_TAG = "wertune.state_refused"
+HALVED_TAG = "wertune.batch_halved"
+
+# A run's artifacts.
+EVAL_REPORT = "eval_report.json"
+TRAINING_ROWS = "training_rows.json"
+MODEL_CARD = "model_card_v"  # and the version's number: a resumed search registers another version from the same run
+DECISIONS = "decisions"
+
+# A report's sets, beside the splits of a project.
+BATTERY_PREFIX = "battery."  # of ordinary speech that the platform brings: battery.short_answers, …
+ARTEFACT_SET = "test_torch"  # the test set by the 8-bit artefact in torch, where another engine serves
+
+# Sections of a version's card that wergate renews.
+RESULTS, AGAINST_PRODUCTION, STANDING = "Results", "Against Production", "Standing"
+
+# Metrics of a run that others read.
+BEST_OBJECTIVE = "best_objective"
+PEAK_MEMORY_MB = "peak_memory_mb"
+TRAINABLE_PARAMETERS, TRAINABLE_PERCENT, ADAPTER_MB = "trainable_parameters", "trainable_percent", "adapter_mb"
+RESULT_METRICS = ("test_wer", "test_cer", "term_recall", "retention_wer")

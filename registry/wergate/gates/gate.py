@@ -1,0 +1,143 @@
+"""What every gate has: its limit, the one place where that is applied, and the result that comes of it."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from wergate.gates.evidence import Evidence, NoEvidence
+from wergate.gates.power import Power, power_of
+from wergate.gates.units import show
+from wertune.base.config import Frozen
+from wertune.scores.bootstrap import Interval
+
+SetName = Annotated[str, Field(min_length=1)]
+UNIT = "of the value and of the limit"
+
+
+class GateResult(Frozen):
+    """One gate: what was measured, what it had to be, and what would help where it refused."""
+
+    name: str
+    kind: str
+    value: float | None = Field(description="none: it could not be measured")
+    interval: tuple[float, float] | None = Field(None, description="one-sided confidence ends")
+    rule: str = Field("<=", description="how value, or the named end, must stand to the limit")
+    limit: float | None
+    unit: str
+    blocks: bool = True
+    passed: bool
+    detail: str
+    remedy: str = ""
+    power: Power | None = Field(None, description="what the set can show; none: nothing is drawn by chance, or unknown")
+
+    @model_validator(mode="after")
+    def _help_where_refused(self) -> Self:
+        if not self.passed and not self.remedy:
+            raise ValueError(f"gate {self.name} refused without a remedy; say what would help")
+        return self
+
+    @property
+    def verdict(self) -> str:
+        """passed, refused, or warned where it does not block."""
+        return "passed" if self.passed else "refused" if self.blocks else "warned"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a set has of what its rate is over: 665 words; `scale` is the rate of one error to one of them."""
+
+    count: float
+    what: str
+    scale: float = 1.0
+
+
+class Gate(Frozen):
+    """What every gate has; a gate that does not block warns."""
+
+    at_least: ClassVar[bool] = False
+    strict: ClassVar[bool] = False
+    kind: str
+    limit: float
+    unit: str
+    blocks: bool = Field(True, description="false: a warning")
+    name: str = Field("", pattern=r"^[A-Za-z0-9_.-]*$", description="empty: made from the kind and what it looks at")
+
+    @property
+    def title(self) -> str:
+        """The gate's name in decisions and tags."""
+        return self.name or "_".join(part for part in (self.kind, *self._looks_at) if part)
+
+    @property
+    def compares(self) -> bool:
+        """Whether the value is a difference: 0 where nothing has changed."""
+        return self.unit.startswith("difference")
+
+    @property
+    def _looks_at(self) -> tuple[str, ...]:
+        return ()
+
+    def evaluate(self, evidence: Evidence) -> GateResult:
+        """The gate's result; where it cannot be judged it has not passed, and the result says what is missing."""
+        try:
+            return self._evaluate(evidence)
+        except NoEvidence as missing:
+            return self._result(False, missing.detail, missing.remedy)
+
+    @abstractmethod
+    def _evaluate(self, evidence: Evidence) -> GateResult:
+        """The result of what is measured, by one of the next three; NoEvidence where nothing was."""
+
+    def judged(self, value: float, detail: str, remedy: str, power: Power | None = None) -> GateResult:
+        """The plain value against the limit."""
+        return self._held(value, "", detail, remedy, value=value, power=power)
+
+    def judged_end(self, interval: Interval, detail: str, remedy: str, size: Size | None = None) -> GateResult:
+        """The less favourable confidence end against the limit; with `size` it is also said what the set can show."""
+        end, name = (interval.low, "lower end") if self.at_least else (interval.high, "upper end")
+        power = power_of(self, interval, size.count, size.what, size.scale) if size else None
+        found = {"value": interval.point, "interval": (interval.low, interval.high), "power": power}
+        return self._held(end, name, f"{detail}; {interval.note}", remedy, **found)
+
+    def waived(self, detail: str) -> GateResult:
+        """Passed, for there is nothing to compare with."""
+        return self._result(True, detail, "")
+
+    def _held(self, held: float, name: str, detail: str, remedy: str, **found: Any) -> GateResult:
+        passed = self._allows(held)
+        if not passed:
+            what = f"{name} {show(held, self.unit)}".strip()
+            detail = f"{what}, but must be {self._rule} {show(self.limit, self.unit)}: {detail}"
+        return self._result(passed, detail, remedy, rule=f"{name} {self._rule}".strip(), **found)
+
+    def _allows(self, held: float) -> bool:
+        if self.at_least:
+            return held >= self.limit
+        return held < self.limit if self.strict else held <= self.limit
+
+    @property
+    def _rule(self) -> str:
+        return ">=" if self.at_least else "<" if self.strict else "<="
+
+    def _result(self, passed: bool, detail: str, remedy: str, **found: Any) -> GateResult:
+        """A result of this gate; without `found` there was nothing to measure."""
+        gate = {"name": self.title, "kind": self.kind, "limit": self.limit, "unit": self.unit, "blocks": self.blocks}
+        verdict = {"passed": passed, "detail": detail, "remedy": "" if passed else remedy}
+        return GateResult(**{"value": None, "rule": self._rule} | gate | verdict | found)
+
+
+class OnSet(Gate):
+    """A gate that looks at one set of clips."""
+
+    set: SetName = Field("test", description="the set of clips that is looked at, as the evaluation's report names it")
+
+    @property
+    def _looks_at(self) -> tuple[str, ...]:
+        return (self.set,)
+
+
+Judge = Annotated[
+    Literal["end", "point"],
+    Field(description="what is held to the limit: the less favourable end of the interval, or the value itself"),
+]
