@@ -1,10 +1,8 @@
 """Time of a bootstrap: vectorised against the plain loop, in one run on one machine."""
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 
+from wertune.bench.rows import timed
 from wertune.scores.bootstrap import Floats, draws, ratio, resampled_sums
 
 UTTERANCES = 2_000
@@ -16,19 +14,15 @@ def bench_bootstrap() -> str:
     generator = np.random.default_rng(0)
     words = generator.integers(3, 20, UTTERANCES)
     sums = np.stack([generator.binomial(words, 0.1), words], axis=1).astype(np.float64)
-    fast_s, fast = _timed(lambda: ratio(resampled_sums(sums, RESAMPLES, seed=0)))
-    slow_s, slow = _timed(lambda: _plain_loop(sums))
+    rates: list[Floats] = []
+    fast_s = timed(lambda: rates.append(ratio(resampled_sums(sums, RESAMPLES, seed=0))))
+    slow_s = timed(lambda: rates.append(_plain_loop(sums)))
+    fast, slow = rates
     same = "the same rates" if np.array_equal(fast, slow) else "OTHER RATES: a fault"
     return (
         f"bootstrap of {RESAMPLES:,} resamples over {UTTERANCES:,} utterances: numpy {fast_s:.2f} s, "
         f"plain loop {slow_s:.2f} s, {slow_s / fast_s:.0f} times as long, {same}"
     )
-
-
-def _timed(work: Callable[[], Floats]) -> tuple[float, Floats]:
-    started = time.perf_counter()
-    result = work()
-    return time.perf_counter() - started, result
 
 
 def _plain_loop(sums: Floats) -> Floats:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wergate import bench
+from wertune.bench import bootstrap as bench
 from wertune.scores import bootstrap
 from wertune.scores.bootstrap import (
     BootstrapSettings,
