@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.integration.conftest import workspace_in
+from tests.support.workspace import workspace_in
 
 SMALL, LARGE = "9m", "500m"
 TRIALS = 3

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tests.integration.processes import free_port, running
+from tests.support.places import ROOT
+from tests.support.processes import free_port, running
 
-ROOT = Path(__file__).resolve().parents[1]
 MOST_GROWTH_MB = 300
 TIMEOUT_S = 120
 ROUNDING = 1e-6

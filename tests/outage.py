@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from optuna.trial import TrialState
-from tests.integration.conftest import workspace_in
-from tests.integration.processes import Service, answers, free_port
-from tests.integration.searched import Searched
+from tests.support.processes import Service, answers, free_port
+from tests.support.searched import Searched
+from tests.support.workspace import workspace_in
 
 from wertune.search.progress import trial_name
 

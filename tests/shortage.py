@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import psutil
-from tests.integration.conftest import workspace_in
-from tests.integration.searched import Searched
+from tests.support.searched import Searched
+from tests.support.workspace import workspace_in
 
 HEADROOM_BYTES = 5 * 10**9
 PRESSED_S = 30

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import soundfile
 from hypothesis import target
-from tests.ctranslate2_file import CONFIG, VOCABULARY, serialize, whisper_tokenizer, whisper_variables
+from tests.support.ctranslate2_file import CONFIG, VOCABULARY, serialize, whisper_tokenizer, whisper_variables
 
 from wertune.base.config import DataConfig
 from wertune.base.errors import WertuneError

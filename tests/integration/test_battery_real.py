@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from tests.support.places import DEMO
 
 from wertune.base.config import load_project
 from wertune.battery import score
 from wertune.battery.shelf import Battery, battery_folder, load_battery
 from wertune.training.prepare import Prepared, prepare
 
-DEMO = Path(__file__).parents[2] / "projects/sg_gov"
 EVERY = 45  # of 910 clips, those of no more than four seconds: a dozen
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from tests.integration.conftest import ROOT
+from tests.support.places import ROOT
 
 from wertune.bench.scale import EPOCHS
 

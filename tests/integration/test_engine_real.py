@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.conftest import DEMO
+from tests.support.places import DEMO
 
 from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
 from wertune.base.text import TermFinder, normaliser

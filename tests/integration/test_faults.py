@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-from tests.integration.conftest import Workspace
-from tests.integration.processes import Service, free_port, shifted_clock
-from tests.integration.searched import Searched
 from tests.outage import tracking_server
+from tests.support.processes import Service, free_port, shifted_clock
+from tests.support.searched import Searched
+from tests.support.workspace import Workspace
 
 SET_BACK_S = 5 * 3600
 AWAY_S = 20  # ten minutes: python -m tests.outage

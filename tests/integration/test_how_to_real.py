@@ -10,13 +10,12 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
-from tests.integration.conftest import ROOT, Workspace, take
-from tests.integration.processes import free_port, running
+from tests.support.places import ROOT
+from tests.support.processes import free_port, running
+from tests.support.shown_commands import blocks_as_shown, commands
+from tests.support.workspace import Workspace, take
 
 from wertune.serving.export import RECORD
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from shown_commands import blocks_as_shown, commands
 
 AS_SHOWN = ("docs/howto/promotion.md", "")
 # Of four clips a word is more than the three points that an export may be worse.

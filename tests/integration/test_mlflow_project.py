@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.places import ROOT
 
 
 def _mlflow_run(store: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], Any]:

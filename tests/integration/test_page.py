@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import uvicorn
-from tests.integration.conftest import DEMO
+from tests.support.places import DEMO
 
 from wertune.base.config import ProjectConfig, load_yaml
 from wertune.data.audio import load_audio

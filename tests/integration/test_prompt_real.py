@@ -1,9 +1,8 @@
 """The glossary as the real tiny.en reads it: the prompt and the texts after it are those of transformers."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from tests.support.places import DEMO
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import load_lexicon
@@ -12,8 +11,6 @@ from wertune.data.manifest import Row
 from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.features import context_positions, log_mel, pad_features
 from wertune.whisper.model import Whisper, load_whisper
-
-DEMO = Path(__file__).resolve().parents[2] / "projects" / "sg_gov"
 
 
 @pytest.fixture(scope="module")

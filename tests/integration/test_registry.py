@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 from tests.integration import registry_worker as worker
-from tests.integration.postgres import postgres_cluster
-from tests.integration.processes import free_port, running
+from tests.support.postgres import postgres_cluster
+from tests.support.processes import free_port, running
 
 from wergate.__main__ import cli
 from wergate.commands.promote import promote

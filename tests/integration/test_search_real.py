@@ -14,17 +14,16 @@ from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
-from tests.integration.conftest import DEMO, Workspace
-from tests.integration.processes import answers, free_port, running, wait_for
+from tests.support.places import DEMO, ROOT
+from tests.support.processes import answers, free_port, running, wait_for
+from tests.support.shown_commands import blocks_as_shown
+from tests.support.workspace import Workspace
 
 from wertune.data.audio import load_audio
 from wertune.scores.eval_report import EvalReport
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from shown_commands import blocks_as_shown
-
 AS_SHOWN = ("docs/howto/serving.md", "curl")
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = ROOT / "docs"
 SEARCH = {
     "trials": 2,
     "max_concurrent": 1,

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.integration.conftest import Workspace
-from tests.integration.nodes import SECOND, TwoNodes, two_nodes
-from tests.integration.processes import shifted_clock
-from tests.integration.searched import Searched
+from tests.support.nodes import SECOND, TwoNodes, two_nodes
+from tests.support.processes import shifted_clock
+from tests.support.searched import Searched
+from tests.support.workspace import Workspace
 
 from wertune.whisper.base_model import resolve_base_model
 

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.integration.processes import free_port, running
 from tests.load import MOST_GROWTH_MB, Request, memory_mb, run_load
-from tests.malformed import KINDS, TEXT, Kind, lay_files
+from tests.support.malformed import KINDS, TEXT, Kind, lay_files
+from tests.support.places import ROOT
+from tests.support.processes import free_port, running
 
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.serving.request import AUDIO_FOLDER_VARIABLE
 
-ROOT = Path(__file__).resolve().parents[2]
 Answer = tuple[int, Any]
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pytest
 from mlflow.tracking import MlflowClient
 from tests.integration import spool_worker
-from tests.integration.processes import free_port, running
+from tests.support.processes import free_port, running
 
 from wertune.base.errors import TrackingError
 from wertune.tracking.opening import check_artifacts

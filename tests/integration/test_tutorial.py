@@ -1,19 +1,16 @@
 """The tutorial's shell blocks, run in their order in an empty folder as a reader would."""
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from mlflow.tracking import MlflowClient
-from tests.integration.reader import ROOT, typed
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from shown_commands import blocks_as_shown
+from tests.support.places import DEMO
+from tests.support.reader import typed
+from tests.support.shown_commands import blocks_as_shown
 
 AS_SHOWN = ("docs/tutorial.md", "")
-DEMO = ROOT / "projects" / "sg_gov"
 TERMS = {"CPF", "Singpass", "HDB", "TADM", "SRS", "ICA", "NOA"}
 SPEAKERS = ("joe", "slt", "rms", "heart", "jf-alpha", "jf-gongitsune")
 PEOPLE = {"retention_validation": 16, "retention_test": 24}

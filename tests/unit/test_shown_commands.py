@@ -1,14 +1,12 @@
 """Every command that README and documentation show is one that can be given."""
 
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import shown_commands
-from shown_commands import ROOT, Shown, commands, fault, kind, pages, shown, started
+from tests.support import shown_commands
+from tests.support.places import ROOT
+from tests.support.shown_commands import Shown, commands, fault, kind, pages, shown, started
 
 # The test that starts each kind of command, as `started` reads it from the test's source. With `AS_SHOWN` a test runs a
 # page's commands as they stand there; others have other values.

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.places import ROOT
+
 SOURCES = os.pathsep.join(str(ROOT / name) for name in ("platform", "registry"))
 
 

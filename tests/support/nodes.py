@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.conftest import ROOT
-from tests.integration.processes import free_port, wait_for
+from tests.support.places import ROOT
+from tests.support.processes import free_port, wait_for
 
 SECOND = "second"  # the resource that places a task on the second node
 PLACE_OF_PACKAGE = "import wertune; print(wertune.__path__[0])"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.integration.processes import Service, free_port
+from tests.support.processes import Service, free_port
 
 
 def postgres_programs() -> Path:

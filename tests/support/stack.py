@@ -21,10 +21,11 @@ from typing import Any
 import boto3
 import pytest
 import yaml
-from tests.integration.postgres import postgres_programs, postgres_server
-from tests.integration.processes import Service, answers, free_port
+from tests.support.places import ROOT
+from tests.support.postgres import postgres_programs, postgres_server
+from tests.support.processes import Service, answers, free_port
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+DEPLOY = ROOT / "deploy"
 VARIABLE = re.compile(r"\$\{(\w+)(?::\?[^}]*|:-([^}]*))?\}")
 REGION = "us-east-1"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 import yaml
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SHELL = ("sh", "bash", "console")
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=indent)```", re.M | re.S)
 HERE_DOCUMENT = re.compile(r"<<\s*'?(?P<word>\w+)'?.*?\n.*?^(?P=word)$", re.M | re.S)
