@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-from tests.outage import tracking_server
-from tests.support.processes import Service, free_port, shifted_clock
+from tests.support.processes import Service, free_port, shifted_clock, tracking_server
 from tests.support.searched import Searched
 from tests.support.workspace import Workspace
 
 SET_BACK_S = 5 * 3600
-AWAY_S = 20  # ten minutes: python -m tests.outage
+AWAY_S = 20  # ten minutes: python -m tests.trials.outage
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from tests.integration import registry_worker as worker
 from tests.support.postgres import postgres_cluster
 from tests.support.processes import free_port, running
+from tests.trials import registry_worker as worker
 
 from wergate.__main__ import cli
 from wergate.commands.promote import promote
@@ -56,7 +56,7 @@ class Backend:
 def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
     """Processes that start from one which has imported MLflow and opened nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOAD, "tests.integration.registry_worker"])
+    context.set_forkserver_preload([*PRELOAD, "tests.trials.registry_worker"])
     return context
 
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.load import MOST_GROWTH_MB, Request, memory_mb, run_load
 from tests.support.malformed import KINDS, TEXT, Kind, lay_files
 from tests.support.places import ROOT
 from tests.support.processes import free_port, running
+from tests.trials.load import MOST_GROWTH_MB, Request, memory_mb, run_load
 
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.serving.request import AUDIO_FOLDER_VARIABLE
@@ -152,7 +152,7 @@ def test_the_load_test_itself(served_folder: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "tests.load",
+        "tests.trials.load",
         "--model-uri",
         str(served_folder),
         "--clients",

@@ -44,7 +44,7 @@ def test_the_audit_says_what_it_asked_and_finds_no_fault() -> None:
 
 
 def test_the_fuzzer_reads_and_finds_nothing() -> None:
-    said = _done(*[sys.executable, "-m", "tests.fuzz", "--seconds", "1"]).splitlines()
+    said = _done(*[sys.executable, "-m", "tests.trials.fuzz", "--seconds", "1"]).splitlines()
     assert len(said) >= 2
     assert all(line.endswith("files read, no finding") for line in said)
 

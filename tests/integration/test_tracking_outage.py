@@ -15,15 +15,15 @@ from urllib.parse import quote
 
 import pytest
 from mlflow.tracking import MlflowClient
-from tests.integration import spool_worker
+from tests.support.places import TRIALS
 from tests.support.processes import free_port, running
+from tests.trials import spool_worker
 
 from wertune.base.errors import TrackingError
 from wertune.tracking.opening import check_artifacts
 from wertune.tracking.runs import RunRef, children, create_run
 from wertune.tracking.spool import Spool
 
-HERE = Path(__file__).parent
 BASIC_AUTH = "basic-auth"
 USER, PASSWORD, TOKEN = "ann", "p@ss/w:rd and more", "t0ken-of-ann"
 
@@ -45,7 +45,7 @@ class Server:
     def environment(self) -> dict[str, str]:
         """What its process and a writer's need to find modules and passwords."""
         return {
-            "PYTHONPATH": os.pathsep.join([str(self.folder), str(HERE), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(self.folder), str(TRIALS), os.environ.get("PYTHONPATH", "")]),
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test",
             "MLFLOW_AUTH_ADMIN_USERNAME": USER,
@@ -159,7 +159,7 @@ def test_a_second_driver_takes_over_from_one_that_was_killed(
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(secured.folder / "certificate.pem"))
     monkeypatch.setenv("MLFLOW_TRACKING_CLIENT_CERT_PATH", str(secured.folder / "client.pem"))
     parent = _parent(secured.uri)
-    command = [sys.executable, str(HERE / "spool_worker.py"), str(tmp_path), parent.run_id]
+    command = [sys.executable, str(TRIALS / "spool_worker.py"), str(tmp_path), parent.run_id]
     environment = os.environ | {"MLFLOW_TRACKING_URI": secured.uri}
     for last in (25, 90):
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as driver:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -139,3 +140,13 @@ class Service:
     def restart(self) -> None:
         self.stop()
         self.start()
+
+
+def tracking_server(folder: Path, port: int) -> Service:
+    """MLflow's server on SQLite in the folder."""
+    place = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return Service(command, lambda: answers(f"{place}/health"), folder / "server.log", environment)

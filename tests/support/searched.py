@@ -10,8 +10,9 @@ from typing import Any
 
 import optuna
 from mlflow.tracking import MlflowClient
+from tests.support.places import TRIALS
 
-DRIVER = Path(__file__).with_name("search_driver.py")
+DRIVER = TRIALS / "search_driver.py"
 Fault = Callable[["subprocess.Popen[str]"], None]
 
 

@@ -20,7 +20,7 @@ RUN_BY = {
         "wergate rollback", "python registry/examples/damaged_adapters.py",
     ),
     "integration/test_shown_real.py": (
-        "mlflow ui", "make audit", "python -m tests.fuzz", "ray get-auth-token",
+        "mlflow ui", "make audit", "python -m tests.trials.fuzz", "ray get-auth-token",
     ),
     "integration/test_synthesize_engines.py": ("wertune synthesize",),
     "integration/test_search_real.py": ("mlflow models", "curl", "base64"),
@@ -33,16 +33,16 @@ RUN_BY = {
     "unit/commands/test_doctor.py": ("wertune doctor",),
     "unit/test_deploy.py": ("deploy/make_env", "docker compose config"),
     "unit/bench/test_writes.py": ("python -m wertune.bench.writes",),
-    "integration/test_serving.py": ("python -m tests.load",),
+    "integration/test_serving.py": ("python -m tests.trials.load",),
 }  # fmt: skip
 # What no test runs: its words are checked, and here is why, and what comes nearest.
 ONLY_READ = {
     "wertune bench": "half an hour; its parts run in unit/bench/test_bench.py",
     "make bench": "as `wertune bench`",
-    "python -m tests.outage": "ten minutes; twenty seconds of the same are in integration/test_faults.py",
-    "python -m tests.shortage": "5 GB that nobody else wants; parts are in test_trial_runs.py and test_driver.py",
-    "python -m tests.full_disk": "needs root, and minutes; parts are in test_trial_runs.py and test_checkpoints.py",
-    "python -m tests.draws": "minutes; unit/wergate/test_power.py runs what it is made of",
+    "python -m tests.trials.outage": "ten minutes; twenty seconds of the same are in integration/test_faults.py",
+    "python -m tests.trials.shortage": "5 GB that nobody else wants; parts: test_trial_runs.py, test_driver.py",
+    "python -m tests.trials.full_disk": "needs root, and minutes; parts: test_trial_runs.py, test_checkpoints.py",
+    "python -m tests.trials.draws": "minutes; unit/wergate/test_power.py runs what it is made of",
     "wertune battery": "needs espeak-ng; unit/battery/test_battery.py makes one by what it calls",
     "docker compose up": "needs Docker: the services' own commands run in integration/test_team_stack.py",
     "docker compose exec": "as `docker compose up`",
@@ -88,7 +88,7 @@ def test_what_a_test_starts_is_read_from_its_lists_its_calls_and_its_page(tmp_pa
     source = """
         import sys
         from wertune.bench import writes
-        from tests.load import main
+        from tests.trials.load import main
         ROOT = Path(__file__).parents[1]
         AS_SHOWN = ("docs/howto/serving.md", "curl")
         SCRIPT = ROOT / "registry" / "examples" / "webhook_receiver.py"
@@ -109,7 +109,7 @@ def test_what_a_test_starts_is_read_from_its_lists_its_calls_and_its_page(tmp_pa
         "deploy/make_env",
         "wertune train",
         "python -m wertune.bench.writes",
-        "python -m tests.load",
+        "python -m tests.trials.load",
         "curl",
         "base64",
     }

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz --seconds 300`: mutated files for as long; a finding is shrunk and kept in the corpus.
+"""`python -m tests.trials.fuzz --seconds 300`: mutated files for as long; a finding is shrunk and kept in the corpus.
 
 `--write-corpus` writes the corpus' first files again, from code.
 """
@@ -11,8 +11,8 @@ import time
 import traceback
 
 from hypothesis import HealthCheck, given, seed, settings
-from tests.fuzz.mutations import mutated
-from tests.fuzz.targets import CORPUS, TARGETS, Target
+from tests.trials.fuzz.mutations import mutated
+from tests.trials.fuzz.targets import CORPUS, TARGETS, Target
 
 EXAMPLES = 500
 

@@ -1,4 +1,4 @@
-"""`python -m tests.load --model-uri models:/sg_gov/1 --clients 50 --seconds 60`: a server under load.
+"""`python -m tests.trials.load --model-uri models:/sg_gov/1 --clients 50 --seconds 60`: a server under load.
 
 Each client sends one clip of its own, again and again, and compares what comes back with what the model writes for it
 when it is asked directly; the server's resident memory is measured before and after.

@@ -1,4 +1,4 @@
-"""`python -m tests.full_disk`: a real search, by `wertune tune`, whose own disk is too small until it is resumed.
+"""`python -m tests.trials.full_disk`: a search by `wertune tune` whose own disk is too small until it is resumed.
 
 Real tiny.en; the disk is a tmpfs of 9 MB, room for one trial's state beside the journal. Root alone can mount one.
 """

@@ -1,4 +1,4 @@
-"""`python -m tests.draws --draws 500`: how often a policy passes an equal version, and one that is worse by a margin.
+"""`python -m tests.trials.draws --draws 500`: how often a policy passes an equal version, and one worse by a margin.
 
 Sets of the demo's size are made up again and again: the same voices, new words, errors that come in clumps and are
 partly the untouched base's own. Each draw goes through `decide`, as a real report does.

@@ -1,4 +1,4 @@
-"""`python -m tests.outage --minutes 10`: a real search whose MLflow server is killed, or frozen, and comes back.
+"""`python -m tests.trials.outage --minutes 10`: a real search whose MLflow server is killed, or frozen, and comes back.
 
 Real tiny.en on a few of the demo's clips; afterwards every epoch that Optuna's study knows must stand in MLflow, once.
 """
@@ -12,23 +12,13 @@ import time
 from pathlib import Path
 
 from optuna.trial import TrialState
-from tests.support.processes import Service, answers, free_port
+from tests.support.processes import Service, free_port, tracking_server
 from tests.support.searched import Searched
 from tests.support.workspace import workspace_in
 
 from wertune.search.progress import trial_name
 
 STRIKES_AT = "trial 02 epoch 1/"
-
-
-def tracking_server(folder: Path, port: int) -> Service:
-    """MLflow's server on SQLite in the folder."""
-    place = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return Service(command, lambda: answers(f"{place}/health"), folder / "server.log", environment)
 
 
 def _strike(server: Service, is_frozen: bool, away_s: float) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.shortage`: a real search on real tiny.en, in the midst of which the machine runs short of memory.
+"""`python -m tests.trials.shortage`: a search on real tiny.en, in the midst of which the machine runs short of memory.
 
 Ray's limit is set a few GB over what the machine uses now, and this process fills them after the first epoch. For a
 machine that has those GB and is otherwise quiet, so not one of the suite's tests.
