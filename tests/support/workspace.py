@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from mlflow.tracking import MlflowClient
+from tests.support.forked import Forks
 from tests.support.places import DEMO
 
 CLIPS = {"train": 16, "replay": 4, "validation": 4, "test": 5, "retention_validation": 4, "retention_test": 4}
@@ -21,6 +22,7 @@ class Workspace:
     """A folder with a small project in it and the command line pointed at it."""
 
     folder: Path
+    forks: Forks
 
     @property
     def project(self) -> Path:
@@ -38,9 +40,7 @@ class Workspace:
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """The command's output; a failure shows it."""
-        done = subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environment(), capture_output=True, text=True
-        )
+        done = self.forks.run(self.command(*arguments), self.folder, self.environment())
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -65,9 +65,9 @@ def take(split: str, count: int, target: Path) -> None:
     target.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
 
 
-def workspace_in(folder: Path, name: str) -> Workspace:
+def workspace_in(folder: Path, name: str, forks: Forks | None = None) -> Workspace:
     """A small project called `name` in a folder that holds none yet."""
-    workspace = Workspace(folder)
+    workspace = Workspace(folder, forks or Forks(folder / "forks"))
     manifests = workspace.project / "manifests"
     manifests.mkdir(parents=True)
     for split, count in CLIPS.items():

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
+from tests.support.forked import Forks
 from tests.support.places import ROOT
 
 
-def _mlflow_run(store: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], Any]:
+def _mlflow_run(forks: Forks, store: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], Any]:
     """`mlflow run` from the project's root with a store of its own; the process and the run it made."""
     uri = f"sqlite:///{store / 'mlflow.db'}"
     environment = os.environ | {
@@ -19,13 +20,13 @@ def _mlflow_run(store: Path, *arguments: str) -> tuple[subprocess.CompletedProce
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *arguments]
-    done = subprocess.run(command, cwd=store, env=environment, capture_output=True, text=True)
+    done = forks.run(command, store, environment)
     runs = MlflowClient(uri).search_runs(["0"])
     return done, runs[0]
 
 
-def test_validate_passes_on_the_demo(tmp_path: Path) -> None:
-    done, run = _mlflow_run(tmp_path, "-e", "validate")
+def test_validate_passes_on_the_demo(forks: Forks, tmp_path: Path) -> None:
+    done, run = _mlflow_run(forks, tmp_path, "-e", "validate")
     assert done.returncode == 0, done.stderr
     assert "train: " in done.stdout
     assert run.info.status == "FINISHED"
@@ -43,9 +44,9 @@ def test_validate_passes_on_the_demo(tmp_path: Path) -> None:
     ],
 )
 def test_a_refused_parameter_fails_the_run_with_the_reason(
-    tmp_path: Path, entry_point: str, parameter: str, reason: str
+    forks: Forks, tmp_path: Path, entry_point: str, parameter: str, reason: str
 ) -> None:
-    done, run = _mlflow_run(tmp_path, "-e", entry_point, "-P", parameter)
+    done, run = _mlflow_run(forks, tmp_path, "-e", entry_point, "-P", parameter)
     assert done.returncode != 0
     assert run.info.status == "FAILED"
     assert reason.lower() in run.data.tags["mlflow.note.content"].lower()

@@ -2,13 +2,16 @@
 
 import importlib.util
 import json
+import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.forked import Forks
+from tests.support.places import ROOT
 
 from wertune.base.errors import SynthesisError
 from wertune.data.audio import SAMPLE_RATE_HZ, resample
@@ -131,7 +134,7 @@ PATTERNS = (
 )  # fmt: skip
 
 
-def test_words_alone_become_a_project_that_validates(tmp_path: Path) -> None:
+def test_words_alone_become_a_project_that_validates(tmp_path: Path, wertune: Callable[..., str]) -> None:
     """A new user's way: five terms, thirty sentences, two engines, and the project.yaml that is printed."""
     skip_without("espeak", "")
     skip_without("flite", "")
@@ -148,7 +151,13 @@ def test_words_alone_become_a_project_that_validates(tmp_path: Path) -> None:
     assert all(row["clips"]["test"] == 3 for row in report["terms"])
 
 
-def wertune(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "wertune", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def wertune(forks: Forks) -> Callable[..., str]:
+    """`wertune(*arguments)`: what the command says, which must end well."""
+
+    def said(*arguments: str) -> str:
+        done = forks.run([sys.executable, "-m", "wertune", *arguments], ROOT, os.environ)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return said

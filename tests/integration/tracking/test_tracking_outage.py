@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 from mlflow.tracking import MlflowClient
+from tests.support.forked import Forks
 from tests.support.places import TRIALS
 from tests.support.processes import free_port, running
 from tests.trials import spool_worker
@@ -194,7 +195,7 @@ except TrackingError as error:
 """
 
 
-def test_credentials_reach_the_server_and_nothing_else(secured: Server) -> None:
+def test_credentials_reach_the_server_and_nothing_else(secured: Server, forks: Forks) -> None:
     certificate = str(secured.folder / "certificate.pem")
     password = quote(PASSWORD, safe="")
     whole = secured.uri.replace("://", f"://{USER}:{password}@")
@@ -203,7 +204,7 @@ def test_credentials_reach_the_server_and_nothing_else(secured: Server) -> None:
 
     def written(**environment: str) -> str:
         command = [sys.executable, "-c", OPEN]
-        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, cwd=secured.folder)
+        done = forks.run(command, secured.folder, os.environ | environment)
         assert done.returncode == 0, done.stderr
         assert not any(secret in done.stdout + done.stderr for secret in (password, PASSWORD, TOKEN))
         return done.stdout
