@@ -10,13 +10,13 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
-from tests.integration.conftest import ROOT, Workspace, take
-from tests.integration.processes import free_port, running
+from tests.support.forked import Forks
+from tests.support.places import ROOT
+from tests.support.processes import free_port, running
+from tests.support.shown_commands import blocks_as_shown, commands
+from tests.support.workspace import Workspace, take
 
 from wertune.serving.export import RECORD
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from shown_commands import blocks_as_shown, commands
 
 AS_SHOWN = ("docs/howto/promotion.md", "")
 # Of four clips a word is more than the three points that an export may be worse.
@@ -40,17 +40,11 @@ def reader(make_workspace: Callable[[str], Workspace]) -> Workspace:
     return workspace
 
 
-def test_the_commands_of_promotion_do_what_the_page_says(reader: Workspace) -> None:
+def test_the_commands_of_promotion_do_what_the_page_says(reader: Workspace, forks: Forks) -> None:
     shown = [words for block in blocks_as_shown(*AS_SHOWN) for words in commands(block)]
     assert len(shown) >= 8
     for tool, *arguments in shown:
-        done = subprocess.run(
-            [sys.executable, "-m", tool, *arguments],
-            cwd=reader.folder,
-            env=reader.environment(),
-            capture_output=True,
-            text=True,
-        )
+        done = forks.run([sys.executable, "-m", tool, *arguments], reader.folder, reader.environment())
         said = f"{shlex.join((tool, *arguments))}\n{done.stdout}{done.stderr}"
         expected = next((why for start, why in REFUSED.items() if (tool, *arguments)[: len(start)] == start), "")
         assert done.returncode == (1 if expected else 0), said

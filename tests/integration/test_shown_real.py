@@ -7,10 +7,9 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from tests.integration.processes import free_port, running
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from shown_commands import ROOT, commands, fault, pages, shown
+from tests.support.places import ROOT
+from tests.support.processes import free_port, running
+from tests.support.shown_commands import commands, fault, pages, shown
 
 BIN = Path(sys.executable).parent
 TESTS_NAMED = sorted({each.words[1:] for page in pages() for each in shown(page) if each.words[0] == "pytest"})
@@ -45,7 +44,7 @@ def test_the_audit_says_what_it_asked_and_finds_no_fault() -> None:
 
 
 def test_the_fuzzer_reads_and_finds_nothing() -> None:
-    said = _done(*[sys.executable, "-m", "tests.fuzz", "--seconds", "1"]).splitlines()
+    said = _done(*[sys.executable, "-m", "tests.trials.fuzz", "--seconds", "1"]).splitlines()
     assert len(said) >= 2
     assert all(line.endswith("files read, no finding") for line in said)
 

@@ -9,13 +9,13 @@ from typing import Any, get_args
 from urllib.parse import unquote
 
 import pytest
+from tests.support.places import ROOT
 
 from wergate.__main__ import cli as wergate
 from wergate.gates.kinds import AnyGate
 from wertune.__main__ import cli as wertune
 from wertune.base.config import ProjectConfig, flatten
 
-ROOT = Path(__file__).resolve().parents[2]
 LOADED = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src"}
 HANDS = (
     *("tutorial", "scaling", "experiments", "method", "metrics", "index"),

@@ -15,8 +15,8 @@ import optuna
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from tests.integration.processes import wait_for
-from tests.integration.stack import TeamStack, team_stack
+from tests.support.processes import wait_for
+from tests.support.stack import TeamStack, team_stack
 
 from wertune.base.errors import TrackingError
 from wertune.search.search_space import Range, SearchConfig

@@ -1,29 +1,27 @@
 """The tutorial's shell blocks, run in their order in an empty folder as a reader would."""
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from mlflow.tracking import MlflowClient
-from tests.integration.reader import ROOT, typed
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from shown_commands import blocks_as_shown
+from tests.support.forked import Forks
+from tests.support.places import DEMO
+from tests.support.reader import typed
+from tests.support.shown_commands import blocks_as_shown
 
 AS_SHOWN = ("docs/tutorial.md", "")
-DEMO = ROOT / "projects" / "sg_gov"
 TERMS = {"CPF", "Singpass", "HDB", "TADM", "SRS", "ICA", "NOA"}
 SPEAKERS = ("joe", "slt", "rms", "heart", "jf-alpha", "jf-gongitsune")
 PEOPLE = {"retention_validation": 16, "retention_test": 24}
 
 
-def test_a_reader_who_types_the_tutorial_has_a_version_in_production(tmp_path: Path) -> None:
+def test_a_reader_who_types_the_tutorial_has_a_version_in_production(tmp_path: Path, forks: Forks) -> None:
     _record(tmp_path)
     blocks = blocks_as_shown(*AS_SHOWN)
     script = "\n".join(f'echo "== block {number} after $SECONDS s"\n{block}' for number, block in enumerate(blocks, 1))
-    said = typed(script, tmp_path)
+    said = typed(script, tmp_path, forks)
     print(said)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert client.get_model_version_by_alias("counter", "production").current_stage == "Production"

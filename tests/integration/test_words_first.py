@@ -1,17 +1,16 @@
 """The shell blocks of the how-to on words alone, run in their order in an empty folder as a reader would."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from tests.integration.reader import ROOT, typed
+from tests.support.forked import Forks
+from tests.support.places import ROOT
+from tests.support.reader import typed
+from tests.support.shown_commands import FENCE, shell_blocks
 
 from wertune.synthesis.config import SynthesisConfig
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from shown_commands import FENCE, shell_blocks
 
 PAGE = ROOT / "docs" / "howto" / "words-first.md"
 
@@ -19,8 +18,8 @@ PAGE = ROOT / "docs" / "howto" / "words-first.md"
 @pytest.mark.skipif(
     not all(map(shutil.which, ("espeak-ng", "flite"))), reason="espeak-ng and flite, which the page names, are needed"
 )
-def test_a_reader_who_types_the_page_has_a_search_before_him(tmp_path: Path) -> None:
-    said = typed("\n".join(shell_blocks(PAGE)), tmp_path)
+def test_a_reader_who_types_the_page_has_a_search_before_him(tmp_path: Path, forks: Forks) -> None:
+    said = typed("\n".join(shell_blocks(PAGE)), tmp_path, forks)
     made, first, second = said.split("# What was spoken")
     assert "wertune synthesize" in made
     for spoken in (first, second):

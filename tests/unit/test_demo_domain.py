@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import soundfile as sf
+from tests.support.places import DEMO
 
 from wertune.base.config import load_yaml
 from wertune.base.text import Lexicon, load_lexicon, normaliser
@@ -19,7 +20,7 @@ from wertune.synthesis.project import load_synthesis_project
 from wertune.synthesis.sentences import Sentence, Speller, load_sentences
 from wertune.synthesis.synthesize import plan_project
 
-PROJECT = Path(__file__).resolve().parents[2] / "projects" / "sg_gov"
+PROJECT = DEMO
 DOMAIN = ("train", "validation", "test")
 RETENTION = ("retention_validation", "retention_test")
 SPLITS = (*DOMAIN, "replay", *RETENTION)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
 STACK = yaml.safe_load(COMPOSE)

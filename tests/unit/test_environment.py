@@ -2,14 +2,12 @@
 
 import re
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import click
 import yaml
 from packaging.markers import Marker
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.places import ROOT
 
 
 def _locked() -> dict[str, str]:

@@ -1,12 +1,12 @@
-"""A few seconds of `python -m tests.fuzz`: the kept corpus, and mutations of it."""
+"""A few seconds of `python -m tests.trials.fuzz`: the kept corpus, and mutations of it."""
 
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.fuzz.mutations import mutated
-from tests.fuzz.targets import CORPUS, TARGETS, Target
+from tests.trials.fuzz.mutations import mutated
+from tests.trials.fuzz.targets import CORPUS, TARGETS, Target
 
 from wertune.base.errors import WertuneError
 

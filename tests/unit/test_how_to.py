@@ -3,10 +3,10 @@
 import re
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import yaml
+from tests.support.places import ROOT
 
 import wergate.gates.kinds.accuracy
 from wergate.gates.evidence import Evidence
@@ -15,8 +15,6 @@ from wertune.base.config import TrialConfig
 from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport, SetReport
 from wertune.search.search_space import SearchConfig, checked_space
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def _blocks(page: str, language: str) -> list[str]:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.load import Answer, Load, _judge
+from tests.trials.load import Answer, Load, _judge
 
 MINE = Answer("my words", -0.5)
 

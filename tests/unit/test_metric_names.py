@@ -1,9 +1,9 @@
 """docs/metrics.md names every metric that is logged, and none that is not."""
 
 import re
-from pathlib import Path
 
 import pytest
+from tests.support.places import ROOT
 
 from wertune.base.config import TrialConfig, flatten
 from wertune.base.contract import ARTEFACT_SET
@@ -16,7 +16,7 @@ from wertune.training.baseline import Way
 from wertune.training.train import EpochResult
 from wertune.training.trial import BEST_METRICS, SIZE_METRICS, best_metrics, short_names
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+DOCS = ROOT / "docs" / "metrics.md"
 # Logged one by one where they arise.
 SINGLE = {"skipped_rows", "adapter_mb", "peak_memory_mb", f"{ARTEFACT_SET}_wer", "trials_completed", "trials_pruned", "trials_failed"}  # fmt: skip  # noqa: E501
 

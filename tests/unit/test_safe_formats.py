@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.support.places import ROOT
 
 from wertune.base.config import LoraConfig
 from wertune.base.errors import AdapterError, BaseModelError, WertuneError
@@ -19,7 +20,6 @@ from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.features import ClipCache
 from wertune.whisper.model import Whisper, load_whisper
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path for folder in ("platform", "registry") for path in (ROOT / folder).rglob("*.py"))
 UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "tarfile", "zipfile"}
 UNSAFE_CALLS = {

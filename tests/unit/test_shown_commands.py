@@ -1,14 +1,12 @@
 """Every command that README and documentation show is one that can be given."""
 
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import shown_commands
-from shown_commands import ROOT, Shown, commands, fault, kind, pages, shown, started
+from tests.support import shown_commands
+from tests.support.places import ROOT
+from tests.support.shown_commands import Shown, commands, fault, kind, pages, shown, started
 
 # The test that starts each kind of command, as `started` reads it from the test's source. With `AS_SHOWN` a test runs a
 # page's commands as they stand there; others have other values.
@@ -22,29 +20,29 @@ RUN_BY = {
         "wergate rollback", "python registry/examples/damaged_adapters.py",
     ),
     "integration/test_shown_real.py": (
-        "mlflow ui", "make audit", "python -m tests.fuzz", "ray get-auth-token",
+        "mlflow ui", "make audit", "python -m tests.trials.fuzz", "ray get-auth-token",
     ),
-    "integration/test_synthesize_engines.py": ("wertune synthesize",),
-    "integration/test_search_real.py": ("mlflow models", "curl", "base64"),
+    "integration/synthesis/test_synthesize_engines.py": ("wertune synthesize",),
+    "integration/jobs/test_search_real.py": ("mlflow models", "curl", "base64"),
     "integration/test_site.py": ("make docs",),
-    "integration/test_bench_scale.py": ("python -m wertune.bench.scale",),
-    "integration/test_tracking_outage.py": ("mlflow server",),
-    "integration/test_webhook.py": ("python registry/examples/webhook_receiver.py", "python -c"),
+    "integration/bench/test_bench_scale.py": ("python -m wertune.bench.scale",),
+    "integration/tracking/test_tracking_outage.py": ("mlflow server",),
+    "integration/wergate/test_webhook.py": ("python registry/examples/webhook_receiver.py", "python -c"),
     "unit/base/test_cli.py": ("wertune",),
     "unit/wergate/test_cli.py": ("wergate",),
     "unit/commands/test_doctor.py": ("wertune doctor",),
     "unit/test_deploy.py": ("deploy/make_env", "docker compose config"),
     "unit/bench/test_writes.py": ("python -m wertune.bench.writes",),
-    "integration/test_serving.py": ("python -m tests.load",),
+    "integration/serving/test_serving.py": ("python -m tests.trials.load",),
 }  # fmt: skip
 # What no test runs: its words are checked, and here is why, and what comes nearest.
 ONLY_READ = {
     "wertune bench": "half an hour; its parts run in unit/bench/test_bench.py",
     "make bench": "as `wertune bench`",
-    "python -m tests.outage": "ten minutes; twenty seconds of the same are in integration/test_faults.py",
-    "python -m tests.shortage": "5 GB that nobody else wants; parts are in test_trial_runs.py and test_driver.py",
-    "python -m tests.full_disk": "needs root, and minutes; parts are in test_trial_runs.py and test_checkpoints.py",
-    "python -m tests.draws": "minutes; unit/wergate/test_power.py runs what it is made of",
+    "python -m tests.trials.outage": "ten minutes; twenty seconds of the same are in integration/search/test_faults.py",
+    "python -m tests.trials.shortage": "5 GB that nobody else wants; parts: test_trial_runs.py, test_driver.py",
+    "python -m tests.trials.full_disk": "needs root, and minutes; parts: test_trial_runs.py, test_checkpoints.py",
+    "python -m tests.trials.draws": "minutes; unit/wergate/test_power.py runs what it is made of",
     "wertune battery": "needs espeak-ng; unit/battery/test_battery.py makes one by what it calls",
     "docker compose up": "needs Docker: the services' own commands run in integration/test_team_stack.py",
     "docker compose exec": "as `docker compose up`",
@@ -90,7 +88,7 @@ def test_what_a_test_starts_is_read_from_its_lists_its_calls_and_its_page(tmp_pa
     source = """
         import sys
         from wertune.bench import writes
-        from tests.load import main
+        from tests.trials.load import main
         ROOT = Path(__file__).parents[1]
         AS_SHOWN = ("docs/howto/serving.md", "curl")
         SCRIPT = ROOT / "registry" / "examples" / "webhook_receiver.py"
@@ -111,7 +109,7 @@ def test_what_a_test_starts_is_read_from_its_lists_its_calls_and_its_page(tmp_pa
         "deploy/make_env",
         "wertune train",
         "python -m wertune.bench.writes",
-        "python -m tests.load",
+        "python -m tests.trials.load",
         "curl",
         "base64",
     }

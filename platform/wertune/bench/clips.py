@@ -1,8 +1,13 @@
 """The clips that every part is measured on, and how many rounds of them."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
 import torch
 
 from wertune.base.config import ContextConfig, LoraConfig
+from wertune.data.manifest import Dataset
 from wertune.training.prepare import Prepared
 from wertune.whisper.features import pad_features
 from wertune.whisper.model import Whisper
@@ -16,14 +21,21 @@ PLAIN_LORA = LoraConfig(r=16, alpha=32, dropout=0.05, target_modules=("q_proj", 
 FULL = ContextConfig(short=False)
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
+T = TypeVar("T")
 
 
-def training_clips(prepared: Prepared, context: ContextConfig, mel_bins: int) -> EvaluationSet:
-    """Training clips of 2 to 8 s, evenly over the split."""
-    whole = prepared.evaluation_set("train", context, mel_bins)
-    fitting = [i for i, r in enumerate(whole.recordings) if SECONDS[0] <= r.duration_s <= SECONDS[1]]
-    chosen = fitting[:: max(1, len(fitting) // CLIPS)][:CLIPS]
-    return EvaluationSet([whole.recordings[i] for i in chosen], [whole.features[i] for i in chosen])
+def fewer_clips(prepared: Prepared, **counts: int) -> Prepared:
+    """The project with so many clips of 2 to 8 s of each split, and of no others."""
+    splits = {}
+    for split, count in counts.items():
+        fitting = [r for r in prepared.dataset[split] if SECONDS[0] <= r.duration_s <= SECONDS[1]]
+        splits[split] = tuple(evenly(fitting, count))
+    return replace(prepared, dataset=Dataset(splits))
+
+
+def evenly(items: Sequence[T], count: int) -> Sequence[T]:
+    """So many of them, from beginning to end."""
+    return items[:: max(1, len(items) // count)][:count]
 
 
 def batches(whisper: Whisper, clips: EvaluationSet, of_like_length: bool = True) -> Batches:

@@ -6,7 +6,9 @@ what an allocator rounds up or leaves lying about, what a kernel takes for itsel
 """
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -18,45 +20,36 @@ from torch.utils._pytree import tree_leaves
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from wertune.bench.clips import BATCH, PLAIN_LORA
-from wertune.bench.peer import with_adapters
+from wertune.bench.peer import module_loss, with_adapters
 from wertune.whisper.forward import LeanWhisper
 
 MB = 2**20
 FRAMES_AT_30_S, FRAMES_AT_4_S, MEL_BINS, TOKENS = 3000, 464, 80, 20
-STEPS = 2  # AdamW's states come with the first
 
 Model: TypeAlias = WhisperForConditionalGeneration | PeftModel
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The dimensions of a Whisper."""
-
-    d_model: int
-    layers: int
-    heads: int
-    vocabulary: int = 51865
-
-    def config(self) -> WhisperConfig:
-        """As transformers takes them; attention in kernels that keep no scores, as is transformers' default."""
-        return WhisperConfig(
-            d_model=self.d_model,
-            encoder_layers=self.layers,
-            decoder_layers=self.layers,
-            encoder_attention_heads=self.heads,
-            decoder_attention_heads=self.heads,
-            encoder_ffn_dim=4 * self.d_model,
-            decoder_ffn_dim=4 * self.d_model,
-            vocab_size=self.vocabulary,
-            attn_implementation="sdpa",
-        )
+def shape(d_model: int, layers: int, heads: int, vocabulary: int = 51865) -> WhisperConfig:
+    """The dimensions of a Whisper; attention in kernels that keep no scores, as is transformers' default."""
+    return WhisperConfig(
+        d_model=d_model,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=4 * d_model,
+        decoder_ffn_dim=4 * d_model,
+        vocab_size=vocabulary,
+        attn_implementation="sdpa",
+    )
 
 
 SHAPES = {
-    "tiny.en": Shape(384, 4, 6, vocabulary=51864),
-    "base": Shape(512, 6, 8),
-    "small": Shape(768, 12, 12),
-    "large-v2": Shape(1280, 32, 20),
+    "tiny.en": shape(384, 4, 6, vocabulary=51864),
+    "base": shape(512, 6, 8),
+    "small": shape(768, 12, 12),
+    "large-v2": shape(1280, 32, 20),
 }
 
 
@@ -126,27 +119,40 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
-def count(shape: Shape, recipe: Recipe) -> Count:
+def count(of: WhisperConfig, recipe: Recipe) -> Count:
     """Of two steps at batch 8; at short context clips of 4 s in bfloat16, as a GPU takes them."""
     with torch.device("meta"):
-        model = _model(shape, recipe)
+        model = _model(of, recipe)
+    loss = (
+        partial(_lean_loss, model, recipe.is_checkpointed)
+        if recipe.is_ours
+        else partial(module_loss, model, in_bfloat16=True)
+    )
     with FakeTensorMode(), LiveBytes() as live:
         _fill(model)
         weights = live.now
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-        features = torch.empty(BATCH, MEL_BINS, recipe.frames)
-        labels = torch.empty(BATCH, TOKENS, dtype=torch.long)
-        for _ in range(STEPS):
-            loss = _lean_loss if recipe.is_ours else _module_loss
-            loss(model, features, labels, recipe).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        optimizer = adamw(model)
+        features, labels = torch.empty(BATCH, MEL_BINS, recipe.frames), torch.empty(BATCH, TOKENS, dtype=torch.long)
+        two_steps(optimizer, loss, features, labels)
         return Count(weights / MB, live.now / MB, live.most / MB)
 
 
-def _model(shape: Shape, recipe: Recipe) -> Model:
+def adamw(model: torch.nn.Module) -> torch.optim.AdamW:
+    """Of what is trained."""
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+
+
+def two_steps(optimizer: torch.optim.AdamW, loss: Loss, features: torch.Tensor, labels: torch.Tensor) -> None:
+    """AdamW's states come with the first, and are there in the second from its beginning."""
+    for _ in range(2):
+        loss(features, labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def _model(of: WhisperConfig, recipe: Recipe) -> Model:
     """Modules without weights: only shapes and types."""
-    model = WhisperForConditionalGeneration(shape.config())
+    model = WhisperForConditionalGeneration(of)
     model.tie_weights()
     if recipe.is_full:
         return model.train()
@@ -184,14 +190,9 @@ def _fill(model: Model) -> None:
             module.weight.CB = module.weight.SCB = None  # as after bitsandbytes' first product
 
 
-def _module_loss(model: Model, features: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
-        return torch.as_tensor(model(input_features=features, labels=labels, use_cache=False).loss)
-
-
-def _lean_loss(model: PeftModel, features: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+def _lean_loss(model: PeftModel, checkpointed: bool, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """As `Whisper.loss`, which wants a tokenizer and selects rows by contents, of which there are none here."""
     lean = LeanWhisper(model.base_model.model, torch.bfloat16)
-    lean.checkpointed = recipe.is_checkpointed
+    lean.checkpointed = checkpointed
     states = lean.decode(lean.encode(features), labels)
     return torch.nn.functional.cross_entropy(lean.logits(states.flatten(0, 1)), labels.flatten())

@@ -1,61 +1,41 @@
 """Peak memory of training: measured in processes of their own, and counted where a model is too large for that."""
 
 import multiprocessing
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from wertune.bench import counted
 from wertune.bench.clips import BATCH, PLAIN_LORA
-from wertune.bench.counted import (
-    FULL,
-    MEL_BINS,
-    OURS,
-    OURS_CHECKPOINTED,
-    OURS_ON_BFLOAT16,
-    PEER,
-    PEER_CHECKPOINTED,
-    RECIPES,
-    SHAPES,
-    STEPS,
-    TOKENS,
-    Count,
-    Recipe,
-    count,
-)
-from wertune.bench.peer import peer_model, with_adapters
+from wertune.bench.counted import MB, MEL_BINS, OURS, OURS_CHECKPOINTED, RECIPES, TOKENS, Count, Loss, Recipe
+from wertune.bench.peer import module_loss, peer_model, with_adapters
 from wertune.bench.rows import Section
 from wertune.scores.comparison import markdown_table
 from wertune.training.memory import process_peak_mb, start_memory_peak
 from wertune.training.prepare import Prepared
 from wertune.whisper.adapter import add_lora
 from wertune.whisper.base_model import resolve_base_model
-from wertune.whisper.model import load_whisper, product_dtype
+from wertune.whisper.model import load_whisper
 
 MEASURED = ("tiny.en", "base")
-COUNTED = (*RECIPES, OURS_ON_BFLOAT16)
+COUNTED = (*RECIPES, counted.OURS_ON_BFLOAT16)
 
 Peaks = dict[str, dict[str, float]]
 Counts = dict[str, dict[str, Count]]
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def section(prepared: Prepared) -> Section:
     """MB at most in two steps at batch 8 of 4 s, by base and recipe."""
-    measured = {base: {recipe.name: _in_a_process(_peak_mb, base, recipe) for recipe in RECIPES} for base in MEASURED}
-    counts = {base: {recipe.name: count(shape, recipe) for recipe in COUNTED} for base, shape in SHAPES.items()}
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:  # a process of its own for each
+        measured = {base: {each.name: pool.apply(_peak_mb, (base, each)) for each in RECIPES} for base in MEASURED}
+    counts = {base: {each.name: counted.count(of, each) for each in COUNTED} for base, of in counted.SHAPES.items()}
     found = {
         "measured_mb": measured,
         "counted_mb": {base: {name: asdict(each) for name, each in row.items()} for base, row in counts.items()},
     }
     return Section("memory", found, as_markdown(measured, counts))
-
-
-def _in_a_process(work: Callable[[str, Recipe], float], base: str, recipe: Recipe) -> float:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(work, (base, recipe))
 
 
 def _peak_mb(base: str, recipe: Recipe) -> float:
@@ -66,13 +46,8 @@ def _peak_mb(base: str, recipe: Recipe) -> float:
     device = next(model.parameters()).device
     features, labels = torch.randn(BATCH, MEL_BINS, recipe.frames), torch.randint(1000, 40_000, (BATCH, TOKENS))
     start_memory_peak()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-    model.train()
-    for _ in range(STEPS):
-        loss(features.to(device), labels.to(device)).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else process_peak_mb() - empty_mb
+    counted.two_steps(counted.adamw(model.train()), loss, features.to(device), labels.to(device))
+    return torch.cuda.max_memory_allocated() / MB if device.type == "cuda" else process_peak_mb() - empty_mb
 
 
 def _model_and_loss(path: Path, recipe: Recipe) -> tuple[torch.nn.Module, Loss]:
@@ -87,13 +62,7 @@ def _model_and_loss(path: Path, recipe: Recipe) -> tuple[torch.nn.Module, Loss]:
     else:
         bare = load_whisper(path, "en", "none").bare.float()
         model = bare.requires_grad_(True) if recipe.is_full else with_adapters(bare, PLAIN_LORA)
-    return model, partial(_module_loss, model)
-
-
-def _module_loss(model: torch.nn.Module, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    device = features.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=product_dtype(device) == torch.bfloat16):
-        return torch.as_tensor(model(input_features=features, labels=labels, use_cache=False).loss)
+    return model, partial(module_loss, model)
 
 
 def as_markdown(measured: Peaks, counts: Counts) -> str:
@@ -122,8 +91,8 @@ def _measured_table(measured: Peaks, counts: Counts) -> str:
     rows = [["", *measured]]
     for recipe in RECIPES:
         pairs = [(measured[base][recipe.name], counts[base][recipe.name].peak) for base in measured]
-        rows.append([recipe.name, *(f"{peak:.0f} ({counted / peak:.2f})" for peak, counted in pairs)])
-    for theirs, ours in ((PEER, OURS), (PEER_CHECKPOINTED, OURS_CHECKPOINTED)):
+        rows.append([recipe.name, *(f"{peak:.0f} ({of_it / peak:.2f})" for peak, of_it in pairs)])
+    for theirs, ours in ((counted.PEER, OURS), (counted.PEER_CHECKPOINTED, OURS_CHECKPOINTED)):
         times = [f"{row[theirs.name] / row[ours.name]:.1f}" for row in measured.values()]
         rows.append([f"times less: {ours.name}, than {theirs.name}", *times])
     return markdown_table(rows)
@@ -131,7 +100,7 @@ def _measured_table(measured: Peaks, counts: Counts) -> str:
 
 def _counted_table(counts: Counts) -> str:
     rows = [["", *counts]]
-    full = {base: row[FULL.name].peak for base, row in counts.items()}
+    full = {base: row[counted.FULL.name].peak for base, row in counts.items()}
     for recipe in RECIPES:
         peaks = {base: row[recipe.name].peak for base, row in counts.items()}
         rows.append([recipe.name, *(f"{peak:.0f} ({full[base] / peak:.1f})" for base, peak in peaks.items())])
@@ -151,7 +120,7 @@ def _large(counts: Counts) -> str:
 def _bits_table(counts: Counts) -> str:
     rows = [["", "weights, 8-bit", "weights, bfloat16", "step, 8-bit", "step, bfloat16", "a step saves"]]
     for base, row in counts.items():
-        ours, plain = row[OURS.name], row[OURS_ON_BFLOAT16.name]
+        ours, plain = row[OURS.name], row[counted.OURS_ON_BFLOAT16.name]
         cells = [f"{value:.0f} MB" for value in (ours.weights, plain.weights, ours.peak, plain.peak)]
         rows.append([base, *cells, f"{100 * (1 - ours.peak / plain.peak):.0f} %"])
     return markdown_table(rows)

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,6 +18,8 @@ from wertune.scores.comparison import markdown_table
 from wertune.training.prepare import Prepared
 from wertune.whisper.model import product_dtype
 
+CPU = Path("/proc/cpuinfo")
+
 
 def setting(prepared: Prepared) -> dict[str, Any]:
     """What was measured, and on what."""
@@ -28,52 +31,39 @@ def machine() -> str:
     """In words: the device, its threads, and what it multiplies."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    names = [line.split(":", 1)[1].strip() for line in _cpu_lines() if line.startswith("model name")]
+    told = re.search(r"model name\s*:(.*)", CPU.read_text(encoding="utf-8")) if CPU.exists() else None
     dtype = str(product_dtype(torch.device("cpu"))).removeprefix("torch.")
-    name = names[0] if names else platform.processor()
+    name = told[1].strip() if told else platform.processor()
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, {dtype} products, torch {torch.__version__}"
-
-
-def _cpu_lines() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def write(out: Path, found: dict[str, Any], sections: Sequence[Section]) -> str:
     """`benchmarks.json`, `.md` and `.png` in `out`; returns the page."""
-    rows = _rows(sections)
-    text = as_markdown(found, sections)
+    rows = [row for section in sections for row in section.rows]
+    raw = {**found, "rows": [asdict(row) | {"ratios": row.ratios} for row in rows]}
+    raw |= {section.name: section.found for section in sections}
+    text = _as_markdown(found, rows, sections)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "benchmarks.json").write_text(json.dumps(as_json(found, sections), indent=1) + "\n", encoding="utf-8")
+    (out / "benchmarks.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
     (out / "benchmarks.md").write_text(text, encoding="utf-8")
-    draw(rows, out / "benchmarks.png")
+    _draw(rows, out / "benchmarks.png")
     return text
 
 
-def _rows(sections: Sequence[Section]) -> list[Row]:
-    return [row for section in sections for row in section.rows]
-
-
-def as_json(found: dict[str, Any], sections: Sequence[Section]) -> dict[str, Any]:
-    """Every raw figure, a section's under its name."""
-    rows = [asdict(row) | {"ratios": row.ratios} for row in _rows(sections)]
-    return {**found, "rows": rows, **{section.name: section.found for section in sections}}
-
-
-def as_markdown(found: dict[str, Any], sections: Sequence[Section]) -> str:
+def _as_markdown(found: dict[str, Any], rows: Sequence[Row], sections: Sequence[Section]) -> str:
     """The table of ratios, and below it what each section has to say."""
-    rows = [["", "the field's recipe", "ours", "times better (least to most)"], *(r.cells() for r in _rows(sections))]
+    table = [["", "the field's recipe", "ours", "times better (least to most)"], *(row.cells() for row in rows)]
     clips = found["clips"]
     heading = (
         f"Made by `make bench`; raw figures in [benchmarks.json](benchmarks.json). {found['machine']}; "
         f"{clips['base']}, {clips['count']} clips of {SECONDS[0]:g} to {SECONDS[1]:g} s in batches of {BATCH}, "
         f"LoRA r=16 on q_proj and v_proj, the median of {ROUNDS} rounds in turn."
     )
-    parts = ["# Benchmarks", heading, markdown_table(rows), "![times better](benchmarks.png)"]
+    parts = ["# Benchmarks", heading, markdown_table(table), "![times better](benchmarks.png)"]
     return "\n\n".join([*parts, *(section.markdown for section in sections)]) + "\n"
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
+def _draw(rows: Sequence[Row], path: Path) -> None:
     """How many times ours is better, each quantity a bar, on a logarithmic scale."""
     import matplotlib as mpl
 

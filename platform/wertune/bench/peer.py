@@ -46,7 +46,7 @@ class PeerRecipe:
         scratch: Path,
         learning_rate: float = 1e-3,
         epochs: int = 1,
-        after_epoch: Callable[[], None] | None = None,
+        after_epoch: Callable[[], None] = lambda: None,
     ) -> float:
         """Seconds from the first step's beginning to the last one's end."""
         labels = [self._ours.label_ids(text) for text in texts]
@@ -81,11 +81,10 @@ class PeerRecipe:
         """Greedy, at 30 s."""
         self.model.eval()
         self.model.config.use_cache = True
-        dtype = product_dtype(self._ours.device)
-        texts: list[str] = []
+        device, texts = self._ours.device, []
         for start in range(0, len(features), EVALUATION_BATCH):
-            batch = torch.stack(list(features[start : start + EVALUATION_BATCH])).to(self._ours.device)
-            with torch.autocast(self._ours.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            batch = torch.stack(list(features[start : start + EVALUATION_BATCH])).to(device)
+            with _autocast(device):
                 ids = self.model.generate(input_features=batch, max_new_tokens=LONGEST_TEXT_TOKENS)
             texts += self._ours.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return texts
@@ -117,6 +116,22 @@ def with_adapters(model: WhisperForConditionalGeneration, lora: LoraConfig) -> P
     return get_peft_model(model, config)
 
 
+def module_loss(
+    model: PeftModel | WhisperForConditionalGeneration,
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    in_bfloat16: bool | None = None,
+) -> torch.Tensor:
+    """Of transformers' modules; without a word on it, products in bfloat16 where the device multiplies it."""
+    with _autocast(features.device, in_bfloat16):
+        return torch.as_tensor(model(input_features=features, labels=labels, use_cache=False).loss)
+
+
+def _autocast(device: torch.device, enabled: bool | None = None) -> torch.autocast:
+    enabled = product_dtype(device) == torch.bfloat16 if enabled is None else enabled
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
 @contextmanager
 def at_context(model: PeftModel, positions: int) -> Iterator[None]:
     """transformers' encoder with the first of its positions alone: it takes as many as its table has, no other."""
@@ -134,20 +149,15 @@ def at_context(model: PeftModel, positions: int) -> Iterator[None]:
 class _Clock(TrainerCallback):  # type: ignore[misc]
     """What stands before the first step and after the last is the trainer's, not the recipe's."""
 
-    def __init__(self, after_epoch: Callable[[], None] | None) -> None:
-        self._started = self._ended = 0.0
+    def __init__(self, after_epoch: Callable[[], None]) -> None:
+        self._started = self.seconds = 0.0
         self._after_epoch = after_epoch
-
-    @property
-    def seconds(self) -> float:
-        return self._ended - self._started
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._started = self._started or time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._ended = time.perf_counter()
+        self.seconds = time.perf_counter() - self._started
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._after_epoch is not None:
-            self._after_epoch()
+        self._after_epoch()

@@ -20,7 +20,8 @@ class Row:
     @classmethod
     def of_pairs(cls, name: str, unit: str, pairs: Sequence[tuple[float, float]], less_is_better: bool = True) -> "Row":
         """From (theirs, ours) of each round."""
-        return cls(name, unit, tuple(a for a, _ in pairs), tuple(b for _, b in pairs), less_is_better)
+        theirs, ours = zip(*pairs, strict=True)
+        return cls(name, unit, theirs, ours, less_is_better)
 
     @property
     def ratios(self) -> list[float]:
@@ -31,7 +32,8 @@ class Row:
     def cells(self) -> list[str]:
         """Name, both medians, and the ratio with its spread."""
         medians = [f"{rounded(statistics.median(values))} {self.unit}" for values in (self.theirs, self.ours)]
-        return [self.name, *medians, spread(self.ratios)]
+        ratios = self.ratios
+        return [self.name, *medians, f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"]
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,7 @@ class Section:
 
 def rounded(value: float) -> str:
     """To three digits, a thousand and more without an exponent."""
-    digits = f"{value:.3g}"
-    return f"{float(digits):.0f}" if "e+" in digits else digits
-
-
-def spread(values: Sequence[float]) -> str:
-    """Median, least and most."""
-    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def timed(work: Callable[[], Any]) -> float:

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 
 from wertune.base.config import AugmentConfig, DecodeConfig, Draw, TrainConfig, TrialConfig
-from wertune.bench.clips import BATCH, FULL, PLAIN_LORA, SECONDS
+from wertune.bench.clips import BATCH, FULL, PLAIN_LORA, fewer_clips
 from wertune.bench.peer import PeerRecipe
 from wertune.bench.rows import Row, Section
-from wertune.data.manifest import Dataset, Recording
 from wertune.scores.metrics import score
 from wertune.search.driver import cluster, search
 from wertune.search.search_space import AshaConfig, Choices, Range, SearchConfig
@@ -61,7 +60,7 @@ class TheirTrial:
 
 def section(prepared: Prepared) -> Section:
     """Seconds of both, and the best WER that each reached."""
-    small = fewer_clips(prepared)
+    small = _plain(prepared)
     points = configurations()
     ours = _our_search(small, points)
     others = [point for point in points[:: CONFIGURATIONS // OF_THEIRS] if point != ours.best_point]
@@ -106,43 +105,21 @@ def configurations() -> list[Point]:
     return [{"train.learning_rate": float(a), "lora.r": int(b)} for a, b in zip(rates, ranks, strict=True)]
 
 
-def fewer_clips(prepared: Prepared) -> Prepared:
-    """The project with few clips, and plain: what both recipes can do."""
+def _plain(prepared: Prepared) -> Prepared:
+    """The project with few clips, and with what both recipes can do."""
     off = Draw(probability=0, low=1, high=1)
-    trial = TrialConfig(
-        lora=PLAIN_LORA,
-        train=TrainConfig(epochs=EPOCHS, batch_size=BATCH, replay_ratio=0, nonspeech_ratio=0),
-        augment=AugmentConfig(
-            variants=1,
-            speed_factor=off,
-            noise_snr_db=off,
-            gain_db=off,
-            band_limit_hz=off,
-            time_masks=0,
-            frequency_masks=0,
-        ),
-        decode=DecodeConfig(),
+    augment = AugmentConfig(
+        variants=1, speed_factor=off, noise_snr_db=off, gain_db=off, band_limit_hz=off, time_masks=0, frequency_masks=0
     )
-    splits = {
-        "train": _some(prepared.dataset["train"], TRAINING_CLIPS),
-        "validation": _some(prepared.dataset["validation"], VALIDATION_CLIPS),
-    }
-    project = prepared.project.model_copy(update={"trial": trial})
-    return replace(prepared, project=project, dataset=Dataset(splits))
-
-
-def _some(recordings: Sequence[Recording], count: int) -> tuple[Recording, ...]:
-    fitting = [r for r in recordings if SECONDS[0] <= r.duration_s <= SECONDS[1]]
-    return tuple(fitting[:: max(1, len(fitting) // count)][:count])
+    train = TrainConfig(epochs=EPOCHS, batch_size=BATCH, replay_ratio=0, nonspeech_ratio=0)
+    trial = TrialConfig(lora=PLAIN_LORA, train=train, augment=augment, decode=DecodeConfig())
+    few = fewer_clips(prepared, train=TRAINING_CLIPS, validation=VALIDATION_CLIPS)
+    return replace(few, project=prepared.project.model_copy(update={"trial": trial}))
 
 
 def _our_search(prepared: Prepared, points: Sequence[Point]) -> OurSearch:
-    config = SearchConfig(
-        trials=CONFIGURATIONS,
-        asha=ASHA,
-        space={"train.learning_rate": RATES, "lora.r": RANKS},
-        first_points=tuple(points),
-    )
+    space = {"train.learning_rate": RATES, "lora.r": RANKS}
+    config = SearchConfig(trials=CONFIGURATIONS, asha=ASHA, space=space, first_points=tuple(points))
     with tempfile.TemporaryDirectory(prefix="wertune-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         parent = create_run(f"sqlite:///{folder / 'mlflow.db'}", "bench", folder / "artifacts")
@@ -151,14 +128,9 @@ def _our_search(prepared: Prepared, points: Sequence[Point]) -> OurSearch:
         with cluster(None, config):
             search(prepared, config, Objective(0.0, 0.0, 0.0), parent, study, folder / "search")
         seconds = time.perf_counter() - started
-        trials = [trial for trial in study.trials if trial.intermediate_values]
-    best = min(trials, key=lambda trial: min(trial.intermediate_values.values()))
-    return OurSearch(
-        seconds=seconds,
-        epochs=sum(max(trial.intermediate_values) for trial in trials),
-        best_wer=min(best.intermediate_values.values()),
-        best_point=dict(best.params),
-    )
+        trials = [(trial.intermediate_values, trial.params) for trial in study.trials if trial.intermediate_values]
+    values, point = min(trials, key=lambda trial: min(trial[0].values()))
+    return OurSearch(seconds, sum(max(epochs) for epochs, _ in trials), min(values.values()), dict(point))
 
 
 def _their_trial(prepared: Prepared, point: Point) -> TheirTrial:
@@ -174,8 +146,7 @@ def _their_trial(prepared: Prepared, point: Point) -> TheirTrial:
 
     def evaluate() -> None:
         written = recipe.transcribe(validation.features)
-        clips = clips_of(validation.recordings)
-        wers.append(score(clips, written, prepared.normalise, prepared.finder).wer)
+        wers.append(score(clips_of(validation.recordings), written, prepared.normalise, prepared.finder).wer)
         recipe.model.train()
         recipe.model.config.use_cache = False
 

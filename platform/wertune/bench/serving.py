@@ -6,8 +6,9 @@ All get the same adapter and the same clips. What counts is processor time, whic
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,22 @@ import numpy as np
 import torch
 from transformers import WhisperFeatureExtractor, pipeline
 
-from wertune.base.config import ContextConfig, DecodeConfig, load_project, stored_decode
+from wertune.base.config import DecodeConfig, load_project
 from wertune.base.errors import ConfigError
+from wertune.bench.clips import evenly
 from wertune.bench.rows import Row, Section
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.scores.comparison import markdown_table
 from wertune.scores.metrics import score
 from wertune.serving.pyfunc import load_registered
-from wertune.serving.served import load_served
+from wertune.serving.served import Served, load_served
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import using_threads
 from wertune.whisper.adapter import merged
 from wertune.whisper.ctranslate2_engine import converted
 from wertune.whisper.model import product_dtype
-from wertune.whisper.transcription import Transcriber, clips_of, transcribe_samples
+from wertune.whisper.transcription import clips_of, transcribe_samples
 from wertune.whisper.wording import load_wording
 
 CLIPS = 48
@@ -54,19 +56,6 @@ class ServingRow:
     p99_ms: float
     wer: float
 
-    def cells(self, pipeline_cpu: float) -> list[str]:
-        """Of a table; `pipeline_cpu` is what transformers' pipeline takes at the same batch."""
-        return [
-            self.name,
-            str(self.batch),
-            f"{self.cpu_per_audio_s:.4f}",
-            f"{self.wall_per_audio_s:.4f}",
-            f"{self.p50_ms:.0f} ms",
-            f"{self.p99_ms:.0f} ms",
-            f"{100 * self.wer:.2f} %",
-            f"{pipeline_cpu / self.cpu_per_audio_s:.1f}",
-        ]
-
 
 def section(folder: Path, model_uri: str) -> Section:
     """A registered version on one thread, in a request of one clip and of sixteen; no more than a hint without one."""
@@ -75,7 +64,12 @@ def section(folder: Path, model_uri: str) -> Section:
     if find_spec("faster_whisper") is None:
         remedy = "run `pip install faster-whisper`, or leave --model-uri empty"
         raise ConfigError(f"--model-uri is {model_uri}, but the package faster_whisper is not installed; {remedy}")
-    measured = bench_version(folder, model_uri)
+    served = load_registered(model_uri, "torch")
+    prepared = prepare(folder, load_project(folder))
+    recordings = evenly(prepared.dataset["test"], CLIPS)
+    with using_threads(1), tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+        ways = _ways(prepared, served, Path(scratch))
+        measured = [_measured(prepared, way, recordings, batch) for batch in BATCHES for way in ways.items()]
     return Section("serving", [asdict(row) for row in measured], as_markdown(measured), ratios(measured))
 
 
@@ -101,42 +95,33 @@ def as_markdown(measured: Sequence[ServingRow]) -> str:
     )
 
 
-def bench_version(folder: Path, model_uri: str, clips: int = CLIPS, threads: int = 1) -> list[ServingRow]:
-    """A registered version on the test clips of the project in `folder`."""
-    served = load_registered(model_uri, "torch")
-    prepared = prepare(folder, load_project(folder))
-    recordings = prepared.dataset["test"]
-    recordings = recordings[:: max(1, len(recordings) // clips)][:clips]
-    with using_threads(threads), tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
-        ways = _ways(prepared, served.settings, served.adapter, Path(scratch))
-        return [_measured(prepared, way, recordings, batch) for batch in BATCHES for way in ways.items()]
-
-
 def as_table(rows: Sequence[ServingRow]) -> str:
     """The rows as Markdown; the last column says how many times less processor time than the pipeline's each takes."""
-    header = ["", "clips a request", "CPU s/s", "wall s/s", "p50", "p99", "WER", "times less CPU"]
     pipelines = {row.batch: row.cpu_per_audio_s for row in rows if row.name == PIPELINE}
-    return markdown_table([header, *(row.cells(pipelines[row.batch]) for row in rows)])
+    lines = [["", "clips a request", "CPU s/s", "wall s/s", "p50", "p99", "WER", "times less CPU"]]
+    for row in rows:
+        seconds = [f"{value:.4f}" for value in (row.cpu_per_audio_s, row.wall_per_audio_s)]
+        latencies = [f"{value:.0f} ms" for value in (row.p50_ms, row.p99_ms)]
+        times = f"{pipelines[row.batch] / row.cpu_per_audio_s:.1f}"
+        lines.append([row.name, str(row.batch), *seconds, *latencies, f"{100 * row.wer:.2f} %", times])
+    return markdown_table(lines)
 
 
-def _ways(prepared: Prepared, settings: Mapping[str, Any], adapter: Path, scratch: Path) -> dict[str, Transcribe]:
+def _ways(prepared: Prepared, served: Served, scratch: Path) -> dict[str, Transcribe]:
     """Every way to serve the adapter, loaded, by name."""
-    decode = stored_decode(settings["decode"])
-    context = ContextConfig.model_validate(settings["context"])
+    adapter, decode = served.adapter, served.decode
     ways = {PIPELINE: _pipeline(prepared, adapter, decode, torch.float32)}
     if product_dtype(torch.device("cpu")) == torch.bfloat16:
         ways[PIPELINE.replace("float32", "bfloat16")] = _pipeline(prepared, adapter, decode, torch.bfloat16)
     ways[FASTER_WHISPER] = _faster_whisper(prepared, adapter, scratch)
-    greedy = decode.model_copy(update={"num_beams": 1})
-    for engine in ("torch", "ctranslate2"):
-        whisper = load_served(settings, adapter, engine).whisper
-        for settings_of in (decode, greedy):
-            ways[_ours_named(engine, settings_of.num_beams)] = _ours(whisper, context, settings_of)
+    for loaded in (served, load_served(served.settings, adapter, "ctranslate2")):
+        for each in (decode, decode.model_copy(update={"num_beams": 1})):
+            ways[_ours_named(loaded.engine, each.num_beams)] = partial(_ours, loaded, each)
     return ways
 
 
-def _ours(whisper: Transcriber, context: ContextConfig, decode: DecodeConfig) -> Transcribe:
-    return lambda clips: [found.text for found in transcribe_samples(whisper, clips, context, decode)]
+def _ours(served: Served, decode: DecodeConfig, clips: Sequence[Samples]) -> list[str]:
+    return [found.text for found in transcribe_samples(served.whisper, clips, served.context, decode)]
 
 
 def _pipeline(prepared: Prepared, adapter: Path, decode: DecodeConfig, dtype: torch.dtype) -> Transcribe:
@@ -151,12 +136,8 @@ def _pipeline(prepared: Prepared, adapter: Path, decode: DecodeConfig, dtype: to
         dtype=dtype,
         device="cpu",
     )
-    return _asked(speech, decode, language if model.generation_config.is_multilingual else "")
-
-
-def _asked(speech: Any, decode: DecodeConfig, language: str) -> Transcribe:
     options: dict[str, Any] = {"num_beams": 1, "do_sample": False, "max_new_tokens": decode.max_new_tokens}
-    options |= {"language": language, "task": "transcribe"} if language else {}
+    options |= {"language": language, "task": "transcribe"} if model.generation_config.is_multilingual else {}
 
     def transcribe(clips: Sequence[Samples]) -> list[str]:
         inputs = [{"raw": clip, "sampling_rate": SAMPLE_RATE_HZ} for clip in clips]
@@ -174,23 +155,14 @@ def _faster_whisper(prepared: Prepared, adapter: Path, scratch: Path) -> Transcr
             if not (scratch / file.name).exists():
                 (scratch / file.name).symlink_to(file)
     model = WhisperModel(str(scratch), device="cpu", compute_type="int8", cpu_threads=torch.get_num_threads())
+    greedy = {"beam_size": 1, "temperature": 0.0, "without_timestamps": True}
+    plain = {"language": prepared.project.language, "condition_on_previous_text": False, "vad_filter": False}
 
-    def transcribe(clips: Sequence[Samples]) -> list[str]:
-        texts = []
-        for clip in clips:
-            segments, _ = model.transcribe(
-                clip,
-                language=prepared.project.language,
-                beam_size=1,
-                temperature=0.0,
-                without_timestamps=True,
-                condition_on_previous_text=False,
-                vad_filter=False,
-            )
-            texts.append("".join(segment.text for segment in segments))
-        return texts
+    def write(clip: Samples) -> str:
+        segments, _ = model.transcribe(clip, **greedy, **plain)
+        return "".join(segment.text for segment in segments)
 
-    return transcribe
+    return lambda clips: [write(clip) for clip in clips]
 
 
 def _measured(

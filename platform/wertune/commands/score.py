@@ -85,8 +85,8 @@ def _scored(project: Path, model_uri: str, base: str, manifest: str, engine: str
 @click.option("--model-uri", default="", help="a registered version whose serving is measured too; empty: none")
 def bench(project: Path, out: Path, model_uri: str) -> None:
     """Ours beside the field's recipe in one run, as ratios, and the time of the gates' bootstrap."""
-    from wergate.bench import bench_bootstrap
     from wertune.bench import bench as run
+    from wertune.bench.bootstrap import bench_bootstrap
 
     click.echo(run(project, out, model_uri))
     click.echo(bench_bootstrap())

@@ -12,13 +12,13 @@ from typing import Any
 
 import click
 import pytest
+from tests.support.places import ROOT
 
 from wertune import __main__ as wertune_line
 from wertune.__main__ import COMMANDS
 from wertune.base import cli as command_line
 from wertune.base.errors import ManifestError, WertuneError
 
-ROOT = Path(__file__).resolve().parents[3]
 HEAVY = {"torch", "ray", "mlflow", "transformers", "pandas", "numpy", "pydantic", "yaml", "optuna", "rich"}
 HELP = """import sys, runpy; sys.argv = {argv}
 try: runpy.run_module({tool!r}, run_name='__main__')

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,9 @@ from transformers import WhisperForConditionalGeneration
 
 from wertune.base.config import LoraConfig
 from wertune.base.errors import ConfigError
-from wertune.bench import levers, memory, page, search, serving
-from wertune.bench.clips import batches
-from wertune.bench.counted import OURS, RECIPES, SHAPES, Count, LiveBytes, Shape
+from wertune.bench import memory, page, search, serving, training
+from wertune.bench.clips import CLIPS, batches
+from wertune.bench.counted import OURS, RECIPES, SHAPES, Count, LiveBytes, shape
 from wertune.bench.counted import count as count_bytes
 from wertune.bench.peer import PeerRecipe, at_context
 from wertune.bench.rows import Row, Section, rounded
@@ -24,7 +23,7 @@ from wertune.whisper.model import Whisper
 from wertune.whisper.transcription import EvaluationSet
 
 LoadTiny = Callable[..., Whisper]
-SMALL = Shape(d_model=64, layers=2, heads=2)
+SMALL = shape(d_model=64, layers=2, heads=2)
 MB = 2**20
 
 
@@ -55,8 +54,18 @@ def test_page_figures_and_picture_are_made_of_the_sections(tmp_path: Path) -> No
 
 
 def test_a_lever_is_compared_with_the_line_above_and_with_the_first() -> None:
-    text = levers.as_markdown({"theirs": [1.0, 2.0, 2.0], "shorter": [8.0, 8.0, 1.0], "ours": [16.0]}, {"theirs": [3]})
+    text = training.as_markdown(
+        {"theirs": [1.0, 2.0, 2.0], "shorter": [8.0, 8.0, 1.0], "ours": [16.0]}, {"theirs": [3]}
+    )
     assert "| ours | 16 | 2.00 | 8.00 |" in " ".join(text.split())
+
+
+def test_an_epoch_is_its_training_and_its_evaluation_of_the_first_way_and_the_last() -> None:
+    train, write, both = training.rows(
+        {"theirs": [8.0], "between": [1.0], "ours": [2.0]}, {"theirs": [4.0], "ours": [1.0]}
+    )
+    assert (train.theirs, train.ours, train.ratios) == ((CLIPS / 8,), (CLIPS / 2,), [4.0])
+    assert (write.ratios, both.ratios) == ([4.0], [4.0])
 
 
 def test_the_page_sets_the_count_beside_what_was_measured_and_full_fine_tuning() -> None:
@@ -123,7 +132,7 @@ def test_the_count_has_weights_gradients_and_states() -> None:
     counts = {recipe.name: count_bytes(SMALL, recipe) for recipe in memory.COUNTED}
     full, on_float, on_int8, on_int8_checkpointed, ours, ours_checkpointed, on_bfloat16 = counts.values()
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in WhisperForConditionalGeneration(SMALL.config()).parameters())
+        parameters = sum(p.numel() for p in WhisperForConditionalGeneration(SMALL).parameters())
     assert full.weights == pytest.approx(4 * parameters / MB)
     assert full.between_steps == pytest.approx(3 * full.weights, abs=10)  # and AdamW's two means of every weight
     assert full.peak > 4 * full.weights
@@ -135,7 +144,7 @@ def test_the_count_has_weights_gradients_and_states() -> None:
 
 
 def test_more_layers_are_more_bytes() -> None:
-    assert count_bytes(replace(SMALL, layers=4), OURS).peak > count_bytes(SMALL, OURS).peak
+    assert count_bytes(shape(d_model=64, layers=4, heads=2), OURS).peak > count_bytes(SMALL, OURS).peak
 
 
 @pytest.mark.parametrize(

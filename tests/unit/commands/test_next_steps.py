@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from shown_commands import ROOT, commands, fault
+from tests.support.places import ROOT
+from tests.support.shown_commands import commands, fault
 
 from wertune.base.config import TrialConfig, with_overrides
 from wertune.commands.next_steps import Ended, Refusal, Step, Verdict, as_text, next_steps, other_settings

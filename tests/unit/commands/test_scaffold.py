@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 from pydantic import BaseModel
+from tests.support.places import ROOT
 
 from wergate.gates.decision import decide
 from wergate.gates.policy import Policy, load_policy
@@ -26,7 +27,6 @@ from wertune.search.search_space import SearchConfig, checked_space
 from wertune.synthesis.config import SynthesisConfig
 from wertune.training.prepare import prepare
 
-ROOT = Path(__file__).resolve().parents[3]
 DEMO_POLICY = "registry/policies/sg_gov.yaml"
 DEMO = [
     ("projects/sg_gov/project.yaml", "project"),

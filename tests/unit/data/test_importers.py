@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.fuzz.mutations import mutated
+from tests.trials.fuzz.mutations import mutated
 
 from wertune.base.errors import ConfigError, ManifestError, StorageError
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio

@@ -1,16 +1,14 @@
 """A run knows the commit of the code, whichever script started it."""
 
 import subprocess
-from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+from tests.support.places import ROOT
 
 import wertune.tracking.opening
 from wertune.tracking.opening import open_run
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def _commit(uri: str, run_id: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.unit.wergate.fake_model import FakeModel, World, free_lock
+from tests.support.fake_model import FakeModel, World, free_lock
 
 from wergate.commands.approve import approve
 from wergate.commands.promote import promote

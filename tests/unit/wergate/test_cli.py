@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.wergate.fake_model import FakeModel, World, free_lock
+from tests.support.fake_model import FakeModel, World, free_lock
+from tests.support.places import ROOT
 
 from wergate import __main__ as command_line
 from wergate.errors import RegistryError
@@ -16,7 +17,6 @@ from wergate.registry import open as opening
 from wergate.registry.client import RegistryClient
 from wertune.scores.eval_report import EvalReport
 
-ROOT = Path(__file__).resolve().parents[3]
 POLICY = "staging: [{kind: wer, limit: 0.5}]\nproduction: [{kind: wer, limit: 0.5}]\n"
 
 

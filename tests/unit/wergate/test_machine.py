@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.unit.wergate.fake_model import FakeModel, Killed, World, free_lock
+from tests.support.fake_model import FakeModel, Killed, World, free_lock
 
 from wergate.commands.approve import approve
 from wergate.commands.promote import promote

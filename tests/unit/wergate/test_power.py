@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tests.draws import POLICY, SETS, Speech, decisions, harmed, quick
+from tests.trials.draws import POLICY, SETS, Speech, decisions, harmed, quick
 
 from wergate.gates.policy import load_policy
 from wertune.scores.bootstrap import BootstrapSettings

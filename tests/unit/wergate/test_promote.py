@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.unit.wergate.fake_model import FakeModel, Killed, World, free_lock
+from tests.support.fake_model import FakeModel, Killed, World, free_lock
 
 from wergate.commands.approve import approve
 from wergate.commands.promote import promote

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from tests.draws import SETS, Speech, draw
+from tests.trials.draws import SETS, Speech, draw
 
 from wergate.gates.kinds import BatteryGate, ForgettingGate, TermGate, WerGate
 from wergate.gates.policy import Policy

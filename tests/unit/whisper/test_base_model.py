@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from tests.ctranslate2_file import (
+from tests.support.ctranslate2_file import (
     ALIASES,
     CONFIG,
     SPECIAL,

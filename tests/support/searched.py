@@ -1,0 +1,84 @@
+"""Searches in processes of their own, at which faults strike."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from mlflow.tracking import MlflowClient
+from tests.support.places import TRIALS
+
+DRIVER = TRIALS / "search_driver.py"
+Fault = Callable[["subprocess.Popen[str]"], None]
+
+
+@dataclass
+class Searched:
+    """A search's folder, its run and all that its processes printed."""
+
+    folder: Path
+    project: Path
+    cache: Path
+    options: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    server: str = ""
+    run_id: str = ""
+    printed: str = ""
+
+    @property
+    def tracking(self) -> str:
+        """The server where one is named, else a database in the folder."""
+        return self.server or f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    def drive(self, strikes: Mapping[str, Fault] | None = None) -> int:
+        """Starts or resumes the search; each fault strikes once a line holds its text. Returns the exit status."""
+        waiting = dict(strikes or {})
+        resume = ("--resume", self.run_id) if self.run_id else ()
+        process = subprocess.Popen(
+            [sys.executable, str(DRIVER), str(self.folder), str(self.project), self.tracking, *self.options, *resume],
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "WERTUNE_CACHE": str(self.cache)} | self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            self.printed += line
+            if line.startswith("run "):
+                self.run_id = line.split()[1]
+            for text in [text for text in waiting if text in line]:
+                waiting.pop(text)(process)
+        assert not waiting, self.printed
+        return process.wait()
+
+    def trials(self) -> list[Any]:
+        study = optuna.load_study(study_name=self.run_id, storage=f"sqlite:///{self.folder / 'optuna.db'}")
+        return [(t.number, t.state, t.params, t.intermediate_values) for t in study.get_trials()]
+
+    def children(self) -> dict[str, Any]:
+        """MLflow's child runs by their names, of which no two are the same."""
+        client = MlflowClient(self.tracking)
+        experiment = client.get_run(self.run_id).info.experiment_id
+        children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{self.run_id}'")
+        found = {run.info.run_name: run for run in children}
+        assert len(found) == len(children), [run.info.run_name for run in children]
+        return found
+
+    def runs(self) -> dict[str, Any]:
+        """What MLflow holds of each child run, without what the clock says."""
+        client = MlflowClient(self.tracking)
+        return {name: _told(client, run) for name, run in self.children().items()}
+
+
+def _told(client: MlflowClient, run: Any) -> Any:
+    # MLflow gives a history in no order that its interface promises, in SQLite by the clock.
+    steps = {
+        name: sorted((metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name))
+        for name in ("val_wer", "val_loss", "train_loss", "best_objective")
+    }
+    adapter = Path(client.download_artifacts(run.info.run_id, "adapter")) / "adapter_model.safetensors"
+    return run.info.status, run.data.tags["wertune.outcome"], run.data.params, steps, adapter.read_bytes()
