@@ -22,9 +22,9 @@ from wertune.base.errors import TrackingError
 from wertune.search.search_space import Range, SearchConfig
 from wertune.search.study import Proposals, open_study
 from wertune.search.trial_log import EPOCH, METRIC, NUMBER
+from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.opening import check_artifacts
 from wertune.tracking.runs import children, create_run
-from wertune.tracking.spool import Spool
 
 # What someone runs on a machine of their own: only MLflow's address and their sign-in are known there.
 COLLEAGUE = """
@@ -121,22 +121,20 @@ def test_a_full_store_refuses_an_artifact_and_takes_it_later(
 
 def test_files_wait_for_the_store_while_metrics_go_on(stack: TeamStack, client: MlflowClient, tmp_path: Path) -> None:
     parent = create_run(stack.tracking_uri, "files wait")
-    (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "weights").write_text("weights")
-    with closing(Spool(tmp_path / "spool", parent)) as spool:
-        run = spool.open("0", "trial 01", {})
+    with closing(JournalWriter(tmp_path / "journal", parent)) as journal:
+        journal.open("0", "trial 01", {})
         stack.store.refuse_writes()
         try:
-            run.artifacts(tmp_path / "adapter", "adapter")
-            run.metrics({"val_wer": 0.1}, 1)
+            journal.artifacts("0", {"weights": b"weights"}, "adapter")
+            journal.log("0", metrics=[(1, {"val_wer": 0.1})])
             wait_for(lambda: [child.data.metrics for child in children(parent)] == [{"val_wer": 0.1}])
             with pytest.raises(TrackingError, match="nothing is lost"):
-                spool.flush(1.0)
+                journal.flush(1.0)
             with pytest.raises(TrackingError, match="a place that this process can write to"):
                 check_artifacts(parent)
         finally:
             stack.store.accept_writes()
-        spool.flush(60.0)
+        journal.flush(60.0)
     assert [name for name in stack.store.names() if name.endswith("adapter/weights")]
 
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from wertune.base.errors import StorageError
@@ -53,6 +53,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_files(files: Mapping[str, bytes], into: Path) -> None:
+    """Writes files by their paths, none of which leads out of the folder."""
+    for path, content in files.items():
+        relative = PurePosixPath(path)
+        if relative.is_absolute() or ".." in relative.parts:
+            raise StorageError(f"{path} leads out of {into}; paths must stay inside; remove the search's folder")
+        (into / relative).parent.mkdir(parents=True, exist_ok=True)
+        (into / relative).write_bytes(content)
 
 
 def sync(*paths: Path) -> None:

@@ -18,14 +18,14 @@ from typing import Any
 import ray
 
 from wertune.base.contract import BEST_OBJECTIVE
-from wertune.search.checkpoints import TrialFiles
+from wertune.search.checkpoints import CheckpointStore
 from wertune.search.driver import RAY_SETTINGS, fit
 from wertune.search.search_space import AshaConfig, Range, SearchConfig
 from wertune.search.study import finished, open_study
-from wertune.search.trial_runs import Book
+from wertune.search.trial_runs import TrialRuns
+from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.outage import patience_s
 from wertune.tracking.runs import children, create_run
-from wertune.tracking.spool import Spool
 
 EPOCHS = 8
 METRICS_AN_EPOCH = 16
@@ -65,11 +65,12 @@ def simulate(trials: int, gpus: int, epoch_s: float, curves: Sequence[Sequence[f
         store, place = (tracking, None) if tracking else (f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
         parent = create_run(store, f"scale {folder.name}", place)
         study = open_study(parent.run_id, f"sqlite:///{folder / 'optuna.db'}", config, resume=False)
-        with closing(Spool(folder / "spool", parent)) as spool:
+        with closing(JournalWriter(folder / "journal", parent)) as journal:
             began, started = datetime.now(), time.perf_counter()
-            fit(_stub(curves, epoch_s), config, study, Book(spool, TrialFiles(folder / "trials"), EPOCHS), folder)
+            runs_of_trials = TrialRuns(journal, CheckpointStore(folder / "trials"), EPOCHS)
+            fit(_stub(curves, epoch_s), config, study, runs_of_trials, folder)
             wall_s = time.perf_counter() - started
-            spool.flush(patience_s())
+            journal.flush(patience_s())
             flush_s = time.perf_counter() - started - wall_s
         ends = [(trial.datetime_complete, max(trial.intermediate_values, default=0)) for trial in finished(study)]
         epochs = sum(count for _, count in ends)
@@ -115,7 +116,7 @@ def _stub(curves: Sequence[Sequence[float]], epoch_s: float) -> Callable[[dict[s
             logged = {f"metric_{i}": value for i in range(metrics)} | {BEST_OBJECTIVE: best}
             tune.report(
                 {BEST_OBJECTIVE: best, "epoch": epoch, "val_wer": value, "clips_per_s": 1.0}
-                | {"said": json.dumps({"params": {}, "tags": {}, "metrics": [[epoch, logged]]})}
+                | {"log": json.dumps({"params": {}, "tags": {}, "metrics": [[epoch, logged]]})}
             )
 
     return trial

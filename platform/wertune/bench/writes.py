@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from wertune.tracking.child_runs import ChildRuns
+from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.outage import patience_s
 from wertune.tracking.runs import RunRef, create_run
-from wertune.tracking.spool import Spool
 
 TRIALS, EPOCHS, METRICS_AN_EPOCH = 20, 50, 10
 SINGLE_WRITES = 100
@@ -34,16 +35,13 @@ class Writes:
     single_per_s: float
 
 
-class Away:
+class Away(ChildRuns):
     """A store that takes nothing."""
 
-    name = "a store that is away"
-
-    def find(self, *said: Any, **more: Any) -> NoReturn:
-        """Nor does any other call succeed."""
+    def _find(self, *said: Any, **more: Any) -> NoReturn:
         raise ConnectionError("away, so that the journal fills")
 
-    create = reopen = log = upload = end = find
+    _create = _log = _upload = _set_status = _find
 
 
 def measure(tracking: str) -> Writes:
@@ -52,24 +50,25 @@ def measure(tracking: str) -> Writes:
         folder = Path(scratch)
         store = tracking or f"sqlite:///{folder / 'mlflow.db'}"
         parent = create_run(store, f"writes {folder.name}")
-        with closing(Spool(folder / "spool", parent, Away(), say=lambda line: None)) as spool:
+        with closing(JournalWriter(folder / "journal", parent, Away(parent), say=lambda line: None)) as journal:
             started = time.perf_counter()
-            _say(spool)
+            _say(journal)
             said_s = time.perf_counter() - started
         started = time.perf_counter()
-        with closing(Spool(folder / "spool", parent)) as spool:
-            spool.flush(patience_s())
+        with closing(JournalWriter(folder / "journal", parent)) as journal:
+            journal.flush(patience_s())
             replayed_s = time.perf_counter() - started
         single_s = _write_singly(parent)
     epochs = TRIALS * EPOCHS
     return Writes(tracking or "sqlite", epochs / said_s, epochs / replayed_s, SINGLE_WRITES / single_s)
 
 
-def _say(spool: Spool) -> None:
-    runs = [spool.open(str(trial), f"trial {trial}", {}) for trial in range(TRIALS)]
+def _say(journal: JournalWriter) -> None:
+    for trial in range(TRIALS):
+        journal.open(str(trial), f"trial {trial}", {})
     for epoch in range(1, EPOCHS + 1):
-        for run in runs:
-            run.metrics(_values(epoch), step=epoch)
+        for trial in range(TRIALS):
+            journal.log(str(trial), metrics=[(epoch, _values(epoch))])
 
 
 def _write_singly(parent: RunRef) -> float:

@@ -79,7 +79,7 @@ def tune(
     from wertune.search.driver import SearchInterrupted, cluster, search, transcribe_across
     from wertune.search.study import open_study
     from wertune.tracking.credentials import check_holds_no_password
-    from wertune.tracking.spool import held
+    from wertune.tracking.journal_writer import held
 
     experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") if is_mlflow_run() else None  # before the run is taken up
     root = Path(".wertune").resolve()

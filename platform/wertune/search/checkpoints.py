@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -11,14 +11,14 @@ import ray
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from wertune.base.errors import SearchStorageError, StorageError
-from wertune.base.files import STAMP, is_whole, store_folder, storing
+from wertune.base.errors import SearchStorageError
+from wertune.base.files import STAMP, is_whole, store_folder, storing, write_files
 
 STATE, SHORTAGES = "state", "shortages"
 REMEDY = "free the disk that the search runs from and resume it"
 
 
-class TrialFiles:
+class CheckpointStore:
     """Folders of files by trial and name, each whole or not there; a newer one takes an older one's place."""
 
     def __init__(self, root: Path) -> None:
@@ -65,10 +65,10 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
         (folder / quote(path, safe="")).write_bytes(content)
 
 
-def open_keeper(root: Path) -> Any:
-    """A TrialFiles as a Ray actor on this node, for workers anywhere; it ends with the driver, what it kept stays."""
+def start_checkpoint_store(root: Path) -> Any:
+    """A store as a Ray actor on this node, for workers anywhere; it ends with the driver, what it kept stays."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(TrialFiles).options(
+    actor = ray.remote(CheckpointStore).options(
         num_cpus=0,
         max_concurrency=1,
         scheduling_strategy=here,
@@ -79,11 +79,11 @@ def open_keeper(root: Path) -> Any:
     return actor.remote(root)
 
 
-class KeptTrial:
-    """One trial's place with the keeper, in a worker."""
+class TrialCheckpoints:
+    """One trial's part of the store, in a worker (a TrialStore)."""
 
-    def __init__(self, keeper: Any, trial: int) -> None:
-        self._keeper, self._trial = keeper, trial
+    def __init__(self, store: Any, trial: int) -> None:
+        self._store, self._trial = store, trial
 
     def save(self, folder: Path) -> None:
         """Keeps the trial's state; raises SearchStorageError when the driver's disk is full."""
@@ -91,31 +91,21 @@ class KeptTrial:
 
     def load(self, into: Path) -> bool:
         """Writes the trial's last state into a folder; False where there is none."""
-        files: dict[str, bytes] | None = ray.get(self._keeper.get.remote(self._trial, STATE))
+        files: dict[str, bytes] | None = ray.get(self._store.get.remote(self._trial, STATE))
         if files is None:
             return False
-        unpack(files, into)
+        write_files(files, into)
         return True
 
     def shortages(self) -> list[str]:
         """Why its earlier processes were ended for want of memory, the first one first."""
-        causes: list[str] = ray.get(self._keeper.shortages.remote(self._trial))
+        causes: list[str] = ray.get(self._store.shortages.remote(self._trial))
         return causes
 
     def put(self, name: str, folder: Path) -> None:
         """Keeps all files of a folder under a name, as `save`."""
         files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
         try:
-            ray.get(self._keeper.put.remote(self._trial, name, files))
-        except RayTaskError as error:  # which holds the keeper's own error and a page of traceback
+            ray.get(self._store.put.remote(self._trial, name, files))
+        except RayTaskError as error:  # which holds the store's own error and a page of traceback
             raise error.cause from None
-
-
-def unpack(files: Mapping[str, bytes], into: Path) -> None:
-    """Writes files by their paths, none of which leads out of the folder."""
-    for path, content in files.items():
-        relative = PurePosixPath(path)
-        if relative.is_absolute() or ".." in relative.parts:
-            raise StorageError(f"{path} leads out of {into}; paths must stay inside; remove the search's folder")
-        (into / relative).parent.mkdir(parents=True, exist_ok=True)
-        (into / relative).write_bytes(content)

@@ -20,18 +20,18 @@ from ray.tune.execution import tune_controller
 import wertune
 from wertune.base.errors import ConfigError, WertuneError
 from wertune.search.asha_games import expected_epochs
-from wertune.search.checkpoints import TrialFiles, open_keeper
+from wertune.search.checkpoints import CheckpointStore, start_checkpoint_store
 from wertune.search.places import trial_resources
 from wertune.search.progress import progress_for
 from wertune.search.reservations import Fleet, Reservations, bundle
 from wertune.search.search_space import SearchConfig
-from wertune.search.shipping import open_depot
+from wertune.search.shipping import start_file_server
 from wertune.search.study import Proposals, asha, finished
-from wertune.search.trial_runs import RAY_OUT_OF_MEMORY, Book, ChildRuns, settle
+from wertune.search.trial_runs import RAY_OUT_OF_MEMORY, RecordTrials, TrialRuns, end_finished_trials
 from wertune.search.worker import run_one, transcribe_part
+from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.outage import patience_s
 from wertune.tracking.runs import RunRef
-from wertune.tracking.spool import Spool
 from wertune.training.baseline import Texts, Transcribe, Wanted
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective
@@ -39,15 +39,15 @@ from wertune.training.train import Objective
 # Of a trial's process: it goes on from its last epoch. What it raises itself it would raise again.
 DEATHS_FORGIVEN = 2
 RAY_SETTINGS = {
-    # The study and the keeper are what a search is resumed from, not Ray's snapshots.
+    # The study and the checkpoints are what a search is resumed from, not Ray's snapshots.
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     # Its own table and boxes; ours has one line an epoch.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 
-
-SPOOL = "spool"
+# Inside a search's folder.
+CHECKPOINTS, JOURNAL = "trials", "spool"
 
 
 class SearchInterrupted(KeyboardInterrupt):
@@ -69,31 +69,31 @@ def search(
     Raises SearchInterrupted after Ctrl-C, with the running trials closed as KILLED; TrackingError when another process
     is at this search, or MLflow does not take what trials said.
     """
-    with closing(Spool(folder / SPOOL, parent)) as spool:
-        book = Book(spool, TrialFiles(folder / "trials"), prepared.project.trial.train.epochs)
-        spool.flush(patience_s())
-        settle(book, study, parent)
+    with closing(JournalWriter(folder / JOURNAL, parent)) as journal:
+        runs = TrialRuns(journal, CheckpointStore(folder / CHECKPOINTS), prepared.project.trial.train.epochs)
+        journal.flush(patience_s())
+        end_finished_trials(runs, study, parent)
         if len(finished(study)) < config.trials:
-            depot, keeper = open_depot(prepared), open_keeper(folder / "trials")
-            run = tune.with_parameters(run_one, prepared=prepared, depot=depot, objective=objective, keeper=keeper)
-            fit(run, config, study, book, folder)
-        spool.flush(patience_s())
+            files, store = start_file_server(prepared), start_checkpoint_store(folder / CHECKPOINTS)
+            run = tune.with_parameters(run_one, prepared=prepared, files=files, objective=objective, store=store)
+            fit(run, config, study, runs, folder)
+        journal.flush(patience_s())
     if len(finished(study)) < config.trials:
         raise SearchInterrupted
 
 
-def fit(run: Any, config: SearchConfig, study: optuna.Study, book: Book, folder: Path) -> None:
+def fit(run: Any, config: SearchConfig, study: optuna.Study, runs: TrialRuns, folder: Path) -> None:
     """Lets Ray call `run` with a proposal for each trial, until the study has as many as were asked for."""
     places = trial_resources(ray.nodes(), config)
     at_once = sum(place.slots for place in places)
     # With a searcher Ray starts one worker after another, and each imports for a quarter of a minute.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(at_once))
     past = finished(study)
-    wanted, _ = expected_epochs(config.asha, config.trials, book.epochs, at_once, len(config.first_points))
+    wanted, _ = expected_epochs(config.asha, config.trials, runs.epochs, at_once, len(config.first_points))
     left = config.trials - len(past)
     with (
         tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as scratch,
-        progress_for(_say, left, book.epochs, wanted.mean * left / config.trials) as progress,
+        progress_for(_say, left, runs.epochs, wanted.mean * left / config.trials) as progress,
         _own_errors(),
     ):
         # Tune asks nobody which to use.
@@ -104,15 +104,15 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, book: Book, folder:
             tune_config=TuneConfig(
                 num_samples=left,
                 max_concurrent_trials=None if config.max_concurrent == "auto" else config.max_concurrent,
-                search_alg=Proposals(study, config, book.epochs),
-                scheduler=asha(config, book.epochs, past),
+                search_alg=Proposals(study, config, runs.epochs),
+                scheduler=asha(config, runs.epochs, past),
                 # A worker that has imported torch and transformers takes the next trial at once.
                 reuse_actors=True,
             ),
             run_config=RunConfig(
                 name="search",
                 storage_path=scratch,
-                callbacks=[ChildRuns(book, progress)],
+                callbacks=[RecordTrials(runs, progress)],
                 failure_config=FailureConfig(max_failures=DEATHS_FORGIVEN),
                 verbose=0,
             ),
@@ -165,7 +165,7 @@ def _start_ray(address: str | None) -> None:
         os.environ.setdefault(name, value)
     # It looks for result files, which are not written, and warns of each trial.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
-    # A page of traceback for each process that is lost; ChildRuns says it in a line, the run keeps the page.
+    # A page of traceback for each process that is lost; RecordTrials says it in a line, the run keeps the page.
     logging.getLogger(tune_controller.__name__).setLevel(logging.CRITICAL)
     package = Path(wertune.__file__).parent
     try:
@@ -199,9 +199,9 @@ def transcribe_across(config: SearchConfig) -> Transcribe:
         task = ray.remote(transcribe_part).options(
             num_cpus=best.resources["CPU"], num_gpus=best.resources.get("GPU", 0), label_selector=dict(best.labels)
         )
-        shared, depot = ray.put(prepared), open_depot(prepared)
+        shared, files = ray.put(prepared), start_file_server(prepared)
         by_size = sorted(wanted, key=lambda split: len(prepared.dataset[split]), reverse=True)
-        parts = ray.get([task.remote(shared, depot, {split: wanted[split]}) for split in by_size])
+        parts = ray.get([task.remote(shared, files, {split: wanted[split]}) for split in by_size])
         return {split: texts for part in parts for split, texts in part.items()}
 
     return transcribe

@@ -43,7 +43,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What a shelf holds, beside features: the base's files, and the audio by its path on the driver's disk."""
+    """What a server holds, beside features: the base's files, and the audio by its path on the driver's disk."""
 
     base: tuple[Entry, ...]
     audio: Mapping[Path, Entry]
@@ -52,7 +52,7 @@ class Catalogue:
 Ask = Callable[[Sequence[Span]], list[bytes]]
 
 
-class Shelf:
+class FileServer:
     """Hands out the files of one project and of the feature cache, by key alone; it lives on the driver's node.
 
     Its methods may run at the same time. Digests are worked out when the first node asks: one alone needs none.
@@ -99,7 +99,7 @@ class Shelf:
     def _path(self, key: str) -> Path:
         if found := _FEATURE_KEY.fullmatch(key):
             return self._features / found[1]
-        self.catalogue()  # a shelf that was started again has none yet
+        self.catalogue()  # a server that was started again has none yet
         if key not in self._paths:
             raise ValueError(f"asked for {key!r}, but a key is one of the catalogue's or features/<32 hex digits>.npy")
         return self._paths[key]
@@ -139,7 +139,7 @@ def batches(entries: Iterable[Entry], part_bytes: int = PART_BYTES) -> Iterator[
 
 
 def feature_parts(name: str, ask: Ask) -> Iterator[bytes]:
-    """The parts of a file of the feature cache, by its name there; none where the shelf has none."""
+    """The parts of a file of the feature cache, by its name there; none where the server has none."""
     offset = 0
     while part := ask([Span(f"features/{name}", offset, PART_BYTES)])[0]:
         yield part

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from wertune.search.shipped_files import Shelf, Span, audio_here, base_here, feature_parts
+from wertune.search.shipped_files import FileServer, Span, audio_here, base_here, feature_parts
 from wertune.whisper.base_model import cache_root, files_of
 
 if TYPE_CHECKING:  # torch takes the actor's process a quarter of a minute to import
@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # torch takes the actor's process a quarter of a minute to im
     from wertune.training.prepare import Prepared
 
 
-class PackedShelf(Shelf):
-    """A shelf whose long list of files is packed: Ray starts an actor again for sure only if it was told little.
+class PackedFileServer(FileServer):
+    """A server whose long list of files is packed: Ray starts an actor again for sure only if it was told little.
 
     Beyond 100 kB arguments go to the object store, from which they may be lost (ray-project/ray#53727).
     """
@@ -36,21 +36,21 @@ class PackedShelf(Shelf):
 
     @staticmethod
     def pack(base: Sequence[Path], audio: Sequence[Path], features: Path) -> bytes:
-        """What a PackedShelf is told."""
+        """What a PackedFileServer is told."""
         texts = [str(path) for path in base], [str(path) for path in audio], str(features)
         return zlib.compress(json.dumps(texts).encode())
 
 
 @dataclass(frozen=True)
-class Depot:
+class DriverFiles:
     """Where workers ask for the driver's files; the actor ends with the driver's last copy of it."""
 
     id: str
     node_id: str
-    shelf: Any = field(compare=False, repr=False)
+    server: Any = field(compare=False, repr=False)
 
     def ask(self, spans: Sequence[Span]) -> list[bytes]:
-        return list(ray.get(self.shelf.read.remote(spans, _node_id())))
+        return list(ray.get(self.server.read.remote(spans, _node_id())))
 
     def features(self, name: str) -> Iterator[bytes]:
         """The parts of a file of the driver's feature cache; none where it has none."""
@@ -58,48 +58,48 @@ class Depot:
 
     def handed_out(self) -> dict[str, dict[str, int]]:
         """Bytes of `base`, `audio` and `features` that each node was given, by its id."""
-        return dict(ray.get(self.shelf.handed_out.remote()))
+        return dict(ray.get(self.server.handed_out.remote()))
 
 
-def open_depot(prepared: "Prepared") -> Depot:
+def start_file_server(prepared: "Prepared") -> DriverFiles:
     """Starts the actor on the driver's node; it reads nothing before a worker of another node asks."""
     node_id = _node_id()
     audio = sorted({recording.path for split in prepared.dataset.splits.values() for recording in split})
-    actor = ray.remote(PackedShelf).options(
+    actor = ray.remote(PackedFileServer).options(
         num_cpus=0,
         max_concurrency=4,
         scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        max_restarts=-1,  # as the keeper's
+        max_restarts=-1,  # as the checkpoint store's
         max_task_retries=-1,
     )
-    shelf = actor.remote(PackedShelf.pack(files_of(prepared.base), audio, cache_root() / "features"))
-    return Depot(shelf._actor_id.hex(), node_id, shelf)
+    server = actor.remote(PackedFileServer.pack(files_of(prepared.base), audio, cache_root() / "features"))
+    return DriverFiles(server._actor_id.hex(), node_id, server)
 
 
-def prepared_here(prepared: "Prepared", depot: Depot) -> "Prepared":
+def prepared_here(prepared: "Prepared", files: DriverFiles) -> "Prepared":
     """The project with paths of this node only; what it does not have is fetched, or StorageError says why not."""
-    if _node_id() == depot.node_id:
+    if _node_id() == files.node_id:
         return prepared
-    base, audio = _paths_here(prepared.base.path, depot)
+    base, audio = _paths_here(prepared.base.path, files)
     return replace(
         prepared,
         base=replace(prepared.base, path=base),
         dataset=_moved(prepared.dataset, audio),
-        fetch=depot.features,
+        fetch=files.features,
     )
 
 
 @lru_cache(maxsize=1)
-def _paths_here(base: Path, depot: Depot) -> tuple[Path, Mapping[Path, Path]]:
+def _paths_here(base: Path, files: DriverFiles) -> tuple[Path, Mapping[Path, Path]]:
     """The base's folder and each audio file on this node; worked out once a process."""
     started = time.monotonic()
-    catalogue = ray.get(depot.shelf.catalogue.remote())
+    catalogue = ray.get(files.server.catalogue.remote())
     fetched_bytes = 0
 
     def ask(spans: Sequence[Span]) -> list[bytes]:
         nonlocal fetched_bytes
         fetched_bytes += sum(span.length for span in spans)
-        return depot.ask(spans)
+        return files.ask(spans)
 
     root = cache_root() / "fetched"
     paths = base_here(base, catalogue.base, root, ask), audio_here(catalogue.audio, root / "audio", ask)

@@ -13,7 +13,8 @@ class OneWriter(_CachedStorage):  # type: ignore[misc]
     """Optuna's cache of a database that reads again only what this process has changed since it read.
 
     Its own reads every unfinished trial at each look, some five times a proposal, for another process may have
-    written: with 64 trials at once that was seven tenths of a driver's work. A search has one driver (spool.py).
+    written: with 64 trials at once that was seven tenths of a driver's work. A search has one driver, which holds its
+    folder (journal_writer.py).
     """
 
     def __init__(self, backend: RDBStorage) -> None:

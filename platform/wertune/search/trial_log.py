@@ -1,4 +1,4 @@
-"""What a trial's worker and the driver say to each other: keys, and all that the trial says of itself."""
+"""What a trial's worker and the driver say to each other: keys, and the trial's log."""
 
 import json
 from collections.abc import Mapping
@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from wertune.base.contract import BEST_OBJECTIVE
-from wertune.search.checkpoints import KeptTrial
+from wertune.search.checkpoints import TrialCheckpoints
 
 # Keys of what a trial reports, and of the configuration that it is given.
-METRIC, EPOCH, FAILURE, NO_ROOM, SAID = BEST_OBJECTIVE, "epoch", "failure", "no_room", "said"
+METRIC, EPOCH, FAILURE, NO_ROOM, LOG = BEST_OBJECTIVE, "epoch", "failure", "no_room", "log"
 NUMBER, POINT = "number", "point"
 
 
-class Said:
+class TrialLog:
     """What a trial says of itself (a RunLog), gathered until its next report takes it to the driver.
 
-    Artifacts go to the keeper at once: they outlive the process.
+    Artifacts go to the checkpoints at once: they outlive the process.
     """
 
-    def __init__(self, kept: KeptTrial) -> None:
-        self._kept = kept
+    def __init__(self, checkpoints: TrialCheckpoints) -> None:
+        self._checkpoints = checkpoints
         self._params: dict[str, Any] = {}
         self._tags: dict[str, Any] = {}
         self._metrics: list[tuple[int, dict[str, float]]] = []
@@ -35,7 +35,7 @@ class Said:
         self._tags |= {key: str(value) for key, value in values.items()}
 
     def artifacts(self, folder: Path, name: str) -> None:
-        self._kept.put(name, folder)
+        self._checkpoints.put(name, folder)
 
     def take(self) -> str:
         """All of it as JSON: Ray Tune would go through a mapping's values one by one."""

@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -19,13 +18,12 @@ from ray.tune.experiment import Trial
 
 from wertune.base.contract import EPOCHS_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG
 from wertune.base.errors import SearchStorageError, WertuneError
-from wertune.base.files import storing
-from wertune.search.checkpoints import SHORTAGES, STATE, TrialFiles, unpack
+from wertune.search.checkpoints import SHORTAGES, STATE, CheckpointStore
 from wertune.search.progress import Epoch, Progress, short_point, trial_name
 from wertune.search.study import finished
-from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, SAID
-from wertune.tracking.runs import children
-from wertune.tracking.spool import Spool
+from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT
+from wertune.tracking.journal_writer import JournalWriter
+from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, children
 from wertune.training.trial import ADAPTER_ARTIFACT
 
 NAMED_VALUES = 4
@@ -34,91 +32,73 @@ RAY_OUT_OF_MEMORY = f"{OutOfMemoryError.__module__}.{OutOfMemoryError.__name__}"
 ENDED = ("FINISHED", "FAILED")  # and not KILLED: that one was interrupted
 
 
-class Book:
+class TrialRuns:
     """How the runs of trials are begun, written and ended."""
 
-    def __init__(self, spool: Spool, files: TrialFiles, epochs: int) -> None:
-        self._spool, self._files, self.epochs = spool, files, epochs
+    def __init__(self, journal: JournalWriter, checkpoints: CheckpointStore, epochs: int) -> None:
+        self._journal, self._checkpoints, self.epochs = journal, checkpoints, epochs
 
     def begin(self, number: int, point: Mapping[str, Any]) -> None:
         """Opens the trial's run, or opens it again."""
-        self._spool.open(str(number), f"{trial_name(number)}: {_describe(point)}", {POINT_TAG: json.dumps(point)})
+        self._journal.open(str(number), f"{trial_name(number)}: {_describe(point)}", {POINT_TAG: json.dumps(point)})
 
-    def write(self, number: int, said: str) -> None:
-        """Writes what the trial said."""
-        run, what = self._spool.run(str(number)), json.loads(said)
-        if what["params"]:
-            run.params(what["params"])
-        if what["tags"]:
-            run.tags(what["tags"])
-        for step, values in what["metrics"]:
-            run.metrics(values, step)
+    def write(self, number: int, log: str) -> None:
+        """Writes what a TrialLog gave."""
+        self._journal.log(str(number), **json.loads(log))
 
     def end(self, number: int, epoch: int) -> str:
         """The trial's adapter, its outcome, which is returned, and the end of its run."""
-        self._adapter(number)
+        self._move_adapter(number)
         outcome = "completed" if epoch >= self.epochs else "pruned"
-        run = self._spool.run(str(number))
-        run.tags({OUTCOME_TAG: outcome, EPOCHS_TAG: epoch})
-        run.end("FINISHED")
+        self._journal.log(str(number), tags={OUTCOME_TAG: outcome, EPOCHS_TAG: epoch}, status="FINISHED")
         return outcome
 
     def fail(self, number: int, traceback: str) -> str:
         """The cause of a failure, and the adapter of the epochs before it; returns the cause in one line."""
-        self._adapter(number)
-        run, cause = self._spool.run(str(number)), _memory_cause(traceback) or _last_line(traceback)
-        run.text(traceback, "traceback.txt")
-        run.fail(cause)
+        self._move_adapter(number)
+        cause = _memory_cause(traceback) or _last_line(traceback)
+        self._journal.artifacts(str(number), {"traceback.txt": traceback.encode()})
+        self._journal.log(str(number), tags={DESCRIPTION_TAG: cause, OUTCOME_TAG: "failed"}, status="FAILED")
         return cause
 
-    def interrupt(self, number: int) -> None:
-        """Ends the run as KILLED; its trial can go on."""
-        self._spool.run(str(number)).end("KILLED")
-
     def close(self, number: int, status: str) -> None:
-        """Ends a run of which everything else is said; `status` is FINISHED or FAILED."""
-        self._spool.run(str(number)).end(status)
+        """Ends a run of which nothing else is to be said: KILLED where its trial can go on, FINISHED or FAILED."""
+        self._journal.log(str(number), status=status)
 
     def short_of_memory(self, number: int, cause: str) -> None:
         """The trial's next process is to know that Ray ended this one."""
-        self._files.add_shortage(number, cause)
+        self._checkpoints.add_shortage(number, cause)
 
-    def _adapter(self, number: int) -> None:
-        files = self._files.get(number, ADAPTER_ARTIFACT)
-        if files:
-            here = Path(tempfile.gettempdir())
-            with (
-                storing(f"the adapter of {trial_name(number)}", here, "make room, then resume the search"),
-                tempfile.TemporaryDirectory(prefix="wertune-") as scratch,
-            ):
-                unpack(files, Path(scratch))
-                self._spool.run(str(number)).artifacts(Path(scratch), ADAPTER_ARTIFACT)
-        for name in (ADAPTER_ARTIFACT, STATE, SHORTAGES):  # the spool has the one, and nobody goes on with the other
-            self._files.forget(number, name)
+    def _move_adapter(self, number: int) -> None:
+        """From the checkpoints, which nobody goes on with, to the journal."""
+        if adapter := self._checkpoints.get(number, ADAPTER_ARTIFACT):
+            self._journal.artifacts(str(number), adapter, ADAPTER_ARTIFACT)
+        for name in (ADAPTER_ARTIFACT, STATE, SHORTAGES):
+            self._checkpoints.forget(number, name)
 
 
-def settle(book: Book, study: optuna.Study, parent: Any) -> None:
+def end_finished_trials(runs: TrialRuns, study: optuna.Study, parent: RunRef) -> None:
     """Ends the runs of trials that finished when nobody was left to say so."""
     known = {trial.number: trial for trial in finished(study)}
     for run in children(parent):
         trial = known.get(int(run.data.tags.get(TRIAL_TAG, -1)))
-        said = OUTCOME_TAG in run.data.tags
-        if trial is None or (said and run.info.status in ENDED):
+        told = OUTCOME_TAG in run.data.tags
+        if trial is None or (told and run.info.status in ENDED):
             continue
         failed = trial.state is TrialState.FAIL
-        if said:  # and then the process died
-            book.close(trial.number, "FAILED" if failed else "FINISHED")
+        if told:  # and then the process died
+            runs.close(trial.number, "FAILED" if failed else "FINISHED")
         elif failed:
-            book.fail(trial.number, "the trial failed when the search was killed; its cause was lost")
+            runs.fail(trial.number, "the trial failed when the search was killed; its cause was lost")
         else:
-            book.end(trial.number, max(trial.intermediate_values, default=0))
+            runs.end(trial.number, max(trial.intermediate_values, default=0))
 
 
 def _ending_the_search(hook: Callable[..., None]) -> Callable[..., None]:
     """Raises what the hook raises, and raises it again from each later one: Ray takes some for deaths of the trial."""
 
     @functools.wraps(hook)
-    def call(self: "ChildRuns", *arguments: Any, **named: Any) -> None:
+    def call(self: "RecordTrials", *arguments: Any, **named: Any) -> None:
         if self._fault is not None:
             raise self._fault
         try:
@@ -130,11 +110,11 @@ def _ending_the_search(hook: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-class ChildRuns(Callback):  # type: ignore[misc]
-    """Tells the book and the terminal what becomes of each trial; what the book does not take ends the search."""
+class RecordTrials(Callback):  # type: ignore[misc]
+    """Writes runs and terminal lines of what becomes of each trial; what the disk does not take ends the search."""
 
-    def __init__(self, book: Book, progress: Progress) -> None:
-        self._book, self._progress = book, progress
+    def __init__(self, runs: TrialRuns, progress: Progress) -> None:
+        self._runs, self._progress = runs, progress
         self._fault: WertuneError | None = None
         self._open: set[int] = set()
         self._last_epoch: dict[int, int] = {}
@@ -147,7 +127,7 @@ class ChildRuns(Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config[NUMBER]
         if number not in self._open:  # or its process died and it starts again
-            self._book.begin(number, trial.config[POINT])
+            self._runs.begin(number, trial.config[POINT])
         self._open.add(number)
         self._progress.started(number, trial.config[POINT])
 
@@ -158,7 +138,7 @@ class ChildRuns(Callback):  # type: ignore[misc]
         if result.get(NO_ROOM):
             raise SearchStorageError(result[NO_ROOM])
         number, epoch = trial.config[NUMBER], result[EPOCH]
-        self._book.write(number, result[SAID])
+        self._runs.write(number, result[LOG])
         if result.get(FAILURE):
             trial.max_failures = 0  # what it raised it would raise again
         if result.get(FAILURE) or epoch <= self._last_epoch.get(number, 0):
@@ -167,16 +147,16 @@ class ChildRuns(Callback):  # type: ignore[misc]
         self._best = min(self._best, result[METRIC])
         retention = result.get("retention_val_wer")
         rate = result["clips_per_s"]
-        told = Epoch(number, epoch, self._book.epochs, result["val_wer"], retention, rate, self._best)
+        told = Epoch(number, epoch, self._runs.epochs, result["val_wer"], retention, rate, self._best)
         self._progress.epoch(told)
 
     @_ending_the_search
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number, last = trial.config[NUMBER], trial.last_result
         if last.get(FAILURE):
-            self._progress.ended(number, "failed", self._book.fail(number, last[FAILURE]))
+            self._progress.ended(number, "failed", self._runs.fail(number, last[FAILURE]))
         else:
-            self._progress.ended(number, self._book.end(number, last.get(EPOCH, 0)))
+            self._progress.ended(number, self._runs.end(number, last.get(EPOCH, 0)))
         self._open.discard(number)
 
     @_ending_the_search
@@ -184,7 +164,7 @@ class ChildRuns(Callback):  # type: ignore[misc]
         number, traceback = trial.config[NUMBER], _traceback(trial)
         cause = _memory_cause(traceback)
         if cause:
-            self._book.short_of_memory(number, cause)
+            self._runs.short_of_memory(number, cause)
         why = cause or shorten(_last_line(traceback), CAUSE_CHARACTERS)
         self._progress.say(f"{trial_name(number)} lost its process, goes on from its last epoch: {why}")
 
@@ -192,14 +172,14 @@ class ChildRuns(Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config[NUMBER]
         if number not in self._open:  # it never came as far as to start
-            self._book.begin(number, trial.config[POINT])
+            self._runs.begin(number, trial.config[POINT])
         traceback = trial.last_result.get(FAILURE) or _traceback(trial)
-        self._progress.ended(number, "failed", self._book.fail(number, traceback))
+        self._progress.ended(number, "failed", self._runs.fail(number, traceback))
         self._open.discard(number)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         for number in self._open:
-            self._book.interrupt(number)
+            self._runs.close(number, "KILLED")
         self._open.clear()
 
 

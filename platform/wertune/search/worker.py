@@ -11,9 +11,9 @@ from ray.exceptions import RayActorError
 from wertune.base.config import with_overrides
 from wertune.base.contract import RESOURCES_TAG
 from wertune.base.errors import SearchStorageError, WertuneError
-from wertune.search.checkpoints import KeptTrial
-from wertune.search.shipping import Depot, prepared_here
-from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, SAID, Said
+from wertune.search.checkpoints import TrialCheckpoints
+from wertune.search.shipping import DriverFiles, prepared_here
+from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, TrialLog
 from wertune.training.baseline import Texts, Wanted, transcribe_with_base
 from wertune.training.memory import keep_freed_memory
 from wertune.training.prepare import Prepared
@@ -23,37 +23,37 @@ from wertune.training.trial import run_trial
 WORST = 1e9  # Optuna and Ray want a finite number of a trial without one
 
 
-def transcribe_part(prepared: Prepared, depot: Depot, wanted: Wanted) -> Texts:
+def transcribe_part(prepared: Prepared, files: DriverFiles, wanted: Wanted) -> Texts:
     """Some splits' texts by the untouched base, in a task of `transcribe_across`."""
     keep_freed_memory()
-    return transcribe_with_base(prepared_here(prepared, depot), wanted)
+    return transcribe_with_base(prepared_here(prepared, files), wanted)
 
 
-def run_one(proposal: dict[str, Any], prepared: Prepared, depot: Depot, objective: Objective, keeper: Any) -> None:
+def run_one(proposal: dict[str, Any], prepared: Prepared, files: DriverFiles, objective: Objective, store: Any) -> None:
     """One trial in a Ray worker, or what is left of it: each epoch is reported to the driver.
 
     What it raises is reported first, so that the driver knows it from the death of the process, which is forgiven.
     """
     best, epoch = WORST, 0
-    kept = KeptTrial(keeper, proposal[NUMBER])
-    said = Said(kept)
-    said.tags({RESOURCES_TAG: _resources(ray.get_runtime_context().get_assigned_resources())})
+    checkpoints = TrialCheckpoints(store, proposal[NUMBER])
+    log = TrialLog(checkpoints)
+    log.tags({RESOURCES_TAG: _resources(ray.get_runtime_context().get_assigned_resources())})
 
     def report(result: EpochResult) -> None:
         nonlocal best, epoch
         best, epoch = min(best, result.objective), result.epoch
-        tune.report(result.metrics() | {METRIC: best, EPOCH: epoch, SAID: said.take()})
+        tune.report(result.metrics() | {METRIC: best, EPOCH: epoch, LOG: log.take()})
 
     try:
         config = with_overrides(prepared.project.trial, proposal[POINT], "search.yaml: space")
-        run_trial(config, prepared_here(prepared, depot), objective, said, after_epoch=report, store=kept)
+        run_trial(config, prepared_here(prepared, files), objective, log, after_epoch=report, store=checkpoints)
     except RayActorError:
         raise
     except SearchStorageError as error:
-        tune.report({METRIC: best, EPOCH: epoch, SAID: said.take(), NO_ROOM: str(error)})
+        tune.report({METRIC: best, EPOCH: epoch, LOG: log.take(), NO_ROOM: str(error)})
     except Exception as error:
         cause = "".join(traceback.format_exception(error))
-        tune.report({METRIC: best, EPOCH: epoch, SAID: said.take(), FAILURE: cause})
+        tune.report({METRIC: best, EPOCH: epoch, LOG: log.take(), FAILURE: cause})
         if not isinstance(error, WertuneError):  # after a CUDA error, say, no other trial should get this process
             raise
 

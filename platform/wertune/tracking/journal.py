@@ -1,78 +1,58 @@
-"""An append-only file of JSON lines that survives the process that writes it."""
+"""An append-only file of operations, a JSON line each, that survives the process that writes it."""
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wertune.base.errors import TrackingError
 
-CHUNK_BYTES = 2**18
+# Its `kind`, the key of its `run`, the time `at_ms` at which it was said, and what it says.
+Operation = Mapping[str, Any]
+OPEN, METRICS, PARAMS, TAGS, END, FILES = "open", "metrics", "params", "tags", "end", "files"
 
 
 class Journal:
-    """Lines in the order in which they were said; a line is on the disk before `append` returns.
+    """Operations in the order in which they were said; they are on the disk before `append` returns.
 
     A line that a killed process, or a full disk, left without its end was never said, and goes.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self.size = self._end_of_lines()
-        os.ftruncate(self._handle, self.size)
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._size = path.read_bytes().rfind(b"\n") + 1
+        os.ftruncate(self._handle, self._size)
 
-    def _end_of_lines(self) -> int:
-        end = os.fstat(self._handle).st_size
-        while end > 0:
-            start = max(0, end - CHUNK_BYTES)
-            newline = os.pread(self._handle, end - start, start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            end = start
-        return 0
-
-    def append(self, value: Mapping[str, Any]) -> None:
-        """Raises OSError when the disk does not take the line; the next one is then written in its place."""
-        rest = memoryview(json.dumps(value, ensure_ascii=False).encode() + b"\n")
-        end = self.size
+    def append(self, operations: Sequence[Operation]) -> None:
+        """Raises OSError when the disk does not take all the lines, of which it then has none."""
+        lines = "".join(json.dumps(operation) + "\n" for operation in operations).encode()
+        rest = memoryview(lines)
         try:
             while rest:
-                written = os.pwrite(self._handle, rest, end)
-                rest, end = rest[written:], end + written
+                rest = rest[os.write(self._handle, rest) :]
             os.fsync(self._handle)
         except OSError:
-            os.ftruncate(self._handle, self.size)
+            os.ftruncate(self._handle, self._size)
             raise
-        self.size = end
+        self._size += len(lines)
 
-    def read(self, offset: int) -> Iterator[tuple[int, Any]]:
-        """The values from `offset` on, each with the offset behind it; at most a chunk of them, but one at least."""
-        length = CHUNK_BYTES
-        while b"\n" not in (text := os.pread(self._handle, min(length, self.size - offset), offset)):
-            if offset + length >= self.size:
-                return
-            length *= 2
-        for line in text[: text.rfind(b"\n")].split(b"\n"):
-            offset += len(line) + 1
-            yield offset, json.loads(line)
-
-    def values(self) -> Iterator[Any]:
+    def operations(self) -> Iterator[Operation]:
         """All of them; TrackingError for a line that is no JSON, which a failing disk alone can leave."""
         offset = 0
-        while offset < self.size:
+        for line in self._path.read_bytes().splitlines(keepends=True):
             try:
-                for after, value in self.read(offset):
-                    yield value
-                    offset = after
+                yield json.loads(line)
             except ValueError as error:
                 place = f"{self._path} behind byte {offset}"
                 raise TrackingError(f"{place} is damaged ({error}); delete that line, then resume the search") from None
+            offset += len(line)
 
     def clear(self) -> None:
+        """Forgets every line."""
         os.ftruncate(self._handle, 0)
-        self.size = 0
+        self._size = 0
 
     def close(self) -> None:
         os.close(self._handle)

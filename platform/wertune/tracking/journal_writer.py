@@ -1,211 +1,307 @@
-"""Writing what a spool holds to the server: in order, without doubles, in as few requests as there may be."""
+"""What a search says of its trials' runs, in a journal on the driver's disk until MLflow has it.
 
-import math
+`folder/` holds `journal.jsonl`, one operation a line; `files/`, what is to be uploaded; `state.json`, whose search it
+is; and `refused.jsonl`, what the server will never take. Two threads write what waits, each with pauses of its own:
+records (runs, parameters, metrics, tags, ends) wait for no file, so that a run may be FINISHED before its last file is
+there; `flush` waits for both.
+
+The journal is emptied when nothing waits. After a crash all that it holds is written again, which does no harm: a run
+is looked for before it is made, a metric keeps the time at which it was said, a step that the server has is dropped,
+and a file that was uploaded is gone from `files/`.
+"""
+
+import fcntl
+import json
+import secrets
 import shutil
+import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any
 
 from wertune.base.errors import TrackingError
-from wertune.tracking.child_store import Child, Logged
-from wertune.tracking.journal import Journal
-from wertune.tracking.outage import Backoff
+from wertune.base.files import storing, sync, write_atomically, write_files
+from wertune.tracking.child_runs import ChildRuns
+from wertune.tracking.journal import END, FILES, METRICS, OPEN, PARAMS, TAGS, Journal, Operation
+from wertune.tracking.outage import TOLD_FAILURES, Backoff, is_temporary, quick_requests, reason, tell
+from wertune.tracking.runs import RunRef, checked_status, now_ms, param_text
 
-Operation = Mapping[str, Any]
-OPEN, METRICS, PARAMS, TAGS, END, FILES = "open", "metrics", "params", "tags", "end", "files"
-BATCHED = {METRICS: 1000, PARAMS: 100, TAGS: 100}  # what MLflow takes in one request
-RECORDS = frozenset({OPEN, *BATCHED, END})
-
-
-class Children(Protocol):
-    """The server's side, `tracking.ChildStore`; whatever but `create` may be said twice without harm."""
-
-    name: str
-
-    def find(self, key: str) -> Child | None: ...
-
-    def create(self, key: str, name: str, tags: Mapping[str, str], start_ms: int) -> str: ...
-
-    def reopen(self, run_id: str) -> None: ...
-
-    def log(
-        self, run_id: str, metrics: Sequence[Logged], params: Mapping[str, str], tags: Mapping[str, str]
-    ) -> None: ...
-
-    def upload(self, run_id: str, folder: Path, name: str) -> None: ...
-
-    def end(self, run_id: str, status: str, at_ms: int) -> None: ...
-
-
-class Lane:
-    """Operations of some kinds in the journal's order, a window of it in memory at a time.
-
-    Within a window the operations of a run follow each other, so that they go in few requests; between runs there is no
-    order to keep. `done` is the number of the last operation before which none is left.
-    """
-
-    def __init__(self, kinds: Iterable[str], done: int) -> None:
-        self.kinds = frozenset(kinds)
-        self.done = done
-        self.todo: deque[list[Operation]] = deque()
-        self.backoff = Backoff()
-        self.retry_at = 0.0
-        self._offset, self._read = 0, done
-
-    def fill(self, journal: Journal, limit: float = math.inf) -> bool:
-        """Reads on when nothing is left to do, at most to the operation with the number `limit`; whether to go on.
-
-        That is so while something is to do, or a window was read in which nothing is this lane's: more may follow it.
-        """
-        if self.todo:
-            return True
-        before, window = self._offset, []
-        for offset, operation in journal.read(self._offset):
-            if operation["n"] > limit:
-                break
-            self._offset, self._read = offset, max(self._read, operation["n"])
-            if self.holds(operation):
-                window.append(operation)
-        self.todo.extend(_requests(window))
-        self._succeed()
-        return self._offset > before
-
-    def holds(self, operation: Operation) -> bool:
-        """Whether the operation is this lane's, and not done."""
-        return operation["n"] > self.done and operation["kind"] in self.kinds
-
-    def pop(self) -> None:
-        """The first request is written."""
-        self.todo.popleft()
-        self._succeed()
-
-    def split(self) -> None:
-        """The first request is refused as a whole: its operations are to be tried one by one."""
-        self.todo.extendleft([operation] for operation in reversed(self.todo.popleft()))
-
-    def put_off(self) -> None:
-        self.retry_at = time.monotonic() + self.backoff.pause_s()
-
-    def finish(self, last: int) -> None:
-        """Nothing waits: all up to operation `last` is through."""
-        self.done = self._read = last
-
-    def rewind(self) -> None:
-        """The journal was cleared."""
-        self._offset = 0
-
-    def _succeed(self) -> None:
-        self.backoff, self.retry_at = Backoff(), 0.0
-        if not self.todo:
-            self.done = self._read
-
-
-def _requests(window: Iterable[Operation]) -> Iterator[list[Operation]]:
-    by_run: dict[str, list[list[Operation]]] = {}
-    for operation in window:
-        requests = by_run.setdefault(operation["run"], [])
-        if requests and _fits(operation, requests[-1]):
-            requests[-1].append(operation)
-        else:
-            requests.append([operation])
-    return chain.from_iterable(by_run.values())
-
-
-def _fits(operation: Operation, request: Sequence[Operation]) -> bool:
-    """Whether the operation may go in one log_batch with the others, which takes each parameter once."""
-    kind = operation["kind"]
-    if kind not in BATCHED or request[0]["kind"] not in BATCHED:
-        return False
-    same = [other for other in request if other["kind"] == kind]
-    if kind == PARAMS and any(name in other["values"] for other in same for name in operation["values"]):
-        return False
-    return sum(len(other["values"]) for other in same) + len(operation["values"]) <= BATCHED[kind]
+MAX_VALUES = 1000  # what MLflow takes in one request
+CLOSING_S = 5.0  # of each thread
+REMEDY = "make room, then resume the search"
 
 
 @dataclass
-class Run:
-    """A run of which operations may still come."""
+class Queue:
+    """Operations by run, each run's in the order in which they were said; between runs there is no order to keep."""
 
-    run_id: str
-    steps: dict[str, int] = field(default_factory=dict)
-    ended: bool = False
+    waiting: dict[str, list[Operation]] = field(default_factory=dict)
+    backoff: Backoff = field(default_factory=Backoff)
+    retry_at: float = 0.0
+
+    def add(self, operation: Operation) -> None:
+        self.waiting.setdefault(operation["run"], []).append(operation)
+
+    def remove(self, operations: Sequence[Operation]) -> None:
+        """The first operations of a run are done with."""
+        run = operations[0]["run"]
+        del self.waiting[run][: len(operations)]
+        if not self.waiting[run]:
+            del self.waiting[run]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.waiting.values()))
 
 
-class Writer:
-    """Writes requests to the server, and knows the runs that are open: their ids, and the last step of each metric."""
+class JournalWriter:
+    """The child runs of a search; what is said returns when it is on the disk, and is written to MLflow in its order.
 
-    def __init__(self, server: Children, folder: Path, runs: Mapping[str, Run]) -> None:
-        self.runs = dict(runs)
-        self._server = server
-        self._folder = folder
+    What an earlier, killed driver left in the folder is written first. Temporary faults are waited for, without end.
 
-    def write(self, request: Sequence[Operation]) -> None:
-        """One request, of operations of one run; it may be written again after any failure."""
-        first = request[0]
-        match first["kind"]:
-            case "open":
-                self._open(first)
-            case "end":
-                run = self._run(first["run"])
-                self._server.end(run.run_id, first["status"], first["at_ms"])
-                run.ended = True
-            case "files":
-                self._upload(first)
-            case _:
-                self._log(request)
+    Raises TrackingError for a folder of another search, or one that another process writes.
+    """
 
-    def forget_ended(self) -> None:
-        """Of ended runs the server knows all; an open one's steps stay here."""
-        self.runs = {key: run for key, run in self.runs.items() if not run.ended}
+    def __init__(
+        self, folder: Path, parent: RunRef, server: ChildRuns | None = None, say: Callable[[str], None] = tell
+    ) -> None:
+        self._folder, self._parent, self._say = folder, parent, say
+        self._server = server or ChildRuns(parent)
+        self._changed = threading.Condition()
+        self._closing = self._told = False
+        self._told_refusals: set[str] = set()
+        self._fault = ""
+        self._records, self._files = Queue(), Queue()
+        with storing("the search's journal", folder, REMEDY):
+            (folder / "files").mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(folder / "lock")
+            _claim(folder / "state.json", parent)
+            self._journal = Journal(folder / "journal.jsonl")
+            sync(folder)
+            self._take_up()
+        self._threads = [threading.Thread(target=self._serve, args=(queue,), daemon=True) for queue in self._queues]
+        for thread in self._threads:
+            thread.start()
 
-    def _open(self, operation: Operation) -> None:
-        """The answer to an earlier creation may have been lost with the process: so it looks first, always."""
-        key = operation["run"]
-        found = self._server.find(key)
-        if found is None:
-            made = self._server.create(key, operation["name"], operation["values"], operation["at_ms"])
-            self.runs[key] = Run(made)
-            return
-        self._server.reopen(found.run_id)
-        self._server.log(found.run_id, [], {}, operation["values"])
-        self.runs[key] = Run(found.run_id, dict(found.steps))
+    def open(self, run: str, name: str, tags: Mapping[str, Any]) -> None:
+        """The RUNNING child run of that key: the one that there is, or a new one that begins now."""
+        self._append(run, {"kind": OPEN, "name": name, "values": _texts(tags)})
 
-    def _run(self, key: str) -> Run:
-        if key not in self.runs or self.runs[key].ended:
-            found = self._server.find(key)
-            if found is None:
-                raise TrackingError(f"{key} has no run: it was never opened, or was deleted")
-            self.runs[key] = Run(found.run_id, dict(found.steps))
-        return self.runs[key]
+    def log(
+        self,
+        run: str,
+        params: Mapping[str, Any] | None = None,
+        metrics: Iterable[tuple[int, Mapping[str, float]]] = (),
+        tags: Mapping[str, Any] | None = None,
+        status: str = "",
+    ) -> None:
+        """Says it all or, where the disk does not take it, nothing, and raises StorageError.
 
-    def _log(self, request: Sequence[Operation]) -> None:
-        run = self._run(request[0]["run"])
-        steps, metrics = dict(run.steps), []
-        params: dict[str, str] = {}
-        tags: dict[str, str] = {}
-        for operation in request:
-            if operation["kind"] == METRICS:
-                metrics += _unsaid(operation, steps)
+        A metric of which its step, or a later one, is written is dropped: an epoch that is trained again. A status
+        (FINISHED, FAILED or KILLED) ends the run.
+        """
+        said: list[Operation] = []
+        if params:
+            said.append({"kind": PARAMS, "values": {name: param_text(value) for name, value in params.items()}})
+        for step, values in metrics:
+            said.append({"kind": METRICS, "values": {n: float(v) for n, v in values.items()}, "step": step})
+        if tags:
+            said.append({"kind": TAGS, "values": _texts(tags)})
+        if status:
+            said.append({"kind": END, "status": checked_status(status)})
+        self._append(run, *said)
+
+    def artifacts(self, run: str, files: Mapping[str, bytes], name: str = "") -> None:
+        """Files by their paths, as the artifact folder `name` of the run."""
+        token = secrets.token_hex(8)
+        folder = self._folder / "files" / token
+        with storing("files to upload", self._folder, REMEDY):
+            write_files(files, folder)
+            sync(*folder.rglob("*"), folder, folder.parent)
+        self._append(run, {"kind": FILES, "files": token, "name": name})
+
+    def flush(self, timeout_s: float) -> None:
+        """Waits until MLflow has everything; TrackingError when it does not within the time."""
+        with self._changed:
+            for queue in self._queues:
+                queue.retry_at = 0.0
+            self._changed.notify_all()
+            if not self._changed.wait_for(lambda: not self._waiting, timeout_s):
+                raise TrackingError(
+                    f"{self._server.name} has not taken {self._waiting} operations of run {self._parent.run_id} in "
+                    f"{timeout_s:g} s ({self._fault or 'slow'}); nothing is lost: they are in {self._folder}; mend it "
+                    f"and resume the search with --resume {self._parent.run_id}, which writes them first"
+                )
+
+    def close(self) -> None:
+        """Stops writing to MLflow; what waits is written by the next writer in the folder."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(CLOSING_S)
+        if not any(thread.is_alive() for thread in self._threads):
+            self._journal.close()
+            self._lock.close()
+
+    @property
+    def _queues(self) -> tuple[Queue, Queue]:
+        return self._records, self._files
+
+    @property
+    def _waiting(self) -> int:
+        return sum(map(len, self._queues))
+
+    def _take_up(self) -> None:
+        """All operations of the journal wait, but for uploads that are done; files that none of them names go."""
+        folders = {folder.name: folder for folder in (self._folder / "files").iterdir()}
+        for operation in self._journal.operations():
+            if operation["kind"] != FILES or folders.pop(operation["files"], None):
+                self._enqueue(operation)
+        for leftover in folders.values():
+            shutil.rmtree(leftover)
+
+    def _append(self, run: str, *said: Operation) -> None:
+        operations = [{"run": run, "at_ms": now_ms(), **operation} for operation in said]
+        with self._changed, storing("the search's journal", self._folder, REMEDY):
+            if self._closing:
+                raise TrackingError(f"{self._folder}: something of {run} is said after the journal was closed")
+            self._journal.append(operations)
+            for operation in operations:
+                self._enqueue(operation)
+            self._changed.notify_all()
+
+    def _enqueue(self, operation: Operation) -> None:
+        (self._files if operation["kind"] == FILES else self._records).add(operation)
+
+    def _serve(self, queue: Queue) -> None:
+        """A thread's work."""
+        with quick_requests():
+            while request := self._wait_for_request(queue):
+                try:
+                    self._try(queue, request)
+                except Exception as error:  # whatever it is, the thread must live on
+                    self._put_off(queue, error)
+                else:
+                    self._answered(queue)
+
+    def _wait_for_request(self, queue: Queue) -> Sequence[Operation]:
+        """Some of a run's operations; none when it is time to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._request(queue))
+            return () if self._closing else self._request(queue)
+
+    def _request(self, queue: Queue) -> Sequence[Operation]:
+        """What may go in one request: of files one, whose run is there."""
+        if queue is self._records:
+            return next((_fitting(operations) for operations in queue.waiting.values()), ())
+        return next((files[:1] for run, files in queue.waiting.items() if not self._is_to_be_opened(run)), ())
+
+    def _is_to_be_opened(self, run: str) -> bool:
+        return any(operation["kind"] == OPEN for operation in self._records.waiting.get(run, ()))
+
+    def _try(self, queue: Queue, request: Sequence[Operation]) -> None:
+        """Writes the request; what is refused as a whole goes one by one. Raises what may pass."""
+        try:
+            if queue is self._records:
+                self._server.write(request)
             else:
-                (params if operation["kind"] == PARAMS else tags).update(operation["values"])
-        self._server.log(run.run_id, metrics, params, tags)
-        run.steps = steps
+                self._upload(request[0])
+        except Exception as error:
+            if is_temporary(error):
+                raise
+            if len(request) > 1:
+                for operation in request:
+                    self._try(queue, [operation])
+                return
+            self._refuse(request[0], error)
+        with self._changed:
+            queue.remove(request)
+            if not self._waiting:
+                with suppress(OSError):  # what is written again does no harm
+                    self._journal.clear()
+            self._changed.notify_all()
 
     def _upload(self, operation: Operation) -> None:
-        folder = self._folder / operation["files"]
-        if folder.exists():  # it goes once it is uploaded, which the journal may not know yet
-            known = self.runs.get(operation["run"]) or self._run(operation["run"])
-            self._server.upload(known.run_id, folder, operation["name"])
+        folder = self._folder / "files" / operation["files"]
+        if folder.exists():
+            self._server.upload(operation["run"], folder, operation["name"])
             shutil.rmtree(folder)
 
+    def _refuse(self, operation: Operation, error: Exception) -> None:
+        path = self._folder / "refused.jsonl"
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**operation, "reason": reason(error)}, ensure_ascii=False) + "\n")
+        if operation["run"] not in self._told_refusals:
+            self._told_refusals.add(operation["run"])
+            self._say(
+                f"{self._server.name} refuses {operation['kind']} of {operation['run']} for good: "
+                f"{reason(error)}; kept in {path}, the rest goes on"
+            )
 
-def _unsaid(operation: Operation, steps: dict[str, int]) -> list[Logged]:
-    """The metrics that no step as high was written of; `steps` then holds theirs."""
-    step = operation["step"]
-    new = [name for name in operation["values"] if step > steps.get(name, -1)]
-    steps.update(dict.fromkeys(new, step))
-    return [Logged(name, operation["values"][name], operation["at_ms"], step) for name in new]
+    def _put_off(self, queue: Queue, error: Exception) -> None:
+        """Pauses, until `flush` has no patience."""
+        pause_s = queue.backoff.pause_s()
+        with self._changed:
+            self._fault = reason(error)
+            if queue.backoff.failures >= TOLD_FAILURES and not self._told:
+                self._told = True
+                self._say(
+                    f"{self._server.name} takes nothing ({self._fault}): {self._waiting} operations wait in "
+                    f"{self._folder}, the search goes on"
+                )
+            queue.retry_at = time.monotonic() + pause_s
+            self._changed.wait_for(lambda: self._closing or time.monotonic() >= queue.retry_at, pause_s)
+
+    def _answered(self, queue: Queue) -> None:
+        with self._changed:
+            queue.backoff = Backoff()
+            if self._told and not any(each.backoff.failures for each in self._queues):
+                self._told, self._fault = False, ""
+                self._say(f"{self._server.name} answers again: {self._waiting} operations that waited are written now")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A search's folder, this process's alone until the block ends; raises TrackingError when another one holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock"):
+        yield
+
+
+def _locked(path: Path) -> IO[str]:
+    """The open file whose lock the system frees when the process dies, however it dies."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise TrackingError(f"{path.parent} is written by another process; wait for its end, or end it") from None
+    return file
+
+
+def _claim(path: Path, parent: RunRef) -> None:
+    """Notes in the file whose search the folder is of; TrackingError where it is another's."""
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))["parent"]
+    except (OSError, ValueError):
+        owner = parent.run_id
+    if owner != parent.run_id:
+        raise TrackingError(
+            f"{path.parent} holds what run {owner} said, but this is run {parent.run_id}; "
+            "give each search a folder of its own"
+        )
+    write_atomically(path, lambda file: file.write(json.dumps({"parent": owner}).encode()))
+
+
+def _fitting(operations: Sequence[Operation]) -> Sequence[Operation]:
+    """The first of a run's operations, as many as one request takes."""
+    totals = accumulate(len(operation.get("values", ())) for operation in operations)
+    return operations[: max(1, sum(total <= MAX_VALUES for total in totals))]
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items()}

@@ -14,11 +14,11 @@ import ray
 from ray.cluster_utils import Cluster
 import wertune.search.driver
 from wertune.bench.scale import EPOCHS, _stub
-from wertune.search.trial_runs import Book
-from wertune.search.checkpoints import TrialFiles
+from wertune.search.trial_runs import TrialRuns
+from wertune.search.checkpoints import CheckpointStore
 from wertune.search.study import finished, open_study
 from wertune.search.search_space import AshaConfig, Range, SearchConfig
-from wertune.tracking.spool import Spool
+from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.runs import create_run
 
 folder = Path(sys.argv[1])
@@ -60,9 +60,9 @@ hanging = threading.Timer(600, give_up)
 hanging.daemon = True
 hanging.start()
 wertune.search.driver._say = say
-with closing(Spool(folder / "spool", parent)) as spool:
-    book = Book(spool, TrialFiles(folder / "trials"), EPOCHS)
-    wertune.search.driver.fit(trial, config, study, book, folder)
+with closing(JournalWriter(folder / "journal", parent)) as journal:
+    runs = TrialRuns(journal, CheckpointStore(folder / "trials"), EPOCHS)
+    wertune.search.driver.fit(trial, config, study, runs, folder)
 print("finished", sum(trial.state.name == "COMPLETE" for trial in finished(study)))
 ray.shutdown()
 nodes.shutdown()

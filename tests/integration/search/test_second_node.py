@@ -27,7 +27,7 @@ from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from wertune.training.baseline import Way, transcribe_with_base
 from wertune.base.config import ContextConfig
-from wertune.search.shipping import open_depot, prepared_here
+from wertune.search.shipping import start_file_server, prepared_here
 from wertune.search.places import trial_resources
 from wertune.search.shipped_files import Span
 from wertune.base.config import load_project
@@ -39,9 +39,9 @@ folder = Path(sys.argv[1])
 prepared = prepare(folder, load_project(folder))
 _start_ray(sys.argv[2])
 
-def look(prepared, depot, driver_paths):
-    here = prepared_here(prepared, depot)
-    again = prepared_here(prepared, depot)
+def look(prepared, files, driver_paths):
+    here = prepared_here(prepared, files)
+    again = prepared_here(prepared, files)
     texts = transcribe_with_base(here, {{"validation": [Way.PLAIN]}})["validation"]
     here.evaluation_set("test", ContextConfig(), 80)  # the driver has no such features: computed of fetched audio
     audio = [r.path for r in here.dataset["validation"]]
@@ -57,23 +57,23 @@ def look(prepared, depot, driver_paths):
 
 audio = [str(r.path) for r in prepared.dataset["validation"]]
 driver_paths = [str(folder), str(prepared.base.path), *audio, sys.argv[0]]
-depot = open_depot(prepared)
+files = start_file_server(prepared)
 prepared.evaluation_set("validation", ContextConfig(short=False), 80)
-task = ray.remote(num_cpus=1, resources={{"{SECOND}": 1}})(look).remote(prepared, depot, driver_paths)
+task = ray.remote(num_cpus=1, resources={{"{SECOND}": 1}})(look).remote(prepared, files, driver_paths)
 expected = transcribe_with_base(prepared, {{"validation": [Way.PLAIN]}})["validation"]
 found = ray.get(task)
 found["expected"] = expected[Way.PLAIN]
 found["driver_features"] = {{
     f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in features_folder().glob("*.npy")
 }}
-found["handed_out"] = depot.handed_out()
-found["driver_node"] = depot.node_id
+found["handed_out"] = files.handed_out()
+found["driver_node"] = files.node_id
 found["audio_bytes"] = sum(r.path.stat().st_size for split in prepared.dataset.splits.values() for r in split)
 found["base_bytes"] = sum(f.stat().st_size for f in prepared.base.path.iterdir())
 refused = []
 for key in ("../project.yaml", "features/../../project.yaml", "base/../project.yaml", "/etc/passwd", audio[0]):
     try:
-        ray.get(depot.shelf.read.remote([Span(key, 0, 10)]))
+        ray.get(files.server.read.remote([Span(key, 0, 10)]))
     except Exception as error:
         refused.append(str(error))
 found["refused"] = refused
@@ -134,7 +134,7 @@ def test_it_transcribes_as_the_driver_does(found: dict[str, Any]) -> None:
     assert found["texts"] == found["expected"]
 
 
-def test_base_audio_and_features_went_through_the_depot_once(found: dict[str, Any]) -> None:
+def test_base_audio_and_features_went_through_the_file_server_once(found: dict[str, Any]) -> None:
     given = found["handed_out"][found["node"]]
     assert given["base"] == found["base_bytes"]
     assert given["audio"] == found["audio_bytes"]

@@ -18,12 +18,12 @@ from mlflow.tracking import MlflowClient
 from tests.support.forked import Forks
 from tests.support.places import TRIALS
 from tests.support.processes import free_port, running
-from tests.trials import spool_worker
+from tests.trials import journal_worker
 
 from wertune.base.errors import TrackingError
+from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.opening import check_artifacts
 from wertune.tracking.runs import RunRef, children, create_run
-from wertune.tracking.spool import Spool
 
 BASIC_AUTH = "basic-auth"
 USER, PASSWORD, TOKEN = "ann", "p@ss/w:rd and more", "t0ken-of-ann"
@@ -112,22 +112,23 @@ def test_a_server_that_is_killed_and_comes_back_has_all_in_order_and_once(server
         parent = _parent(server.uri)
         check_artifacts(parent)
         assert parent.client.list_artifacts(parent.run_id) == []
-        spool = Spool(tmp_path / "spool", parent, say=lines.append)
-        runs = {key: spool.open(key, f"trial {key}", {"wertune.point": "{}"}) for key in ("a", "b")}
+        journal = JournalWriter(tmp_path / "journal", parent, say=lines.append)
+        for key in ("a", "b"):
+            journal.open(key, f"trial {key}", {"wertune.point": "{}"})
         for epoch in range(1, 100):
-            runs["a"].metrics({"val_wer": 1 / epoch}, step=epoch)
-        spool.flush(60)
+            journal.log("a", metrics=[(epoch, {"val_wer": 1 / epoch})])
+        journal.flush(60)
         os.killpg(process.pid, signal.SIGKILL)
     for epoch in range(100, 400):
-        runs["a"].metrics({"val_wer": 1 / epoch}, step=epoch)
-        runs["b"].metrics({"val_wer": 1 / epoch}, step=epoch)
-    runs["a"].text("said while it was down", "notes/outage.txt")
-    runs["a"].end("FINISHED")
+        for key in ("a", "b"):
+            journal.log(key, metrics=[(epoch, {"val_wer": 1 / epoch})])
+    journal.artifacts("a", {"outage.txt": b"said while it was down"}, "notes")
+    journal.log("a", status="FINISHED")
     with pytest.raises(TrackingError, match=r"602 operations of run .* nothing is lost"):
-        spool.flush(3)
+        journal.flush(3)
     with server.up():
-        spool.flush(120)
-        spool.close()
+        journal.flush(120)
+        journal.close()
         found = {run.info.run_name: run for run in children(parent)}
         assert {name: run.info.status for name, run in found.items()} == {"trial a": "FINISHED", "trial b": "RUNNING"}
         assert _steps(server, found["trial a"].info.run_id, "val_wer") == list(range(1, 400))
@@ -135,7 +136,7 @@ def test_a_server_that_is_killed_and_comes_back_has_all_in_order_and_once(server
         artifacts = parent.client.list_artifacts(found["trial a"].info.run_id, "notes")
         assert [artifact.path for artifact in artifacts] == ["notes/outage.txt"]
     assert ["takes nothing (Connection refused)" in line or "answers again" in line for line in lines] == [True, True]
-    assert not (tmp_path / "spool" / "refused.jsonl").exists()
+    assert not (tmp_path / "journal" / "refused.jsonl").exists()
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_a_second_driver_takes_over_from_one_that_was_killed(
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(secured.folder / "certificate.pem"))
     monkeypatch.setenv("MLFLOW_TRACKING_CLIENT_CERT_PATH", str(secured.folder / "client.pem"))
     parent = _parent(secured.uri)
-    command = [sys.executable, str(TRIALS / "spool_worker.py"), str(tmp_path), parent.run_id]
+    command = [sys.executable, str(TRIALS / "journal_worker.py"), str(tmp_path), parent.run_id]
     environment = os.environ | {"MLFLOW_TRACKING_URI": secured.uri}
     for last in (25, 90):
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as driver:
@@ -175,10 +176,10 @@ def test_a_second_driver_takes_over_from_one_that_was_killed(
         assert run.info.status == "FINISHED"
         assert run.data.params == {"lora_r": "8"}
         for metric in ("val_wer", "loss"):
-            assert _steps(secured, run.info.run_id, metric) == list(range(1, spool_worker.EPOCHS + 1))
+            assert _steps(secured, run.info.run_id, metric) == list(range(1, journal_worker.EPOCHS + 1))
         weights = parent.client.download_artifacts(run.info.run_id, "adapter/weights")
-        assert Path(weights).read_text() == str(spool_worker.EPOCHS)
-    assert not list((tmp_path / "spool" / "files").iterdir())
+        assert Path(weights).read_text() == str(journal_worker.EPOCHS)
+    assert not list((tmp_path / "journal" / "files").iterdir())
 
 
 OPEN = """

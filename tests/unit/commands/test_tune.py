@@ -14,7 +14,7 @@ from wertune.base.errors import TrackingError
 from wertune.commands.next_steps import Verdict
 from wertune.commands.tune import _finish, resume_command, tune
 from wertune.jobs.tune import Results
-from wertune.tracking.spool import held
+from wertune.tracking.journal_writer import held
 
 GIVEN = {
     "project": "my own",

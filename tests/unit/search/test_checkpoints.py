@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.base.errors import StorageError
-from wertune.search.checkpoints import STATE, TrialFiles, unpack
+from wertune.search.checkpoints import STATE, CheckpointStore
 
 FILES = st.dictionaries(
     st.lists(st.text("ab-é %", min_size=1, max_size=6), min_size=1, max_size=3).map("/".join),
@@ -19,7 +19,7 @@ FILES = st.dictionaries(
 
 @given(first=FILES, second=FILES)
 def test_the_newest_files_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, first, second) -> None:
-    kept = TrialFiles(tmp_path_factory.mktemp("kept"))
+    kept = CheckpointStore(tmp_path_factory.mktemp("kept"))
     assert kept.get(0, STATE) is None
     kept.put(0, STATE, first)
     kept.put(0, STATE, second)
@@ -28,7 +28,7 @@ def test_the_newest_files_come_back_as_they_were(tmp_path_factory: pytest.TempPa
 
 
 def test_a_damaged_newest_gives_way_to_nothing_or_an_older_whole_one(tmp_path: Path) -> None:
-    kept = TrialFiles(tmp_path)
+    kept = CheckpointStore(tmp_path)
     kept.put(3, STATE, {"a": b"whole"})
     (file,) = tmp_path.rglob("a")
     file.write_bytes(b"cut")
@@ -36,7 +36,7 @@ def test_a_damaged_newest_gives_way_to_nothing_or_an_older_whole_one(tmp_path: P
 
 
 def test_a_full_disk_keeps_the_older_state_and_says_what_to_do(tmp_path: Path, disk_full_after) -> None:
-    kept = TrialFiles(tmp_path)
+    kept = CheckpointStore(tmp_path)
     kept.put(0, STATE, {"a": b"old"})
     with disk_full_after(1000), pytest.raises(StorageError, match=r"state of trial 1 cannot be stored.*resume"):
         kept.put(0, STATE, {"a": bytes(5000)})
@@ -45,15 +45,8 @@ def test_a_full_disk_keeps_the_older_state_and_says_what_to_do(tmp_path: Path, d
 
 
 def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
-    kept = TrialFiles(tmp_path)
+    kept = CheckpointStore(tmp_path)
     kept.put(0, STATE, {"a": b"1"})
     kept.forget(0, STATE)
     assert kept.get(0, STATE) is None
     assert not list(tmp_path.rglob("a"))
-
-
-@pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x"])
-def test_no_file_is_written_outside_its_folder(tmp_path: Path, path: str) -> None:
-    with pytest.raises(StorageError, match="leads out of"):
-        unpack({path: b""}, tmp_path / "in")
-    assert not list(tmp_path.rglob("x"))

@@ -16,7 +16,7 @@ import wertune.search.worker
 from wertune.base.config import TrialConfig
 from wertune.base.errors import StorageError
 from wertune.search.driver import RAY_SETTINGS, Actors, _own_errors, _start_ray
-from wertune.search.trial_log import NUMBER, POINT, SAID
+from wertune.search.trial_log import LOG, NUMBER, POINT
 from wertune.search.trial_runs import RAY_OUT_OF_MEMORY
 from wertune.search.worker import run_one
 from wertune.training.train import TrainingDiverged
@@ -55,12 +55,12 @@ def test_a_trial_says_what_it_was_given(monkeypatch: pytest.MonkeyPatch, assigne
     told: list[dict[str, Any]] = []
     context = SimpleNamespace(get_assigned_resources=lambda: assigned)
     monkeypatch.setattr(wertune.search.worker.ray, "get_runtime_context", lambda: context)
-    monkeypatch.setattr(wertune.search.worker, "prepared_here", lambda prepared, depot: prepared)
+    monkeypatch.setattr(wertune.search.worker, "prepared_here", lambda prepared, files: prepared)
     monkeypatch.setattr(wertune.search.worker.tune, "report", told.append)
     monkeypatch.setattr(wertune.search.worker, "run_trial", _diverges)
     prepared: Any = SimpleNamespace(project=SimpleNamespace(trial=TrialConfig()))
     run_one({NUMBER: 0, POINT: {}}, prepared, None, None, None)  # type: ignore[arg-type]
-    assert json.loads(told[0][SAID])["tags"] == {"wertune.resources": text}
+    assert json.loads(told[0][LOG])["tags"] == {"wertune.resources": text}
 
 
 def _diverges(*_: Any, **__: Any) -> None:

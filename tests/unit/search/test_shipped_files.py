@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.base.errors import StorageError
-from wertune.search.shipped_files import PART_BYTES, Entry, Shelf, Span, audio_here, base_here, batches, feature_parts
+from wertune.search.shipped_files import (
+    PART_BYTES,
+    Entry,
+    FileServer,
+    Span,
+    audio_here,
+    base_here,
+    batches,
+    feature_parts,
+)
 from wertune.whisper.base_model import BaseModel, files_of
 
 FEATURE = f"ab/ab{'0' * 30}.npy"
@@ -36,7 +45,7 @@ def test_batches_hold_every_byte_once_in_order_and_are_small(sizes_bytes: list[i
 
 
 class Driver:
-    """A driver's disk with a base, two recordings and features, and its shelf."""
+    """A driver's disk with a base, two recordings and features, and its server."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,7 +55,7 @@ class Driver:
         self.audio = [self._write("audio/one.opus", b"one"), self._write("audio/two.opus", b"two two")]
         self._write(f"features/{FEATURE}", b"features of a clip")
         self.asked: list[Sequence[Span]] = []
-        self.shelf = Shelf(files_of(BaseModel("base", self.base, "")), self.audio, folder / "features")
+        self.server = FileServer(files_of(BaseModel("base", self.base, "")), self.audio, folder / "features")
 
     def _write(self, name: str, content: bytes) -> Path:
         path = self.folder / name
@@ -56,13 +65,13 @@ class Driver:
 
     def ask(self, spans: Sequence[Span]) -> list[bytes]:
         self.asked.append(spans)
-        return self.shelf.read(spans, NODE)
+        return self.server.read(spans, NODE)
 
     def base_on(self, root: Path, there: Path | None = None) -> Path:
-        return base_here(there or Path("/no/such"), self.shelf.catalogue().base, root, self.ask)
+        return base_here(there or Path("/no/such"), self.server.catalogue().base, root, self.ask)
 
     def audio_on(self, root: Path) -> dict[Path, Path]:
-        return audio_here(self.shelf.catalogue().audio, root, self.ask)
+        return audio_here(self.server.catalogue().audio, root, self.ask)
 
 
 @pytest.fixture
@@ -72,7 +81,7 @@ def driver(tmp_path: Path) -> Driver:
 
 def _catalogue_elsewhere(driver: Driver) -> dict[Path, Entry]:
     """The driver's audio, by paths that this node does not have."""
-    return {Path("/no/such") / path.name: entry for path, entry in driver.shelf.catalogue().audio.items()}
+    return {Path("/no/such") / path.name: entry for path, entry in driver.server.catalogue().audio.items()}
 
 
 def test_a_node_without_the_base_gets_exactly_the_files_of_the_model_once(driver: Driver, tmp_path: Path) -> None:
@@ -114,12 +123,12 @@ def test_workers_of_a_node_fetch_once_between_them(driver: Driver, tmp_path: Pat
         ((base, paths),) = {(base, tuple(paths.items())) for base, paths in pool.map(work, range(8))}
     assert base.is_dir()
     assert [path.read_bytes() for _, path in paths] == [b"one", b"two two"]
-    given_out = driver.shelf.handed_out()[NODE]
+    given_out = driver.server.handed_out()[NODE]
     assert given_out == {"base": 7000 + 2, "audio": 3 + 7}
 
 
 def test_shared_audio_is_used_and_a_changed_copy_is_fetched(driver: Driver, tmp_path: Path) -> None:
-    catalogue = driver.shelf.catalogue().audio
+    catalogue = driver.server.catalogue().audio
     assert driver.audio_on(tmp_path / "node") == {path: path for path in driver.audio}
     copies = {}
     for path, entry in catalogue.items():
@@ -154,7 +163,7 @@ def test_an_ended_workers_half_fetched_files_are_cleared_away(driver: Driver, tm
 def test_a_full_disk_is_a_storage_error_and_leaves_no_base(
     driver: Driver, tmp_path: Path, disk_full_after: Callable[[int], AbstractContextManager[None]]
 ) -> None:
-    catalogue = driver.shelf.catalogue()
+    catalogue = driver.server.catalogue()
     with disk_full_after(100), pytest.raises(StorageError, match=r"base model cannot be stored.*WERTUNE_CACHE"):
         base_here(Path("/no/such"), catalogue.base, tmp_path / "node", driver.ask)
     assert not [path for path in (tmp_path / "node").iterdir() if path.name.startswith("base-")]
@@ -188,23 +197,23 @@ def test_a_large_feature_file_comes_in_parts(driver: Driver) -> None:
 )
 def test_any_other_key_is_refused(driver: Driver, key: str) -> None:
     with pytest.raises(ValueError, match="a key is one of the catalogue's"):
-        driver.shelf.read([Span(key, 0, 10)])
+        driver.server.read([Span(key, 0, 10)])
 
 
 @given(st.text(max_size=40))
 def test_no_text_is_a_key_of_another_file(text: str) -> None:
-    shelf = Shelf([], [], Path(os.devnull))
+    server = FileServer([], [], Path(os.devnull))
     with pytest.raises(ValueError, match="a key is one of the catalogue's"):
-        shelf.read([Span(text, 0, 10)])
+        server.read([Span(text, 0, 10)])
 
 
 @pytest.mark.parametrize("span", [(-1, 5), (0, -5), (0, PART_BYTES + 1)])
 def test_a_part_is_bounded(driver: Driver, span: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="a part has 0 to"):
-        driver.shelf.read([Span("base/config.json", *span)])
+        driver.server.read([Span("base/config.json", *span)])
 
 
-def test_a_shelf_that_was_started_again_answers_without_being_asked_for_its_catalogue(driver: Driver) -> None:
-    (key,) = (entry.key for entry in driver.shelf.catalogue().audio.values() if entry.size_bytes == 3)
-    again = Shelf([], driver.audio, driver.folder / "features")
+def test_a_file_server_that_was_started_again_answers_without_being_asked_for_its_catalogue(driver: Driver) -> None:
+    (key,) = (entry.key for entry in driver.server.catalogue().audio.values() if entry.size_bytes == 3)
+    again = FileServer([], driver.audio, driver.folder / "features")
     assert again.read([Span(key, 1, 10)]) == [b"ne"]

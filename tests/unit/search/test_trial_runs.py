@@ -7,15 +7,15 @@ from typing import Any
 
 import optuna
 import pytest
-from tests.unit.tracking.test_spool import PARENT, FakeRun, FakeServer
+from tests.unit.tracking.test_journal_writer import PARENT, FakeRun, FakeServer
 
 import wertune.search.trial_runs
 from wertune.base.errors import SearchStorageError, StorageError
-from wertune.search.checkpoints import STATE, TrialFiles
+from wertune.search.checkpoints import STATE, CheckpointStore
 from wertune.search.progress import PlainProgress, Reckoning
-from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, Said
-from wertune.search.trial_runs import Book, ChildRuns, settle
-from wertune.tracking.spool import Spool
+from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, TrialLog
+from wertune.search.trial_runs import RecordTrials, TrialRuns, end_finished_trials
+from wertune.tracking.journal_writer import JournalWriter
 from wertune.training.trial import ADAPTER_ARTIFACT
 
 POINT_OF_TRIAL = {"train.learning_rate": 5e-4, "lora.r": 8, "lora.target_modules": "q_proj", "lora.alpha": 32, "x.y": 1}
@@ -26,10 +26,10 @@ class Told:
 
     def __init__(self, folder: Path) -> None:
         self.server, self.lines = FakeServer(), list[str]()
-        self.files = TrialFiles(folder / "trials")
-        self.spool = Spool(folder / "spool", PARENT, self.server, self.lines.append)
-        self.book = Book(self.spool, self.files, epochs=2)
-        self.callback = ChildRuns(self.book, PlainProgress(self.lines.append, Reckoning(4, 2, 6.0)))
+        self.files = CheckpointStore(folder / "trials")
+        self.journal = JournalWriter(folder / "spool", PARENT, self.server, self.lines.append)
+        self.trial_runs = TrialRuns(self.journal, self.files, epochs=2)
+        self.callback = RecordTrials(self.trial_runs, PlainProgress(self.lines.append, Reckoning(4, 2, 6.0)))
 
     def trial(self, number: int = 0) -> Any:
         config = {NUMBER: number, POINT: POINT_OF_TRIAL}
@@ -37,12 +37,12 @@ class Told:
 
     def report(self, trial: Any, epoch: int, failure: str = "", **said: Any) -> None:
         whole = json.dumps({"params": {}, "tags": {}, "metrics": []} | said)
-        result = {EPOCH: epoch, METRIC: 0.5, "said": whole, "val_wer": 0.5, "clips_per_s": 3.0}
+        result = {EPOCH: epoch, METRIC: 0.5, LOG: whole, "val_wer": 0.5, "clips_per_s": 3.0}
         trial.last_result = result | ({FAILURE: failure} if failure else {})
         self.callback.on_trial_result(0, [], trial, trial.last_result)
 
     def runs(self) -> list[FakeRun]:
-        self.spool.flush(20)
+        self.journal.flush(20)
         return self.server.runs
 
 
@@ -50,7 +50,7 @@ class Told:
 def told(tmp_path: Path) -> Any:
     driver = Told(tmp_path)
     yield driver
-    driver.spool.close()
+    driver.journal.close()
 
 
 def test_a_trial_that_completes_has_its_name_values_adapter_and_outcome(told: Told) -> None:
@@ -158,7 +158,7 @@ def test_a_full_disk_ends_the_search_and_not_the_trial(told: Told, monkeypatch: 
     told.report(trial, 2)
     told.files.put(0, ADAPTER_ARTIFACT, {"adapter_config.json": b"{}"})
     with monkeypatch.context() as disk:
-        disk.setattr("wertune.tracking.spool.shutil.copytree", full)
+        disk.setattr("wertune.tracking.journal_writer.sync", full)
         with pytest.raises(StorageError, match=r"No space left on device\); make room, then resume the search"):
             told.callback.on_trial_complete(0, [], trial)
     before = list(told.lines)
@@ -167,7 +167,7 @@ def test_a_full_disk_ends_the_search_and_not_the_trial(told: Told, monkeypatch: 
     assert told.lines == before
     told.callback.on_experiment_end([])
     assert [run.status for run in told.runs()] == ["KILLED"]
-    told.book.end(0, 2)  # what `settle` does when the search is resumed
+    told.trial_runs.end(0, 2)  # what `end_finished_trials` does when the search is resumed
     (run,) = told.runs()
     assert (run.status, run.files) == ("FINISHED", {"adapter/adapter_config.json": "{}"})
 
@@ -184,23 +184,12 @@ def test_a_trial_whose_state_finds_no_room_ends_the_search_and_can_go_on(told: T
     assert [run.status for run in told.runs()] == ["KILLED"]
 
 
-def test_a_full_folder_of_temporary_files_is_told_with_its_place(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    told.callback.on_trial_start(0, [], told.trial())
-    told.files.put(0, ADAPTER_ARTIFACT, {"adapter_config.json": b"{}"})
-    monkeypatch.setattr(wertune.search.trial_runs, "unpack", full)
-    with pytest.raises(StorageError, match=r"the adapter of trial 01 cannot be stored .*; make room, then resume"):
-        told.book.end(0, 2)
-
-
 def test_runs_of_trials_that_ended_when_nobody_was_left_are_settled(
     told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = optuna.create_study()
     for number, state in enumerate(("COMPLETE", "PRUNED", "FAIL", None)):
-        told.book.begin(number, POINT_OF_TRIAL)
+        told.trial_runs.begin(number, POINT_OF_TRIAL)
         trial = study.ask()
         if state != "FAIL":
             for epoch in range(1, 3 if state == "COMPLETE" else 2):
@@ -208,7 +197,7 @@ def test_runs_of_trials_that_ended_when_nobody_was_left_are_settled(
         if state:
             study.tell(trial, 0.5 if state == "COMPLETE" else None, state=optuna.trial.TrialState[state])
     monkeypatch.setattr(wertune.search.trial_runs, "children", lambda parent: _as_mlflow_has(told.runs()))
-    settle(told.book, study, PARENT)
+    end_finished_trials(told.trial_runs, study, PARENT)
     outcomes = [(run.status, run.tags.get("wertune.outcome")) for run in told.runs()]
     assert outcomes == [("FINISHED", "completed"), ("FINISHED", "pruned"), ("FAILED", "failed"), ("RUNNING", None)]
 
@@ -231,14 +220,14 @@ def test_a_run_whose_end_was_cut_short_behind_its_outcome_is_ended(
 ) -> None:
     study = optuna.create_study()
     trial = study.ask()
-    told.book.begin(0, POINT_OF_TRIAL)
-    told.spool.run("0").tags({"wertune.outcome": outcome, "mlflow.note.content": "why"})
+    told.trial_runs.begin(0, POINT_OF_TRIAL)
+    told.journal.log("0", tags={"wertune.outcome": outcome, "mlflow.note.content": "why"})
     if left == "KILLED":
-        told.book.interrupt(0)
+        told.trial_runs.close(0, "KILLED")
     trial.report(0.5, 1)
     study.tell(trial, state=optuna.trial.TrialState[state])
     monkeypatch.setattr(wertune.search.trial_runs, "children", lambda parent: _as_mlflow_has(told.runs()))
-    settle(told.book, study, PARENT)
+    end_finished_trials(told.trial_runs, study, PARENT)
     (run,) = told.runs()
     assert (run.status, run.tags["wertune.outcome"], run.tags["mlflow.note.content"]) == (ended, outcome, "why")
 
@@ -246,18 +235,18 @@ def test_a_run_whose_end_was_cut_short_behind_its_outcome_is_ended(
 def test_a_run_that_has_ended_is_not_touched(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study()
     trial = study.ask()
-    told.book.begin(0, POINT_OF_TRIAL)
-    told.book.end(0, 1)
+    told.trial_runs.begin(0, POINT_OF_TRIAL)
+    told.trial_runs.end(0, 1)
     trial.report(0.5, 1)
     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     monkeypatch.setattr(wertune.search.trial_runs, "children", lambda parent: _as_mlflow_has(told.runs()))
-    monkeypatch.setattr(told.book, "end", lambda *_: pytest.fail("it was ended again"))
-    settle(told.book, study, PARENT)
+    monkeypatch.setattr(told.trial_runs, "end", lambda *_: pytest.fail("it was ended again"))
+    end_finished_trials(told.trial_runs, study, PARENT)
 
 
 def test_what_a_trial_says_is_taken_once(tmp_path: Path) -> None:
     kept: list[tuple[str, Path]] = []
-    said = Said(SimpleNamespace(put=lambda name, folder: kept.append((name, folder))))  # type: ignore[arg-type]
+    said = TrialLog(SimpleNamespace(put=lambda name, folder: kept.append((name, folder))))  # type: ignore[arg-type]
     said.params({"r": 8})
     said.metrics({"val_wer": 0.5}, step=1)
     said.tags({"host": "here"})

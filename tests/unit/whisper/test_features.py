@@ -265,7 +265,7 @@ def test_a_clip_is_worked_out_once_and_again_where_its_file_is_damaged(
 
 
 def _other_node(folder: Path) -> Callable[[str], list[bytes]]:
-    """What a depot gives of another cache: the file in two parts, or nothing."""
+    """What a file server gives of another cache: the file in two parts, or nothing."""
 
     def fetch(name: str) -> list[bytes]:
         path = folder / name
