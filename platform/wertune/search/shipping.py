@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -73,7 +74,7 @@ def open_depot(prepared: "Prepared") -> Depot:
         max_task_retries=-1,
     )
     shelf = actor.remote(PackedShelf.pack(files_of(prepared.base), audio, cache_root() / "features"))
-    return Depot(shelf._actor_id.hex(), node_id, shelf)
+    return Depot(uuid4().hex, node_id, shelf)
 
 
 def prepared_here(prepared: "Prepared", depot: Depot) -> "Prepared":

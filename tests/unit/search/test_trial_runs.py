@@ -12,7 +12,7 @@ from tests.unit.tracking.test_spool import PARENT, FakeRun, FakeServer
 import wertune.search.trial_runs
 from wertune.base.errors import SearchStorageError, StorageError
 from wertune.search.checkpoints import STATE, TrialFiles
-from wertune.search.progress import PlainProgress, Reckoning
+from wertune.search.progress import Progress
 from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, Said
 from wertune.search.trial_runs import Book, ChildRuns, settle
 from wertune.tracking.spool import Spool
@@ -29,7 +29,7 @@ class Told:
         self.files = TrialFiles(folder / "trials")
         self.spool = Spool(folder / "spool", PARENT, self.server, self.lines.append)
         self.book = Book(self.spool, self.files, epochs=2)
-        self.callback = ChildRuns(self.book, PlainProgress(self.lines.append, Reckoning(4, 2, 6.0)))
+        self.callback = ChildRuns(self.book, Progress(4, 2, 6.0, self.lines.append))
 
     def trial(self, number: int = 0) -> Any:
         config = {NUMBER: number, POINT: POINT_OF_TRIAL}
