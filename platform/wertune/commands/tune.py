@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,19 +136,14 @@ def _plan(project: Path, config: "ProjectConfig", search_config: "SearchConfig")
 
     plan = make_plan(project, config, search_config)
     click.echo(as_text(plan))
-    return plan.to_json()
+    return asdict(plan)
 
 
 def _advise(prepared: Any) -> None:
     """A word where 8 bits save next to nothing on this base; the search goes on as it was asked for."""
-    import torch
-
     from wertune.whisper.footprint import quantization_advice
-    from wertune.whisper.model import product_dtype
 
-    dtype = product_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    advice = quantization_advice(prepared.base.path, prepared.project.trial.quantization, dtype)
-    if advice:
+    if advice := quantization_advice(prepared.base.path, prepared.project.trial.quantization):
         click.echo(advice)
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,22 +13,19 @@ from typing import Any
 import optuna
 import ray
 from ray import tune
-from ray.air.execution._internal import RayActorManager
-from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
-from ray.tune.execution import tune_controller
 
 import wertune
 from wertune.base.errors import ConfigError, WertuneError
-from wertune.search.asha_games import expected_epochs
+from wertune.search import ray_private
 from wertune.search.checkpoints import CheckpointStore, start_checkpoint_store
-from wertune.search.places import trial_resources
-from wertune.search.progress import progress_for
-from wertune.search.reservations import Fleet, Reservations, bundle
+from wertune.search.halving import expected_epochs
+from wertune.search.places import Reservations, trial_resources
+from wertune.search.progress import Progress, terminal
 from wertune.search.search_space import SearchConfig
 from wertune.search.shipping import start_file_server
 from wertune.search.study import Proposals, asha, finished
-from wertune.search.trial_runs import RAY_OUT_OF_MEMORY, RecordTrials, TrialRuns, end_finished_trials
+from wertune.search.trial_runs import RecordTrials, TrialRuns, end_finished_trials
 from wertune.search.worker import run_one, transcribe_part
 from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.outage import patience_s
@@ -84,23 +82,21 @@ def search(
 
 def fit(run: Any, config: SearchConfig, study: optuna.Study, runs: TrialRuns, folder: Path) -> None:
     """Lets Ray call `run` with a proposal for each trial, until the study has as many as were asked for."""
-    places = trial_resources(ray.nodes(), config)
-    at_once = sum(place.slots for place in places)
+    slots = trial_resources(ray.nodes(), config)
+    at_once = sum(each.count for each in slots)
     # With a searcher Ray starts one worker after another, and each imports for a quarter of a minute.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(at_once))
     past = finished(study)
-    wanted, _ = expected_epochs(config.asha, config.trials, runs.epochs, at_once, len(config.first_points))
+    wanted = expected_epochs(config.asha, config.trials, runs.epochs, len(config.first_points))
     left = config.trials - len(past)
     with (
         tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as scratch,
-        progress_for(_say, left, runs.epochs, wanted.mean * left / config.trials) as progress,
+        Progress(left, runs.epochs, wanted.mean * left / config.trials, _say, terminal(sys.stdout)) as progress,
         _own_errors(),
     ):
-        # Tune asks nobody which to use.
-        tune_controller.RayActorManager = Actors
-        tune_controller.PlacementGroupResourceManager = lambda: Reservations(Fleet(places, config, progress.say))
+        ray_private.use(lambda: Reservations(slots, config, progress.say))
         Tuner(
-            tune.with_resources(run, bundle(places[0])),  # Reservations decides
+            tune.with_resources(run, slots[0].bundle()),  # Reservations decides
             tune_config=TuneConfig(
                 num_samples=left,
                 max_concurrent_trials=None if config.max_concurrent == "auto" else config.max_concurrent,
@@ -133,15 +129,6 @@ def _own_errors() -> Iterator[None]:
         raise
 
 
-class Actors(RayActorManager):  # type: ignore[misc]
-    """Ray Tune's, to which a process that Ray ends for want of memory is one that died: its own ends the search."""
-
-    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, OutOfMemoryError):
-            exception = RayActorError(error_msg=f"{RAY_OUT_OF_MEMORY}: {exception}")
-        super()._actor_task_failed(tracked_actor_task, exception)
-
-
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -163,10 +150,7 @@ def cluster(address: str | None, config: SearchConfig) -> Iterator[None]:
 def _start_ray(address: str | None) -> None:
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
-    # It looks for result files, which are not written, and warns of each trial.
-    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
-    # A page of traceback for each process that is lost; RecordTrials says it in a line, the run keeps the page.
-    logging.getLogger(tune_controller.__name__).setLevel(logging.CRITICAL)
+    ray_private.hush()
     package = Path(wertune.__file__).parent
     try:
         if address is None:
@@ -195,7 +179,7 @@ def transcribe_across(config: SearchConfig) -> Transcribe:
     """`transcribe_with_base` with the cluster's workers, a split each, the largest first."""
 
     def transcribe(prepared: Prepared, wanted: Wanted) -> Texts:
-        best, *_ = trial_resources(ray.nodes(), config)
+        best = trial_resources(ray.nodes(), config)[0]
         task = ray.remote(transcribe_part).options(
             num_cpus=best.resources["CPU"], num_gpus=best.resources.get("GPU", 0), label_selector=dict(best.labels)
         )

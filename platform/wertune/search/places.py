@@ -1,32 +1,48 @@
-"""Where trials may run in a fleet of nodes with and without GPUs.
+"""Where trials may run among nodes with and without GPUs, and which place each gets.
 
 A trial without a GPU never goes to a node that has some, however many of its CPUs are free: a trial on a GPU needs its
 `cpus_per_trial` beside it, and Ray, which counts CPUs only, would let it wait until the slow one ends. What such a node
 has left over also feeds its GPUs with features. Ray alone merely prefers other nodes, hence the selector by node id.
+
+To Ray Tune all trials ask for the same. So a worker of any kind takes the next trial, and a trial whose node was lost
+is asked for anew, as if it had just been proposed: a place is decided on when Ray is asked for it, and again when its
+nodes are gone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import ray
+from ray.air.execution import PlacementGroupResourceManager, ResourceManager
+from ray.tune import PlacementGroupFactory
 
 from wertune.base.errors import ConfigError
 from wertune.search.search_space import SearchConfig
 
 NODE_ID_LABEL = "ray.io/node-id"  # every node of Ray 2.49 or later carries it
+LOOK_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
-class Place:
-    """A kind of place for a trial: what it takes of a node, which labels that one must have, and how many there are."""
+class Slots:
+    """Places for trials of one kind: what each takes of a node, how many there are, and which labels the node has."""
 
     kind: str
     resources: Mapping[str, float]
-    slots: int
+    count: int
     labels: Mapping[str, str]
 
+    def bundle(self) -> PlacementGroupFactory:
+        """What Ray reserves for a trial."""
+        labels = [dict(self.labels)] if self.labels else None
+        return PlacementGroupFactory([dict(self.resources)], bundle_label_selector=labels)
 
-def trial_resources(nodes: Iterable[Mapping[str, Any]], config: SearchConfig) -> tuple[Place, ...]:
-    """The kinds of places in `ray.nodes()` that have slots, those with a GPU first.
+
+def trial_resources(nodes: Iterable[Mapping[str, Any]], config: SearchConfig) -> tuple[Slots, ...]:
+    """The slots on `ray.nodes()`, those with a GPU first.
 
     Raises ConfigError where no node that is alive has what a trial is to get.
     """
@@ -35,33 +51,25 @@ def trial_resources(nodes: Iterable[Mapping[str, Any]], config: SearchConfig) ->
     without = [node for node in alive if node not in with_gpus]
     share = config.gpus_per_trial
     if share == "auto":
-        places = [_gpu_place(with_gpus, 1.0, config), _cpu_place(without, with_gpus, config)]
+        kinds = [_on_gpus(with_gpus, 1.0, config), _on_cpus(without, with_gpus, config)]
     else:
-        places = [_gpu_place(alive, share, config) if share else _cpu_place(alive, [], config)]
-    found = tuple(place for place in places if place.slots)
+        kinds = [_on_gpus(alive, share, config) if share else _on_cpus(alive, [], config)]
+    found = tuple(slots for slots in kinds if slots.count)
     if not found:
         raise ConfigError(_nothing_fits(alive, config))
     return found
 
 
-def next_kind(slots: Mapping[str, int], running: Mapping[str, int]) -> str:
-    """The first kind with a free slot, in the order of `slots`; the first of all, the fastest, where all are taken."""
-    free = (kind for kind, count in slots.items() if running.get(kind, 0) < count)
-    return next(free, next(iter(slots)))
-
-
-def _gpu_place(nodes: Sequence[Mapping[str, Any]], share: float, config: SearchConfig) -> Place:
+def _on_gpus(nodes: Sequence[Mapping[str, Any]], share: float, config: SearchConfig) -> Slots:
     resources = {"GPU": share, "CPU": float(config.cpus_per_trial)}
-    slots = sum(min(_gpu_slots(_has(node, "GPU"), share), _cpu_slots(node, config)) for node in nodes)
-    return Place("gpu", resources, slots, {})
+    count = sum(min(_gpu_slots(_has(node, "GPU"), share), _cpu_slots(node, config)) for node in nodes)
+    return Slots("gpu", resources, count, {})
 
 
-def _cpu_place(
-    nodes: Sequence[Mapping[str, Any]], with_gpus: Sequence[Mapping[str, Any]], config: SearchConfig
-) -> Place:
-    slots = sum(_cpu_slots(node, config) for node in nodes)
+def _on_cpus(nodes: Sequence[Mapping[str, Any]], with_gpus: Sequence[Mapping[str, Any]], config: SearchConfig) -> Slots:
+    count = sum(_cpu_slots(node, config) for node in nodes)
     labels = {NODE_ID_LABEL: f"!in({','.join(sorted(node['NodeID'] for node in with_gpus))})"} if with_gpus else {}
-    return Place("cpu", {"CPU": float(config.cpus_per_trial)}, slots, labels)
+    return Slots("cpu", {"CPU": float(config.cpus_per_trial)}, count, labels)
 
 
 def _gpu_slots(gpus: float, share: float) -> int:
@@ -83,3 +91,96 @@ def _nothing_fits(alive: Sequence[Mapping[str, Any]], config: SearchConfig) -> s
     wanted = f"cpus_per_trial is {config.cpus_per_trial} and gpus_per_trial is {config.gpus_per_trial}"
     most = ", ".join(f"{_has(node, 'CPU'):g} CPUs and {_has(node, 'GPU'):g} GPUs" for node in alive) or "no node"
     return f"{wanted}, but a trial runs on one node, and Ray's nodes have {most}; lower what a trial gets"
+
+
+class Reservations(ResourceManager):  # type: ignore[misc]
+    """Ray's manager of placement groups, which is asked for the best kind of slot whatever a trial asks for.
+
+    Nodes that are lost leave, those that join enter: `slots` are those when the search begins.
+    """
+
+    def __init__(
+        self,
+        slots: tuple[Slots, ...],
+        config: SearchConfig,
+        say: Callable[[str], None],
+        groups: ResourceManager | None = None,
+    ) -> None:
+        self._slots, self._config, self._say = slots, config, say
+        self._looked_at, self._told = time.monotonic(), False
+        self._groups = groups or PlacementGroupResourceManager()
+        self._waiting: list[tuple[str, PlacementGroupFactory]] = []  # kinds of slots, and what Ray is asked for
+        self._held: list[tuple[str, Any]] = []
+
+    def request_resources(self, resource_request: Any) -> None:
+        """Asks for the first kind with a free slot; for the first of all, the fastest, where all are taken."""
+        slots, taken = self._slots_now(), Counter(kind for kind, _ in self._waiting + self._held)
+        best = next((each for each in slots if taken[each.kind] < each.count), slots[0])
+        request = best.bundle()
+        self._groups.request_resources(request)
+        self._waiting.append((best.kind, request))
+
+    def cancel_resource_request(self, resource_request: Any) -> None:
+        """Cancels what was asked for last."""
+        _, request = self._waiting.pop()
+        self._groups.cancel_resource_request(request)
+
+    def has_resources_ready(self, resource_request: Any) -> bool:
+        """Whether a slot is there for whoever waits."""
+        self._move()
+        return any(self._ready())
+
+    def acquire_resources(self, resource_request: Any) -> Any:
+        """A slot, with what it really has; None where none is ready."""
+        for kind, request in self._ready():
+            acquired = self._groups.acquire_resources(request)
+            self._waiting.remove((kind, request))
+            self._held.append((kind, acquired))
+            return acquired
+        return None
+
+    def free_resources(self, acquired_resource: Any) -> None:
+        """Gives a slot back."""
+        self._held = [(kind, acquired) for kind, acquired in self._held if acquired is not acquired_resource]
+        self._groups.free_resources(acquired_resource)
+
+    def get_resource_futures(self) -> Sequence[Any]:
+        """What resolves when a slot is there."""
+        futures: Sequence[Any] = self._groups.get_resource_futures()
+        return futures
+
+    def update_state(self) -> None:
+        """Sees which slots are there."""
+        self._groups.update_state()
+
+    def clear(self) -> None:
+        """Gives everything back."""
+        self._waiting, self._held = [], []
+        self._groups.clear()
+
+    def _ready(self) -> Iterator[tuple[str, PlacementGroupFactory]]:
+        for kind, request in dict.fromkeys(self._waiting):
+            if self._groups.has_resources_ready(request):
+                yield kind, request
+
+    def _move(self) -> None:
+        """Asks elsewhere for what is waited for at a kind of slot that is gone."""
+        if not self._waiting:
+            return
+        kinds = {slots.kind for slots in self._slots_now()}
+        for lost in [(kind, request) for kind, request in self._waiting if kind not in kinds]:
+            self._waiting.remove(lost)
+            self._groups.cancel_resource_request(lost[1])
+            self.request_resources(lost[1])
+
+    def _slots_now(self) -> tuple[Slots, ...]:
+        """As of some seconds ago; the last ones while no node is left: one may be on its way."""
+        if time.monotonic() > self._looked_at + LOOK_EVERY_S:
+            try:
+                self._slots, self._told = trial_resources(ray.nodes(), self._config), False
+            except ConfigError as error:
+                if not self._told:
+                    self._say(f"trials wait for a node: {error}")
+                self._told = True
+            self._looked_at = time.monotonic()
+        return self._slots

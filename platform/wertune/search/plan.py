@@ -3,18 +3,16 @@
 import math
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from wertune.base.config import ContextConfig, ProjectConfig
 from wertune.base.errors import ConfigError
 from wertune.base.machine import cores, free_disk_mb, free_memory_mb
-from wertune.data.manifest import Recording
-from wertune.search.asha_games import Range, expected_epochs
+from wertune.search.halving import Estimate, expected_epochs, one_after_another
 from wertune.search.search_space import SearchConfig, checked_space
 from wertune.training.baseline import EVALUATION_SPLITS, ways_of
 from wertune.training.batches import clips_per_epoch
@@ -22,8 +20,7 @@ from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import Probe, probe
 from wertune.whisper.base_model import cache_root
 from wertune.whisper.features import FRAMES_PER_POSITION, context_positions
-from wertune.whisper.footprint import quantization_advice
-from wertune.whisper.model import product_dtype
+from wertune.whisper.footprint import products_here, quantization_advice
 
 # Not measured by the probe, but on the demo's own search on two cores, 27 + 18 + 18 + 9 s: Ray's start and what its
 # workers import, their first trials' imports, reports and registration, and the start of the process for the gates.
@@ -57,12 +54,12 @@ class Plan:
     rungs: list[int]
     machine: Machine
     clips_per_epoch: int
-    all_epochs: Range
+    all_epochs: Estimate
     epoch_s: float
     features_s: float
-    search_s: Range
+    search_s: Estimate
     rest_s: dict[str, float]
-    total_s: Range
+    total_s: Estimate
     memory_mb: float
     memory_free_mb: float | None
     cache_mb: float
@@ -72,40 +69,31 @@ class Plan:
     advice: str | None
     probe: Probe
 
-    def to_json(self) -> dict[str, Any]:
-        """For a program."""
-        return asdict(self)
-
 
 def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Plan:
     """Checks the project as `tune` would, measures, and plans; raises what `tune` would before its first trial."""
     started = time.perf_counter()
     prepared = prepare(folder, project, drawn=checked_space(search, project.trial, "search.yaml"))
     checked_s = time.perf_counter() - started
-    machine = _machine(search)
+    machine, trial = _machine(search), project.trial
     measured = probe(prepared, search.cpus_per_trial)
-    trial = project.trial
     clips = sum(clips_per_epoch(trial, prepared.dataset["train"], prepared.dataset["replay"]))
-    scored = sum(len(prepared.dataset[split]) for split in ("validation", "retention_validation"))
-    epoch_s = clips * measured.train_clip_s + scored * measured.evaluation_clip_s
-    all_epochs, span = expected_epochs(
-        search.asha, search.trials, trial.train.epochs, machine.trials_at_once, len(search.first_points)
-    )
-    features_s = _heard(prepared, clips) * measured.features_clip_s / machine.trials_at_once
-    slower = SIDE_BY_SIDE if machine.trials_at_once > 1 else 1.0
-    search_s = Range(
-        span.low * epoch_s,
-        span.mean * epoch_s * (1 + slower) / 2 + features_s,
-        span.high * epoch_s * slower + features_s,
-    )
-    rest_s = _rest_s(prepared, measured, machine, checked_s)
+    heard = _heard(prepared, clips)
+    epoch_s = clips * measured.train_clip_s
+    epoch_s += _clips(prepared, "validation", "retention_validation") * measured.evaluation_clip_s
+    features_s = heard * measured.features_clip_s / machine.trials_at_once
+    epochs, first_points = trial.train.epochs, len(search.first_points)
+    all_epochs = expected_epochs(search.asha, search.trials, epochs, first_points)
+    search_s = _search_s(all_epochs, search.trials, epochs, machine.trials_at_once, epoch_s, features_s)
+    rest_s = {"check": checked_s} | _rest_s(prepared, measured, machine.trials_at_once)
+    rest = sum(rest_s.values())
     return Plan(
         project=project.name,
         base_model=prepared.base.spec,
         trials=search.trials,
-        first_points=len(search.first_points),
-        epochs=trial.train.epochs,
-        rungs=search.asha.rungs(trial.train.epochs),
+        first_points=first_points,
+        epochs=epochs,
+        rungs=search.asha.rungs(epochs),
         machine=machine,
         clips_per_epoch=clips,
         all_epochs=all_epochs,
@@ -113,16 +101,29 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
         features_s=features_s,
         search_s=search_s,
         rest_s=rest_s,
-        total_s=_total_s(search_s, rest_s),
+        # From the command to the verdict; the baseline may be left by an earlier search.
+        total_s=Estimate(search_s.low + rest - rest_s["baseline"], search_s.mean + rest, search_s.high + rest),
         memory_mb=measured.memory_mb,
         memory_free_mb=_free_mb(machine),
-        cache_mb=_cache_mb(prepared, measured.mel_bins, clips),
+        cache_mb=_cache_mb(prepared, measured.mel_bins, heard),
         cache_free_mb=free_disk_mb(cache_root()),
         adapters_mb=measured.adapter_mb * (search.trials + 1),
         disk_free_mb=free_disk_mb(Path.cwd()),
-        advice=quantization_advice(prepared.base.path, trial.quantization, product_dtype(_device())),
+        advice=quantization_advice(prepared.base.path, trial.quantization),
         probe=measured,
     )
+
+
+def _search_s(
+    epochs_of_all: Estimate, trials: int, epochs: int, at_once: int, epoch_s: float, features_s: float
+) -> Estimate:
+    """The low end has the features in the cache and no trial in another's way; the high end is the opposite."""
+    low, mean, high = (
+        one_after_another(each, trials, epochs, at_once) * epoch_s
+        for each in (epochs_of_all.low, epochs_of_all.mean, epochs_of_all.high)
+    )
+    slower = SIDE_BY_SIDE if at_once > 1 else 1.0
+    return Estimate(low, mean * (1 + slower) / 2 + features_s, high * slower + features_s)
 
 
 def _machine(search: SearchConfig) -> Machine:
@@ -133,12 +134,8 @@ def _machine(search: SearchConfig) -> Machine:
     fitting = [found / search.cpus_per_trial, search.trials]
     fitting += [gpus / share] if share else []
     fitting += [search.max_concurrent] if search.max_concurrent != "auto" else []
-    products = str(product_dtype(_device())).removeprefix("torch.")
+    products = str(products_here()).removeprefix("torch.")
     return Machine(found, gpus, products, max(1, int(min(fitting))))
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _free_mb(machine: Machine) -> float | None:
@@ -149,47 +146,39 @@ def _free_mb(machine: Machine) -> float | None:
     return None if free is None else free - LEAST_PROCESS_MB
 
 
-def _rest_s(prepared: Prepared, measured: Probe, machine: Machine, checked_s: float) -> dict[str, float]:
+def _clips(prepared: Prepared, *splits: str) -> int:
+    return sum(len(prepared.dataset[split]) for split in splits)
+
+
+def _rest_s(prepared: Prepared, measured: Probe, at_once: int) -> dict[str, float]:
     """What is done beside the search."""
-    validation_clips = len(prepared.dataset["validation"])
-    baseline_clips = sum(len(prepared.dataset[split]) for split in EVALUATION_SPLITS)
-    written_again = validation_clips * WRITING_SHARE * (len(ways_of(prepared)) - 1)
-    final_clips = sum(len(prepared.dataset[split]) for split in ("test", "retention_test"))
+    validation = _clips(prepared, "validation")
+    written_again = validation * WRITING_SHARE * (len(ways_of(prepared)) - 1)
+    # Once for the results and once as the version serves, for the gates; validation for what each part brings.
+    final = 2 * (_clips(prepared, "test", "retention_test") + (validation if prepared.lexicon.terms else 0))
     return {
-        "check": checked_s,
-        "baseline": (baseline_clips + written_again) * measured.baseline_clip_s / machine.trials_at_once,
-        # Once for the results and once as the version serves, for the gates; validation for what each part brings.
-        "final": (2 * final_clips + (2 * validation_clips if prepared.lexicon.terms else 0)) * measured.final_clip_s,
+        "baseline": (_clips(prepared, *EVALUATION_SPLITS) + written_again) * measured.baseline_clip_s / at_once,
+        "final": final * measured.final_clip_s,
         "start_up": START_UP_S,
     }
-
-
-def _total_s(search_s: Range, rest_s: Mapping[str, float]) -> Range:
-    """From the command to the verdict; the low end is without the baseline, which an earlier search may have left."""
-    rest = sum(rest_s.values())
-    return Range(search_s.low + rest - rest_s["baseline"], search_s.mean + rest, search_s.high + rest)
 
 
 def _heard(prepared: Prepared, clips: int) -> int:
     """Clips, and ways in which they are augmented, whose features a search works out: all trials share them."""
     trial = prepared.project.trial
-    there = len(prepared.dataset["train"]) + len(prepared.dataset["replay"])
-    return min(clips * trial.train.epochs, there * trial.augment.variants)
+    return min(clips * trial.train.epochs, _clips(prepared, "train", "replay") * trial.augment.variants)
 
 
-def _cache_mb(prepared: Prepared, mel_bins: int, clips: int) -> float:
+def _cache_mb(prepared: Prepared, mel_bins: int, heard: int) -> float:
     """Features on disk where the cache has none of them: trained ones in 16 bits, scored ones in 32."""
-    context, dataset = prepared.project.trial.context, prepared.dataset
-    trained = [*dataset["train"], *dataset["replay"]]
-    scored = [recording for split in EVALUATION_SPLITS for recording in dataset[split]]
-    a_clip = _positions(trained, context) / len(trained)
-    short, full = _positions(scored, context), _positions(scored, ContextConfig(short=False))
-    values = 2 * _heard(prepared, clips) * a_clip + 4 * (short + full)
-    return values * FRAMES_PER_POSITION * mel_bins / 2**20
+    short, full = prepared.project.trial.context, ContextConfig(short=False)
+    a_clip = _positions(prepared, short, "train", "replay") / _clips(prepared, "train", "replay")
+    scored = sum(_positions(prepared, context, *EVALUATION_SPLITS) for context in (short, full))
+    return (2 * heard * a_clip + 4 * scored) * FRAMES_PER_POSITION * mel_bins / 2**20
 
 
-def _positions(recordings: Sequence[Recording], context: ContextConfig) -> int:
-    return sum(context_positions(recording.duration_s, context) for recording in recordings)
+def _positions(prepared: Prepared, context: ContextConfig, *splits: str) -> int:
+    return sum(context_positions(clip.duration_s, context) for split in splits for clip in prepared.dataset[split])
 
 
 def as_text(plan: Plan) -> str:
@@ -200,11 +189,11 @@ def as_text(plan: Plan) -> str:
     lines = [
         ("search", f"{plan.project} on {plan.base_model}: {plan.trials} trials of at most {plan.epochs} epochs"),
         ("ASHA", f"compares trials after epochs {compared}" if compared else "compares nothing: one epoch is all"),
-        ("epochs", f"about {_about(plan.all_epochs)}, of {plan.trials * plan.epochs} without ASHA"),
+        ("epochs", f"about {_range(plan.all_epochs, '{:.0f}'.format)}, of {plan.trials * plan.epochs} without ASHA"),
         ("machine", f"{machine.cores} cores, {gpus}, {machine.products}; trials at once: {machine.trials_at_once}"),
         ("an epoch", f"{plan.clips_per_epoch} clips and their scores: {_clock(plan.epoch_s)}"),
         ("features", f"{_clock(plan.features_s)} more in the whole search where the cache has none"),
-        ("time", f"search {_clock_range(plan.search_s)}; from start to verdict {_clock_range(plan.total_s)}"),
+        ("time", f"search {_range(plan.search_s, _clock)}; from start to verdict {_range(plan.total_s, _clock)}"),
         ("beside", ", ".join(f"{BESIDE[name]} {_clock(rest)}" for name, rest in plan.rest_s.items())),
         ("memory", f"{_size(plan.memory_mb)} a trial, {machine.trials_at_once} at once; free: {free}"),
         ("cache", f"at most {_size(plan.cache_mb)} of features; free: {_size(plan.cache_free_mb)}"),
@@ -228,10 +217,10 @@ BESIDE = {
 HOW = (
     "Measured: two real steps and a small evaluation by one process. Assumed: processes start and reports are written "
     "as fast as on the demo's two cores; an epoch takes as long with every value "
-    "of search.yaml as with those of project.yaml; ASHA's rule is played with trials in random order{first}; between "
-    "the ends lie eight of ten such games, the upper end with trials in each other's way. Nothing was logged."
+    "of search.yaml as with those of project.yaml; ASHA's rule is reckoned with trials in random order{first}; between "
+    "the ends lie eight of ten such searches, the upper end with trials in each other's way. Nothing was logged."
 )
-FIRST = ", in three of four games with search.yaml's first_points as the best"
+FIRST = ", in three of four searches with search.yaml's first_points as the best"
 BUSY = 0.8
 WIDTH = 100
 
@@ -252,12 +241,8 @@ def _warnings(plan: Plan) -> list[str]:
     return found
 
 
-def _about(found: Range) -> str:
-    return f"{found.mean:.0f} ({found.low:.0f} to {found.high:.0f})"
-
-
-def _clock_range(found: Range) -> str:
-    return f"{_clock(found.mean)} ({_clock(found.low)} to {_clock(found.high)})"
+def _range(found: Estimate, show: Callable[[float], str]) -> str:
+    return f"{show(found.mean)} ({show(found.low)} to {show(found.high)})"
 
 
 def _clock(seconds: float) -> str:

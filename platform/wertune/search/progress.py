@@ -1,15 +1,14 @@
 """What a search says while it runs: plain lines in logs, one live table in a terminal."""
 
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
+    from rich.live import Live
     from rich.text import Text
 
 Outcome = str  # completed, pruned or failed
@@ -32,82 +31,104 @@ class Epoch(NamedTuple):
     best: float  # the least objective of all trials so far
 
 
-class Progress(Protocol):
-    """Hears of every trial. It is a context: left, nothing more is drawn."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def started(self, number: int, point: Mapping[str, Any]) -> None:
-        """A trial runs, or runs again."""
-
-    def epoch(self, ended: Epoch) -> None:
-        """A trial goes on, or ends next."""
-
-    def ended(self, number: int, outcome: Outcome, reason: str = "") -> None:
-        """A trial is over: completed, pruned or failed, the last with its reason."""
-
-    def say(self, text: str) -> None:
-        """Anything else."""
-
-
 @dataclass
 class _Row:
     """A trial as it stands."""
 
     point: Mapping[str, Any]
+    since: float  # on the clock: when the epoch that is under way began
     state: str = "running"
-    epoch: int = 0
-    since: float = 0.0  # on the clock: when the epoch that is under way began
-    val_wer: float | None = None
-    retention: float | None = None
-    clips_per_s: float | None = None
+    last: Epoch | None = None
     reason: str = ""
 
+    @property
+    def epoch(self) -> int:
+        return self.last.epoch if self.last else 0
 
-class Reckoning:
-    """Where the trials of a search stand, and from that the time that is left of it."""
+
+class Progress:
+    """Hears of every trial, tells of it in lines or on a console, and reckons what is left of the search.
+
+    It is a context: left, nothing more is drawn.
+    """
 
     def __init__(
-        self, trials: int, epochs: int, expected_epochs: float, clock: Callable[[], float] = time.monotonic
+        self,
+        trials: int,
+        epochs: int,
+        expected_epochs: float,
+        say: Callable[[str], None] = print,
+        console: "Console | None" = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`expected_epochs`: of all trials, as `halving.expected_epochs` has them; corrected as trials end."""
-        self.trials, self.epochs, self._expected = trials, epochs, expected_epochs
+        """`expected_epochs`: of all trials; corrected as they end. `say` takes the lines where there is no console."""
+        self._trials, self._epochs, self._expected = trials, epochs, expected_epochs
         self._clock, self._start = clock, clock()
-        self.rows: dict[int, _Row] = {}
+        self._rows: dict[int, _Row] = {}
+        self._ended: list[int] = []  # in which order
         self._epochs_s: list[float] = []  # of this process: a resumed trial has more behind it
         self._at_once = 1
+        self._best: Epoch | None = None
+        self._over = False
+        self._say, self.console = say, console
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self.console:
+            from rich.live import Live
+
+            self._live = Live(console=self.console, get_renderable=self.draw, refresh_per_second=2)
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The last table stays; trials that still ran were interrupted."""
+        for number, row in self._running().items():
+            row.state = "interrupted"
+            self._ended.append(number)
+        self._over = True
+        if self._live:
+            self._live.stop()
 
     def started(self, number: int, point: Mapping[str, Any]) -> None:
-        """See Progress."""
-        row = self.rows.setdefault(number, _Row(point))
+        """A trial runs, or runs again; in logs its first epoch is soon enough for a line."""
+        row = self._row(number, point)
         row.state, row.since = "running", self._clock()
         self._at_once = max(self._at_once, len(self._running()))
 
     def epoch(self, ended: Epoch) -> None:
-        """See Progress."""
-        row, now = self.rows.setdefault(ended.number, _Row({}, since=self._start)), self._clock()
+        """A trial goes on, or ends next."""
+        row, now = self._row(ended.number), self._clock()
         self._epochs_s.append(now - row.since)
-        row.epoch, row.since = ended.epoch, now
-        row.val_wer, row.retention, row.clips_per_s = ended.val_wer, ended.retention, ended.clips_per_s
+        row.last, row.since = ended, now
+        if self._best is None or ended.best < self._best.best:
+            self._best = ended
+        if not self.console:
+            kept = "" if ended.retention is None else f", retention {percent(ended.retention)}"
+            self._say(
+                f"{self._gone()} {trial_name(ended.number)} epoch {ended.epoch}/{ended.epochs}: "
+                f"WER {percent(ended.val_wer)}{kept}, {ended.clips_per_s:.1f} clips/s; "
+                f"best objective so far {ended.best:.4f}"
+            )
 
-    def ended(self, number: int, outcome: Outcome, reason: str = "") -> _Row:
-        """See Progress; the trial as it ended."""
-        row = self.rows.setdefault(number, _Row({}))
+    def ended(self, number: int, outcome: Outcome, reason: str = "") -> None:
+        """A trial is over: completed, pruned or failed, the last with its reason."""
+        row = self._row(number)
         row.state, row.reason = outcome, reason
-        return row
+        self._ended.append(number)
+        if reason:  # the table cuts it off, and has no room for it on a narrow terminal
+            self.say(f"{trial_name(number)} {outcome}: {reason}")
+        elif not self.console:
+            epochs = f"{row.epoch} epoch{'' if row.epoch == 1 else 's'}"
+            end = f"completed, {epochs}" if outcome == "completed" else f"{outcome} at epoch {row.epoch}"
+            self._say("; ".join(filter(None, [f"{trial_name(number)} {end}", self._left()])))
 
-    def gone_s(self) -> float:
-        """Since the search began, or began again."""
-        return self._clock() - self._start
-
-    def left(self) -> str:
-        """What is left in words; empty before the first epoch has ended."""
-        left = self.left_s()
-        return "" if left is None else f"about {clock(left)} left of the search"
+    def say(self, text: str) -> None:
+        """Anything else; above the table."""
+        if self.console:
+            self.console.print(text, markup=False, highlight=False)
+        else:
+            self._say(text)
 
     def left_s(self) -> float | None:
         """Until the search ends, at the mean time of an epoch so far; None before the first one has ended.
@@ -118,134 +139,48 @@ class Reckoning:
             return None
         epoch_s, now = sum(self._epochs_s) / len(self._epochs_s), self._clock()
         expected = self._epochs_a_trial()
-        running = [self._left_of(row, expected, epoch_s, now) for row in self._running()]
-        waiting = self.trials - len(self.rows)
-        return epoch_s * max([0.0, *running, (sum(running) + expected * max(0, waiting)) / self._at_once])
-
-    def _running(self) -> "list[_Row]":
-        return [row for row in self.rows.values() if row.state == "running"]
+        running = [self._left_of(row, expected, epoch_s, now) for row in self._running().values()]
+        waiting = max(0, self._trials - len(self._rows))
+        return epoch_s * max([0.0, *running, (sum(running) + expected * waiting) / self._at_once])
 
     def _epochs_a_trial(self) -> float:
         """Trials are expected to run as long as those that ended, of which the plan counts as one."""
-        over = [row.epoch for row in self.rows.values() if row.state not in ("running", "interrupted")]
-        return (self._expected / self.trials + sum(over)) / (1 + len(over))
+        over = [row.epoch for row in self._rows.values() if row.state not in ("running", "interrupted")]
+        return (self._expected / self._trials + sum(over)) / (1 + len(over))
 
     def _left_of(self, row: _Row, expected: float, epoch_s: float, now: float) -> float:
         """Epochs of a trial that runs, the part of the present one that is over taken off."""
-        left = min(self.epochs - row.epoch, max(1.0, expected - row.epoch))
+        left = min(self._epochs - row.epoch, max(1.0, expected - row.epoch))
         return max(0.0, left - min(1.0, (now - row.since) / epoch_s)) if epoch_s else left
 
+    def _row(self, number: int, point: Mapping[str, Any] | None = None) -> _Row:
+        return self._rows.setdefault(number, _Row(point or {}, self._start))
 
-class PlainProgress:
-    """A line an epoch and one for each trial's end, as logs want it."""
+    def _running(self) -> dict[int, _Row]:
+        return {number: row for number, row in self._rows.items() if row.state == "running"}
 
-    def __init__(self, say: Callable[[str], None], reckoning: Reckoning) -> None:
-        self._say, self._reckoning = say, reckoning
+    def _left(self) -> str:
+        """In words; empty before the first epoch has ended."""
+        left = None if self._over else self.left_s()
+        return "" if left is None else f"about {clock(left)} left of the search"
 
-    def __enter__(self) -> Self:
-        return self
+    def _gone(self) -> str:
+        """Since the search began, or began again."""
+        return clock(self._clock() - self._start)
 
-    def __exit__(self, *_: object) -> None:
-        """Nothing was held."""
-
-    def started(self, number: int, point: Mapping[str, Any]) -> None:
-        """Its first epoch is soon enough for a line."""
-        self._reckoning.started(number, point)
-
-    def epoch(self, ended: Epoch) -> None:
-        """See Progress."""
-        self._reckoning.epoch(ended)
-        kept = "" if ended.retention is None else f", retention {100 * ended.retention:.2f} %"
-        self._say(
-            f"{clock(self._reckoning.gone_s())} {trial_name(ended.number)} epoch {ended.epoch}/{ended.epochs}: "
-            f"WER {100 * ended.val_wer:.2f} %{kept}, {ended.clips_per_s:.1f} clips/s; "
-            f"best objective so far {ended.best:.4f}"
-        )
-
-    def ended(self, number: int, outcome: Outcome, reason: str = "") -> None:
-        """How far the trial came, or why it failed, and what is left of the search."""
-        row = self._reckoning.ended(number, outcome, reason)
-        left = self._reckoning.left()
-        self._say(f"{trial_name(number)} {_end_of(row)}{f'; {left}' if left and not reason else ''}")
-
-    def say(self, text: str) -> None:
-        """See Progress."""
-        self._say(text)
-
-
-class LiveTable:
-    """A row a trial, drawn in place; below them the best so far and the time that is left."""
-
-    def __init__(
-        self,
-        trials: int,
-        epochs: int,
-        expected_epochs: float,
-        console: "Console | None" = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """As Reckoning takes them."""
-        from rich.console import Console
-        from rich.live import Live
-
-        self._reckoning = Reckoning(trials, epochs, expected_epochs, clock)
-        self._rows = self._reckoning.rows
-        self._best: float | None = None
-        self._best_trial: int | None = None
-        self._order: list[int] = []  # in which trials ended
-        self._over = False
-        self.console = console or Console()
-        self._live = Live(console=self.console, get_renderable=self._draw, refresh_per_second=2)
-
-    def __enter__(self) -> Self:
-        self._live.start(refresh=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """The last table stays; trials that still ran were interrupted."""
-        for number, row in self._rows.items():
-            if row.state == "running":
-                self.ended(number, "interrupted")
-        self._over = True
-        self._live.stop()
-
-    def started(self, number: int, point: Mapping[str, Any]) -> None:
-        """See Progress."""
-        self._reckoning.started(number, point)
-
-    def epoch(self, ended: Epoch) -> None:
-        """See Progress."""
-        self._reckoning.epoch(ended)
-        if self._best is None or ended.best < self._best:
-            self._best, self._best_trial = ended.best, ended.number
-
-    def ended(self, number: int, outcome: Outcome, reason: str = "") -> None:
-        """See Progress."""
-        self._reckoning.ended(number, outcome, reason)
-        self._order.append(number)
-        if reason:  # the table cuts it off, and has no room for it on a narrow terminal
-            self.say(f"{trial_name(number)} {outcome}: {reason}")
-
-    def say(self, text: str) -> None:
-        """Above the table."""
-        self.console.print(text, markup=False, highlight=False)
-
-    def left_s(self) -> float | None:
-        """See Reckoning."""
-        return self._reckoning.left_s()
-
-    def _draw(self) -> "Group":
+    def draw(self) -> "Group":
+        """A row a trial; above them the best so far and the time that is left."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
-        wide = self.console.width >= NARROW
-        shown = self._shown(self.console.height - 6)
-        table = Table(box=None, padding=(0, 1))
+        assert self.console
+        wide, shown = self.console.width >= NARROW, self._shown(self.console.height - 6)
+        table = Table(box=None, padding=(0, 1), expand=wide)
         for name, width in COLUMNS.items():
             table.add_column(name, justify="right" if name else "left", no_wrap=True, min_width=width)
         if wide:
-            table.add_column("values", no_wrap=True)
+            table.add_column("values", no_wrap=True, overflow="ellipsis", ratio=1)
         for number in shown:
             table.add_row(*self._cells(number)[: None if wide else -1])
         hidden = len(self._rows) - len(shown)
@@ -254,56 +189,39 @@ class LiveTable:
 
     def _shown(self, room: int) -> list[int]:
         """All rows where there is room; else those that run, the best, and those that ended last."""
-        running = [number for number, row in self._rows.items() if row.state == "running"]
-        ended = [number for number in reversed(self._order) if number != self._best_trial and number not in running]
-        best = [self._best_trial] if self._best_trial is not None and self._best_trial not in running else []
-        return sorted(dict.fromkeys([*running, *best, *ended][: max(1, room)]))
+        best = [self._best.number] if self._best else []
+        return sorted([*dict.fromkeys([*self._running(), *best, *reversed(self._ended)])][: max(1, room)])
 
     def _summary(self) -> str:
         states = [row.state for row in self._rows.values()]
         counts = ", ".join(f"{states.count(state)} {state}" for state in SIGNS if state in states)
-        head = f"{len(self._rows)} of {self._reckoning.trials} trials: {counts or 'starting'}"
-        left = "" if self._over else self._reckoning.left()
-        gone = f"{clock(self._reckoning.gone_s())} gone{f', {left}' if left else ''}"
-        best = "" if self._best is None else f"best objective {self._best:.4f} ({trial_name(self._best_trial or 0)}); "
-        return f"{head}\n{best}{gone}"
+        head = f"{len(self._rows)} of {self._trials} trials: {counts or 'starting'}"
+        best = f"best objective {self._best.best:.4f} ({trial_name(self._best.number)}); " if self._best else ""
+        return f"{head}\n{best}" + ", ".join(filter(None, [f"{self._gone()} gone", self._left()]))
 
     def _cells(self, number: int) -> "list[Text | str]":
         from rich.text import Text
 
         row = self._rows[number]
-        sign = Text(f"{SIGNS[row.state]} {row.state}", style=COLOURS[row.state])
-        name = Text(f"{number + 1:02d}", style="bold" if number == self._best_trial else "")
-        values = Text(row.reason or short_point(row.point))
-        # Rich would take the room for it from all columns alike.
-        values.truncate(self.console.width - sum(COLUMNS.values()) - 2 * len(COLUMNS) - 2, overflow="ellipsis")
+        is_best = self._best is not None and number == self._best.number
         return [
-            name,
-            sign,
-            f"{row.epoch}/{self._reckoning.epochs}",
-            percent(row.val_wer),
-            percent(row.retention),
-            "" if row.clips_per_s is None else f"{row.clips_per_s:.1f}",
-            values,
+            Text(f"{number + 1:02d}", style="bold" if is_best else ""),
+            Text(f"{SIGNS[row.state]} {row.state}", style=COLOURS[row.state]),
+            f"{row.epoch}/{self._epochs}",
+            percent(row.last and row.last.val_wer),
+            percent(row.last and row.last.retention),
+            f"{row.last.clips_per_s:.1f}" if row.last else "",
+            Text(row.reason or short_point(row.point)),
         ]
 
 
-def progress_for(
-    say: Callable[[str], None], trials: int, epochs: int, expected_epochs: float, stdout: IO[str] | None = None
-) -> Progress:
-    """The table where standard output is a terminal; lines in logs and in CI."""
-    if (stdout or sys.stdout).isatty() and "CI" not in os.environ and os.environ.get("TERM") != "dumb":
-        return LiveTable(trials, epochs, expected_epochs)
-    return PlainProgress(say, Reckoning(trials, epochs, expected_epochs))
+def terminal(stdout: IO[str]) -> "Console | None":
+    """Where a table can be drawn: none in logs and in CI."""
+    if not stdout.isatty() or "CI" in os.environ or os.environ.get("TERM") == "dumb":
+        return None
+    from rich.console import Console
 
-
-def _end_of(row: _Row) -> str:
-    """`pruned at epoch 2`, `completed, 4 epochs`, `failed: …`."""
-    if row.reason:
-        return f"{row.state}: {row.reason}"
-    if row.state == "completed":
-        return f"completed, {row.epoch} epoch{'' if row.epoch == 1 else 's'}"
-    return f"{row.state} at epoch {row.epoch}"
+    return Console()
 
 
 def trial_name(number: int) -> str:
@@ -317,14 +235,12 @@ def percent(share: float | None) -> str:
 
 
 def short_point(point: Mapping[str, Any]) -> str:
-    """The values of a configuration behind the last parts of their names, abbreviated."""
+    """The values of a configuration behind the last parts of their names, abbreviated; two digits tell trials apart."""
     names = ((key.rpartition(".")[2], value) for key, value in point.items())
-    return " ".join(f"{ABBREVIATIONS.get(name, name)}={short(value)}" for name, value in names)
-
-
-def short(value: Any) -> str:
-    """Two digits of a number are enough to tell trials apart."""
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
+    return " ".join(
+        f"{ABBREVIATIONS.get(name, name)}={f'{value:.2g}' if isinstance(value, float) else value}"
+        for name, value in names
+    )
 
 
 def clock(seconds: float) -> str:

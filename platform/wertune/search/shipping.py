@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -73,7 +74,7 @@ def start_file_server(prepared: "Prepared") -> DriverFiles:
         max_task_retries=-1,
     )
     server = actor.remote(PackedFileServer.pack(files_of(prepared.base), audio, cache_root() / "features"))
-    return DriverFiles(server._actor_id.hex(), node_id, server)
+    return DriverFiles(uuid4().hex, node_id, server)
 
 
 def prepared_here(prepared: "Prepared", files: DriverFiles) -> "Prepared":

@@ -1,42 +1,25 @@
 """Optuna proposes trials; its study is the search's memory, which outlives the process."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import AsyncHyperBandScheduler
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search import Searcher
 from sqlalchemy.exc import DBAPIError
 
 from wertune.base.errors import ConfigError
+from wertune.search.optuna_private import OneWriter, TpeByNumber, taken_up
 from wertune.search.search_space import SearchConfig
-from wertune.search.study_store import OneWriter
 from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT
 from wertune.tracking.credentials import without_password
 from wertune.tracking.outage import patiently, reason
 
 Answer = TypeVar("Answer")
-
-
-class TpeByNumber(TPESampler):  # type: ignore[misc]
-    """TPE that draws by seed, trial and earlier results alone: a resumed search proposes what an unbroken one would."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__(multivariate=True, constant_liar=True, n_startup_trials=5)
-        self._seed = seed
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Seeds the draws of the trial, whatever was drawn before."""
-        # Independent of one another: the sampler at random must not repeat the draws of TPE.
-        for stream, sampler in enumerate((self, self._random_sampler)):
-            seeds = np.random.SeedSequence([self._seed, trial.number, stream]).generate_state(4)
-            sampler._rng.rng.seed(seeds)
-        super().before_trial(study, trial)
 
 
 def open_study(name: str, storage_url: str, config: SearchConfig, resume: bool) -> optuna.Study:
@@ -68,61 +51,63 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
 
 
-class Proposals(OptunaSearch):  # type: ignore[misc]
+class Proposals(Searcher):  # type: ignore[misc]
     """Hands Ray the trials that an earlier process left unfinished, then new ones; a trial is known by its number.
 
-    A trial that ASHA stops is told PRUNED, its last value kept: Ray's own class tells it COMPLETE and drops that. A
-    database that is away for minutes is waited for.
+    A trial that ASHA stops is told PRUNED, its last value kept: Ray's own OptunaSearch tells it COMPLETE and drops
+    that. A database that is away for minutes is waited for.
     """
 
     def __init__(self, study: optuna.Study, config: SearchConfig, epochs: int) -> None:
-        super().__init__(space=config.distributions(), metric=METRIC, mode="min", study_name=study.study_name)
-        self._ot_study = study
-        self._epochs = epochs
+        super().__init__(metric=METRIC, mode="min")
+        self._study, self._space, self._epochs = study, config.distributions(), epochs
+        self._trials: dict[str, optuna.Trial] = {}  # by Ray's name
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The number and the point of the next trial."""
-        trial = self._ot_trials[trial_id] = self._patiently(self._next)
+        trial = self._trials[trial_id] = _patiently(self._next)
         return {NUMBER: trial.number, POINT: trial.params}
 
     def _next(self) -> optuna.Trial:
-        held = {trial.number for trial in self._ot_trials.values()}
-        running = self._ot_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        held = {trial.number for trial in self._trials.values()}
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         left = [trial for trial in running if trial.number not in held]
-        trial = optuna.Trial(self._ot_study, left[0]._trial_id) if left else self._ot_study.ask()
-        for name, distribution in self._space.items():
-            trial._suggest(name, distribution)  # what `ask` does with fixed distributions
-        return trial
+        return taken_up(self._study, left[0], self._space) if left else self._study.ask(self._space)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keeps the epoch's value; one that is told again, by a trial that goes on, is known already."""
-        self._patiently(lambda: self._report(self._ot_trials[trial_id], result))
-
-    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
-        known = self._ot_study._storage.get_trial(trial._trial_id).intermediate_values
-        if result[EPOCH] not in known and not (result.get(FAILURE) or result.get(NO_ROOM)):
-            trial.report(result[METRIC], result[EPOCH])
+        if result.get(FAILURE) or result.get(NO_ROOM):
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*already reported")
+            _patiently(lambda: self._trials[trial_id].report(result[METRIC], result[EPOCH]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells how the trial ended."""
-        trial = self._ot_trials[trial_id]
+        value: float | None = None
+        state = TrialState.PRUNED
         if error or not result or result.get(FAILURE):
-            self._patiently(lambda: self._ot_study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
-            return
-        self._patiently(lambda: self._report(trial, result))
-        value = result[METRIC] if result[EPOCH] >= self._epochs else None
-        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
-        self._patiently(lambda: self._ot_study.tell(trial, value, state=state, skip_if_finished=True))
-
-    def _patiently(self, call: Callable[[], Answer]) -> Answer:
-        faults = (StorageInternalError, DBAPIError)
-        return patiently(call, "the study's database", passes=lambda error: isinstance(error, faults))
+            state = TrialState.FAIL
+        else:
+            self.on_trial_result(trial_id, result)
+            if result[EPOCH] >= self._epochs:
+                value, state = result[METRIC], TrialState.COMPLETE
+        trial = self._trials[trial_id]
+        _patiently(lambda: self._study.tell(trial, value, state=state, skip_if_finished=True))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is in its database, whose URL may hold a password."""
 
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as nothing was saved."""
+
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _patiently(call: Callable[[], Answer]) -> Answer:
+    faults = (StorageInternalError, DBAPIError)
+    return patiently(call, "the study's database", passes=lambda error: isinstance(error, faults))
 
 
 def asha(config: SearchConfig, epochs: int, past: list[FrozenTrial]) -> AsyncHyperBandScheduler:

@@ -12,7 +12,6 @@ from typing import Any
 
 import optuna
 from optuna.trial import TrialState
-from ray.exceptions import OutOfMemoryError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
@@ -20,6 +19,7 @@ from wertune.base.contract import EPOCHS_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG
 from wertune.base.errors import SearchStorageError, WertuneError
 from wertune.search.checkpoints import SHORTAGES, STATE, CheckpointStore
 from wertune.search.progress import Epoch, Progress, short_point, trial_name
+from wertune.search.ray_private import RAY_OUT_OF_MEMORY
 from wertune.search.study import finished
 from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT
 from wertune.tracking.journal_writer import JournalWriter
@@ -28,7 +28,6 @@ from wertune.training.trial import ADAPTER_ARTIFACT
 
 NAMED_VALUES = 4
 CAUSE_CHARACTERS = 160  # Ray ends some messages with a page of advice
-RAY_OUT_OF_MEMORY = f"{OutOfMemoryError.__module__}.{OutOfMemoryError.__name__}"
 ENDED = ("FINISHED", "FAILED")  # and not KILLED: that one was interrupted
 
 

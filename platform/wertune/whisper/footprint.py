@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
+from wertune.whisper.model import product_dtype
+
 # A step of training takes 300 to 500 MB for tiny and base: less than this is not felt beside it.
 LEAST_WORTHWHILE_MB = 100.0
 
@@ -34,14 +36,19 @@ def footprint(base: Path, dtype: torch.dtype) -> Footprint:
     return Footprint((plain - sum(linear) * (dtype.itemsize - 1)) / 2**20, plain / 2**20, dtype)
 
 
-def quantization_advice(base: Path, quantization: str, dtype: torch.dtype) -> str | None:
-    """What `quantization: none` would cost, where that is next to nothing; None where 8 bits are worth it."""
+def products_here() -> torch.dtype:
+    """What a trial on this machine multiplies in."""
+    return product_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def quantization_advice(base: Path, quantization: str) -> str | None:
+    """What `quantization: none` would cost here, where that is next to nothing; None where 8 bits are worth it."""
     if quantization != "int8":
         return None
-    found = footprint(base, dtype)
+    found = footprint(base, products_here())
     if found.saved_mb >= LEAST_WORTHWHILE_MB:
         return None
-    plain = str(dtype).removeprefix("torch.")
+    plain = str(found.dtype).removeprefix("torch.")
     return (
         f"8-bit weights: {found.int8_mb:.0f} MB; {plain} would take {found.plain_mb:.0f} MB, {found.saved_mb:.0f} MB "
         "more, since embeddings and convolutions are never 8-bit. On a base this small `--set quantization=none` costs "

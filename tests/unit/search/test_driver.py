@@ -9,15 +9,14 @@ import pytest
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import TuneError
-from ray.tune.execution import tune_controller
 
 import wertune.search.driver
 import wertune.search.worker
 from wertune.base.config import TrialConfig
 from wertune.base.errors import StorageError
-from wertune.search.driver import RAY_SETTINGS, Actors, _own_errors, _start_ray
+from wertune.search.driver import RAY_SETTINGS, _own_errors, _start_ray
+from wertune.search.ray_private import RAY_OUT_OF_MEMORY, Actors
 from wertune.search.trial_log import LOG, NUMBER, POINT
-from wertune.search.trial_runs import RAY_OUT_OF_MEMORY
 from wertune.search.worker import run_one
 from wertune.training.train import TrainingDiverged
 
@@ -35,7 +34,6 @@ def _failed(manager: type[RayActorManager], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_end_for_want_of_memory_is_a_death_that_the_search_survives(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tune_controller.RayActorManager is not None  # Tune looks the class up here
     (error,) = _failed(Actors, monkeypatch)
     assert isinstance(error, RayActorError)
     assert str(error).startswith(RAY_OUT_OF_MEMORY)

@@ -1,6 +1,5 @@
 """Where a trial may run: on GPUs, and beside them only where no GPU could have to wait for it."""
 
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 
 from wertune.base.errors import ConfigError
 from wertune.search.driver import cluster
-from wertune.search.places import NODE_ID_LABEL, Place, next_kind, trial_resources
+from wertune.search.places import NODE_ID_LABEL, Slots, trial_resources
 from wertune.search.search_space import SearchConfig
 
 SPACE = {"train.learning_rate": {"low": 1e-4, "high": 1e-3}}
@@ -36,20 +35,20 @@ configs = st.builds(_config, st.sampled_from(["auto", 0.0, 0.25, 0.3, 1.0, 2.0])
 
 def test_a_mixed_fleet_has_both_kinds_and_keeps_slow_trials_off_the_nodes_with_gpus() -> None:
     gpu, cpu = trial_resources([CPU_NODE, GPU_NODE], _config(cpus_per_trial=2))
-    assert gpu == Place("gpu", {"GPU": 1.0, "CPU": 2.0}, 2, {})
-    assert cpu == Place("cpu", {"CPU": 2.0}, 2, {NODE_ID_LABEL: "!in(a1)"})
+    assert gpu == Slots("gpu", {"GPU": 1.0, "CPU": 2.0}, 2, {})
+    assert cpu == Slots("cpu", {"CPU": 2.0}, 2, {NODE_ID_LABEL: "!in(a1)"})
 
 
 def test_one_kind_of_node_needs_no_label() -> None:
-    assert trial_resources([CPU_NODE], _config()) == (Place("cpu", {"CPU": 1.0}, 4, {}),)
-    assert trial_resources([GPU_NODE], _config()) == (Place("gpu", {"GPU": 1.0, "CPU": 1.0}, 2, {}),)
+    assert trial_resources([CPU_NODE], _config()) == (Slots("cpu", {"CPU": 1.0}, 4, {}),)
+    assert trial_resources([GPU_NODE], _config()) == (Slots("gpu", {"GPU": 1.0, "CPU": 1.0}, 2, {}),)
 
 
 def test_a_number_is_taken_at_its_word() -> None:
     (shared,) = trial_resources([GPU_NODE, CPU_NODE], _config(0.5))
-    assert (shared.kind, shared.slots) == ("gpu", 4)
+    assert (shared.kind, shared.count) == ("gpu", 4)
     (none,) = trial_resources([GPU_NODE, CPU_NODE], _config(0))
-    assert none == Place("cpu", {"CPU": 1.0}, 12, {})
+    assert none == Slots("cpu", {"CPU": 1.0}, 12, {})
 
 
 def test_what_is_too_much_for_every_node_is_told_with_what_they_have() -> None:
@@ -62,20 +61,20 @@ def test_what_is_too_much_for_every_node_is_told_with_what_they_have() -> None:
 @given(node_lists, configs)
 def test_as_many_trials_as_there_are_slots_fit_the_nodes(nodes: list[dict[str, Any]], config: SearchConfig) -> None:
     try:
-        places = trial_resources(nodes, config)
+        kinds = trial_resources(nodes, config)
     except ConfigError:
         return
     alive = [node["Resources"] for node in nodes if node["Alive"]]
-    assert [place.kind for place in places] == sorted((place.kind for place in places), reverse=True)
-    for place in places:
-        allowed = [r for r in alive if not (place.labels and r.get("GPU"))]
+    assert [slots.kind for slots in kinds] == sorted((slots.kind for slots in kinds), reverse=True)
+    for slots in kinds:
+        allowed = [r for r in alive if not (slots.labels and r.get("GPU"))]
         fit = 0
         for resources in allowed:
-            share, cpus = place.resources.get("GPU", 0.0), place.resources["CPU"]
+            share, cpus = slots.resources.get("GPU", 0.0), slots.resources["CPU"]
             while cpus <= resources["CPU"] and _has_gpu(resources, share):
                 resources = _after(resources, share, cpus)
                 fit += 1
-        assert fit == place.slots > 0
+        assert fit == slots.count > 0
 
 
 def _has_gpu(resources: dict[str, float], share: float) -> bool:
@@ -102,24 +101,6 @@ def _after(resources: dict[str, float], share: float, cpus: float) -> dict[str, 
             left[f"used {number}"] = used + take
             wanted -= take
     return left
-
-
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 20))
-def test_kinds_are_filled_in_order_and_none_beyond_its_slots(counts: list[int], trials: int) -> None:
-    slots = {f"kind {number}": count for number, count in enumerate(counts)}
-    running = Counter[str]()
-    for _ in range(trials):
-        running[next_kind(slots, running)] += 1
-    beyond = max(0, trials - sum(counts))
-    assert running["kind 0"] == min(trials, counts[0]) + beyond
-    assert all(running[kind] <= count for kind, count in list(slots.items())[1:])
-
-
-def test_a_gpu_that_is_free_again_goes_first() -> None:
-    slots = {"gpu": 1, "cpu": 2}
-    assert next_kind(slots, {"gpu": 1}) == "cpu"
-    assert next_kind(slots, {"cpu": 1}) == "gpu"
-    assert next_kind(slots, {"gpu": 1, "cpu": 2}) == "gpu"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "[::1]:9"])

@@ -13,7 +13,7 @@ from wertune import __main__ as command_line
 from wertune.base.config import ProjectConfig, load_project
 from wertune.base.errors import ConfigError
 from wertune.search import plan as module
-from wertune.search.asha_games import Range
+from wertune.search.halving import Estimate
 from wertune.search.plan import Machine, Plan, as_text, make_plan
 from wertune.search.search_space import SearchConfig
 from wertune.training.prepare import prepare
@@ -75,7 +75,7 @@ def test_it_adds_up(planned: Callable[..., Plan]) -> None:
     assert plan.machine == Machine(cores=2, gpus=0, products="float32", trials_at_once=1)
     assert plan.clips_per_epoch == 9  # six of the domain, and half as many without words
     assert plan.epoch_s == pytest.approx(9 * 0.1 + 2 * 0.5)
-    assert plan.all_epochs == Range(4, 4, 4)
+    assert plan.all_epochs == Estimate(4, 4, 4)
     assert plan.features_s == pytest.approx(6 * 4 * 0.01)  # each clip in four variants
     assert plan.search_s.low == pytest.approx(4 * plan.epoch_s)
     assert plan.search_s.high == pytest.approx(4 * plan.epoch_s + plan.features_s)
@@ -99,10 +99,10 @@ def test_trials_side_by_side_take_less_time(planned: Callable[..., Plan]) -> Non
 
 def test_what_it_assumes_is_told(planned: Callable[..., Plan]) -> None:
     text = " ".join(as_text(planned()).split())
-    assert "ASHA's rule is played with trials in random order; between the ends" in text
+    assert "ASHA's rule is reckoned with trials in random order; between the ends" in text
     assert "the base's scores 3 s, final evaluation and gates 2 s, processes and reports 72 s" in text
     text = " ".join(as_text(planned({"first_points": [{"lora.r": 2}]})).split())
-    assert "in random order, in three of four games with search.yaml's first_points as the best; between" in text
+    assert "in random order, in three of four searches with search.yaml's first_points as the best; between" in text
 
 
 def test_what_does_not_fit_is_told(planned: Callable[..., Plan]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from wertune.search.progress import Epoch, LiveTable, PlainProgress, Reckoning, clock, progress_for
+from wertune.search.progress import Epoch, Progress, clock, terminal
 
 POINT = {"train.learning_rate": 8.1234e-4, "lora.r": 16}
 
@@ -28,20 +28,20 @@ def time() -> Clock:
 
 
 @pytest.fixture
-def table(time: Clock) -> Callable[..., LiveTable]:
+def table(time: Clock) -> Callable[..., Progress]:
     """`table(trials, epochs, expected, width, height)`: on a terminal of a recording console."""
 
-    def make(trials: int = 3, epochs: int = 4, expected: float = 6.0, width: int = 120, height: int = 40) -> LiveTable:
+    def make(trials: int = 3, epochs: int = 4, expected: float = 6.0, width: int = 120, height: int = 40) -> Progress:
         console = Console(
             record=True, force_terminal=True, width=width, height=height, file=StringIO(), _environ={"TERM": "xterm"}
         )
-        return LiveTable(trials, epochs, expected, console, time)
+        return Progress(trials, epochs, expected, console=console, clock=time)
 
     return make
 
 
-def _text(table: LiveTable) -> str:
-    table.console.print(table._draw())
+def _text(table: Progress) -> str:
+    table.console.print(table.draw())
     return table.console.export_text()
 
 
@@ -51,7 +51,7 @@ def _row(text: str, number: int) -> str:
 
 def test_lines_are_those_of_logs(time: Clock) -> None:
     said: list[str] = []
-    with PlainProgress(said.append, Reckoning(3, 4, 6.0, time)) as progress:
+    with Progress(3, 4, 6.0, said.append, clock=time) as progress:
         progress.started(0, POINT)
         time.now += 67
         progress.epoch(Epoch(0, 1, 4, 0.12345, 0.031, 14.26, 0.1567))
@@ -68,9 +68,9 @@ def test_lines_are_those_of_logs(time: Clock) -> None:
     ]
 
 
-def test_lines_tell_what_is_left_as_the_table_does(table: Callable[..., LiveTable], time: Clock) -> None:
+def test_lines_tell_what_is_left_as_the_table_does(table: Callable[..., Progress], time: Clock) -> None:
     said: list[str] = []
-    live, lines = table(trials=3, epochs=4, expected=6.0), PlainProgress(said.append, Reckoning(3, 4, 6.0, time))
+    live, lines = table(trials=3, epochs=4, expected=6.0), Progress(3, 4, 6.0, said.append, clock=time)
     for progress in (live, lines):
         progress.started(0, POINT)
     for epoch in (1, 2, 3, 4):
@@ -83,7 +83,7 @@ def test_lines_tell_what_is_left_as_the_table_does(table: Callable[..., LiveTabl
     assert live.left_s() == pytest.approx(2 * 3 * 20)
 
 
-def test_a_row_tells_a_trial(table: Callable[..., LiveTable], time: Clock) -> None:
+def test_a_row_tells_a_trial(table: Callable[..., Progress], time: Clock) -> None:
     live = table()
     live.started(0, POINT)
     live.started(1, {"lora.r": 4})
@@ -100,7 +100,7 @@ def test_a_row_tells_a_trial(table: Callable[..., LiveTable], time: Clock) -> No
     assert "3 of 3 trials: 1 running, 1 pruned, 1 failed\nbest objective 0.1000 (trial 02); 0:20 gone, about " in text
 
 
-def test_long_values_are_cut_and_figures_are_not(table: Callable[..., LiveTable]) -> None:
+def test_long_values_are_cut_and_figures_are_not(table: Callable[..., Progress]) -> None:
     live = table(width=110)
     live.started(0, {f"augment.frequency_mask_bins_{number}": number for number in range(9)})
     live.epoch(Epoch(0, 1, 4, 0.2, 0.03, 14.2, 0.25))
@@ -108,7 +108,7 @@ def test_long_values_are_cut_and_figures_are_not(table: Callable[..., LiveTable]
     assert _row(_text(live), 1).endswith("…")
 
 
-def test_a_narrow_terminal_leaves_out_the_values(table: Callable[..., LiveTable]) -> None:
+def test_a_narrow_terminal_leaves_out_the_values(table: Callable[..., Progress]) -> None:
     live = table(width=80)
     live.started(0, POINT)
     live.epoch(Epoch(0, 1, 4, 0.2, 0.03, 14.2, 0.25))
@@ -118,7 +118,7 @@ def test_a_narrow_terminal_leaves_out_the_values(table: Callable[..., LiveTable]
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
-def test_a_low_terminal_keeps_what_matters(table: Callable[..., LiveTable]) -> None:
+def test_a_low_terminal_keeps_what_matters(table: Callable[..., Progress]) -> None:
     live = table(trials=40, width=80, height=11)
     for number in range(30):
         live.started(number, {})
@@ -132,7 +132,7 @@ def test_a_low_terminal_keeps_what_matters(table: Callable[..., LiveTable]) -> N
     assert "30 of 40 trials" in text
 
 
-def test_what_is_left_is_told_from_the_first_epoch_on(table: Callable[..., LiveTable], time: Clock) -> None:
+def test_what_is_left_is_told_from_the_first_epoch_on(table: Callable[..., Progress], time: Clock) -> None:
     live = table(trials=2, epochs=4, expected=6.0)
     assert live.left_s() is None
     live.started(0, {})
@@ -150,7 +150,7 @@ def test_what_is_left_is_told_from_the_first_epoch_on(table: Callable[..., LiveT
     assert live.left_s() == 0
 
 
-def test_trials_side_by_side_share_what_is_left(table: Callable[..., LiveTable], time: Clock) -> None:
+def test_trials_side_by_side_share_what_is_left(table: Callable[..., Progress], time: Clock) -> None:
     """The first of four to end an epoch says nothing of the others but that they are as far."""
     live = table(trials=8, epochs=4, expected=16.0)
     for number in range(4):
@@ -170,7 +170,7 @@ def test_trials_side_by_side_share_what_is_left(table: Callable[..., LiveTable],
     assert live.left_s() == pytest.approx((10 + 4) / 2)  # one trial alone cannot share its last epoch
 
 
-def test_what_is_left_is_no_longer_told_at_the_end(table: Callable[..., LiveTable], time: Clock) -> None:
+def test_what_is_left_is_no_longer_told_at_the_end(table: Callable[..., Progress], time: Clock) -> None:
     live = table()
     with live:
         live.started(0, {})
@@ -180,14 +180,14 @@ def test_what_is_left_is_no_longer_told_at_the_end(table: Callable[..., LiveTabl
     assert " left" not in _text(live)
 
 
-def test_a_failure_is_told_where_the_table_has_no_room_for_it(table: Callable[..., LiveTable]) -> None:
+def test_a_failure_is_told_where_the_table_has_no_room_for_it(table: Callable[..., Progress]) -> None:
     live = table(width=80)
     live.started(0, POINT)
     live.ended(0, "failed", "OutOfMemory: halved once")
     assert live.console.export_text() == "trial 01 failed: OutOfMemory: halved once\n"
 
 
-def test_a_resumed_trial_does_not_count_what_another_process_did(table: Callable[..., LiveTable], time: Clock) -> None:
+def test_a_resumed_trial_does_not_count_what_another_process_did(table: Callable[..., Progress], time: Clock) -> None:
     live = table(trials=1, epochs=4, expected=4.0)
     live.started(0, {})
     time.now += 10
@@ -197,7 +197,9 @@ def test_a_resumed_trial_does_not_count_what_another_process_did(table: Callable
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["epoch", "pruned", "failed", "completed"]))))
 def test_nothing_that_trials_do_breaks_it(events: list[tuple[int, str]]) -> None:
-    live = LiveTable(5, 4, 9.0, Console(force_terminal=True, width=100, height=8, file=StringIO()), Clock())
+    live = Progress(
+        5, 4, 9.0, console=Console(force_terminal=True, width=100, height=8, file=StringIO()), clock=Clock()
+    )
     epochs = dict.fromkeys(range(5), 0)
     for number, event in events:
         live.started(number, POINT)
@@ -208,10 +210,10 @@ def test_nothing_that_trials_do_breaks_it(events: list[tuple[int, str]]) -> None
             live.ended(number, event)
         left = live.left_s()
         assert left is None or left >= 0
-        live.console.print(live._draw())
+        live.console.print(live.draw())
 
 
-def test_it_is_drawn_in_place_and_the_last_one_stays(table: Callable[..., LiveTable]) -> None:
+def test_it_is_drawn_in_place_and_the_last_one_stays(table: Callable[..., Progress]) -> None:
     live = table()
     with live:
         live.started(0, POINT)
@@ -238,16 +240,13 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_a_table_is_for_terminals_only(environment: pytest.MonkeyPatch) -> None:
-    def kind(terminal: bool) -> type:
-        return type(progress_for(print, 3, 4, 6.0, Stream(terminal)))
-
-    assert kind(terminal=True) is LiveTable
-    assert kind(terminal=False) is PlainProgress
+    assert terminal(Stream(terminal=True))
+    assert not terminal(Stream(terminal=False))
     environment.setenv("CI", "true")
-    assert kind(terminal=True) is PlainProgress
+    assert not terminal(Stream(terminal=True))
     environment.delenv("CI")
     environment.setenv("TERM", "dumb")
-    assert kind(terminal=True) is PlainProgress
+    assert not terminal(Stream(terminal=True))
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (67.9, "1:07"), (3599, "59:59"), (3661, "1:01:01")])

@@ -1,14 +1,16 @@
 """Which place a trial gets, and what becomes of it when the nodes of its kind are gone."""
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ray.air.execution import ResourceManager
 
-import wertune.search.reservations
-from wertune.search.places import trial_resources
-from wertune.search.reservations import LOOK_EVERY_S, Fleet, Reservations
+import wertune.search.places
+from wertune.search.places import LOOK_EVERY_S, Reservations, Slots, trial_resources
 from wertune.search.search_space import Range, SearchConfig
 
 CONFIG = SearchConfig(space={"train.learning_rate": Range(low=1e-4, high=1e-3)})
@@ -55,15 +57,14 @@ def _kind(request: Any) -> str:
 
 
 class Search:
-    """Reservations in a fleet whose nodes and clock a test moves."""
+    """Reservations on nodes that a test moves, as it does the clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.nodes, self.now, self.looks = [GPU_NODE, CPU_NODE], 0.0, 0
         self.groups, self.said = Groups(), list[str]()
-        monkeypatch.setattr(wertune.search.reservations.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(wertune.search.reservations.ray, "nodes", self._look)
-        fleet = Fleet(trial_resources(self.nodes, CONFIG), CONFIG, self.said.append)
-        self.reservations = Reservations(fleet, self.groups)
+        monkeypatch.setattr(wertune.search.places.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(wertune.search.places.ray, "nodes", self._look)
+        self.reservations = Reservations(trial_resources(self.nodes, CONFIG), CONFIG, self.said.append, self.groups)
 
     def _look(self) -> list[dict[str, Any]]:
         self.looks += 1
@@ -86,6 +87,21 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Search:
 def test_trials_go_where_there_is_a_free_place_gpus_first(search: Search) -> None:
     search.request(4)
     assert search.groups.staged == ["gpu", "gpu", "cpu", "gpu"]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=2), st.integers(0, 20))
+def test_kinds_are_filled_in_order_and_none_beyond_its_slots(counts: list[int], trials: int) -> None:
+    kinds = tuple(
+        Slots(kind, {kind.upper(): 1.0, "CPU": 1.0}, count, {})
+        for kind, count in zip(("gpu", "cpu"), counts, strict=False)
+    )
+    groups = Groups()
+    reservations = Reservations(kinds, CONFIG, print, groups)
+    for _ in range(trials):
+        reservations.request_resources(ANY)
+    running = Counter(groups.staged)
+    assert running["gpu"] == min(trials, counts[0]) + max(0, trials - sum(counts))
+    assert all(running[slots.kind] <= slots.count for slots in kinds[1:])
 
 
 def test_a_place_that_is_given_back_is_free_again(search: Search) -> None:

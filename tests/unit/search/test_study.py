@@ -37,7 +37,7 @@ def _search(url: str, until: int, resume: bool, die_in_epoch: int = 0) -> None:
 
 
 def _run_trial(proposals: Proposals, scheduler, epochs: int, ends: bool = True) -> None:
-    proposal = proposals.suggest("x" + str(len(proposals._ot_trials)))
+    proposal = proposals.suggest("x" + str(len(proposals._trials)))
     trial = type("T", (), {"trial_id": f"ray {proposal[NUMBER]}"})()
     scheduler.on_trial_add(None, trial)
     best = float("inf")
@@ -47,9 +47,9 @@ def _run_trial(proposals: Proposals, scheduler, epochs: int, ends: bool = True) 
         action = scheduler.on_trial_result(None, trial, result)
         last = action == TrialScheduler.STOP or epoch == EPOCHS
         if not last:
-            proposals.on_trial_result("x" + str(len(proposals._ot_trials) - 1), result)
+            proposals.on_trial_result("x" + str(len(proposals._trials) - 1), result)
         elif ends:
-            proposals.on_trial_complete("x" + str(len(proposals._ot_trials) - 1), result)
+            proposals.on_trial_complete("x" + str(len(proposals._trials) - 1), result)
             return
 
 
@@ -105,10 +105,10 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(tmp_path: Path, monk
     proposals = Proposals(study, CONFIG, EPOCHS)
     ask, faults = study.ask, iter([True, True, True, False])
 
-    def away():
+    def away(*arguments):
         if next(faults):
             raise optuna.exceptions.StorageInternalError("connection refused")
-        return ask()
+        return ask(*arguments)
 
     monkeypatch.setattr(study, "ask", away)
     monkeypatch.setattr("wertune.tracking.outage.time.sleep", lambda seconds: None)

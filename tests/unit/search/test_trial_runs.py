@@ -12,7 +12,7 @@ from tests.unit.tracking.test_journal_writer import PARENT, FakeRun, FakeServer
 import wertune.search.trial_runs
 from wertune.base.errors import SearchStorageError, StorageError
 from wertune.search.checkpoints import STATE, CheckpointStore
-from wertune.search.progress import PlainProgress, Reckoning
+from wertune.search.progress import Progress
 from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, TrialLog
 from wertune.search.trial_runs import RecordTrials, TrialRuns, end_finished_trials
 from wertune.tracking.journal_writer import JournalWriter
@@ -29,7 +29,7 @@ class Told:
         self.files = CheckpointStore(folder / "trials")
         self.journal = JournalWriter(folder / "spool", PARENT, self.server, self.lines.append)
         self.trial_runs = TrialRuns(self.journal, self.files, epochs=2)
-        self.callback = RecordTrials(self.trial_runs, PlainProgress(self.lines.append, Reckoning(4, 2, 6.0)))
+        self.callback = RecordTrials(self.trial_runs, Progress(4, 2, 6.0, self.lines.append))
 
     def trial(self, number: int = 0) -> Any:
         config = {NUMBER: number, POINT: POINT_OF_TRIAL}

@@ -23,7 +23,7 @@ def test_it_advises_against_8_bits_where_they_save_little(
     monkeypatch: pytest.MonkeyPatch, saved_mb: float, advised: bool
 ) -> None:
     monkeypatch.setattr(module, "footprint", lambda *_: Footprint(56.0, 56.0 + saved_mb, torch.bfloat16))
-    advice = quantization_advice(Path("base"), "int8", torch.bfloat16)
+    advice = quantization_advice(Path("base"), "int8")
     assert (advice is not None) == advised
     if advice:
         expected = f"8-bit weights: 56 MB; bfloat16 would take {56 + saved_mb:.0f} MB, {saved_mb:.0f} MB more"
@@ -33,5 +33,5 @@ def test_it_advises_against_8_bits_where_they_save_little(
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_who_does_not_ask_for_8_bits_is_not_advised(tiny_whisper_folder: Path, quantization: str) -> None:
-    assert quantization_advice(tiny_whisper_folder, quantization, torch.float32) is None
-    assert quantization_advice(tiny_whisper_folder, "int8", torch.float32) is not None
+    assert quantization_advice(tiny_whisper_folder, quantization) is None
+    assert quantization_advice(tiny_whisper_folder, "int8") is not None

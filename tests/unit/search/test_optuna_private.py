@@ -13,7 +13,7 @@ from optuna.distributions import FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from wertune.search.study_store import OneWriter
+from wertune.search.optuna_private import OneWriter
 
 SPACE = {"x": FloatDistribution(0, 1)}
 which, value = st.integers(0, 5), st.floats(0, 1)
