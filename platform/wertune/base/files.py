@@ -16,6 +16,7 @@ from wertune.base.errors import StorageError
 STAMP = "source.json"
 NUL_RULE = "holds a NUL, which no file's name can hold; mend the name"
 FREE_SPACE = "free some space there, or "
+CACHE_REMEDY = FREE_SPACE + "point WERTUNE_CACHE to a writable local disk with more"
 # What more space does not help against: a place that cannot be, or that is another's.
 _MISPLACED = frozenset(
     {
@@ -35,6 +36,13 @@ _MISPLACED = frozenset(
 Fetch = Callable[[str], Iterable[bytes]]
 
 
+def cache_root() -> Path:
+    """Where this machine keeps what can be made again: `$WERTUNE_CACHE`, or else the user's cache."""
+    if own := os.environ.get("WERTUNE_CACHE"):
+        return Path(own).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "wertune"
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Lets `write` fill a file beside `path` and renames it; a failure, such as a full disk, leaves nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +55,27 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, as `write_atomically` writes."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line, as `write_atomically` writes."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def take_lock(file: IO[Any], wait: bool) -> bool:
+    """Whether this process has the file's advisory lock now; the system frees it when the process dies, however."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sync(*paths: Path) -> None:
@@ -117,11 +146,9 @@ def store_folder(final: Path, write: Callable[[Path], object], stamp: Mapping[st
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds an advisory lock; the system frees it when the process dies, however it dies."""
-    import fcntl
-
+    """Waits for a file's advisory lock and holds it."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        take_lock(file, wait=True)
         yield
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wertune.base.config import ContextConfig, DecodeConfig
-from wertune.base.files import write_atomically
+from wertune.base.files import cache_root, write_atomically
 from wertune.battery.counted import set_report
 from wertune.battery.form import Part
 from wertune.battery.shelf import Battery, set_name
@@ -14,7 +14,6 @@ from wertune.scores.eval_report import SetReport
 from wertune.scores.metrics import score
 from wertune.training.baseline import OF_A_BOOST, baseline_decode
 from wertune.training.prepare import Prepared
-from wertune.whisper.base_model import cache_root
 from wertune.whisper.evaluate import MAX_SEGMENT_S, Transcriber, transcribe_samples
 
 BASE_TEXTS = "base"  # a folder beside the clips

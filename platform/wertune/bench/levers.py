@@ -17,7 +17,8 @@ from wertune.training.optimizer import Updater
 from wertune.training.prepare import Prepared
 from wertune.whisper.evaluate import EvaluationSet
 from wertune.whisper.features import FRAMES_PER_POSITION, pad_features
-from wertune.whisper.model import Whisper, add_lora, product_dtype
+from wertune.whisper.footprint import product_dtype
+from wertune.whisper.model import Whisper, add_lora
 
 Passes = dict[str, Callable[[], float]]
 Found = dict[str, list[float]]

@@ -31,7 +31,8 @@ from wertune.scores.comparison import markdown_table
 from wertune.training.prepare import Prepared
 from wertune.training.trial import process_peak_mb, start_memory_peak
 from wertune.whisper.base_model import resolve_base_model
-from wertune.whisper.model import add_lora, load_whisper, product_dtype
+from wertune.whisper.footprint import product_dtype
+from wertune.whisper.model import add_lora, load_whisper
 
 MEASURED = ("tiny.en", "base")
 COUNTED = (*RECIPES, OURS_ON_BFLOAT16)

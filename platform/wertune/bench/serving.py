@@ -29,7 +29,8 @@ from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import using_threads
 from wertune.whisper.ctranslate2_engine import converted
 from wertune.whisper.evaluate import Transcriber, clips_of, transcribe_samples
-from wertune.whisper.model import merged, product_dtype
+from wertune.whisper.footprint import product_dtype
+from wertune.whisper.model import merged
 from wertune.whisper.wording import load_wording
 
 CLIPS = 48

@@ -14,7 +14,8 @@ from wertune.bench.rows import Row, Section, timed
 from wertune.training.optimizer import Updater
 from wertune.training.prepare import Prepared
 from wertune.whisper.evaluate import EvaluationSet, transcribe_features
-from wertune.whisper.model import Whisper, add_lora, product_dtype
+from wertune.whisper.footprint import product_dtype
+from wertune.whisper.model import Whisper, add_lora
 
 
 def section(prepared: Prepared) -> Section:

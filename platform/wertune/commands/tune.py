@@ -142,8 +142,7 @@ def _advise(prepared: Any) -> None:
     """A word where 8 bits save next to nothing on this base; the search goes on as it was asked for."""
     import torch
 
-    from wertune.whisper.footprint import quantization_advice
-    from wertune.whisper.model import product_dtype
+    from wertune.whisper.footprint import product_dtype, quantization_advice
 
     dtype = product_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     advice = quantization_advice(prepared.base.path, prepared.project.trial.quantization, dtype)

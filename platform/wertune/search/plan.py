@@ -12,6 +12,7 @@ import torch
 
 from wertune.base.config import ContextConfig, ProjectConfig
 from wertune.base.errors import ConfigError
+from wertune.base.files import cache_root
 from wertune.base.machine import cores, free_disk_mb, free_memory_mb
 from wertune.data.manifest import Recording
 from wertune.search.asha_games import Range, expected_epochs
@@ -20,10 +21,8 @@ from wertune.training.baseline import EVALUATION_SPLITS, ways_of
 from wertune.training.batches import clips_per_epoch
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import Probe, probe
-from wertune.whisper.base_model import cache_root
 from wertune.whisper.features import FRAMES_PER_POSITION, context_positions
-from wertune.whisper.footprint import quantization_advice
-from wertune.whisper.model import product_dtype
+from wertune.whisper.footprint import product_dtype, quantization_advice
 
 # Not measured by the probe, but on the demo's own search on two cores, 27 + 18 + 18 + 9 s: Ray's start and what its
 # workers import, their first trials' imports, reports and registration, and the start of the process for the gates.

@@ -32,6 +32,7 @@ from wertune.base.files import share_mode, storing
 from wertune.whisper.adapter_files import ADAPTER_FILES, ADAPTER_REMEDY, check_adapter_files, read_adapter_config
 from wertune.whisper.boost import doubts, without_boost
 from wertune.whisper.decoding import beam_search, unpacked
+from wertune.whisper.footprint import product_dtype
 from wertune.whisper.forward import LeanWhisper
 from wertune.whisper.loops import last_resort, shrinks
 from wertune.whisper.wording import Wording, Written
@@ -39,8 +40,6 @@ from wertune.whisper.wording import Wording, Written
 # 0: no columns of outliers are kept in 16 bits beside the 8-bit product. They matter from 6.7 billion parameters on
 # (Dettmers et al. 2022, section 4); tiny.en and base write as well without (README), and a third faster on a CPU.
 OUTLIER_THRESHOLD = 0.0
-PRODUCTS_VARIABLE = "WERTUNE_PRODUCTS"
-PRODUCTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # oneDNN keeps code for the last 1024 shapes of a product; beams grow by one at each token, and the cache to a gigabyte.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
 
@@ -212,26 +211,6 @@ class Whisper:
         )
 
 
-def product_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it: on GPUs, and on CPUs with AVX-512 BF16 or AMX.
-
-    Four times as fast there as float32, and a third of its speed on a CPU without. $WERTUNE_PRODUCTS, float32 or
-    bfloat16, says otherwise: so one machine shows what a version becomes on another.
-    Raises ConfigError for another value.
-    """
-    asked = os.environ.get(PRODUCTS_VARIABLE, "")
-    if asked not in ("", *PRODUCTS):
-        raise ConfigError(f"{PRODUCTS_VARIABLE} is {asked!r}, must be {' or '.join(PRODUCTS)}, or not be set")
-    return PRODUCTS[asked] if asked else torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return device.type == "cuda"
-
-
 def _elements(parameter: torch.nn.Parameter) -> int:
     """Weights that a parameter stands for: 4-bit ones are packed two in a byte."""
     packed = isinstance(parameter, bitsandbytes.nn.Params4bit)
@@ -324,7 +303,7 @@ def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
         rule = "PEFT's DoRA cannot train an int8 or nf4 base on the CPU"
         raise ConfigError(f"lora.dora is true, but {rule}; set quantization: none, or use a GPU")
     layers = len(whisper.bare.model.encoder.layers)
-    check_has_layers(config, layers)
+    config.check_begins_within(layers)
     numbers = "|".join(str(n) for n in range(config.first_encoder_layer, layers))
     parts = {"encoder": rf"encoder\.layers\.({numbers})", "decoder": r"decoder\.layers\.\d+"}
     chosen = "|".join(parts.values()) if config.scope == "both" else parts[config.scope]
@@ -339,14 +318,6 @@ def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
         use_dora=config.dora,
     )
     return whisper.with_model(get_peft_model(whisper.model, peft_config))
-
-
-def check_has_layers(config: LoraConfig, encoder_layers: int) -> None:
-    """ConfigError where the adapters would begin above an encoder of so many layers."""
-    first = config.first_encoder_layer
-    if config.scope != "decoder" and first >= encoder_layers:
-        problem = f"lora.first_encoder_layer is {first}, but the encoder has layers 0 to {encoder_layers - 1}"
-        raise ConfigError(f"{problem}; lower it, or set lora.scope: decoder")
 
 
 def adamw(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
