@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-import wertune.whisper.model
+import wertune.whisper.footprint
 from wertune.scores.eval_report import Cost, EvalReport, Provenance, SetReport, UtteranceCounts
 
 SPEAKERS = 6
@@ -105,7 +105,7 @@ def make_report() -> Callable[..., EvalReport]:
 def float32_products() -> Iterator[None]:
     """No bfloat16, whatever the CPU: these tests compare numbers, of models that are loaded once for all of them."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(wertune.whisper.model, "_multiplies_bfloat16", lambda _: False)
+        monkeypatch.setattr(wertune.whisper.footprint, "_multiplies_bfloat16", lambda _: False)
         yield
 
 

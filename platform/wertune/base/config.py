@@ -79,6 +79,13 @@ class LoraConfig(Frozen):
         """`q_proj,v_proj` is short for a list: a search's choices are strings."""
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
+    def check_begins_within(self, encoder_layers: int) -> None:
+        """ConfigError where the adapters would begin above an encoder of so many layers."""
+        first = self.first_encoder_layer
+        if self.scope != "decoder" and first >= encoder_layers:
+            problem = f"lora.first_encoder_layer is {first}, but the encoder has layers 0 to {encoder_layers - 1}"
+            raise ConfigError(f"{problem}; lower it, or set lora.scope: decoder")
+
 
 class ContextConfig(Frozen):
     """How many encoder positions a clip gets: duration_s x 50 + margin, rounded up, at most Whisper's 1500."""

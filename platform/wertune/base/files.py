@@ -17,6 +17,7 @@ from wertune.base.errors import StorageError
 STAMP = "source.json"
 NUL_RULE = "holds a NUL, which no file's name can hold; mend the name"
 FREE_SPACE = "free some space there, or "
+CACHE_REMEDY = FREE_SPACE + "point WERTUNE_CACHE to a writable local disk with more"
 # What more space does not help against: a place that cannot be, or that is another's.
 _MISPLACED = frozenset(
     {
@@ -41,6 +42,13 @@ def content_digest(depends_on: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 
 
+def cache_root() -> Path:
+    """Where this machine keeps what can be made again: `$WERTUNE_CACHE`, or else the user's cache."""
+    if own := os.environ.get("WERTUNE_CACHE"):
+        return Path(own).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "wertune"
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Lets `write` fill a file beside `path` and renames it; a failure, such as a full disk, leaves nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +71,27 @@ def write_files(files: Mapping[str, bytes], into: Path) -> None:
             raise StorageError(f"{path} leads out of {into}; paths must stay inside; remove the search's folder")
         (into / relative).parent.mkdir(parents=True, exist_ok=True)
         (into / relative).write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, as `write_atomically` writes."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line, as `write_atomically` writes."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def take_lock(file: IO[Any], wait: bool) -> bool:
+    """Whether this process has the file's advisory lock now; the system frees it when the process dies, however."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sync(*paths: Path) -> None:
@@ -160,11 +189,9 @@ def _replace_folder(new: Path, folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds an advisory lock; the system frees it when the process dies, however it dies."""
-    import fcntl
-
+    """Waits for a file's advisory lock and holds it."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        take_lock(file, wait=True)
         yield
 
 

@@ -1,11 +1,16 @@
-"""What this machine has free: cores, memory, disk. A container's limits count where they are less."""
+"""What this machine has: an engine, and free cores, memory, disk. A container's limits count where they are less."""
 
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
+
+from wertune.base.config import Engine
+from wertune.base.errors import ConfigError
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
+PACKAGES: dict[Engine, tuple[str, ...]] = {"torch": (), "ctranslate2": ("ctranslate2",)}
 
 
 def cores() -> int:
@@ -44,3 +49,11 @@ def free_disk_mb(folder: Path) -> float:
 def existing(folder: Path) -> Path:
     """The folder, or its nearest parent that there is."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def require_engine(engine: Engine) -> None:
+    """Raises ConfigError where the engine's package is not installed; nothing is imported."""
+    for package in PACKAGES[engine]:
+        if find_spec(package) is None:
+            remedy = f"run `pip install 'wertune[{engine}]'`, or set serving.engine: torch"
+            raise ConfigError(f"serving.engine is {engine}, but the package {package} is not installed; {remedy}")

@@ -38,6 +38,14 @@ def joined(pieces: Iterable[str]) -> str:
     return text
 
 
+def label_text(text: str, language: str) -> str:
+    """A transcript as Whisper's own begin: with a blank (` My`), but where nobody writes blanks between words.
+
+    Its first token is then the one that it has inside of a sentence too; an empty text stays empty.
+    """
+    return f" {text}" if text and language not in UNSPACED_LANGUAGES else text
+
+
 @lru_cache(maxsize=2)
 def normaliser(language: str) -> Normalise:
     """Whisper's English normaliser for `en`, its basic one otherwise (Radford et al. 2022, appendix C).

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from wertune.base.config import ContextConfig, DecodeConfig
+from wertune.base.files import cache_root
 from wertune.battery.counts import set_report
 from wertune.battery.form import Part
 from wertune.battery.shelf import Battery, set_name
@@ -12,7 +13,6 @@ from wertune.scores.eval_report import SetReport
 from wertune.scores.metrics import score
 from wertune.training.baseline import OF_A_BOOST, baseline_decode, keep_texts, kept_texts, texts_name
 from wertune.training.prepare import Prepared
-from wertune.whisper.base_model import cache_root
 from wertune.whisper.transcription import MAX_SEGMENT_S, Transcriber, transcribe_samples
 
 BASE_TEXTS = "base"  # a folder beside the clips

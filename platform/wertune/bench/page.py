@@ -16,7 +16,7 @@ from wertune.bench.clips import BATCH, CLIPS, ROUNDS, SECONDS
 from wertune.bench.rows import Row, Section
 from wertune.scores.comparison import markdown_table
 from wertune.training.prepare import Prepared
-from wertune.whisper.model import product_dtype
+from wertune.whisper.footprint import product_dtype
 
 CPU = Path("/proc/cpuinfo")
 

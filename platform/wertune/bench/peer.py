@@ -25,7 +25,8 @@ from transformers import (
 )
 
 from wertune.base.config import LoraConfig
-from wertune.whisper.model import Whisper, product_dtype
+from wertune.whisper.footprint import product_dtype
+from wertune.whisper.model import Whisper
 
 EVALUATION_BATCH = 8
 LONGEST_TEXT_TOKENS = 128

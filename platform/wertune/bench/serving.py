@@ -31,7 +31,7 @@ from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import using_threads
 from wertune.whisper.adapter import merged
 from wertune.whisper.ctranslate2_engine import converted
-from wertune.whisper.model import product_dtype
+from wertune.whisper.footprint import product_dtype
 from wertune.whisper.transcription import clips_of, transcribe_samples
 from wertune.whisper.wording import load_wording
 

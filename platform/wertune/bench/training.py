@@ -17,7 +17,8 @@ from wertune.training.optimizer import Updater
 from wertune.training.prepare import Prepared
 from wertune.whisper.adapter import add_lora
 from wertune.whisper.features import FRAMES_PER_POSITION, pad_features
-from wertune.whisper.model import Whisper, product_dtype
+from wertune.whisper.footprint import product_dtype
+from wertune.whisper.model import Whisper
 from wertune.whisper.transcription import EvaluationSet, transcribe_features
 
 Passes = dict[str, Callable[[], float]]

@@ -11,6 +11,7 @@ import torch
 
 from wertune.base.config import ContextConfig, ProjectConfig
 from wertune.base.errors import ConfigError
+from wertune.base.files import cache_root
 from wertune.base.machine import cores, free_disk_mb, free_memory_mb
 from wertune.search.halving import Estimate, expected_epochs, one_after_another
 from wertune.search.search_space import SearchConfig, checked_space
@@ -18,7 +19,6 @@ from wertune.training.baseline import EVALUATION_SPLITS, ways_of
 from wertune.training.batches import clips_per_epoch
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import Probe, probe
-from wertune.whisper.base_model import cache_root
 from wertune.whisper.features import FRAMES_PER_POSITION, context_positions
 from wertune.whisper.footprint import products_here, quantization_advice
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wertune.base.errors import StorageError
-from wertune.base.files import locked, store_folder, storing
-from wertune.whisper.base_model import CACHE_REMEDY
+from wertune.base.files import CACHE_REMEDY, locked, store_folder, storing
 
 PART_BYTES = 32 << 20
 _FEATURE_KEY = re.compile(r"features/((?:[0-9a-f]{2}/)?[0-9a-f]{32}\.npy)")

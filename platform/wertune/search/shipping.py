@@ -17,8 +17,9 @@ from uuid import uuid4
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from wertune.base.files import cache_root
 from wertune.search.shipped_files import FileServer, Span, audio_here, base_here, feature_parts
-from wertune.whisper.base_model import cache_root, files_of
+from wertune.whisper.base_model import files_of
 
 if TYPE_CHECKING:  # torch takes the actor's process a quarter of a minute to import
     from wertune.data.manifest import Dataset

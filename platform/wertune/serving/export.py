@@ -18,6 +18,7 @@ import soundfile
 from wertune.base.config import ContextConfig, DecodeConfig, load_project
 from wertune.base.errors import ExportError
 from wertune.base.files import replacing_folder, storing
+from wertune.base.machine import require_engine
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Recording
 from wertune.scores.metrics import score
@@ -29,7 +30,7 @@ from wertune.tracking.versions import registered_version
 from wertune.training.prepare import Prepared, prepare
 from wertune.whisper.adapter import ADAPTER_FILES, merged
 from wertune.whisper.base_model import BaseModel
-from wertune.whisper.ctranslate2_engine import converted, require_engine
+from wertune.whisper.ctranslate2_engine import converted
 from wertune.whisper.hugging_face import read_json
 from wertune.whisper.transcription import Transcriber, clips_of, transcribe_samples
 

@@ -18,13 +18,13 @@ import wertune
 from wertune.base.config import Engine, ServingConfig, TrialConfig, parse
 from wertune.base.contract import ENGINE_TAG
 from wertune.base.errors import TrackingError, WertuneError
+from wertune.base.machine import PACKAGES
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.serving.guard import Clock, ServingError, Turns, failed, guard_server, is_served
 from wertune.serving.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
 from wertune.serving.served import Served, load_served, stored_settings
 from wertune.tracking.outage import no_answer
 from wertune.training.prepare import Prepared
-from wertune.whisper.ctranslate2_engine import PACKAGES
 from wertune.whisper.transcription import transcribe_samples
 
 MODEL_NAME = "model"

@@ -12,11 +12,10 @@ import transformers
 from pydantic import TypeAdapter
 
 from wertune.base.config import ContextConfig, DecodeConfig
-from wertune.base.files import content_digest, write_atomically
+from wertune.base.files import cache_root, content_digest, write_atomically
 from wertune.data.manifest import Recording
 from wertune.scores.metrics import Scores, score
 from wertune.training.prepare import Prepared
-from wertune.whisper.base_model import cache_root
 from wertune.whisper.model import Whisper
 from wertune.whisper.transcription import clips_of, in_batches
 from wertune.whisper.wording import MAX_TOKENS_BEFORE

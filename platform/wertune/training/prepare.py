@@ -1,24 +1,27 @@
 """Everything that a command needs of a project before it trains or scores: checked data, base weights, features."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wertune.base.config import ContextConfig, ProjectConfig, TrialConfig
 from wertune.base.errors import BaseModelError
-from wertune.base.files import Fetch
-from wertune.base.text import Lexicon, Normalise, TermFinder, load_lexicon, normaliser
+from wertune.base.files import Fetch, cache_root
+from wertune.base.machine import require_engine
+from wertune.base.text import Lexicon, Normalise, TermFinder, label_text, load_lexicon, normaliser
 from wertune.data.manifest import Dataset, load_dataset, manifests_of
-from wertune.training.batches import TrainingData
-from wertune.whisper.adapter import check_has_layers, remove_lora
-from wertune.whisper.base_model import BaseModel, cache_root, resolve_base_model
-from wertune.whisper.ctranslate2_engine import require_engine
-from wertune.whisper.features import ClipCache, FeatureCache
-from wertune.whisper.model import Whisper, load_whisper
-from wertune.whisper.transcription import EvaluationSet
-from wertune.whisper.wording import label_text
+from wertune.whisper.base_model import BaseModel, resolve_base_model
+from wertune.whisper.hugging_face import read_json
+
+if TYPE_CHECKING:  # what takes seconds to import, and `validate` does without
+    from tokenizers import Tokenizer
+
+    from wertune.training.batches import TrainingData
+    from wertune.whisper.model import Whisper
+    from wertune.whisper.transcription import EvaluationSet
 
 BASELINES = "baseline"  # a folder of a project
 
@@ -45,13 +48,15 @@ class Prepared:
     def finder(self) -> TermFinder:
         return _finder(self.lexicon.written, self.project.language)
 
-    def whisper(self, quantization: str) -> Whisper:
+    def whisper(self, quantization: str) -> "Whisper":
         """The untouched base."""
         return _load(*self._base(quantization))
 
     @contextmanager
-    def resident_whisper(self, quantization: str) -> Iterator[Whisper]:
+    def resident_whisper(self, quantization: str) -> Iterator["Whisper"]:
         """The untouched base, loaded once in this process for all of its trials; adapters go when the block ends."""
+        from wertune.whisper.adapter import remove_lora
+
         whisper = _resident(*self._base(quantization))
         try:
             yield whisper
@@ -61,14 +66,20 @@ class Prepared:
     def _base(self, quantization: str) -> tuple[Path, str, str, tuple[str, ...]]:
         return self.base.path, self.project.language, quantization, self.lexicon.written
 
-    def evaluation_set(self, split: str, context: ContextConfig, mel_bins: int) -> EvaluationSet:
+    def evaluation_set(self, split: str, context: ContextConfig, mel_bins: int) -> "EvaluationSet":
         """The split's recordings and features, from this node's cache."""
+        from wertune.whisper.features import FeatureCache
+        from wertune.whisper.transcription import EvaluationSet
+
         recordings = self.dataset[split]
         cache = FeatureCache(features_folder(), self.fetch)
         return EvaluationSet(recordings, cache.load(recordings, context, mel_bins) if recordings else [])
 
-    def training_data(self, context: ContextConfig, mel_bins: int) -> TrainingData:
+    def training_data(self, context: ContextConfig, mel_bins: int) -> "TrainingData":
         """What a trial reads."""
+        from wertune.training.batches import TrainingData
+        from wertune.whisper.features import ClipCache
+
         return TrainingData(
             train=self.dataset["train"],
             replay=self.dataset["replay"],
@@ -85,7 +96,9 @@ def features_folder() -> Path:
     return cache_root() / "features"
 
 
-def _load(path: Path, language: str, quantization: str, terms: tuple[str, ...]) -> Whisper:
+def _load(path: Path, language: str, quantization: str, terms: tuple[str, ...]) -> "Whisper":
+    from wertune.whisper.model import load_whisper
+
     return load_whisper(path, language, quantization, terms=terms)
 
 
@@ -123,17 +136,33 @@ def prepare(
     if manifests is None:
         layers = base.encoder_layers
         for trial in (project.trial, *drawn):
-            check_has_layers(trial.lora, layers)
+            trial.lora.check_begins_within(layers)
     shared = folder.resolve() / BASELINES
     return Prepared(project, lexicon, base, dataset, baselines=shared if shared.is_dir() else None)
 
 
-@lru_cache(maxsize=1)
-def _token_counter(path: Path, language: str):  # type: ignore[no-untyped-def]
-    from transformers import WhisperTokenizerFast
-
+def _token_counter(folder: Path, language: str) -> Callable[[str], int]:
+    """How many tokens a text has as a label, with those that transformers puts around it."""
+    place = folder / "tokenizer_config.json"
     try:
-        tokenizer = WhisperTokenizerFast.from_pretrained(path, local_files_only=True)
+        tokenizer = _tokenizer(folder)
+        config = read_json(place) if place.is_file() else {}
     except Exception as error:  # tokenizers and JSON of another shape each raise their own kinds
-        raise BaseModelError(f"{path} holds no tokenizer of Whisper: {error}; download the model again") from error
-    return lambda text: len(tokenizer(label_text(text, language)).input_ids)
+        raise BaseModelError(f"{folder} holds no tokenizer of Whisper: {error}; download the model again") from error
+    said = (config.get("language"), config.get("task"), None if config.get("predict_timestamps") else "no timestamps")
+    around = 2 + sum(each is not None for each in said)  # start and end beside them
+    return lambda text: around + len(tokenizer.encode(label_text(text, language), add_special_tokens=False).ids)
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(folder: Path) -> "Tokenizer":
+    """As transformers reads it: its own class would import torch, which takes seconds."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    else:
+        tokenizer = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.no_truncation()
+    return tokenizer

@@ -45,7 +45,7 @@ def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
         rule = "PEFT's DoRA cannot train an int8 or nf4 base on the CPU"
         raise ConfigError(f"lora.dora is true, but {rule}; set quantization: none, or use a GPU")
     layers = len(whisper.bare.model.encoder.layers)
-    check_has_layers(config, layers)
+    config.check_begins_within(layers)
     numbers = "|".join(str(n) for n in range(config.first_encoder_layer, layers))
     parts = {"encoder": rf"encoder\.layers\.({numbers})", "decoder": r"decoder\.layers\.\d+"}
     chosen = "|".join(parts.values()) if config.scope == "both" else parts[config.scope]
@@ -60,14 +60,6 @@ def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
         use_dora=config.dora,
     )
     return whisper.with_model(get_peft_model(whisper.model, peft_config))
-
-
-def check_has_layers(config: LoraConfig, encoder_layers: int) -> None:
-    """ConfigError where the adapters would begin above an encoder of so many layers."""
-    first = config.first_encoder_layer
-    if config.scope != "decoder" and first >= encoder_layers:
-        problem = f"lora.first_encoder_layer is {first}, but the encoder has layers 0 to {encoder_layers - 1}"
-        raise ConfigError(f"{problem}; lower it, or set lora.scope: decoder")
 
 
 def remove_lora(base: Whisper) -> None:

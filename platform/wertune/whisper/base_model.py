@@ -6,7 +6,6 @@ Only safetensors and CTranslate2 files are read: a pickle runs what it holds.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from wertune.base.errors import BaseModelError
-from wertune.base.files import store_folder
+from wertune.base.files import CACHE_REMEDY, cache_root, store_folder
 from wertune.whisper.ctranslate2_weights import open_weights
 from wertune.whisper.hugging_face import read_json, write_folder
 
-CACHE_REMEDY = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
 FORMAT_VERSION = 1  # raise it whenever write_folder writes anything else than before
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["*config.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
@@ -151,7 +149,7 @@ def _has_safetensors(folder: Path) -> bool:
 
 def _hugging_face(spec: str, folder: Path, expected_digest: str | None) -> BaseModel:
     _check_folder(folder)
-    files = _weight_files(folder)
+    files = weight_files(folder)
     digest = _digest_of_files(files)
     _check_digest(folder, digest, expected_digest)
     return BaseModel(spec, folder, digest)
@@ -183,7 +181,8 @@ def _check_nothing_else_is_loaded(folder: Path, config: Mapping[str, Any]) -> No
         raise BaseModelError(f"{folder}: holds {', '.join(names)}, but {rule}; merge the adapter or remove the files")
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a Hugging Face folder; raises BaseModelError where one cannot be read."""
     single = folder / "model.safetensors"
     files = [single] if single.is_file() else _shards(folder / "model.safetensors.index.json")
     for file in files:
@@ -234,7 +233,8 @@ def _ctranslate2(spec: str, parts: Sequence[Path], expected: Sequence[str | None
     for wanted in expected:  # before a single byte is parsed
         _check_digest(parts[0], digest, wanted)
     side = parts[0].parent
-    final = cache_root(cache_dir) / f"{digest[7:23]}-{_side_digest(side)}-v{FORMAT_VERSION}"
+    root = cache_dir.absolute() if cache_dir else cache_root()
+    final = root / f"{digest[7:23]}-{_side_digest(side)}-v{FORMAT_VERSION}"
     _convert(buffer, parts[0], final, digest)
     return BaseModel(spec, final, digest)
 
@@ -245,14 +245,6 @@ def _side_digest(side: Path) -> str:
     for name in ("config.json", "tokenizer.json"):
         total.update(json.dumps(read_json(side / name), sort_keys=True).encode())
     return total.hexdigest()[:8]
-
-
-def cache_root(cache_dir: Path | None = None) -> Path:
-    if cache_dir is not None:
-        return cache_dir.absolute()
-    if own := os.environ.get("WERTUNE_CACHE"):
-        return Path(own).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "wertune"
 
 
 def _convert(buffer: memoryview, source: Path, final: Path, digest: str) -> None:

@@ -7,33 +7,23 @@ boost of terms, so terms are boosted among the texts that its beam search has fi
 import hashlib
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wertune.base.config import DecodeConfig, Engine
-from wertune.base.errors import ConfigError
-from wertune.base.files import content_digest, store_folder, storing
+from wertune.base.config import DecodeConfig
+from wertune.base.files import CACHE_REMEDY, cache_root, content_digest, store_folder, storing
+from wertune.base.machine import require_engine
 from wertune.whisper.adapter import ADAPTER_FILES, check_adapter_files, merged
-from wertune.whisper.base_model import CACHE_REMEDY, BaseModel, cache_root
+from wertune.whisper.base_model import BaseModel
 from wertune.whisper.boost import TermBoost, doubts
 from wertune.whisper.decoding import Rules
 from wertune.whisper.loops import LoopGuard, last_resort, shrinks
 from wertune.whisper.wording import Wording, Written, load_wording
 
-PACKAGES: dict[Engine, tuple[str, ...]] = {"torch": (), "ctranslate2": ("ctranslate2",)}
 QUANTIZATION = "int8"
 FORMAT_VERSION = 1  # raise it whenever the same library writes anything else than before
-
-
-def require_engine(engine: Engine) -> None:
-    """Raises ConfigError where the engine's package is not installed; nothing is imported."""
-    for package in PACKAGES[engine]:
-        if find_spec(package) is None:
-            remedy = f"run `pip install 'wertune[{engine}]'`, or set serving.engine: torch"
-            raise ConfigError(f"serving.engine is {engine}, but the package {package} is not installed; {remedy}")
 
 
 def load_engine(

@@ -17,10 +17,9 @@ from transformers import WhisperFeatureExtractor
 
 from wertune.base.config import ContextConfig
 from wertune.base.errors import StorageError
-from wertune.base.files import Fetch, content_digest, locked, storing, write_atomically
+from wertune.base.files import CACHE_REMEDY, Fetch, content_digest, locked, storing, write_atomically
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
-from wertune.whisper.base_model import CACHE_REMEDY
 
 _logger = logging.getLogger(__name__)
 

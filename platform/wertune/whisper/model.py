@@ -18,9 +18,10 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from wertune.base.config import DecodeConfig
-from wertune.base.errors import BaseModelError, ConfigError
+from wertune.base.errors import BaseModelError
 from wertune.whisper.boost import doubts, without_boost
 from wertune.whisper.decoding import beam_search, unpacked
+from wertune.whisper.footprint import product_dtype
 from wertune.whisper.forward import LeanWhisper
 from wertune.whisper.loops import last_resort, shrinks
 from wertune.whisper.wording import Wording, Written
@@ -28,8 +29,6 @@ from wertune.whisper.wording import Wording, Written
 # 0: no columns of outliers are kept in 16 bits beside the 8-bit product. They matter from 6.7 billion parameters on
 # (Dettmers et al. 2022, section 4); tiny.en and base write as well without (README), and a third faster on a CPU.
 OUTLIER_THRESHOLD = 0.0
-PRODUCTS_VARIABLE = "WERTUNE_PRODUCTS"
-PRODUCTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # oneDNN keeps code for the last 1024 shapes of a product; beams grow by one at each token, and the cache to a gigabyte.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
 
@@ -195,26 +194,6 @@ class Whisper:
             int8_layers=sum(isinstance(m, bitsandbytes.nn.Linear8bitLt) for m in self.model.modules()),
             weight_memory_mb=sum(t.numel() * t.element_size() for t in stored) / 2**20,
         )
-
-
-def product_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it: on GPUs, and on CPUs with AVX-512 BF16 or AMX.
-
-    Four times as fast there as float32, and a third of its speed on a CPU without. $WERTUNE_PRODUCTS, float32 or
-    bfloat16, says otherwise: so one machine shows what a version becomes on another.
-    Raises ConfigError for another value.
-    """
-    asked = os.environ.get(PRODUCTS_VARIABLE, "")
-    if asked not in ("", *PRODUCTS):
-        raise ConfigError(f"{PRODUCTS_VARIABLE} is {asked!r}, must be {' or '.join(PRODUCTS)}, or not be set")
-    return PRODUCTS[asked] if asked else torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return device.type == "cuda"
 
 
 def _elements(parameter: torch.nn.Parameter) -> int:

@@ -10,7 +10,7 @@ from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
 
 from wertune.base.config import DecodeConfig
 from wertune.base.errors import BaseModelError, ConfigError
-from wertune.base.text import UNSPACED_LANGUAGES, is_unspaced
+from wertune.base.text import UNSPACED_LANGUAGES, is_unspaced, label_text
 from wertune.whisper.boost import TermBoost
 from wertune.whisper.decoding import Rules
 from wertune.whisper.loops import LoopGuard
@@ -38,14 +38,6 @@ class Glossary:
 
     terms: tuple[str, ...]
     tokens: tuple[int, ...]
-
-
-def label_text(text: str, language: str) -> str:
-    """A transcript as Whisper's own begin: with a blank (` My`), but where nobody writes blanks between words.
-
-    Its first token is then the one that it has inside of a sentence too; an empty text stays empty.
-    """
-    return f" {text}" if text and language not in UNSPACED_LANGUAGES else text
 
 
 class Wording:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-import wertune.whisper.model
+import wertune.whisper.footprint
 from wertune.base.config import LoraConfig
 from wertune.base.errors import ExportError
 from wertune.data.manifest import Recording
@@ -47,7 +47,7 @@ def project(
 @pytest.fixture(autouse=True)
 def registry(served_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One version, which is a folder; a cache of the test's own; the same arithmetic as in plain libraries."""
-    monkeypatch.setattr(wertune.whisper.model, "_multiplies_bfloat16", lambda _: False)
+    monkeypatch.setattr(wertune.whisper.footprint, "_multiplies_bfloat16", lambda _: False)
     monkeypatch.setattr(export_card, "MAX_NEW_TOKENS", TOKENS)
     monkeypatch.setattr(export_module, "PLAIN", PLAIN.model_copy(update={"max_new_tokens": TOKENS}))
     monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path / "cache"))

@@ -20,6 +20,7 @@ from wertune.base import cli as command_line
 from wertune.base.errors import ManifestError, WertuneError
 
 HEAVY = {"torch", "ray", "mlflow", "transformers", "pandas", "numpy", "pydantic", "yaml", "optuna", "rich"}
+COMPUTING = {"torch", "torchaudio", "transformers", "bitsandbytes", "peft", "ray", "optuna"}
 HELP = """import sys, runpy; sys.argv = {argv}
 try: runpy.run_module({tool!r}, run_name='__main__')
 except SystemExit: pass"""
@@ -57,6 +58,9 @@ def project(
     data = "".join(f"  {split}: {split}.jsonl\n" for split in ("train", "validation", "test"))
     text = f"name: small\nbase_model: {tiny_whisper_folder}\ndata:\n{data}"
     (tmp_path / "project.yaml").write_text(text)
+    write_noise(tmp_path / "recordings" / "one.wav", seed=3).with_suffix(".txt").write_text("one")
+    rows = [{"audio_filepath": "train.wav", "text": f"row {n}", "speaker": f"speaker {n}"} for n in range(9)]
+    write_manifest(tmp_path / "all.jsonl", rows)
     return tmp_path
 
 
@@ -70,6 +74,49 @@ def test_help_imports_nothing_that_takes_long(tool: str) -> None:
     assert done.stdout.count("Usage: ") == len(names) + 1
     assert done.stdout.count("Exit status: 0 ") == len(names) + 1
     assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "without"),
+    [
+        (["validate", "--project", "{project}"], ()),
+        (["import", "{project}/recordings", "--project", "{project}"], ()),
+        (["split", "{project}/all.jsonl", "--project", "{project}", "--out", "{project}/parts"], ()),
+        (["doctor", "--project", "{project}"], ("torch, torchaudio", "device", "8-bit products", "memory")),
+    ],
+)
+def test_commands_without_a_model_import_none(project: Path, arguments: list[str], without: tuple[str, ...]) -> None:
+    """Nor what computes it: torch alone takes seconds. Four of the doctor's checks are of torch itself."""
+    program = (
+        "import runpy, sys\n"
+        "from wertune.commands.doctor.machine import CHECKS\n"
+        "from wertune.commands.doctor.project import CHECKS as OTHERS\n"
+        f"for name in {without}: CHECKS.pop(name, OTHERS.pop(name, None))\n"
+        f"sys.argv = {['wertune', *(each.format(project=project) for each in arguments)]}\n"
+        "try: runpy.run_module('wertune', run_name='__main__')\n"
+        "except SystemExit as ended: assert ended.code in (None, 0, 1), ended\n"
+        f"print(sorted({COMPUTING!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    env = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/new.db", "WERTUNE_CACHE": str(project / "cache")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env=env)
+    assert done.stderr == "[]\n"
+    assert {"validate": "train: 1 clips", "import": "1 clips", "split": "train: ", "doctor": "base model"}[
+        arguments[0]
+    ] in done.stdout
+
+
+def test_the_doctor_tries_torch_without_a_model(project: Path) -> None:
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['wertune', 'doctor', '--project', {str(project)!r}]\n"
+        "try: runpy.run_module('wertune', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'transformers', 'peft', 'optuna', 'ray'} & set(sys.modules)), file=sys.stderr)"
+    )
+    env = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/new.db", "WERTUNE_CACHE": str(project / "cache")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env=env)
+    assert done.stderr.endswith("[]\n")
+    assert "8-bit products" in done.stdout
 
 
 def test_help_cuts_no_command_off(shell: Shell) -> None:

@@ -19,7 +19,7 @@ import torch
 from mlflow.exceptions import MlflowException
 
 import wertune.synthesis.engines
-import wertune.whisper.model
+import wertune.whisper.footprint
 from wertune import __main__ as command_line
 from wertune.base import machine as free
 from wertune.base.errors import SynthesisError
@@ -80,7 +80,7 @@ def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
     _told(machine.device(SITE), "warn", "torch", "built for the driver's CUDA")
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     _told(machine.device(SITE), "warn", "float32", "four times as fast")
-    monkeypatch.setattr(wertune.whisper.model, "_multiplies_bfloat16", lambda _: True)
+    monkeypatch.setattr(wertune.whisper.footprint, "_multiplies_bfloat16", lambda _: True)
     _told(machine.device(SITE), "ok", "bfloat16", "")
 
 

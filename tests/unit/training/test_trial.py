@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import wertune.training.optimizer
 import wertune.training.train
-import wertune.whisper.model
+import wertune.whisper.footprint
 from wertune.base.config import ProjectConfig, TrialConfig, parse, with_overrides
 from wertune.base.errors import OutOfMemory, StateError, StorageError
 from wertune.base.text import Lexicon
@@ -115,7 +115,7 @@ class FolderStore:
 def float32_base() -> Iterator[None]:
     """No bfloat16 in what this module's tests share either, above all in the base that stays loaded."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wertune.whisper.model, "_multiplies_bfloat16", lambda _: False)
+        patch.setattr(wertune.whisper.footprint, "_multiplies_bfloat16", lambda _: False)
         yield
 
 

@@ -11,13 +11,15 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
+from wertune.base import machine
 from wertune.base.config import DecodeConfig, LoraConfig
 from wertune.base.errors import AdapterError, ConfigError
+from wertune.base.machine import require_engine
 from wertune.whisper import ctranslate2_engine as engine
 from wertune.whisper.adapter import add_lora, load_adapter, save_adapter
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.boost import TermBoost
-from wertune.whisper.ctranslate2_engine import CTranslate2Whisper, converted, load_engine, require_engine
+from wertune.whisper.ctranslate2_engine import CTranslate2Whisper, converted, load_engine
 from wertune.whisper.model import Whisper
 
 GREEDY = DecodeConfig(loop_guard=False)
@@ -283,7 +285,7 @@ def test_an_adapter_that_is_not_whole_is_refused(base: BaseModel, tmp_path: Path
 def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     require_engine("torch")
     require_engine("ctranslate2")
-    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
     require_engine("torch")
     with pytest.raises(ConfigError, match=r"engine is ctranslate2, but .*pip install 'wertune\[ctranslate2\]'"):
         require_engine("ctranslate2")

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.modeling_outputs import BaseModelOutput
 
+import wertune.whisper.footprint
 import wertune.whisper.model
 from wertune.base.config import DecodeConfig, Layer, LoraConfig
 from wertune.base.errors import AdapterError, BaseModelError, ConfigError, StorageError
@@ -29,7 +30,7 @@ DiskFullAfter = Callable[[int], AbstractContextManager[None]]
 LINEAR_LAYERS = 2 * 6 + 2 * 10  # q, k, v, out, fc1, fc2 of two encoder layers; the decoder's also attend to the encoder
 EVERY_MODULE = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 START, NO_TIMESTAMPS, END = 50257, 50362, 50256
-MULTIPLIES_BFLOAT16 = wertune.whisper.model._multiplies_bfloat16  # as it is, before conftest replaces it
+MULTIPLIES_BFLOAT16 = wertune.whisper.footprint._multiplies_bfloat16  # as it is, before conftest replaces it
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_one_machine_stands_for_another(tiny_whisper_folder: Path, monkeypatch: 
 def test_products_of_no_kind_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WERTUNE_PRODUCTS", "float16")
     with pytest.raises(ConfigError, match="WERTUNE_PRODUCTS is 'float16', must be float32 or bfloat16"):
-        wertune.whisper.model.product_dtype(torch.device("cpu"))
+        wertune.whisper.footprint.product_dtype(torch.device("cpu"))
 
 
 def test_nf4_counts_its_packed_weights_in_full(tiny_whisper_folder: Path, base: Whisper) -> None:
@@ -597,7 +598,7 @@ def test_gradients_in_bfloat16_point_where_those_in_float32_do(
 ) -> None:
     gradients = []
     for bfloat16 in (False, True):
-        monkeypatch.setattr(wertune.whisper.model, "_multiplies_bfloat16", lambda _, on=bfloat16: on)
+        monkeypatch.setattr(wertune.whisper.footprint, "_multiplies_bfloat16", lambda _, on=bfloat16: on)
         whisper = _shaken(add_lora(load_tiny(quantization), LoraConfig(r=4, dropout=0.0), seed=0))
         whisper.loss(_features(clips=2), whisper.pad_labels([whisper.label_ids("my CPF")] * 2)).backward()
         found = [p.grad.flatten() for p in whisper.model.parameters() if p.grad is not None]

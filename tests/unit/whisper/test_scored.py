@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-import wertune.whisper.model
+import wertune.whisper.footprint
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.whisper.decoding import beam_search
@@ -23,7 +23,7 @@ LIMITS = [3, 6, 5]
 @pytest.fixture
 def whisper(load_tiny: Callable[..., Whisper], monkeypatch: pytest.MonkeyPatch) -> Whisper:
     """In float32 everywhere: in bfloat16 a pass over all tokens differs from one token after the other."""
-    monkeypatch.setattr(wertune.whisper.model, "_multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(wertune.whisper.footprint, "_multiplies_bfloat16", lambda device: False)
     return load_tiny("none")
 
 

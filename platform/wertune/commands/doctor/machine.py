@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from wertune.base.errors import AudioError
+from wertune.base.files import CACHE_REMEDY, cache_root
 from wertune.base.machine import cores, existing, free_disk_mb
 from wertune.commands.doctor import Check, Finding, Site, fail, ok, warn
-from wertune.whisper.base_model import cache_root
 
 PYTHONS = ((3, 11), (3, 13))  # as pyproject.toml says
 DISK_WANTED_MB = 2048.0  # a converted base, features, and the adapters of a search of tiny or base
@@ -59,7 +59,7 @@ def device(site: Site) -> Finding:
     if shutil.which("nvidia-smi"):
         remedy = "install a torch built for the driver's CUDA (`nvidia-smi` names it), or go on with the CPU"
         return warn("device", f"a GPU's driver is installed, but torch {torch.__version__} finds none", remedy)
-    from wertune.whisper.model import PRODUCTS_VARIABLE, product_dtype
+    from wertune.whisper.footprint import PRODUCTS_VARIABLE, product_dtype
 
     dtype = product_dtype(torch.device("cpu"))
     if asked := os.environ.get(PRODUCTS_VARIABLE):
@@ -120,9 +120,7 @@ def audio(site: Site) -> Finding:
 
 def cache(site: Site) -> Finding:
     """Where converted weights and features are kept: writable, and with room."""
-    root = cache_root()
-    remedy = "free some space there, or point WERTUNE_CACHE to a writable local disk with more"
-    return _room("cache", root, remedy)
+    return _room("cache", cache_root(), CACHE_REMEDY)
 
 
 def working_folder(site: Site) -> Finding:

@@ -11,6 +11,7 @@ from wertune.commands.doctor import Check, Finding, Site, fail, ok, warn
 
 if TYPE_CHECKING:
     from wertune.synthesis.config import SynthesisConfig
+    from wertune.whisper.base_model import BaseModel
 
 # A worker with torch, transformers and Ray, and a step of training on tiny or base: measured, rounded up.
 PROCESS_MB, STEP_MB = 1000.0, 700.0
@@ -20,11 +21,8 @@ CODE = Path(__file__).parent
 
 def base_model(site: Site) -> Finding:
     """Its weights are found, read and, where the project names a digest, trusted."""
-    from wertune.whisper.base_model import resolve_base_model
-
     try:
-        source = _project(site).base_model
-        base = resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
+        base = _base(site)
     except (ConfigError, BaseModelError) as error:
         problem, _, remedy = str(error).rpartition("; ")
         return fail("base model", problem or remedy, remedy)
@@ -47,18 +45,14 @@ def _weights_mb(site: Site) -> float:
     """0 where the base is not found: another check says so."""
     import torch
 
-    from wertune.whisper.base_model import resolve_base_model
-    from wertune.whisper.footprint import footprint
-    from wertune.whisper.model import product_dtype
+    from wertune.whisper.footprint import footprint, product_dtype
 
+    dtype = product_dtype(torch.device("cpu"))
     try:
-        project = _project(site)
-        source = project.base_model
-        base = resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
+        sizes = footprint(_base(site).path, dtype)
     except (ConfigError, BaseModelError):
         return 0.0
-    sizes = footprint(base.path, product_dtype(torch.device("cpu")))
-    return sizes.plain_mb if project.trial.quantization == "none" else sizes.int8_mb
+    return sizes.plain_mb if _project(site).trial.quantization == "none" else sizes.int8_mb
 
 
 def checkout(site: Site) -> Finding:
@@ -124,6 +118,13 @@ def _cast(config: "SynthesisConfig", site: Site) -> tuple[dict[str, str], list[s
     except SynthesisError as error:
         problems.append(str(error))
     return {name: found[0].name for name, found in offered.items()}, problems
+
+
+def _base(site: Site) -> "BaseModel":
+    from wertune.whisper.base_model import resolve_base_model
+
+    source = _project(site).base_model
+    return resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
 
 
 def _project(site: Site) -> ProjectConfig:

@@ -1,0 +1,65 @@
+"""A project is checked without its model: tokens are counted as transformers does."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import WhisperTokenizerFast
+
+from wertune.base.errors import BaseModelError
+from wertune.base.text import label_text
+from wertune.training.prepare import _token_counter
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"language": "en", "task": "transcribe"},
+    {"language": "english", "predict_timestamps": True},
+    {"task": "translate", "predict_timestamps": False},
+]
+
+
+@pytest.fixture(scope="module", params=SETTINGS, ids=str)
+def folder(request: pytest.FixtureRequest, tiny_whisper_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tokenizer's files, as somebody may have saved them with the prompt of their own task."""
+    made = tmp_path_factory.mktemp("tokenizer")
+    shutil.copy(tiny_whisper_folder / "tokenizer.json", made)
+    saved = json.loads((tiny_whisper_folder / "tokenizer_config.json").read_text())
+    (made / "tokenizer_config.json").write_text(json.dumps(saved | request.param))
+    return made
+
+
+@given(text=st.text(max_size=60) | st.sampled_from(["", "a<|endoftext|>b", "<|0.00|> x", "CPF LIFE", "中央公积金"]))
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_tokens_are_counted_as_transformers_does(folder: Path, language: str, text: str) -> None:
+    expected = len(_reference(folder)(label_text(text, language)).input_ids)
+    assert _token_counter(folder, language)(text) == expected
+
+
+_references: dict[Path, Any] = {}
+
+
+def _reference(folder: Path) -> Any:
+    if folder not in _references:
+        _references[folder] = WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return _references[folder]
+
+
+def test_tokens_of_a_vocabulary_and_its_merges(tiny_whisper_folder: Path, tmp_path: Path) -> None:
+    """As older models have them instead of tokenizer.json."""
+    model = json.loads((tiny_whisper_folder / "tokenizer.json").read_text())["model"]
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = (each if isinstance(each, str) else " ".join(each) for each in model["merges"])
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    for text in ("Please check MediShield Life.", "", "\u00e9t\u00e9 \u4e2d\u592e"):
+        assert _token_counter(tmp_path, "en")(text) == _token_counter(tiny_whisper_folder, "en")(text)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"model": 3}'])
+def test_a_file_that_is_no_tokenizer(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(BaseModelError, match=r"holds no tokenizer of Whisper: .*; download the model again"):
+        _token_counter(tmp_path, "en")
