@@ -6,15 +6,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from wertune.base import contract
 from wertune.base.config import TrialConfig, policy_path
 from wertune.tracking.credentials import has_password, how_to_look
+
+if TYPE_CHECKING:
+    from wergate.gates.gate import GateResult
+    from wertune.jobs.tune import Verdict
 
 # Settings that gates of a kind ask for where they refuse; of other kinds no setting helps.
 _FORGETS = frozenset({"forgetting", "u_wer", "formatted_wer", "battery", "loops", "hallucination"})
 _LEARNS = frozenset({"wer", "cer", "base", "b_wer", "champion", "slice", "term", "worst_term"})
-_IS_LARGE = frozenset({"trainable_percent", "adapter_mb", "peak_memory_mb"})
+_IS_LARGE = frozenset({contract.TRAINABLE_PERCENT, contract.ADAPTER_MB, "peak_memory_mb"})
 _SAYS_TOO_MUCH = ("precision", "false_terms")
 
 
@@ -24,32 +29,6 @@ class Step:
 
     what: str
     command: str
-
-    def to_json(self) -> dict[str, str]:
-        return {"what": self.what, "command": self.command}
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A gate that refused."""
-
-    kind: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Where the gates let the version go, and what the steps after that hang on.
-
-    `registrar` may not approve where `forbid_self`; `page` is the run and the path of the decision as a page.
-    """
-
-    stage: str
-    text: str
-    registrar: str = ""
-    forbid_self: bool = True
-    refusals: tuple[Refusal, ...] = ()
-    page: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +45,7 @@ class Ended:
     has_replay: bool
 
 
-def next_steps(ended: Ended, verdict: Verdict) -> list[Step]:
+def next_steps(ended: Ended, verdict: "Verdict") -> list[Step]:
     """Towards Production where the version is in Staging; else towards a version that may go there."""
     first = _store(ended.tracking_uri)
     look = Step("look at it", how_to_look(ended.tracking_uri))
@@ -81,7 +60,7 @@ def as_text(steps: Sequence[Step]) -> str:
     return "\n".join(f"# {step.what}\n{step.command}" for step in steps)
 
 
-def _to_production(ended: Ended, verdict: Verdict) -> list[Step]:
+def _to_production(ended: Ended, verdict: "Verdict") -> list[Step]:
     version = ended.version
     others = f", but not {verdict.registrar}'s, who registered it" if verdict.forbid_self and verdict.registrar else ""
     name = "ben" if verdict.registrar.casefold() == "ann" else "ann"
@@ -95,7 +74,7 @@ def _to_production(ended: Ended, verdict: Verdict) -> list[Step]:
     ]
 
 
-def _once_more(ended: Ended, verdict: Verdict) -> list[Step]:
+def _once_more(ended: Ended, verdict: "Verdict") -> list[Step]:
     steps = []
     if verdict.page:
         run, path = verdict.page
@@ -110,7 +89,7 @@ def _once_more(ended: Ended, verdict: Verdict) -> list[Step]:
     return [*steps, Step(f"the limits stand in {policy}: should they be others, ask the gates again", again)]
 
 
-def other_settings(refusals: Sequence[Refusal], config: TrialConfig, has_replay: bool) -> dict[str, float]:
+def other_settings(refusals: "Sequence[GateResult]", config: TrialConfig, has_replay: bool) -> dict[str, float]:
     """What of a trial's settings to change for the gates that refused; nothing where none of them is about settings."""
     kinds = {refusal.kind for refusal in refusals if not _says_too_much(refusal)}
     settings: dict[str, float] = {}
@@ -127,7 +106,7 @@ def other_settings(refusals: Sequence[Refusal], config: TrialConfig, has_replay:
     return settings
 
 
-def _says_too_much(refusal: Refusal) -> bool:
+def _says_too_much(refusal: "GateResult") -> bool:
     return any(each in refusal.name for each in _SAYS_TOO_MUCH)
 
 

@@ -5,10 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wertune.base.config import DecodeConfig, TrialConfig
 from wertune.base.text import Normalise, TermFinder
+from wertune.jobs.measures import score_split
+from wertune.scores.aliases import alias_writer
 from wertune.scores.comparison import Comparison, markdown_table, metric_name
 from wertune.scores.metrics import Clip, Scores, score
-from wertune.training.baseline import Way
+from wertune.serving.served import longest_piece_s
+from wertune.training.baseline import Way, baseline_texts, score_texts, ways_of
+from wertune.training.prepare import Prepared
+from wertune.whisper.model import Whisper
 
 WIDTH = 120  # of the lines below the table
 LOGGED = ("wer", "term_recall", "term_precision")
@@ -68,6 +74,29 @@ class Ablation:
                 figures[f"{split}_{name}"] = scores.summary()[name] if scores else None
             figures[f"{split}_false_terms"] = scores.terms.false_alarms if scores else None
         return figures
+
+
+def what_it_brings(
+    prepared: Prepared, config: TrialConfig, whisper: Whisper, comparisons: Mapping[str, Comparison]
+) -> Ablation:
+    """The adapter on validation as it is served and without its boost, beside all ways of the base."""
+    texts = baseline_texts(prepared, {"validation": ways_of(prepared)})["validation"]
+    base = {way: score_texts(prepared, "validation", written) for way, written in texts.items()}
+
+    def on_validation(decode: DecodeConfig) -> Scores:
+        return score_split(prepared, whisper, "validation", config.context, decode, longest_piece_s(prepared))
+
+    unboosted = config.decode.model_copy(update={"term_boost": 0.0})
+    served, test = on_validation(config.decode), comparisons.get("test")
+    write = alias_writer(prepared.lexicon)
+    return ablation(
+        base,
+        on_validation(unboosted) if config.decode.term_boost else None,
+        served,
+        test,
+        lambda scores: rewritten(scores, write, prepared.normalise, prepared.finder),
+        caption(served, test.after if test else None, len(whisper.wording.glossary.terms), len(prepared.lexicon.terms)),
+    )
 
 
 def ablation(

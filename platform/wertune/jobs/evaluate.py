@@ -1,22 +1,41 @@
-"""Scores of a registered version as it serves, for the gates or on any manifest, or of an untouched base."""
+"""A registered version as it serves, measured for the gates or on any manifest; or an untouched base."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from wertune.base import contract
 from wertune.base.config import BaseModelConfig, load_project
-from wertune.battery.shelf import project_battery
+from wertune.base.text import normaliser_version
+from wertune.battery.counts import set_report
+from wertune.battery.score import base_texts, battery_sets, write_battery
+from wertune.battery.shelf import Battery, project_battery
 from wertune.battery.table import metrics as battery_metrics
 from wertune.battery.table import table
-from wertune.jobs.assess import assess, score_split
+from wertune.jobs.logged import log_comparison, log_error_report
+from wertune.jobs.measures import (
+    FULL_CONTEXT,
+    leakage,
+    made_up_words,
+    real_time_factor,
+    score_split,
+    timed_clips,
+    training_terms,
+)
 from wertune.jobs.opening import start_experiment
-from wertune.jobs.tune import log_comparison, log_error_report
+from wertune.scores.comparison import Comparison
+from wertune.scores.eval_report import Cost, EvalReport, Provenance
 from wertune.scores.metrics import Scores
 from wertune.serving.pyfunc import load_registered, registered_engine
+from wertune.serving.served import Served
 from wertune.tracking.runs import DESCRIPTION_TAG, tracking_uri
-from wertune.tracking.versions import registered_version
-from wertune.training.baseline import baseline_scores
-from wertune.training.prepare import prepare
+from wertune.tracking.versions import RegisteredVersion, registered_version
+from wertune.training.baseline import baseline_decode, baseline_scores
+from wertune.training.memory import peak_memory_mb
+from wertune.training.prepare import Prepared, prepare
+from wertune.whisper.adapter import adapter_digest
+
+SCORED_SPLITS = ("test", "retention_test")
 
 
 def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | None, engine: str = "") -> Scores:
@@ -75,3 +94,73 @@ def evaluate_version(folder: Path, model_uri: str, engine: str = "") -> Evaluate
             }
         )
     return Evaluated(comparisons["test"].after, served.engine, artefact.wer if artefact else None, told)
+
+
+def assess(
+    prepared: Prepared, served: Served, version: RegisteredVersion, battery: Battery | None = None
+) -> tuple[EvalReport, dict[str, Comparison]]:
+    """The whole report of a `served` version, and its scores on test and retention beside the untouched base's.
+
+    A `battery` of ordinary speech is written by both; its parts are sets of the report.
+
+    What it was trained on is what its own run says of that. Where another engine than torch serves it, the 8-bit
+    artefact in torch is scored on the test set too.
+    """
+    whisper, context, decode, longest_s = served.whisper, served.context, served.decode, served.longest_piece_s
+    clips = timed_clips(prepared.dataset["test"])
+    real_time_factor(whisper, clips[:1], context, decode)  # the first call is slower than those that follow
+    speed = real_time_factor(whisper, clips, context, decode)
+    sets = made_up_words(whisper, prepared, context, decode)
+    comparisons = {}
+    for split, before in baseline_scores(prepared, SCORED_SPLITS).items():
+        after = score_split(prepared, whisper, split, context, decode, longest_s)
+        comparisons[split] = Comparison(before, after)
+        sets[split] = set_report(prepared, after, prepared.dataset.digest(split))
+    baseline = {
+        split: set_report(prepared, both.before, prepared.dataset.digest(split)) for split, both in comparisons.items()
+    }
+    if battery:
+        sets |= battery_sets(prepared, battery, write_battery(whisper, battery, context, decode, longest_s))
+        baseline |= battery_sets(prepared, battery, base_texts(prepared, battery))
+    peak_mb = peak_memory_mb(whisper)
+    artefact = served.artefact()
+    if served.engine != "torch":
+        scores = score_split(prepared, artefact, "test", context, decode, longest_s)
+        sets[contract.ARTEFACT_SET] = set_report(prepared, scores, prepared.dataset.digest("test"))
+    base = prepared.whisper(prepared.project.trial.quantization)
+    base_speed = real_time_factor(base, clips, FULL_CONTEXT, baseline_decode(decode))
+    report = EvalReport(
+        model=version.name,
+        version=version.version,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        sets=sets,
+        baseline=baseline,
+        training_terms=training_terms(prepared, [text for _, text in version.training_rows]),
+        leakage=leakage(prepared, version.training_rows),
+        cost=Cost(
+            trainable_parameters=int(version.metrics.get(contract.TRAINABLE_PARAMETERS, 0)),
+            trainable_percent=version.metrics.get(contract.TRAINABLE_PERCENT, 0.0),
+            adapter_mb=version.metrics.get(contract.ADAPTER_MB, 0.0),
+            peak_memory_mb=peak_mb,
+            real_time_factor=speed,
+            baseline_real_time_factor=base_speed,
+        ),
+        provenance=_provenance(prepared, served, adapter_digest(artefact), version),
+    )
+    return report, comparisons
+
+
+def _provenance(prepared: Prepared, served: Served, adapter: str, version: RegisteredVersion) -> Provenance:
+    seed = version.params.get("best_seed", "")
+    return Provenance(
+        git_commit=version.tags.get("mlflow.source.git.commit", ""),
+        data_digests=dict(version.dataset_digests),
+        base_model=version.tags.get(contract.BASE_MODEL_TAG, ""),
+        base_model_digest=version.tags.get(contract.BASE_DIGEST_TAG, ""),
+        adapter_digest=adapter,
+        seed=int(seed) if seed.lstrip("-").isdigit() else None,
+        normaliser=normaliser_version(prepared.project.language),
+        decode=served.decode.model_dump(),
+        context=served.context.model_dump(),
+        engine=served.engine,
+    )

@@ -1,52 +1,176 @@
-"""The main job, in reading order: baseline, search, best adapter, final evaluation, registered version."""
+"""The main job, in reading order: checked project, baseline, search, final evaluation, registered version, gates."""
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 
+from wergate.commands.promote import promote
+from wergate.errors import Refused
+from wergate.gates.decision import Decision
+from wergate.gates.gate import GateResult
+from wergate.gates.policy import Policy
+from wergate.registry.open import evaluate_in_a_clean_process, open_registry
+from wergate.trail.reports import last_decision, page_of
 from wertune.base import contract
-from wertune.base.config import DecodeConfig, TrialConfig, flatten, with_overrides
+from wertune.base.config import ProjectConfig, TrialConfig, flatten, with_overrides
 from wertune.base.errors import WertuneError
-from wertune.jobs.ablation import Ablation, ablation, caption, rewritten
-from wertune.jobs.assess import score_split
-from wertune.reports.card_text import INTERVALS, write_card
-from wertune.reports.drawing import figures_page, file_name, picture
-from wertune.reports.error_report import ScoredSet, error_report
-from wertune.reports.figures import TrialHistory, run_figures
-from wertune.reports.importance import importances
+from wertune.jobs.ablation import what_it_brings
+from wertune.jobs.logged import ABLATION, Results, describe, log_comparison, log_error_report, log_figures, log_search
+from wertune.jobs.measures import score_split
+from wertune.jobs.opening import start_experiment
+from wertune.reports.card_text import write_card
 from wertune.reports.model_card import CardOf, model_card
-from wertune.scores.aliases import alias_writer
-from wertune.scores.comparison import Comparison, logged_metrics, markdown_table, summary_rows
+from wertune.scores.comparison import Comparison, logged_metrics
 from wertune.scores.metrics import Scores
+from wertune.search.search_space import SearchConfig
 from wertune.serving.pyfunc import log_and_register
 from wertune.serving.served import longest_piece_s
+from wertune.tracking.journal_writer import held
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, children
 from wertune.tracking.versions import VersionCard, production_version
-from wertune.training.baseline import (
-    EVALUATION_SPLITS,
-    Transcribe,
-    Way,
-    baseline_scores,
-    baseline_texts,
-    score_texts,
-    ways_of,
-)
+from wertune.training.baseline import EVALUATION_SPLITS, Transcribe, Way, baseline_scores, baseline_texts, ways_of
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective
-from wertune.training.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, short_names
+from wertune.training.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, run_trial, short_names
 from wertune.whisper.adapter import load_adapter
-from wertune.whisper.model import Whisper
+from wertune.whisper.footprint import quantization_advice
 
 FINAL_SPLITS = ("test", "retention_test")
-ERROR_REPORT = "error_report.html"
-FIGURES = "figures.html"
-ABLATION = "what_it_brings.json"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A project that is to have an adapter: its folder, its configuration, and the policy that the adapter is to pass.
+
+    The policy is read before anything is trained: nothing is worse than a night without a verdict.
+    """
+
+    folder: Path
+    project: ProjectConfig
+    policy: Policy
+    say: Say
+
+
+@dataclass(frozen=True)
+class Search:
+    """How its best adapter is looked for, with Optuna's database; `resume` is the run of a search to go on with.
+
+    `folder` holds a folder a search; `command` tells what to type to go on with a run's search.
+    """
+
+    config: SearchConfig
+    storage_url: str
+    folder: Path
+    ray_address: str | None
+    resume: str
+    command: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The ended child run with the least objective, and the configuration that it ran."""
+
+    run: RunRef
+    name: str
+    config: TrialConfig
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Where the gates let the version go, and what the steps after that hang on.
+
+    `registrar` may not approve where `forbid_self`; `page` is the run and the path of the decision as a page.
+    """
+
+    stage: str
+    text: str
+    registrar: str = ""
+    forbid_self: bool = True
+    refusals: tuple[GateResult, ...] = ()
+    page: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What a job comes to: the best adapter as a version of the project's model, and what the gates say of it."""
+
+    run: RunRef
+    prepared: Prepared
+    best: BestTrial
+    results: Results
+    version: str
+    verdict: Verdict
+
+
+def tune(task: Task, search: Search) -> Registered:
+    """Many trials, the best of which is registered."""
+    # Here, since `train` needs no Ray.
+    from wertune.search.driver import SearchInterrupted, cluster, transcribe_across
+    from wertune.search.driver import search as search_trials
+
+    config, epochs = search.config, task.project.trial.train.epochs
+    with _opened(task, search) as (run, prepared, study):
+        advise(prepared, task.say)
+        go_on = f"go on with: {search.command(run.run_id)}"
+        task.say(f"should this be interrupted or killed, {go_on}")
+        with cluster(search.ray_address, config):
+            task.say("scoring the untouched base on validation, test and retention …")
+            baseline = score_baseline(run, prepared, transcribe_across(config))
+            task.say(f"searching: {config.trials} trials of at most {epochs} epochs …")
+            try:
+                search_trials(
+                    prepared, config, objective_of(prepared, baseline), run, study, search.folder / run.run_id
+                )
+            except SearchInterrupted:
+                task.say(f"interrupted; {go_on}")
+                raise
+        log_search(run)
+        return finish(task, run, prepared, baseline, best_trial(run, prepared), study, config.asha.rungs(epochs))
+
+
+def train(task: Task) -> Registered:
+    """One trial, which is registered."""
+    trial = task.project.trial
+    with start_experiment(task.folder, task.project, f"train {task.project.name}") as (run, prepared):
+        advise(prepared, task.say)
+        task.say("scoring the untouched base …")
+        baseline = score_baseline(run, prepared)
+        objective = objective_of(prepared, baseline)
+        run_trial(trial, prepared, objective, run, lambda result: task.say(result.line()))
+        return finish(task, run, prepared, baseline, BestTrial(run, "this one", trial))
+
+
+@contextmanager
+def _opened(task: Task, search: Search) -> Iterator[tuple[RunRef, Prepared, optuna.Study]]:
+    """The search's run, its checked project and its study, this process's alone until the end.
+
+    What a `resume` is refused for leaves the run as it was.
+    """
+    from wertune.search.study import open_study
+
+    title = f"tune {task.project.name}"
+    with ExitStack() as until_the_end:
+        study = None
+        if search.resume:
+            study = open_study(search.resume, search.storage_url, search.config, resume=True)
+            until_the_end.enter_context(held(search.folder / search.resume))
+        with start_experiment(task.folder, task.project, title, search.resume, search.config) as (run, prepared):
+            if study is None:
+                until_the_end.enter_context(held(search.folder / run.run_id))
+                study = open_study(run.run_id, search.storage_url, search.config, resume=False)
+            yield run, prepared, study
+
+
+def advise(prepared: Prepared, say: Say) -> None:
+    """A word where 8 bits save next to nothing on this base; the job goes on as it was asked for."""
+    if advice := quantization_advice(prepared.base.path, prepared.project.trial.quantization):
+        say(advice)
 
 
 def score_baseline(run: RunRef, prepared: Prepared, transcribe: Transcribe | None = None) -> dict[str, Scores]:
@@ -69,23 +193,15 @@ def objective_of(prepared: Prepared, baseline: Mapping[str, Scores]) -> Objectiv
     return Objective(reference, settings.margin_wer, settings.penalty)
 
 
-@dataclass(frozen=True)
-class BestTrial:
-    """The ended child run with the least objective, and the configuration that it ran."""
-
-    run: RunRef
-    name: str
-    config: TrialConfig
-
-
 def best_trial(parent: RunRef, prepared: Prepared) -> BestTrial:
     """Raises WertuneError, with the causes, when no trial finished an epoch.
 
     A trial that was interrupted has kept no adapter with its run yet.
     """
     runs = children(parent)
-    told = [run for run in runs if contract.OUTCOME_TAG in run.data.tags]
-    scored = [run for run in told if contract.BEST_OBJECTIVE in run.data.metrics]
+    scored = [
+        run for run in runs if contract.OUTCOME_TAG in run.data.tags and contract.BEST_OBJECTIVE in run.data.metrics
+    ]
     if not scored:
         causes = sorted({run.data.tags.get(DESCRIPTION_TAG, "no cause recorded") for run in runs})
         raise WertuneError(f"no trial finished an epoch; causes: {'; '.join(causes)}")
@@ -95,72 +211,27 @@ def best_trial(parent: RunRef, prepared: Prepared) -> BestTrial:
     return BestTrial(RunRef(parent.tracking_uri, best.info.run_id), best.info.run_name, config)
 
 
-def leaderboard(parent: RunRef) -> list[dict[str, Any]]:
-    """One row a trial, best first: its outcome, figures and parameters."""
-    rows = []
-    for run in children(parent):
-        figures = run.data.metrics
-        rows.append(
-            {
-                "trial": run.info.run_name,
-                "outcome": run.data.tags.get(contract.OUTCOME_TAG, run.info.status.lower()),
-                "objective": figures.get(contract.BEST_OBJECTIVE),
-                "val_wer": figures.get("best_val_wer"),
-                "retention_val_wer": figures.get("best_retention_val_wer"),
-                "best_epoch": figures.get("best_epoch"),
-                contract.TRAINABLE_PERCENT: figures.get(contract.TRAINABLE_PERCENT),
-                "clips_per_s": figures.get("clips_per_s"),
-                "run_id": run.info.run_id,
-            }
-        )
-    return sorted(rows, key=lambda row: (row["objective"] is None, row["objective"]))
-
-
-def log_search(run: RunRef) -> None:
-    """The leaderboard and how many trials ended how."""
-    rows = leaderboard(run)
-    run.table(rows, "leaderboard.json")
-    outcomes = [row["outcome"] for row in rows]
-    run.metrics({f"trials_{outcome}": outcomes.count(outcome) for outcome in ("completed", "pruned", "failed")})
-
-
-def log_figures(
+def finish(
+    task: Task,
     run: RunRef,
     prepared: Prepared,
-    comparisons: Mapping[str, Comparison],
+    baseline: Mapping[str, Scores],
+    best: BestTrial,
     study: optuna.Study | None = None,
     rungs: Sequence[int] = (),
-) -> None:
-    """All figures of the run on one page and as pictures; without a study the run itself is its one trial."""
-    shares = short_names(importances(study)) if study else {}
-    title = f"{prepared.project.name}: search and results"
-    figures = run_figures(_histories(run), comparisons, shares, rungs)
-    run.text(figures_page(title, figures), FIGURES)
-    for figure in figures:
-        run.figure(picture(figure), f"figures/{file_name(figure)}")
-
-
-def _histories(run: RunRef) -> list[TrialHistory]:
-    """Of the run's trials, oldest first; of the run itself where it has none."""
-    return [
-        TrialHistory(
-            number=int(each.data.tags.get(contract.TRIAL_TAG, 0)) + 1,
-            name=each.info.run_name,
-            outcome=each.data.tags.get(contract.OUTCOME_TAG, "completed"),
-            val_wer=RunRef(run.tracking_uri, each.info.run_id).history("val_wer"),
-            metrics=each.data.metrics,
-            point=short_names(json.loads(each.data.tags.get(contract.POINT_TAG, "{}"))),
-        )
-        for each in children(run) or [run.client.get_run(run.run_id)]
-    ]
-
-
-@dataclass(frozen=True)
-class Results:
-    """Base and adapter by split, and what each part brings; None where no terms are known."""
-
-    comparisons: Mapping[str, Comparison]
-    ablation: Ablation | None
+) -> Registered:
+    """From the best adapter to the gates' verdict; the tables of results are said at the end."""
+    say, name = task.say, prepared.project.name
+    say(f"best: {best.name}; evaluating it on test and retention …")
+    results = final_evaluation(run, prepared, baseline, best)
+    log_figures(run, prepared, results.comparisons, study, rungs)
+    version = register(run, prepared, best, results.comparisons)
+    say(f"registered as models:/{name}/{version}; evaluating it as it serves, for the gates of Staging …")
+    verdict = to_staging(task, version)
+    link = f"[{best.name}]({best.run.ui_path})"
+    say("\n" + describe(run, prepared, results, link, version, verdict.text) + "\n")
+    say(f"models:/{name}/{version}, stage {verdict.stage}: {verdict.text}\n")
+    return Registered(run, prepared, best, results, version, verdict)
 
 
 def final_evaluation(run: RunRef, prepared: Prepared, baseline: Mapping[str, Scores], best: BestTrial) -> Results:
@@ -184,33 +255,6 @@ def final_evaluation(run: RunRef, prepared: Prepared, baseline: Mapping[str, Sco
     return Results(comparisons, found)
 
 
-def what_it_brings(
-    prepared: Prepared, config: TrialConfig, whisper: Whisper, comparisons: Mapping[str, Comparison]
-) -> Ablation:
-    """The adapter on validation as it is served and without its boost, beside all ways of the base."""
-    texts = baseline_texts(prepared, {"validation": ways_of(prepared)})["validation"]
-    base = {way: score_texts(prepared, "validation", written) for way, written in texts.items()}
-
-    def on_validation(decode: DecodeConfig) -> Scores:
-        return score_split(prepared, whisper, "validation", config.context, decode, longest_piece_s(prepared))
-
-    unboosted = config.decode.model_copy(update={"term_boost": 0.0})
-    served, test = on_validation(config.decode), comparisons.get("test")
-    write = alias_writer(prepared.lexicon)
-    return ablation(
-        base,
-        on_validation(unboosted) if config.decode.term_boost else None,
-        served,
-        test,
-        lambda scores: rewritten(scores, write, prepared.normalise, prepared.finder),
-        caption(served, test.after if test else None, len(whisper.wording.glossary.terms), len(prepared.lexicon.terms)),
-    )
-
-
-def _folder_mb(folder: Path) -> float:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
-
-
 @contextmanager
 def downloaded_adapter(run: RunRef) -> Iterator[Path]:
     """The run's adapter in a folder that goes when the block ends."""
@@ -218,20 +262,8 @@ def downloaded_adapter(run: RunRef) -> Iterator[Path]:
         yield run.download(ADAPTER_ARTIFACT, Path(scratch))
 
 
-def log_comparison(run: RunRef, split: str, both: Comparison) -> None:
-    """Metrics before and after, and tables of utterances, speakers and terms."""
-    run.metrics(both.metrics(split))
-    run.table(both.rows(), f"{split}_utterances.json")
-    run.table(both.by_speaker(), f"{split}_by_speaker.json")
-    if both.by_term():
-        run.table(both.by_term(), f"{split}_terms.json")
-
-
-def log_error_report(run: RunRef, prepared: Prepared, comparisons: Mapping[str, Comparison], facts: str) -> None:
-    """`facts` is the line below the report's title."""
-    sets = [ScoredSet(split, prepared.dataset[split], both) for split, both in comparisons.items()]
-    title = f"{prepared.project.name}: what is written wrong"
-    run.text(error_report(title, facts, sets, prepared.normalise), ERROR_REPORT)
+def _folder_mb(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
 
 
 def register(run: RunRef, prepared: Prepared, best: BestTrial, comparisons: Mapping[str, Comparison]) -> str:
@@ -248,30 +280,20 @@ def register(run: RunRef, prepared: Prepared, best: BestTrial, comparisons: Mapp
     return version
 
 
-def describe(
-    run: RunRef,
-    prepared: Prepared,
-    results: Results,
-    best: BestTrial,
-    version: str,
-    verdict: str,
-) -> str:
-    """Writes the run's description, true whatever becomes of the version, and returns the tables of results."""
-    table = markdown_table(summary_rows(results.comparisons))
-    parts = f"What each part brings:\n\n{results.ablation.table()}" if results.ablation else ""
-    name = prepared.project.name
-    page = run.ui_path
-    links = {"All trials": run.view_path}
-    links |= {"Error report": f"{page}/artifacts/{ERROR_REPORT}", "Figures": f"{page}/artifacts/{FIGURES}"}
-    links["Model card"] = VersionCard(run.client, name, version).ui_path
-    links[f"models:/{name}/{version}"] = f"#/models/{name}/versions/{version}"
-    text = (
-        f"## {name} on {prepared.base.spec}\n\n"
-        + " · ".join(f"[{title}]({place})" for title, place in links.items())
-        + f"\n\n{table}\n\n{INTERVALS}\n\n"
-        + (f"{parts}\n\n" if parts else "")
-        + f"Best trial: [{best.name}]({best.run.ui_path}).\n\nWhen it was registered: {verdict}.\n\n"
-        "What every column means, with its unit: `docs/metrics.md`.\n"
-    )
-    run.tags({DESCRIPTION_TAG: text})
-    return f"{table}\n\n{parts}".rstrip()
+def to_staging(task: Task, version: str) -> Verdict:
+    """Moves the version to Staging if every gate passes; a refusal is a result, and the search was not in vain."""
+    registry = open_registry(task.project.name, task.say)
+    try:
+        outcome = promote(registry, version, "Staging", task.policy, evaluate_in_a_clean_process(task.folder))
+    except Refused as refused:
+        task.say("\n" + refused.table)
+        gates = Decision.model_validate(refused.decision).refusals if refused.decision else ()
+        place = last_decision(registry.model.look().version(version), "staging")
+        return Verdict(
+            "None",
+            str(refused),
+            refusals=gates,
+            page=(place.run_id, page_of(place)) if place else None,
+        )
+    registrar = registry.model.registrar(registry.model.look().version(version))
+    return Verdict("Staging", outcome.text, registrar, task.policy.approval.forbid_self)

@@ -3,15 +3,24 @@
 import json
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from tests.support.places import ROOT
 from tests.support.shown_commands import commands, fault
 
+from wergate.gates.gate import GateResult
 from wertune.base.config import TrialConfig, with_overrides
-from wertune.commands.next_steps import Ended, Refusal, Step, Verdict, as_text, next_steps, other_settings
+from wertune.commands.next_steps import Ended, Step, as_text, next_steps, other_settings
+from wertune.jobs.tune import Verdict
+
+
+def refusal(kind: str, name: str) -> GateResult:
+    return GateResult(
+        kind=kind, name=name, value=None, limit=None, unit="", passed=False, detail="", remedy="other settings"
+    )
+
 
 CONFIG = with_overrides(
     TrialConfig(),
@@ -20,7 +29,7 @@ CONFIG = with_overrides(
 )
 STAGING = Verdict("Staging", "sg_gov/4 is in Staging", registrar="root")
 REFUSED = Verdict(
-    "None", "refused", refusals=(Refusal("forgetting", "forgetting"),), page=("1a2b", "decisions/x-staging.html")
+    "None", "refused", refusals=(refusal("forgetting", "forgetting"),), page=("1a2b", "decisions/x-staging.html")
 )
 
 
@@ -101,13 +110,13 @@ def test_past_a_refusal_stand_its_reasons_other_settings_and_the_gates_again(end
     ],
 )
 def test_each_kind_of_gate_asks_for_its_own_settings(gates: list[tuple[str, str]], settings: dict[str, float]) -> None:
-    found = other_settings([Refusal(*gate) for gate in gates], CONFIG, has_replay=True)
+    found = other_settings([refusal(*gate) for gate in gates], CONFIG, has_replay=True)
     assert found == settings
     assert with_overrides(CONFIG, dict(found), "test") == with_overrides(CONFIG, dict(settings), "test")
 
 
 def test_no_replay_is_asked_for_where_there_is_none_and_no_limit_is_passed() -> None:
-    refusals = [Refusal(kind, kind) for kind in ("forgetting", "adapter_mb")]
+    refusals = [refusal(kind, kind) for kind in ("forgetting", "adapter_mb")]
     assert list(other_settings(refusals, CONFIG, has_replay=False)) == ["lora.strength", "lora.r"]
     most = with_overrides(CONFIG, {"train.replay_ratio": 3.5, "lora.r": 1}, "test")
     found = other_settings(refusals, most, has_replay=True)
@@ -128,7 +137,7 @@ def test_another_store_than_this_folders_is_named_first(ended: Ended, uri: str, 
 
 def test_no_password_is_printed(ended: Ended) -> None:
     steps = next_steps(replace(ended, tracking_uri="postgresql+psycopg2://ann:secret@db/mlflow"), STAGING)
-    assert "secret" not in json.dumps([step.to_json() for step in steps])
+    assert "secret" not in json.dumps([asdict(step) for step in steps])
     assert steps[0].what == "look at it"
 
 

@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from wertune.tracking.spool import held
 
 from wertune.base.config import TrialConfig
 from wertune.base.errors import TrackingError
-from wertune.commands.next_steps import Verdict
-from wertune.commands.tune import _finish, resume_command, tune
-from wertune.jobs.tune import Results
-from wertune.tracking.journal_writer import held
+from wertune.commands.tune import _told, resume_command, tune
+from wertune.jobs.logged import Results
+from wertune.jobs.tune import BestTrial, Registered, Task, Verdict, finish
 
 GIVEN = {
     "project": "my own",
     "overrides": ("lora.r=8", "seed=1"),
     "epochs": "3",
     "trials": "",
-    "resume": "1a2b",
+    "resume": "",
 }
 FLAGS = {"dry_run": False, "as_json": True}
 
@@ -38,7 +38,7 @@ FLAGS = {"dry_run": False, "as_json": True}
     ],
 )
 def test_a_search_is_resumed_with_all_that_it_was_given(experiment_id: str | None, command: str) -> None:
-    assert resume_command(GIVEN | FLAGS, experiment_id) == command
+    assert resume_command(GIVEN | FLAGS, experiment_id, "1a2b") == command
 
 
 class Driver:
@@ -46,20 +46,15 @@ class Driver:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.looks = folder / ".wertune" / "searches" / "1a2b", list[str]()
-        modules = ("wertune.jobs.tune", "wertune.search.driver", "wertune.commands.tune")
-        for module, name in zip(modules, ("score_baseline", "search", "_finish"), strict=True):
-            monkeypatch.setattr(f"{module}.{name}", lambda *_, name=name: self.look(name))
-        for name in (
-            "wertune.jobs.tune.objective_of",
-            "wertune.jobs.tune.log_search",
-            "wertune.commands.tune._advise",
-        ):
-            monkeypatch.setattr(name, lambda *_: None)
-        monkeypatch.setattr("wertune.jobs.tune.best_trial", lambda *_: None)
+        for module, name in (("jobs.tune", "score_baseline"), ("search.driver", "search"), ("jobs.tune", "finish")):
+            monkeypatch.setattr(f"wertune.{module}.{name}", lambda *_, name=name: self.look(name))
+        for name in ("objective_of", "log_search", "advise", "best_trial"):
+            monkeypatch.setattr(f"wertune.jobs.tune.{name}", lambda *_: None)
         monkeypatch.setattr("wertune.search.study.open_study", lambda *_, **__: object())
         monkeypatch.setattr("wertune.commands.tune._policy", lambda name: None)
+        monkeypatch.setattr("wertune.commands.tune._told", lambda *_: {})
         monkeypatch.setattr("wertune.search.driver.cluster", lambda *_: nullcontext())
-        monkeypatch.setattr("wertune.jobs.opening.start_experiment", self.start)
+        monkeypatch.setattr("wertune.jobs.tune.start_experiment", self.start)
 
     @contextmanager
     def start(self, *_: Any) -> Iterator[Any]:
@@ -80,14 +75,14 @@ def test_one_process_is_at_a_search_from_its_beginning_to_its_end(
     driver = Driver(small_project, monkeypatch)
     done = CliRunner().invoke(tune, ["--project", str(small_project), *options], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert driver.looks == ["score_baseline", "search", "_finish", "end of the run"]
+    assert driver.looks == ["score_baseline", "search", "finish", "end of the run"]
     with held(driver.folder):
         pass
 
 
 def test_who_comes_second_leaves_the_run_as_it_was(small_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(small_project, monkeypatch)
-    monkeypatch.setattr("wertune.jobs.opening.start_experiment", lambda *_: pytest.fail("the run was touched"))
+    monkeypatch.setattr("wertune.jobs.tune.start_experiment", lambda *_: pytest.fail("the run was touched"))
     with held(driver.folder), pytest.raises(TrackingError, match="another process"):
         CliRunner().invoke(tune, ["--project", str(small_project), "--resume", "1a2b"], catch_exceptions=False)
 
@@ -96,13 +91,17 @@ def test_what_a_program_is_told_holds_no_password(monkeypatch: pytest.MonkeyPatc
     for name in ("log_figures", "register"):
         monkeypatch.setattr(f"wertune.jobs.tune.{name}", lambda *_, **__: "3")
     monkeypatch.setattr("wertune.jobs.tune.final_evaluation", lambda *_: Results({}, None))
-    monkeypatch.setattr("wertune.commands.tune._to_staging", lambda *_: Verdict("Staging", "passed"))
-    run = SimpleNamespace(run_id="1a2b", tracking_uri="postgresql+psycopg2://mlflow:secret@db:5432/mlflow")
-    dataset = {"test": [SimpleNamespace(path=Path("a.wav"))], "replay": []}
-    prepared = SimpleNamespace(project=SimpleNamespace(name="small"), dataset=dataset)
-    best = SimpleNamespace(name="trial 01", run=run, config=TrialConfig())
+    monkeypatch.setattr("wertune.jobs.tune.to_staging", lambda *_: Verdict("Staging", "passed"))
     monkeypatch.setattr("wertune.jobs.tune.describe", lambda *_: "a table")
-    answer = _finish(Path(), run, prepared, None, best, None)  # type: ignore[arg-type]
+    run: Any = SimpleNamespace(
+        run_id="1a2b", ui_path="#/1a2b", tracking_uri="postgresql+psycopg2://mlflow:secret@db:5432/mlflow"
+    )
+    dataset = {"test": [SimpleNamespace(path=Path("a.wav"))], "replay": []}
+    prepared: Any = SimpleNamespace(project=SimpleNamespace(name="small"), dataset=dataset)
+    task = Task(Path(), prepared.project, None, print)  # type: ignore[arg-type]
+    done = finish(task, run, prepared, {}, BestTrial(run, "trial 01", TrialConfig()))
+    assert done == Registered(run, prepared, done.best, Results({}, None), "3", Verdict("Staging", "passed"))
+    answer = _told("tune", Path(), done)
     assert answer["tracking_uri"] == "postgresql+psycopg2://db:5432/mlflow"
     printed = capsys.readouterr().out
     assert "secret" not in f"{answer}{printed}"

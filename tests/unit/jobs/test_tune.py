@@ -14,16 +14,9 @@ from wertune.base.config import ProjectConfig, load_project, with_overrides
 from wertune.base.contract import OUTCOME_TAG, POINT_TAG, TRIAL_TAG
 from wertune.base.errors import BaseModelError, ConfigError, TrackingError, WertuneError
 from wertune.base.text import TermFinder
+from wertune.jobs.logged import _histories, describe, log_comparison
 from wertune.jobs.opening import start_experiment
-from wertune.jobs.tune import (
-    BestTrial,
-    _histories,
-    best_trial,
-    describe,
-    final_evaluation,
-    log_comparison,
-    score_baseline,
-)
+from wertune.jobs.tune import BestTrial, best_trial, final_evaluation, score_baseline
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, score
 from wertune.search.progress import trial_name
@@ -235,7 +228,7 @@ def test_what_each_part_brings_is_logged_told_and_in_the_description(
     kept = json.loads(Path(MlflowClient().download_artifacts(run.run_id, "what_it_brings.json")).read_text())
     assert len(kept["data"]) == len(results.ablation.rows) == (7 if boost else 5)
     _register_empty(mlflow_store, run)
-    told = describe(run, prepared, results, best, "1", "passed")
+    told = describe(run, prepared, results, "this one", "1", "passed")
     assert results.ablation.table() in told
     assert results.ablation.table() in MlflowClient().get_run(run.run_id).data.tags[DESCRIPTION_TAG]
 
@@ -250,4 +243,4 @@ def test_without_terms_there_is_no_such_table(
     results = final_evaluation(run, prepared, score_baseline(run, prepared), best)
     assert results.ablation is None
     _register_empty(mlflow_store, run)
-    assert "What each part brings" not in describe(run, prepared, results, best, "1", "passed")
+    assert "What each part brings" not in describe(run, prepared, results, "this one", "1", "passed")

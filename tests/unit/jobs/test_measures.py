@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from wertune.battery.counted import set_report
 
 from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
 from wertune.base.text import Lexicon, Term, TermFinder, normaliser
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Dataset, Recording
 from wertune.data.nonspeech import CLIPS_PER_SET, hallucination_sets
-from wertune.jobs.assess import leakage, made_up_words, set_report, timed_clips, training_terms
+from wertune.jobs.measures import leakage, made_up_words, timed_clips, training_terms
 from wertune.scores.eval_report import EvalReport, SetReport, UtteranceCounts
 from wertune.scores.metrics import Clip, score
 from wertune.whisper.adapter import adapter_digest, add_lora, at_strength

@@ -1,0 +1,90 @@
+"""What is measured of a model: a split's scores, made-up words, leaks, terms of training, speed."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from wertune.base.config import ContextConfig, DecodeConfig
+from wertune.battery.counts import set_report
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.manifest import Recording
+from wertune.data.nonspeech import hallucination_sets
+from wertune.scores.eval_report import SetReport
+from wertune.scores.metrics import Clip, Scores, score
+from wertune.training.prepare import Prepared
+from wertune.whisper.transcription import Transcriber, clips_of, score_set, transcribe_samples
+
+TIMED_CLIPS = 12
+FULL_CONTEXT = ContextConfig(short=False)
+
+
+def leakage(prepared: Prepared, trained_on: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Clips of the test set whose audio or normalised text stood among the `(audio digest, text)` of training."""
+    audio = {digest for digest, _ in trained_on}
+    texts = {prepared.normalise(text) for _, text in trained_on}
+    found = []
+    for recording in prepared.dataset["test"]:
+        name = Path(recording.place).name
+        if recording.digest in audio:
+            found.append(f"{name}: the same audio as a clip of training")
+        elif prepared.normalise(recording.row.text) in texts:
+            found.append(f"{name}: the same sentence as a clip of training")
+    return tuple(found)
+
+
+def training_terms(prepared: Prepared, texts: Sequence[str]) -> dict[str, int]:
+    """How often each term of the lexicon stands in `texts`; 0 for those that do not."""
+    counts = dict.fromkeys(prepared.lexicon.written, 0)
+    for text in texts:
+        for term, times in prepared.finder.find(text).items():
+            counts[term] += times
+    return counts
+
+
+def made_up_words(
+    whisper: Transcriber, prepared: Prepared, context: ContextConfig, decode: DecodeConfig
+) -> dict[str, SetReport]:
+    """What the model writes where nothing is said."""
+    speech = [recording.samples() for recording in prepared.dataset["test"]]
+    reports = {}
+    for name, clips in hallucination_sets(speech).items():
+        texts = [transcript.text for transcript in transcribe_samples(whisper, clips, context, decode)]
+        silent = [Clip(f"{name}:{i}", "", duration_s=clip.size / SAMPLE_RATE_HZ) for i, clip in enumerate(clips, 1)]
+        digest = hashlib.sha256(b"".join(clip.tobytes() for clip in clips)).hexdigest()
+        reports[name] = set_report(prepared, score(silent, texts, prepared.normalise, prepared.finder), digest)
+    return reports
+
+
+def real_time_factor(
+    whisper: Transcriber, clips: Sequence[Samples], context: ContextConfig, decode: DecodeConfig
+) -> float:
+    """Seconds of work for a second of speech, clip by clip as a service gets them."""
+    started = time.perf_counter()
+    for clip in clips:
+        transcribe_samples(whisper, [clip], context, decode)
+    return (time.perf_counter() - started) * SAMPLE_RATE_HZ / sum(clip.size for clip in clips)
+
+
+def timed_clips(recordings: Sequence[Recording]) -> list[Samples]:
+    """Every so manyth clip, so that all speakers have their turn."""
+    step = max(1, len(recordings) // TIMED_CLIPS)
+    return [recording.samples() for recording in recordings[::step]][:TIMED_CLIPS]
+
+
+def score_split(
+    prepared: Prepared,
+    whisper: Transcriber,
+    split: str,
+    context: ContextConfig,
+    decode: DecodeConfig,
+    longest_s: float,
+) -> Scores:
+    """One split transcribed and scored; what is longer than `longest_s` is cut at pauses, as where it is served."""
+    recordings = prepared.dataset[split]
+    if all(recording.duration_s <= longest_s for recording in recordings):
+        clips = prepared.evaluation_set(split, context, whisper.mel_bins)
+        return score_set(whisper, clips, decode, prepared.normalise, prepared.finder)
+    samples = [recording.samples() for recording in recordings]
+    texts = [each.text for each in transcribe_samples(whisper, samples, context, decode, longest_s=longest_s)]
+    return score(clips_of(recordings), texts, prepared.normalise, prepared.finder)
