@@ -31,6 +31,7 @@ RUN_BY = {
     "unit/base/test_cli.py": ("wertune",),
     "unit/wergate/test_cli.py": ("wergate",),
     "unit/commands/test_doctor.py": ("wertune doctor",),
+    "unit/test_rooms.py": ("python docs/rooms.py",),
     "unit/test_deploy.py": ("deploy/make_env", "docker compose config"),
     "unit/bench/test_writes.py": ("python -m wertune.bench.writes",),
     "integration/serving/test_serving.py": ("python -m tests.trials.load",),

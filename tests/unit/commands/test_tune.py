@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from wertune.tracking.spool import held
 
 from wertune.base.config import TrialConfig
 from wertune.base.errors import TrackingError
 from wertune.commands.tune import _told, resume_command, tune
 from wertune.jobs.logged import Results
 from wertune.jobs.tune import BestTrial, Registered, Task, Verdict, finish
+from wertune.tracking.journal_writer import held
 
 GIVEN = {
     "project": "my own",

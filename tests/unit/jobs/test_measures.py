@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wertune.battery.counted import set_report
 
 from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
 from wertune.base.text import Lexicon, Term, TermFinder, normaliser
+from wertune.battery.counts import set_report
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Dataset, Recording
 from wertune.data.nonspeech import CLIPS_PER_SET, hallucination_sets
