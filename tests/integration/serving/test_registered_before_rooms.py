@@ -73,4 +73,4 @@ def test_it_is_in_staging_and_as_its_audit_trail_says(kept: Path) -> None:
 
 def test_its_history_is_read(kept: Path) -> None:
     history = json.loads(run(kept, "-m", "wergate", "history", "--project", "project", "--model", "small", "--json"))
-    assert [move["to"] for move in history["moves"]] == ["Staging"]
+    assert [record["move"]["to_stage"] for record in history] == ["Staging"]
