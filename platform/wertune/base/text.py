@@ -1,5 +1,6 @@
 """Text as it is scored: Whisper's normalisers and the lexicon's terms."""
 
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -11,8 +12,10 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from wertune.base.config import Frozen, load_yaml
+from wertune.base.kept import Kept, code_digest
 
 Normalise = Callable[[str], str]
+MOST_KNOWN = 1 << 17  # texts, some tens of MB
 # Thai, Lao, Burmese, Khmer, kana and Han with their marks: between words of these scripts nobody writes a blank.
 _UNSPACED = (
     "\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff"
@@ -47,23 +50,50 @@ def label_text(text: str, language: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def normaliser(language: str) -> Normalise:
+def normaliser(language: str) -> "Normaliser":
+    """Made once a process: what it knows of texts is everybody's."""
+    return Normaliser(language)
+
+
+class Normaliser:
     """Whisper's English normaliser for `en`, its basic one otherwise (Radford et al. 2022, appendix C).
 
     As there, each letter of a script without blanks is a word of its own, and WER is CER there; but what is Latin among
     them stays a word. Other than there, marks stay: without them Tamil and Thai lose vowels, and words fall apart.
+    A text is worked out once, since that takes longer than all else that is done with it; `known` may say it, too.
     """
-    from whisper_normalizer.basic import BasicTextNormalizer
-    from whisper_normalizer.english import EnglishTextNormalizer
 
-    normalise = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer(preserve_marks=True)
+    def __init__(self, language: str) -> None:
+        from whisper_normalizer.basic import BasicTextNormalizer
+        from whisper_normalizer.english import EnglishTextNormalizer
 
-    def clean(text: str) -> str:
-        spaced = letter_by_letter(normalise(text))
+        self._normalise = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer(preserve_marks=True)
+        self._way = f"{normaliser_version(language)} {code_digest(__file__)}"
+        self._known: dict[str, str] = {}
+
+    def __call__(self, text: str) -> str:
+        """The text's words with a blank between them."""
+        return self.known(text, None)
+
+    def known(self, text: str, kept: Kept | None) -> str:
+        """The same, from what was kept where it is there, and kept where it is not."""
+        if (found := self._known.get(text)) is not None:
+            return found
+        name = json.dumps(["normalised", self._way, text]) if kept else ""
+        found = kept.get(name) if kept else None
+        if found is None:
+            found = self._clean(text)
+            if kept:
+                kept.put(name, found)
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[text] = found
+        return found
+
+    def _clean(self, text: str) -> str:
+        spaced = letter_by_letter(self._normalise(text))
         # Both turn "..." into a word "."; what has no letter and no digit is not a word.
         return " ".join(word for word in spaced.split() if any(map(str.isalnum, word)))
-
-    return clean
 
 
 def letter_by_letter(text: str) -> str:

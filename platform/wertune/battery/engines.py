@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wertune.base.errors import SynthesisError
-from wertune.synthesis.engine import Offer, Samples
+from wertune.data.audio import Samples
+from wertune.synthesis.engine import Offer
 from wertune.synthesis.neural_voices import Kokoro, kokoro_speech
 
 VOICES_VARIABLE = "WERTUNE_KOKORO_VOICES"

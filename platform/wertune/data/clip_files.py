@@ -11,7 +11,7 @@ import numpy as np
 import soundfile as sf
 
 from wertune.base.errors import SynthesisError
-from wertune.base.files import write_atomically
+from wertune.base.files import write_atomically, write_rows
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.ogg import with_serial
 
@@ -63,8 +63,7 @@ def write_manifest(out: Path, split: str, rows: Sequence[dict[str, Any]]) -> Pat
     ordered = sorted(rows, key=lambda row: str(row["audio_filepath"]))
     path = out / "manifests" / f"{split}.jsonl"
     stale = _listed(path) - {row["audio_filepath"] for row in ordered}
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered).encode()
-    write_atomically(path, lambda file: file.write(lines))
+    write_rows(path, ordered)
     for clip in (out / "audio" / split).glob("*.opus"):
         if f"../audio/{split}/{clip.name}" in stale:  # others may be recordings that somebody put there
             clip.unlink()

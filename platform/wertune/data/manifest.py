@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from wertune.base.config import DataConfig
 from wertune.base.errors import AudioError, ManifestError
 from wertune.base.faults import describe
 from wertune.base.files import NUL_RULE
+from wertune.base.kept import Kept
 from wertune.base.text import Normalise
-from wertune.data.audio import SAMPLE_RATE_HZ, Samples, audio_digest, load_audio
+from wertune.data.audio import Samples, load_audio
+from wertune.data.sounds import Part, Sound, known_sound, sound_of
 
 MAX_LABEL_TOKENS = 448
+FEW_BYTES = 440  # a token is a byte or more, and at most eight belong to no text: so short a one need not be counted
 MAX_SECONDS = 1e6
 TRAINING_SPLITS = frozenset({"train", "replay"})
 RETENTION_SPLITS = frozenset({"retention_validation", "retention_test"})
@@ -110,16 +113,19 @@ def load_dataset(
     normalise: Normalise,
     count_tokens: Callable[[str], int],
     project_dir: Path | None = None,
+    kept: Kept | None = None,
 ) -> Dataset:
     """All splits, checked row by row and across splits.
 
-    Audio lies in `project_dir`, in `data.audio_root`, or in the manifest's own folder.
+    Audio lies in `project_dir`, in `data.audio_root`, or in the manifest's own folder; what is `kept` of it is not
+    decoded again.
     Raises ManifestError with every fault unless `data.on_bad_row` is `skip`; a split left empty is always an error.
     """
     faults: list[Fault] = []
     roots = [folder for folder in (project_dir, _audio_root(data, project_dir)) if folder is not None]
+    kept = kept or Kept(None)
     read = {
-        split: list(_read_split(split, path, roots, data, normalise, count_tokens, faults))
+        split: list(_read_split(split, path, roots, kept, data, normalise, count_tokens, faults))
         for split, path in manifests.items()
     }
     faults += _faults_between(read, data, normalise, faults)
@@ -147,6 +153,7 @@ def _read_split(
     split: str,
     path: Path,
     roots: Sequence[Path],
+    kept: Kept,
     data: DataConfig,
     normalise: Normalise,
     count_tokens: Callable[[str], int],
@@ -167,9 +174,11 @@ def _read_split(
         ) from None
     places = _Places(path, tuple(folder.resolve() for folder in (*roots, path.parent)), data.max_duration_s + 1)
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    read = [_read_line(f"{path}:{number}", line, places, kept) for number, line in numbered]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding audio leaves Python's lock
-        read = list(pool.map(partial(_read_line, places), numbered))
-    for found in read:
+        heard = pool.map(partial(_listen, kept), [each for each in read if isinstance(each, _Unheard)])
+        recordings = [next(heard) if isinstance(each, _Unheard) else each for each in read]
+    for found in recordings:
         if isinstance(found, Recording):
             faults += [Fault(split, found.place, fault) for fault in _row_faults(found, data, normalise, count_tokens)]
             yield found
@@ -194,10 +203,14 @@ class _Places:
     manifest: Path
     roots: tuple[Path, ...]
     longest_s: float
+    real: Callable[[Path], Path] = field(default_factory=lambda: cache(Path.resolve))  # once for all files of a folder
 
     def locate(self, name: str) -> Path:
         """The file of that name, links followed; AudioError where it is none or lies in none of the folders."""
-        found = (self.manifest.parent / name).resolve()
+        named = self.manifest.parent / name
+        found = self.real(named.parent) / named.name
+        if named.name == ".." or found.is_symlink():
+            found = named.resolve()
         # Before anything is asked of the file: a row of a stranger may not find out what else the machine has.
         if not any(found.is_relative_to(root) for root in self.roots):
             rule = f"links followed, it must lie in {' or '.join(dict.fromkeys(map(str, self.roots)))}"
@@ -208,14 +221,36 @@ class _Places:
         return found
 
 
-def _read_line(places: _Places, numbered: tuple[int, str]) -> Recording | tuple[str, str]:
-    """The recording of a line, or the line's place and what is wrong with it."""
-    number, line = numbered
-    place = f"{places.manifest}:{number}"
+@dataclass(frozen=True)
+class _Unheard:
+    """A row whose audio must be decoded before it is a recording."""
+
+    row: Row
+    place: str
+    part: Part
+
+    def heard(self, sound: Sound) -> Recording:
+        return Recording(self.row, self.place, self.part.path, sound.duration_s, sound.digest)
+
+
+def _read_line(place: str, line: str, places: _Places, kept: Kept) -> Recording | _Unheard | tuple[str, str]:
+    """The recording of a line, unless it must be decoded, or the line's place and what is wrong with it."""
     try:
-        return _read_recording(Row.model_validate(_parse_line(line)), place, places)
+        row = Row.model_validate(_parse_line(line))
+        seconds = min(row.duration or places.longest_s, places.longest_s)
+        unheard = _Unheard(row, place, Part(places.locate(row.audio_filepath), row.offset, seconds))
+        sound = known_sound(unheard.part, kept)
     except (ValueError, OSError, RuntimeError, AudioError) as error:  # RuntimeError: links that go round
         return place, _problem(error)
+    return unheard.heard(sound) if sound else unheard
+
+
+def _listen(kept: Kept, unheard: _Unheard) -> Recording | tuple[str, str]:
+    """The recording, or its place and what is wrong with its audio."""
+    try:
+        return unheard.heard(sound_of(unheard.part, kept))
+    except (ValueError, OSError, RuntimeError, AudioError) as error:
+        return unheard.place, _problem(error)
 
 
 def _parse_line(line: str) -> Any:
@@ -235,12 +270,6 @@ def _problem(error: Exception) -> str:
     return "; ".join(describe(fault, "the line") for fault in error.errors())
 
 
-def _read_recording(row: Row, place: str, places: _Places) -> Recording:
-    path = places.locate(row.audio_filepath)
-    samples = load_audio(path, row.offset, min(row.duration or places.longest_s, places.longest_s))
-    return Recording(row, place, path, samples.size / SAMPLE_RATE_HZ, audio_digest(samples))
-
-
 def _row_faults(
     recording: Recording, data: DataConfig, normalise: Normalise, count_tokens: Callable[[str], int]
 ) -> Iterable[str]:
@@ -257,7 +286,7 @@ def _row_faults(
         yield "text is empty; transcribe the clip or remove the row"
     elif not normalise(text):
         yield f"text is empty after normalisation ({text[:60]!r}); transcribe the clip or remove the row"
-    elif (tokens := count_tokens(text)) > MAX_LABEL_TOKENS:
+    elif len(text.encode()) > FEW_BYTES and (tokens := count_tokens(text)) > MAX_LABEL_TOKENS:
         yield f"text has {tokens} tokens, but Whisper takes <= {MAX_LABEL_TOKENS}; split the recording"
 
 

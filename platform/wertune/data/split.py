@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wertune.base.errors import ConfigError, ManifestError
-from wertune.base.files import storing, write_atomically
+from wertune.base.files import storing, write_rows, write_text
 from wertune.base.text import Normalise, TermFinder
 from wertune.data.manifest import Row, read_rows
 from wertune.data.split_search import CHECKED, SPLITS, Utterance, search
@@ -104,9 +104,8 @@ def split_manifest(
     report = _report(manifest, read, division, shares, per_term, seed)
     with storing("the manifests", out, "free some space there, or give --out a folder that can be written"):
         for split in SPLITS:
-            _write_lines(out / f"{split}.jsonl", [_moved(read[i][1], manifest, out) for i in division.splits[split]])
-        text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
-        write_atomically(out / REPORT, lambda file: file.write(text.encode()))
+            write_rows(out / f"{split}.jsonl", [_moved(read[i][1], manifest, out) for i in division.splits[split]])
+        write_text(out / REPORT, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
     return report
 
 
@@ -125,11 +124,6 @@ def _moved(values: Mapping[str, Any], manifest: Path, out: Path) -> dict[str, An
         return dict(values)
     here = os.path.relpath((manifest.parent / path).resolve(), out.resolve())
     return dict(values) | {"audio_filepath": Path(here).as_posix()}
-
-
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    write_atomically(path, lambda file: file.write(lines))
 
 
 def _report(

@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from wertune.base.errors import SynthesisError
-
-Samples = npt.NDArray[np.float32]
+from wertune.data.audio import Samples
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wertune.base.errors import SynthesisError
-from wertune.synthesis.engine import Offer, Samples, check_installed, require
+from wertune.data.audio import Samples
+from wertune.synthesis.engine import Offer, check_installed, require
 
 _KOKORO_TIMBRE = 128
 

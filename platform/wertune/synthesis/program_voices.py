@@ -11,7 +11,8 @@ from typing import ClassVar
 import soundfile as sf
 
 from wertune.base.errors import SynthesisError
-from wertune.synthesis.engine import Offer, Samples
+from wertune.data.audio import Samples
+from wertune.synthesis.engine import Offer
 
 _TIMEOUT_S = 60
 _ESPEAK_WORDS_PER_MINUTE = 165

@@ -2,12 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from wertune.base.files import write_atomically
+from wertune.base.files import write_text
 from wertune.base.text import Lexicon
 from wertune.synthesis.config import Voice
 from wertune.synthesis.sentences import MIN_TRAIN_SENTENCES, Speller
@@ -94,12 +94,8 @@ class SynthesisReport:
         folder = next(iter(self.manifests.values())).parent
         text = json.dumps(self.to_json(), ensure_ascii=False, indent=1) + "\n"
         for suffix, content in (("json", text), ("md", self.markdown())):
-            write_atomically(folder / f"{REPORT}.{suffix}", _writer(content))
+            write_text(folder / f"{REPORT}.{suffix}", content)
         return folder / f"{REPORT}.md"
-
-
-def _writer(content: str) -> Callable[[IO[bytes]], int]:
-    return lambda file: file.write(content.encode())
 
 
 def build_report(

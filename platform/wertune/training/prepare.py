@@ -1,15 +1,16 @@
 """Everything that a command needs of a project before it trains or scores: checked data, base weights, features."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wertune.base.config import ContextConfig, ProjectConfig, TrialConfig
 from wertune.base.errors import BaseModelError
 from wertune.base.files import Fetch, cache_root
+from wertune.base.kept import Kept
 from wertune.base.machine import require_engine
 from wertune.base.text import Lexicon, Normalise, TermFinder, label_text, load_lexicon, normaliser
 from wertune.data.manifest import Dataset, load_dataset, manifests_of
@@ -126,13 +127,15 @@ def prepare(
     lexicon = load_lexicon(folder / project.lexicon if project.lexicon else None)
     source = project.base_model
     base = resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
-    dataset = load_dataset(
-        manifests or manifests_of(project.data, folder.resolve()),
-        project.data,
-        normaliser(project.language),
-        _token_counter(base.path, project.language),
-        folder.resolve(),
-    )
+    with closing(Kept(cache_root())) as kept:
+        dataset = load_dataset(
+            manifests or manifests_of(project.data, folder.resolve()),
+            project.data,
+            partial(normaliser(project.language).known, kept=kept),
+            _token_counter(base.path, project.language),
+            folder.resolve(),
+            kept,
+        )
     if manifests is None:
         layers = base.encoder_layers
         for trial in (project.trial, *drawn):

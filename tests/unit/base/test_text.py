@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections import Counter
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wertune.base import text as text_module
 from wertune.base.config import LANGUAGES
 from wertune.base.errors import ConfigError
+from wertune.base.kept import Kept
 from wertune.base.text import (
     UNSPACED_LANGUAGES,
     Lexicon,
+    Normaliser,
     Term,
     TermFinder,
     closed_up,
@@ -235,3 +239,34 @@ def test_pieces_are_joined_as_their_script_joins_words(pieces: list[str], whole:
 @given(st.lists(st.text(alphabet="ab 公積。", max_size=5), max_size=5))
 def test_joining_loses_no_sign_and_adds_blanks_alone(pieces: list[str]) -> None:
     assert joined(pieces).replace(" ", "") == "".join(pieces).replace(" ", "")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_a_text_became_is_kept(language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["Colour, it's MEDISAVE!", "", "...", "\u4e2d\u592e CPF", "Colour, it's MEDISAVE!"]
+    expected = [Normaliser(language)(text) for text in texts]
+    cleaned: list[str] = []
+    clean = Normaliser._clean
+    monkeypatch.setattr(Normaliser, "_clean", lambda self, text: (cleaned.append(text), clean(self, text))[1])
+    for _ in range(2):
+        with closing(Kept(tmp_path)) as kept:
+            again = Normaliser(language)  # as in another process
+            assert [again.known(text, kept) for text in texts] == expected
+            assert [again(text) for text in texts] == expected
+    assert cleaned == texts[:4]
+
+
+def test_other_code_works_out_a_text_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Kept(tmp_path)) as kept:
+        assert Normaliser("en").known("Colour", kept) == "color"
+        assert Normaliser("ms").known("Colour", kept) == "colour"
+        monkeypatch.setattr(text_module, "code_digest", lambda *_: "other")
+        monkeypatch.setattr(Normaliser, "_clean", lambda *_: "other")
+        assert Normaliser("en").known("Colour", kept) == "other"
+
+
+def test_no_more_texts_are_known_than_memory_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "MOST_KNOWN", 3)
+    normalise = Normaliser("en")
+    assert [normalise(f"number {number}") for number in range(9)] == [ENGLISH(f"number {n}") for n in range(9)]
+    assert len(normalise._known) <= 3

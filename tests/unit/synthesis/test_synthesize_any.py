@@ -17,10 +17,11 @@ from rich.cells import cell_len
 from wertune.base.config import ConfigError, ProjectConfig, parse
 from wertune.base.errors import SynthesisError
 from wertune.base.text import Lexicon, Term, normaliser, said
+from wertune.data.audio import Samples
 from wertune.synthesis.advice import missing_steps
 from wertune.synthesis.casting import cast_voices
 from wertune.synthesis.config import SynthesisConfig, Voice
-from wertune.synthesis.engine import Offer, Samples
+from wertune.synthesis.engine import Offer
 from wertune.synthesis.engines import ENGINES, find_engine, offered_voices
 from wertune.synthesis.plain_sentences import read_plain_sentences
 from wertune.synthesis.plan import ClipPlan

@@ -1,7 +1,8 @@
-"""A project is checked without its model: tokens are counted as transformers does."""
+"""A project is checked without its model: tokens are counted as transformers does, no recording decoded twice."""
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import WhisperTokenizerFast
 
+import wertune.data.sounds as sounds
+from wertune.base.config import load_project
 from wertune.base.errors import BaseModelError
 from wertune.base.text import label_text
-from wertune.training.prepare import _token_counter
+from wertune.training.prepare import _token_counter, prepare
 
 SETTINGS: list[dict[str, Any]] = [
     {},
@@ -63,3 +66,16 @@ def test_a_file_that_is_no_tokenizer(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(BaseModelError, match=r"holds no tokenizer of Whisper: .*; download the model again"):
         _token_counter(tmp_path, "en")
+
+
+def test_the_second_time_no_recording_is_decoded(small_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[Path] = []
+    load, clock = sounds.load_audio, time.time_ns
+    monkeypatch.setattr(sounds.time, "time_ns", lambda: clock() + 10 * sounds.TICK_NS)
+    monkeypatch.setattr(sounds, "load_audio", lambda path, *part: (decoded.append(path), load(path, *part))[1])
+    project = load_project(small_project)
+    first = prepare(small_project, project)
+    assert (len(decoded), prepare(small_project, project)) == (9, first)
+    assert len(decoded) == 9
+    Path(first.dataset["test"][0].path).touch()
+    assert (prepare(small_project, project), len(decoded)) == (first, 10)

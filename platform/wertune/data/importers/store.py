@@ -1,6 +1,5 @@
 """Utterances of any form into a project: recordings in `audio/NAME`, rows in `manifests/NAME.jsonl`, all or none."""
 
-import json
 import os
 import re
 import secrets
@@ -17,7 +16,7 @@ import soundfile
 
 from wertune.base.errors import AudioError, ConfigError, ManifestError
 from wertune.base.faults import NAME, NAME_RULE
-from wertune.base.files import storing, write_atomically
+from wertune.base.files import storing, write_rows
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio
 from wertune.data.clip_files import write_clip
 from wertune.data.importers.audiofolder import NAMES, read_audiofolder
@@ -91,8 +90,7 @@ def import_recordings(
             partial.rename(audio)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-        write_atomically(manifest, lambda file: file.write(lines))
+        write_rows(manifest, rows)
     minutes = sum(row["duration"] for row in rows) / 60
     return Imported(manifest, len(rows), minutes, len({row["speaker"] for row in rows if row["speaker"]}), bad)
 
