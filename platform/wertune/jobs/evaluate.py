@@ -8,6 +8,7 @@ from wertune.battery.shelf import project_battery
 from wertune.battery.table import metrics as battery_metrics
 from wertune.battery.table import table
 from wertune.jobs.assess import assess, score_split
+from wertune.jobs.final_set import refuse_final_manifest
 from wertune.jobs.opening import start_experiment
 from wertune.jobs.tune import log_comparison, log_error_report
 from wertune.scores.eval_report import ARTEFACT_SET
@@ -27,6 +28,7 @@ def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | 
     if base:
         project = project.model_copy(update={"base_model": BaseModelConfig(source=base)})
     path = manifest or folder / project.data.test
+    refuse_final_manifest(folder, project, model_uri, path)
     prepared = prepare(folder, project, {"test": path})
     if base:
         return baseline_scores(prepared, ["test"])["test"]

@@ -101,10 +101,11 @@ def prepare(
     project: ProjectConfig,
     manifests: Mapping[str, Path] | None = None,
     drawn: Sequence[TrialConfig] = (),
+    final: bool = False,
 ) -> Prepared:
     """Checks the project's data and trials, also those that a search may have `drawn`, and finds its base model.
 
-    With `manifests` only these are checked: nothing is to be trained.
+    With `manifests` only these are checked: nothing is to be trained. The `final` set is read where it is asked for.
 
     Raises ConfigError, ManifestError or BaseModelError; nothing is trained or logged before all of it holds.
     """
@@ -113,7 +114,7 @@ def prepare(
     source = project.base_model
     base = resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
     dataset = load_dataset(
-        manifests or manifests_of(project.data, folder.resolve()),
+        manifests or manifests_of(project.data, folder.resolve(), final),
         project.data,
         normaliser(project.language),
         _token_counter(base.path, project.language),
