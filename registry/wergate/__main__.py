@@ -134,7 +134,7 @@ def rollback(project: Path, model: str, reason: str) -> dict[str, Any]:
 @cli.command()
 @model_options
 def history(project: Path, model: str) -> list[dict[str, Any]]:
-    """Prints every move and approval of the model."""
+    """Prints every move and approval of the model, and for which versions the final set was opened."""
     from wergate.trail.history import history as entries_of
     from wergate.trail.history import history_table
 

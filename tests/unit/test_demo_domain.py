@@ -15,6 +15,7 @@ from tests.support.places import DEMO
 
 from wertune.base.config import load_yaml
 from wertune.base.text import Lexicon, load_lexicon, normaliser
+from wertune.battery.shelf import load_battery, shipped
 from wertune.synthesis.config import SynthesisConfig
 from wertune.synthesis.project import load_synthesis_project
 from wertune.synthesis.sentences import Sentence, Speller, load_sentences
@@ -23,7 +24,8 @@ from wertune.synthesis.synthesize import plan_project
 PROJECT = DEMO
 DOMAIN = ("train", "validation", "test")
 RETENTION = ("retention_validation", "retention_test")
-SPLITS = (*DOMAIN, "replay", *RETENTION)
+FINAL = "final"
+SPLITS = (*DOMAIN, FINAL, "replay", *RETENTION)
 HUMAN = {"allison", "librivox-austen"}
 
 
@@ -68,7 +70,7 @@ def test_nine_voices_of_three_engines() -> None:
     assert len(config.voices) >= 9
     assert len({voice.engine for voice in config.voices}) >= 3
     assert all(voice.licence for voice in config.voices)
-    heard = {row["voice"] for split in (*DOMAIN, "replay") for row in rows(split)} - {"human"}
+    heard = {row["voice"] for split in (*DOMAIN, FINAL, "replay") for row in rows(split)} - {"human"}
     assert heard == {voice.id for voice in config.voices}
 
 
@@ -82,7 +84,7 @@ def test_training_and_test_voices_come_from_many_engines() -> None:
     assert len(speakers["validation"]) >= 3
 
 
-@pytest.mark.parametrize(("left", "right"), combinations(DOMAIN, 2))
+@pytest.mark.parametrize(("left", "right"), combinations((*DOMAIN, FINAL), 2))
 def test_domain_splits_share_no_speaker_and_no_sentence(left: str, right: str) -> None:
     for key in ("speaker", "sentence", "audio_filepath"):
         assert not {row[key] for row in rows(left)} & {row[key] for row in rows(right)}
@@ -111,9 +113,37 @@ def test_the_test_split_has_every_term_and_train_has_each_three_times() -> None:
     assert not {term: counts[term] for term in lexicon().written if counts[term] < 3}
 
 
+def _shipped_battery() -> Path:
+    folder = shipped("en")
+    assert folder is not None
+    return folder
+
+
+def test_the_final_set_is_of_engines_people_and_sentences_that_are_nowhere_else() -> None:
+    config, battery = load_yaml(PROJECT / "synthesis.yaml", SynthesisConfig), load_battery(_shipped_battery())
+    known = {voice.engine for voice in config.voices if voice.split != FINAL}
+    engines = {voice.engine for voice in config.voices if voice.split == FINAL}
+    assert len(engines) >= 2
+    assert not engines & known
+    speakers, elsewhere = {row["speaker"] for row in rows(FINAL)}, [r for s in SPLITS if s != FINAL for r in rows(s)]
+    assert len(speakers) >= 4
+    assert not speakers & ({row["speaker"] for row in elsewhere} | {row.speaker for row in battery.rows})
+    said = {normaliser("en")(text) for text in [*(r["text"] for r in elsewhere), *(row.text for row in battery.rows)]}
+    assert not texts(FINAL) & said
+    assert not {row["speaker"] for row in rows(FINAL)} & {"awb", "slt"}
+
+
+def test_the_final_set_says_each_term_and_is_large_enough() -> None:
+    counts = Counter(term for row in rows(FINAL) for term in row["terms"])
+    assert set(counts) == set(lexicon().written)
+    assert min(counts.values()) >= 2
+    assert sum(len(text.split()) for text in texts(FINAL)) >= 1500
+    assert sum(not row["terms"] for row in rows(FINAL)) >= 15
+
+
 def test_rows_hold_the_sentences_as_written() -> None:
     written, speller = {sentence.id: sentence.text for sentence in sentences()}, Speller(lexicon())
-    for split in DOMAIN:
+    for split in (*DOMAIN, FINAL):
         for row in rows(split):
             assert row["text"] == written[row["sentence"]]
             assert tuple(row["terms"]) == speller.terms(row["text"])
@@ -123,7 +153,7 @@ def test_numbers_from_ten_on_stand_in_figures_as_whisper_writes_them() -> None:
     tens, teens = "twen|thir|for|fif|six|seven|eigh|nine", "thir|four|fif|six|seven|eigh|nine"
     words = rf"\b(ten|eleven|twelve|({teens})teen|({tens})ty(-\w+)?|hundred|thousand|per ?cent|dollars?)\b"
     kept = {"s0665", "s0373"}  # "the last few hundred dollars", "nine or ten characters"
-    texts = {(row["sentence"], row["text"]) for split in (*DOMAIN, "replay") for row in rows(split)}
+    texts = {(row["sentence"], row["text"]) for split in (*DOMAIN, FINAL, "replay") for row in rows(split)}
     assert {key for key, text in texts if re.search(words, text, re.IGNORECASE)} <= kept
 
 
@@ -189,7 +219,7 @@ def test_the_files_still_give_these_clips() -> None:
     planned = {f"{plan.split}/{plan.filename}" for plan in plan_project(load_synthesis_project(PROJECT))}
     listed = {
         f"{split}/{Path(row['audio_filepath']).name}"
-        for split in (*DOMAIN, "replay")
+        for split in (*DOMAIN, FINAL, "replay")
         for row in rows(split)
         if row["voice"] != "human"
     }
@@ -198,7 +228,7 @@ def test_the_files_still_give_these_clips() -> None:
 
 def test_the_audio_is_small() -> None:
     clips = [clip for clip in (PROJECT / "audio").rglob("*") if clip.is_file()]
-    assert sum(clip.stat().st_size for clip in clips) <= 20e6
+    assert sum(clip.stat().st_size for clip in clips) <= 22e6
     assert {clip.suffix for clip in clips} == {".opus"}
 
 

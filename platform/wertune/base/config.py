@@ -223,6 +223,9 @@ class DataConfig(Frozen):
     replay: Path | None = Field(None, description="everyday speech that is trained on beside the domain")
     retention_validation: Path | None = Field(None, description="everyday speech: the price of forgetting in a search")
     retention_test: Path | None = Field(None, description="everyday speech that the gates judge forgetting by")
+    final: Path | None = Field(
+        None, description="what evaluate --final alone opens, once a release: engines or people heard nowhere else"
+    )
     battery: str | None = Field(
         None,
         description="ordinary speech to measure versions on: shipped is the platform's own, else a folder of yours",

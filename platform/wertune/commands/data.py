@@ -22,7 +22,7 @@ def validate(project: Path) -> dict[str, Any]:
     from wertune.training.prepare import prepare
 
     battery = project_battery(project, config)
-    prepared = prepare(project, config)
+    prepared = prepare(project, config, final=True)
     durations_s = {
         split: [recording.duration_s for recording in recordings]
         for split, recordings in prepared.dataset.splits.items()

@@ -29,6 +29,14 @@ SCORES, JSON_REMEDY = "the scores", "free some space there, or give --json the p
     help="what transcribes in the place of the version's own engine; empty: as registered",
 )
 @click.option(
+    "--final",
+    is_flag=False,
+    flag_value="true",
+    type=click.BOOL,
+    default=False,
+    help="opens the final set for the version, once: base and version, the opening kept with it",
+)
+@click.option(
     "--json",
     "json_path",
     is_flag=False,
@@ -37,7 +45,7 @@ SCORES, JSON_REMEDY = "the scores", "free some space there, or give --json the p
     metavar="[PATH]",
     help="a file for the scores of every clip; without a path: stdout, and text for people on stderr",
 )
-def evaluate(project: Path, model_uri: str, base: str, manifest: str, engine: str, json_path: str) -> None:
+def evaluate(project: Path, model_uri: str, base: str, manifest: str, engine: str, final: bool, json_path: str) -> None:
     """Scores a registered version, or an untouched base at 30 s.
 
     A version without a manifest is measured for the gates, its report kept as a run; on a manifest it is only scored.
@@ -46,6 +54,8 @@ def evaluate(project: Path, model_uri: str, base: str, manifest: str, engine: st
         raise ConfigError("give one of --model-uri and --base: what is to be scored")
     if engine and base:
         raise ConfigError(f"--engine is {engine}, but goes with --model-uri: a base is scored in torch; remove it")
+    if final and (other := base or manifest or engine):
+        raise ConfigError(f"--final is given with {other}, but opens a version as it serves; remove the other")
     if manifest and not Path(manifest).is_file():
         found = "is no plain file" if Path(manifest).exists() else "does not exist"
         raise ConfigError(f"--manifest is {manifest}, which {found}; name another, or none for the test split")
@@ -54,6 +64,8 @@ def evaluate(project: Path, model_uri: str, base: str, manifest: str, engine: st
 
         check_writable(Path(json_path), SCORES, JSON_REMEDY)
     score = functools.partial(_scored, project, model_uri, base, manifest, engine)
+    if final:
+        score = functools.partial(_opened, project, model_uri)
     values = answering(score, json_path == STDOUT)
     if json_path not in ("", STDOUT):
         text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
@@ -77,6 +89,17 @@ def _scored(project: Path, model_uri: str, base: str, manifest: str, engine: str
     for name, value in scores.summary().items():
         click.echo(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
     return scores.to_json()
+
+
+def _opened(project: Path, model_uri: str) -> dict[str, Any]:
+    """The opening as JSON; what it says is printed, once or again."""
+    from wertune.jobs.final_set import open_final_set
+    from wertune.scores.final_set import opened_for
+
+    opening, versions = open_final_set(project, model_uri)
+    click.echo(opening.text)
+    click.echo(opened_for(versions))
+    return {**opening.model_dump(mode="json"), "opened_for_versions": versions}
 
 
 @click.command()

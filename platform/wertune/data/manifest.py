@@ -26,6 +26,7 @@ FEW_BYTES = 440  # a token is a byte or more, and at most eight belong to no tex
 MAX_SECONDS = 1e6
 TRAINING_SPLITS = frozenset({"train", "replay"})
 RETENTION_SPLITS = frozenset({"retention_validation", "retention_test"})
+FINAL_SPLIT = "final"
 
 
 class Row(BaseModel):
@@ -100,9 +101,10 @@ class Dataset:
         return whole.hexdigest()
 
 
-def manifests_of(data: DataConfig, project_dir: Path) -> dict[str, Path]:
-    """The manifest of each split that the project names."""
-    names = ("train", "validation", "test", "replay", "retention_validation", "retention_test")
+def manifests_of(data: DataConfig, project_dir: Path, final: bool = False) -> dict[str, Path]:
+    """The manifest of each split that the project names; the final set, which few may read, where it is asked for."""
+    names = ["train", "validation", "test", "replay", "retention_validation", "retention_test"]
+    names += [FINAL_SPLIT] if final else []
     paths = {name: getattr(data, name) for name in names}
     return {name: project_dir / path for name, path in paths.items() if path is not None}
 
@@ -298,7 +300,10 @@ def _faults_between(
     Where bad rows are skipped, only rows that stay make others bad: hence the splits farthest from training first.
     """
     skip = data.on_bad_row == "skip"
-    order = sorted(splits, key=lambda split: (split not in TRAINING_SPLITS, "validation" not in split, split))
+    order = sorted(
+        splits,
+        key=lambda split: (split not in TRAINING_SPLITS, "validation" not in split, split == FINAL_SPLIT, split),
+    )
     text = {r.place: normalise(r.row.text) for recordings in splits.values() for r in recordings}
     farther = dict[str, Sequence[Recording]]()
     found: list[Fault] = []
@@ -337,8 +342,13 @@ def _leaks(
         yield from _shared(left, recordings, others, lambda r: r.digest, "the same audio as {}")
         if {left, right} != TRAINING_SPLITS:
             yield from _shared(left, recordings, others, lambda r: text[r.place], "the same sentence as {}")
-        if data.disjoint_speakers and not RETENTION_SPLITS & {left, right} and {left, right} != TRAINING_SPLITS:
+        if data.disjoint_speakers and _keep_speakers_apart({left, right}):
             yield from _shared(left, recordings, others, lambda r: r.row.speaker, "the same speaker as {}")
+
+
+def _keep_speakers_apart(pair: set[str]) -> bool:
+    """Who is heard in retention may be elsewhere; who is heard in the final set, nowhere."""
+    return FINAL_SPLIT in pair or (not RETENTION_SPLITS & pair and pair != TRAINING_SPLITS)
 
 
 def _shared(

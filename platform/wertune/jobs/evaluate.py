@@ -12,6 +12,7 @@ from wertune.battery.score import base_texts, battery_sets, write_battery
 from wertune.battery.shelf import Battery, project_battery
 from wertune.battery.table import metrics as battery_metrics
 from wertune.battery.table import table
+from wertune.jobs.final_set import refuse_final_manifest
 from wertune.jobs.logged import log_comparison, log_error_report
 from wertune.jobs.measures import (
     FULL_CONTEXT,
@@ -44,6 +45,7 @@ def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | 
     if base:
         project = project.model_copy(update={"base_model": BaseModelConfig(source=base)})
     path = manifest or folder / project.data.test
+    refuse_final_manifest(folder, project, model_uri, path)
     prepared = prepare(folder, project, {"test": path})
     if base:
         return baseline_scores(prepared, ["test"])["test"]

@@ -19,12 +19,12 @@ TIMED_CLIPS = 12
 FULL_CONTEXT = ContextConfig(short=False)
 
 
-def leakage(prepared: Prepared, trained_on: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """Clips of the test set whose audio or normalised text stood among the `(audio digest, text)` of training."""
+def leakage(prepared: Prepared, trained_on: Sequence[tuple[str, str]], split: str = "test") -> tuple[str, ...]:
+    """Clips of the split whose audio or normalised text stood among the `(audio digest, text)` of training."""
     audio = {digest for digest, _ in trained_on}
     texts = {prepared.normalise(text) for _, text in trained_on}
     found = []
-    for recording in prepared.dataset["test"]:
+    for recording in prepared.dataset[split]:
         name = Path(recording.place).name
         if recording.digest in audio:
             found.append(f"{name}: the same audio as a clip of training")

@@ -41,7 +41,7 @@ def _unnamed(folder: Path, project: ProjectConfig, manifests: Mapping[str, Path]
     place = folder / "project.yaml"
     if project.lexicon is None and (folder / "lexicon.yaml").exists():
         yield f"{place} names no lexicon, so that no term is counted; add `lexicon: lexicon.yaml`"
-    named = manifests_of(project.data, folder)
+    named = manifests_of(project.data, folder, final=True)
     for split, path in manifests.items():
         wanted = f"`{split}: {_relative(path, folder)}`"
         if split not in named:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from wertune.base.config import Frozen
 from wertune.synthesis.engines import known_engine
 
-Domain = Literal["train", "validation", "test"]
+Domain = Literal["train", "validation", "test", "final"]
 EngineName = Annotated[str, AfterValidator(known_engine)]
 MissingTerm = Literal["report", "stop"]
 _CLIPS = "at least; each sentence by three speakers where it is not given"

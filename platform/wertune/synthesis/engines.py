@@ -9,7 +9,7 @@ from typing import cast
 from wertune.base.errors import SynthesisError
 from wertune.synthesis.engine import Engine, Offer
 from wertune.synthesis.neural_voices import HibariEngine, Kokoro, Piper
-from wertune.synthesis.program_voices import Espeak, Festival, Flite
+from wertune.synthesis.program_voices import Espeak, Festival, Flite, Pico, RHVoice
 
 ENGINES: dict[str, Engine] = {
     "flite": Flite(),
@@ -18,6 +18,8 @@ ENGINES: dict[str, Engine] = {
     "hibari": HibariEngine(),
     "kokoro": Kokoro(),
     "piper": Piper(),
+    "pico": Pico(),
+    "rhvoice": RHVoice(),
 }
 _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

@@ -51,7 +51,7 @@ def plan_clips(
     """
     drawn = [sentence for sentence in sentences if sentence.split is None]
     own = [plan for s in sentences if s.split for plan in _plan_by_itself(split, s, voices, speller, config)]
-    return _plan_drawn(split, drawn, voices, speller, config) + own
+    return [*(_plan_drawn(split, drawn, voices, speller, config) if drawn else ()), *own]
 
 
 def _plan_by_itself(

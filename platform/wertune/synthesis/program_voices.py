@@ -1,4 +1,4 @@
-"""Speech engines that are programs: flite, espeak-ng and festival."""
+"""Speech engines that are programs: flite, espeak-ng, festival, SVOX Pico and RHVoice."""
 
 import shutil
 import subprocess
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import ClassVar
+from xml.sax.saxutils import escape
 
 import soundfile as sf
 
@@ -94,6 +95,46 @@ class Festival:
         return _run_to_wav("text2wave", packages, [*scheme, "-o"], stdin=text)
 
 
+class Pico:
+    """SVOX Pico through pico2wave, one voice a language; Debian has it in non-free."""
+
+    voices: ClassVar[dict[str, str]] = {
+        "en-US": "lh0", "en-GB": "kh0", "de-DE": "gl0", "es-ES": "zl0", "fr-FR": "nk0", "it-IT": "cm0",
+    }  # fmt: skip
+
+    def offers(self, language: str) -> Sequence[Offer]:
+        """See Engine."""
+        _check_program("pico2wave", "libttspico-utils")
+        found = [(name, speaker) for name, speaker in self.voices.items() if name.startswith(f"{language}-")]
+        return [Offer(name, f"pico-{speaker}", "Apache-2.0 (SVOX Pico)") for name, speaker in found]
+
+    def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
+        """See Engine."""
+        if voice not in self.voices:
+            raise SynthesisError(f"pico has no voice {voice!r}; take one of {', '.join(self.voices)}")
+        paced = f'<speed level="{100 * speed:.0f}">{escape(text)}</speed>'
+        return _run_to_wav("pico2wave", "libttspico-utils", ["-l", voice, "-w"], after=[paced])
+
+
+class RHVoice:
+    """RHVoice's voices of the CMU Arctic recordings; alan and slt are flite's awb and slt. Debian: non-free."""
+
+    speakers: ClassVar[dict[str, str]] = {"bdl": "bdl", "clb": "clb", "alan": "awb", "slt": "slt"}
+    packages = "rhvoice rhvoice-english"
+
+    def offers(self, language: str) -> Sequence[Offer]:
+        """See Engine."""
+        _check_program("RHVoice-test", self.packages)
+        found = self.speakers.items() if language == "en" else ()
+        return [Offer(name, speaker, "LGPL-2.1-or-later (RHVoice)") for name, speaker in found]
+
+    def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
+        """See Engine."""
+        if voice not in self.speakers:  # RHVoice itself would speak with another voice and say nothing of it
+            raise SynthesisError(f"rhvoice has no voice {voice!r}; take one of {', '.join(self.speakers)}")
+        return _run_to_wav("RHVoice-test", self.packages, ["-p", voice, "-r", f"{100 * speed:.0f}", "-o"], stdin=text)
+
+
 def _run(program: str, packages: str, arguments: list[str]) -> str:
     """What the program prints."""
     _check_program(program, packages)
@@ -110,12 +151,14 @@ def _check_program(program: str, packages: str) -> None:
         raise SynthesisError(f"{program} is not installed; on Debian: apt-get install {packages}")
 
 
-def _run_to_wav(program: str, packages: str, arguments: list[str], stdin: str = "") -> tuple[Samples, int]:
-    """The wav file that `program arguments… FILE` writes."""
+def _run_to_wav(
+    program: str, packages: str, arguments: list[str], stdin: str = "", after: Sequence[str] = ()
+) -> tuple[Samples, int]:
+    """The wav file that `program arguments… FILE after…` writes."""
     _check_program(program, packages)
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
-        command = [program, *arguments, str(wav)]
+        command = [program, *arguments, str(wav), *after]
         try:
             done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
             samples, rate = sf.read(wav, dtype="float32")

@@ -80,7 +80,7 @@ def _load_splits(folder: Path, config: SynthesisConfig, lexicon: Lexicon, langua
         raise SynthesisError(f"{folder} holds no sentences.jsonl and no sentences.txt; {remedy}")
     sentences = _read(path, "s", lexicon, language, normalise)
     speller = Speller(lexicon, language)
-    _refuse_rows(path, sentences, ("train", "validation", "test"), speller)
+    _refuse_rows(path, sentences, ("train", "validation", "test", "final"), speller)
     splits = split_sentences(sentences, speller, config)
     if general := _find(folder, config.general, "general"):
         splits["replay"] = _read(general, "g", lexicon, language, normalise)

@@ -182,7 +182,7 @@ def _lacking(rows: Sequence[TermRow]) -> str:
 
 
 def _voices_table(rows: Sequence[VoiceRow]) -> str:
-    ordered = sorted(rows, key=lambda row: DOMAIN.index(row.split))
+    ordered = sorted(rows, key=lambda row: (*DOMAIN, "final").index(row.split))
     head = ["voice", "engine", "speaker", "split", "clips", "minutes", "licence"]
     return _table(head, [
         [row.voice, row.engine, row.speaker, row.split, row.clips, f"{row.minutes:.1f}", row.licence]

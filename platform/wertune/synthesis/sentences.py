@@ -25,7 +25,7 @@ class Sentence(Frozen):
     kind: Literal["natural", "template"] = "natural"
     template: str | None = None
     spoken: str | None = Field(None, min_length=1)  # what the voices say where the text holds figures; terms stay terms
-    split: Literal["train", "validation", "test", "replay"] | None = None  # drawn where it is not given
+    split: Literal["train", "validation", "test", "final", "replay"] | None = None  # drawn where it is not given
     takes: int = Field(1, ge=1, le=8)  # speakers who say it; only with a split of its own
     margin_s: float | None = Field(None, ge=0, le=1)  # silence at either end; drawn where it is not given
 

@@ -50,6 +50,11 @@ def production_version(uri: str, name: str) -> RegisteredVersion | None:
     return registered_version(uri, f"models:/{name}/{holders[0]}") if holders else None
 
 
+def tags_of_versions(uri: str, name: str) -> list[Mapping[str, str]]:
+    """The tags of each version that there is."""
+    return [each.tags for each in MlflowClient(uri).search_model_versions(f"name = '{name}'")]
+
+
 @dataclass(frozen=True)
 class VersionCard:
     """The card of a registered version: Markdown and HTML on the run that registered it, their beginning on its page.

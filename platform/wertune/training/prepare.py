@@ -116,10 +116,11 @@ def prepare(
     project: ProjectConfig,
     manifests: Mapping[str, Path] | None = None,
     drawn: Sequence[TrialConfig] = (),
+    final: bool = False,
 ) -> Prepared:
     """Checks the project's data and trials, also those that a search may have `drawn`, and finds its base model.
 
-    With `manifests` only these are checked: nothing is to be trained.
+    With `manifests` only these are checked: nothing is to be trained. The `final` set is read where it is asked for.
 
     Raises ConfigError, ManifestError or BaseModelError; nothing is trained or logged before all of it holds.
     """
@@ -129,7 +130,7 @@ def prepare(
     base = resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
     with closing(Kept(cache_root())) as kept:
         dataset = load_dataset(
-            manifests or manifests_of(project.data, folder.resolve()),
+            manifests or manifests_of(project.data, folder.resolve(), final),
             project.data,
             partial(normaliser(project.language).known, kept=kept),
             _token_counter(base.path, project.language),

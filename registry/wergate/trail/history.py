@@ -1,25 +1,36 @@
 """The audit trail as people read it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from wergate.trail.records import Approval, Move, Record, approvals_of, trail
 from wergate.trail.registered_model import Snapshot
+from wertune.scores.final_set import Opening, opened_for, openings, versions_opened
 
 HEADER = ("no", "when (UTC)", "who", "what", "version", "from", "to", "replaced", "approved by", "digests", "reason")
 DIGEST_CHARACTERS = 8
+Entry = Record | Approval | Opening
 
 
-def history(snapshot: Snapshot) -> list[Record | Approval]:
-    """Every move and every approval of the versions that there are, oldest first."""
+def history(snapshot: Snapshot) -> list[Entry]:
+    """Every move, and every approval and opening of the final set of the versions that there are, oldest first."""
     approvals = [approval for version in snapshot.versions.values() for approval in approvals_of(version.tags)]
-    entries: list[Record | Approval] = [*trail(snapshot.tags), *approvals]
+    opened = [opening for version in snapshot.versions.values() for opening in openings(version.tags)]
+    entries: list[Entry] = [*trail(snapshot.tags), *approvals, *opened]
     return sorted(entries, key=lambda entry: entry.at)
 
 
-def history_table(entries: Iterable[Record | Approval]) -> str:
-    """One line for each entry; the digests are those of report and policy, shortened."""
-    rows = [_approval_row(entry) if isinstance(entry, Approval) else _move_row(entry) for entry in entries]
-    return _aligned([HEADER, *rows]) if rows else "nothing was moved or approved yet"
+def history_table(entries: Sequence[Entry]) -> str:
+    """One line for each entry, digests shortened; then how often each final set was opened."""
+    sets = versions_opened(entry for entry in entries if isinstance(entry, Opening))
+    lines = [f"final set {digest[:DIGEST_CHARACTERS]}: {opened_for(len(found))}" for digest, found in sets.items()]
+    rows = [_row(entry) for entry in entries]
+    return "\n".join([_aligned([HEADER, *rows]), *lines]) if rows else "nothing was moved or approved yet"
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    if isinstance(entry, Record):
+        return _move_row(entry)
+    return _approval_row(entry) if isinstance(entry, Approval) else _opening_row(entry)
 
 
 def _move_row(record: Record) -> tuple[str, ...]:
@@ -35,6 +46,12 @@ def _approval_row(approval: Approval) -> tuple[str, ...]:
     digests = _short(approval.report_digest, approval.policy_digest)
     when = f"{approval.at:%Y-%m-%d %H:%M:%S}"
     return ("", when, approval.approver, "approve", approval.version, "", "", "", "", digests, approval.comment)
+
+
+def _opening_row(opening: Opening) -> tuple[str, ...]:
+    found, when = f"final set {opening.set_digest[:DIGEST_CHARACTERS]}", f"{opening.at:%Y-%m-%d %H:%M:%S}"
+    wer = [f"{100 * opening.figures[name]:.2f} %" for name in ("baseline_final_wer", "final_wer")]
+    return ("", when, opening.who, "open", opening.version, "", "", "", "", found, f"WER {' → '.join(wer)}")
 
 
 def _digests(move: Move) -> str:

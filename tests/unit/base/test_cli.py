@@ -151,6 +151,7 @@ def test_help_tells_where_versions_are_moved(shell: Shell) -> None:
         (["schema", "--out", __file__], 1, "; give --out a folder that can be written"),
         (["no-such-command"], 2, "No such command 'no-such-command'"),
         (["validate", "--no-such-option"], 2, "no such option"),
+        (["evaluate", "--final", "--base", "x"], 1, "--final is given with x, but opens a version as it serves"),
         (["evaluate", "--engine", "abacus"], 2, "'abacus' is not one of"),
     ],
 )

@@ -109,7 +109,7 @@ def _cast(config: "SynthesisConfig", site: Site) -> tuple[dict[str, str], list[s
     from wertune.synthesis.engines import ENGINES, offered_voices
 
     if config.voices:
-        return {voice.engine: voice.name for voice in reversed(config.voices)}, []
+        return {voice.engine: voice.name for voice in reversed(config.voices) if voice.split != "final"}, []
     language = _project(site).language if (site.project / "project.yaml").exists() else "en"
     offered, absent = offered_voices(config.engines or ENGINES, language)
     problems = [f"{name}: {why}" for name, why in absent.items() if name in config.engines or not offered]
