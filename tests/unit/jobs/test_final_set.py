@@ -9,7 +9,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from wergate.registry.store import open_shelf
+from wergate.registry.store import open_model
 from wergate.trail.history import history, history_table
 from wertune.base.config import ContextConfig, DecodeConfig, load_project
 from wertune.base.errors import ConfigError, ManifestError
@@ -58,7 +58,7 @@ def register(project: Path, mlflow_store: str, load_tiny: Callable[..., Any], mo
 
 
 def _history() -> str:
-    return history_table(history(open_shelf("small").look()))
+    return history_table(history(open_model("small").look()))
 
 
 def test_a_version_is_opened_once_and_another_one_counts(
