@@ -11,6 +11,7 @@ REGISTRAR_TAG = "wergate.registrar"
 APPROVAL_PREFIX = "wergate.approval."
 VERDICT_PREFIX = "wergate."  # and staging or production: what its gates last said, in a line
 DECISION_PREFIX = "wergate.decision."  # and the same: where that decision lies
+OPENING_PREFIX = "wertune.final."  # and a set's digest: what its opening of the final set said
 
 # Tags of a registered model.
 INTENT_TAG = "wergate.intent"
@@ -25,6 +26,7 @@ REPORT_DIGEST_TAG = "wergate.report_digest"
 BASE_MODEL_TAG = "wertune.base_model"
 BASE_DIGEST_TAG = "wertune.base_model_digest"
 NORMALISER_TAG = "wertune.normaliser"
+FINAL_DIGEST_TAG = "wertune.final_digest"
 TRIAL_TAG = "wertune.trial"
 POINT_TAG = "wertune.point"
 OUTCOME_TAG = "wertune.outcome"

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from wertune.base.config import ProjectConfig, load_project
+from wertune.base.contract import FINAL_DIGEST_TAG
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.data.manifest import FINAL_SPLIT
 from wertune.jobs.measures import leakage, score_split
@@ -52,7 +53,7 @@ def _open(folder: Path, project: ProjectConfig, version: RegisteredVersion) -> O
         kept = (opening.model, opening.version, opening.key, opening.model_dump_json())
         run.ask(lambda client: client.set_model_version_tag(*kept))  # before anybody reads what it says
         run.metrics(opening.figures)
-        run.tags({DESCRIPTION_TAG: opening.text, "wertune.final_digest": opening.set_digest})
+        run.tags({DESCRIPTION_TAG: opening.text, FINAL_DIGEST_TAG: opening.set_digest})
         return opening
 
 

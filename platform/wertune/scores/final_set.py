@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from pydantic import AwareDatetime, Field, ValidationError
 
 from wertune.base.config import Frozen
+from wertune.base.contract import OPENING_PREFIX
 from wertune.base.errors import TrackingError
 from wertune.scores.comparison import markdown_table
 
-OPENING_PREFIX = "wertune.final."
 DIGEST_CHARACTERS = 8
 _RATES = {"WER": "wer", "term recall": "term_recall", "term precision": "term_precision"}
 
