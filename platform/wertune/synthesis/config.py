@@ -42,13 +42,23 @@ class Recordings(Frozen):
     """Human speech from outside the domain that a system package holds."""
 
     speaker: str = Field(pattern=r"^[^/\\]+$", description="who is heard; begins the names of the clips")
-    folder: Path = Field(description="where the package puts them")
+    folder: Path = Field(description="where the package puts them; relative to the project")
     package: str = Field(min_length=1, description="the Debian package that installs the folder")
-    transcripts: Path = Field(description="lines of FILE<TAB>TEXT; FILE is relative to the folder")
+    unpack: str = Field("", description="the command that makes the folder of what the package holds")
+    transcripts: Path = Field(
+        description="lines of FILE<TAB>TEXT, and <TAB>SPEAKER where it is another; FILE is relative to the folder"
+    )
     licence: str = Field(min_length=1, description="of the recordings, for people")
     only: Literal["retention_validation", "retention_test", "replay"] | None = Field(
         None, description="the one split that they may join; any of the three where it is not given"
     )
+    whole: bool = Field(False, description="all of them join it, beside the numbers that `retention` gives")
+
+    @model_validator(mode="after")
+    def _whole_joins_one(self) -> "Recordings":
+        if self.whole and self.only is None:
+            raise ValueError(f"whole is true for {self.transcripts}, but no split is named; give `only`")
+        return self
 
 
 class RetentionSizes(Frozen):

@@ -1,6 +1,6 @@
 """Human speech from outside the domain: what a tuned model must not forget, and what it may rehearse."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,17 +35,35 @@ def build_retention(
     project_dir: Path, out: Path, config: SynthesisConfig, texts: Iterable[str], normalise: Normalise
 ) -> dict[str, list[dict[str, Any]]]:
     """Writes the clips of the human recordings; manifest rows by split, no sentence in two of them or in `texts`."""
-    prompts = [prompt for source in config.recordings for prompt in read_prompts(project_dir, source)]
     known = set(map(normalise, texts))
-    keys = [normalise(prompt.text) for prompt in prompts]
+    shared = _prompts(project_dir, config, whole=False)
+    keys = [normalise(prompt.text) for prompt in shared]
+    splits = assign(keys, [prompt.only for prompt in shared], known, config.retention, config.seed)
+    placed = [(prompt, split) for prompt, split in zip(shared, splits, strict=True) if split is not None]
+    placed += _whole(_prompts(project_dir, config, whole=True), known, dict(zip(keys, splits, strict=True)), normalise)
     rows: dict[str, list[dict[str, Any]]] = {}
     more: dict[str, dict[str, Any]] = {"replay": {"weight": config.retention.replay_weight}, _REST: {_REST: True}}
-    fixed = [prompt.only for prompt in prompts]
-    for prompt, split in zip(prompts, assign(keys, fixed, known, config.retention, config.seed), strict=True):
-        if split is not None:
-            joined = "retention_test" if split == _REST else split
-            rows.setdefault(joined, []).append(_write(out, joined, prompt, config.bitrate_kbps) | more.get(split, {}))
+    for prompt, split in placed:
+        joined = "retention_test" if split == _REST else split
+        rows.setdefault(joined, []).append(_write(out, joined, prompt, config.bitrate_kbps) | more.get(split, {}))
     return rows
+
+
+def _prompts(project_dir: Path, config: SynthesisConfig, whole: bool) -> list[Prompt]:
+    sources = [source for source in config.recordings if source.whole == whole]
+    return [prompt for source in sources for prompt in read_prompts(project_dir, source)]
+
+
+def _whole(
+    prompts: Iterable[Prompt], known: Container[str], places: dict[str, str | None], normalise: Normalise
+) -> Iterator[tuple[Prompt, str]]:
+    """Those prompts whose sentence is in no other split; more of retention's test is marked as its `rest`."""
+    taken = {key: "retention_test" if split == _REST else split for key, split in places.items()}
+    for prompt in prompts:
+        key = normalise(prompt.text)
+        elsewhere = key in known and prompt.only != "replay"
+        if prompt.only and not elsewhere and taken.setdefault(key, prompt.only) in (None, prompt.only):
+            yield prompt, _REST if prompt.only == "retention_test" else prompt.only
 
 
 def assign(
@@ -87,20 +105,22 @@ def _not_replay(split: str | None, key: str, wanted: set[str | None], known: Con
 
 def read_prompts(project_dir: Path, source: Recordings) -> list[Prompt]:
     """The source's recordings of two words and more that last 0.6 to 12 s; a SynthesisError names what is missing."""
-    if not source.folder.is_dir():
-        raise SynthesisError(f"{source.folder} does not exist; on Debian: apt-get install {source.package}")
+    folder = project_dir / source.folder
+    if not folder.is_dir():
+        remedy = f"on Debian: apt-get install {source.package}" + (source.unpack and f", then {source.unpack}")
+        raise SynthesisError(f"{folder} does not exist; {remedy}")
     lines = read_utf8(project_dir / source.transcripts).splitlines()
-    return [prompt for line in lines if (prompt := _read_prompt(source, *line.split("\t"))) is not None]
+    return [prompt for line in lines if (prompt := _read_prompt(source, folder, *line.split("\t"))) is not None]
 
 
-def _read_prompt(source: Recordings, file: str, text: str) -> Prompt | None:
+def _read_prompt(source: Recordings, folder: Path, file: str, text: str, speaker: str = "") -> Prompt | None:
     if len(text.split()) < _MIN_WORDS:
         return None
-    samples = trim(load_audio(source.folder / file), _MARGIN_S)
+    samples = trim(load_audio(folder / file), _MARGIN_S)
     if not _SHORTEST_S <= len(samples) / SAMPLE_RATE_HZ <= _LONGEST_S:
         return None
     name = file.rsplit(".", 1)[0].replace("/", "-")
-    return Prompt(name, text, source.speaker, source.only, level(samples))
+    return Prompt(name, text, speaker or source.speaker, source.only, level(samples))
 
 
 def _order(keys: list[str], seed: int) -> list[str]:

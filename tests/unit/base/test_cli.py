@@ -346,7 +346,8 @@ def test_each_end_has_its_status(
 
 def test_an_interrupted_process_ends_with_130(tmp_path: Path) -> None:
     program = (
-        "import sys, click\nfrom wertune.base.cli import Tool, run_tool\n"
+        "import signal, sys, click\nfrom wertune.base.cli import Tool, run_tool\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job begins with it ignored
         "@click.group(cls=Tool)\ndef tool(): pass\n"
         "@tool.command()\ndef work():\n    print('working', flush=True)\n    import time; time.sleep(60)\n"
         "sys.argv = ['tool', 'work']\nrun_tool(tool, 'tool', print)"

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from wertune.data.clip_files import check, level, trim, write_clip, write_manife
 from wertune.synthesis.config import RetentionSizes, SynthesisConfig
 from wertune.synthesis.plain_sentences import read_plain_sentences
 from wertune.synthesis.plan import plan_clips
-from wertune.synthesis.retention import assign
+from wertune.synthesis.retention import assign, build_retention
 from wertune.synthesis.sentences import Sentence, Speller, load_sentences, split_sentences
 from wertune.synthesis.synthesize import manifest_row
 
@@ -351,3 +352,40 @@ def test_a_manifest_is_sorted_and_only_clips_of_the_one_before_go(tmp_path: Path
         '{"audio_filepath": "../audio/test/b.opus'[:40],
     ]
     assert {path.stem for path in (tmp_path / "audio" / "test").iterdir()} == {"a", "b", "recorded"}
+
+
+def test_recordings_that_join_whole_change_no_other_and_share_no_sentence(tmp_path: Path) -> None:
+    own = [f"sentence number {i} of the first" for i in range(12)]
+    games = ["a word of another kind", "another game of words", own[0], "what replay says"]
+    for folder, texts in (("own", own), ("games", games)):
+        (tmp_path / folder).mkdir()
+        for i in range(len(texts)):
+            sf.write(tmp_path / folder / f"{i}.wav", speech(), SAMPLE_RATE_HZ)
+    (tmp_path / "own.tsv").write_text("".join(f"{i}.wav\t{text}\n" for i, text in enumerate(own)))
+    (tmp_path / "games.tsv").write_text("".join(f"{i}.wav\t{text}\tperson-{i}\n" for i, text in enumerate(games)))
+    source = {"package": "p", "licence": "free", "unpack": "python unpack.py"}
+    first = {**source, "speaker": "ann", "folder": "own", "transcripts": "own.tsv"}
+    second = {**source, "speaker": "many", "folder": "games", "transcripts": "games.tsv", "whole": True}
+    sizes = {"validation": 4, "test": 3, "rest": "retention_test"}
+
+    def rows(*sources: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+        made = config(recordings=list(sources), retention=sizes)
+        return build_retention(tmp_path, tmp_path / "out", made, ["What replay says."], normaliser("en"))
+
+    before, after = rows(first), rows(first, {**second, "only": "retention_test"})
+    assert {row["sentence"] for row in before["retention_validation"]} == {
+        row["sentence"] for row in after["retention_validation"]
+    }
+    added = after["retention_test"][len(before["retention_test"]) :]
+    assert after["retention_test"][: len(before["retention_test"])] == before["retention_test"]
+    where = {row["text"] for row in before["retention_test"]}
+    expected = {"person-0", "person-1"} | ({"person-2"} if own[0] in where else set())
+    assert {row["speaker"] for row in added} == expected
+    assert all(row["rest"] for row in added)
+    replayed = rows(first, {**second, "only": "replay"})["replay"]
+    assert {row["speaker"] for row in replayed} == {"person-0", "person-1", "person-3"}
+    with pytest.raises(ConfigError, match="no split is named; give `only`"):
+        config(recordings=[second])
+    (tmp_path / "games").rename(tmp_path / "gone")
+    with pytest.raises(SynthesisError, match=r"apt-get install p, then python unpack\.py"):
+        rows({**second, "only": "replay"})
