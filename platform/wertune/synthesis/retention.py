@@ -58,11 +58,11 @@ def _whole(
     prompts: Iterable[Prompt], known: Container[str], places: dict[str, str | None], normalise: Normalise
 ) -> Iterator[tuple[Prompt, str]]:
     """Those prompts whose sentence is in no other split; more of retention's test is marked as its `rest`."""
-    taken = {key: "retention_test" if split == _REST else split for key, split in places.items()}
+    taken = {key: "retention_test" if split == _REST else split for key, split in places.items() if split is not None}
     for prompt in prompts:
         key = normalise(prompt.text)
         elsewhere = key in known and prompt.only != "replay"
-        if prompt.only and not elsewhere and taken.setdefault(key, prompt.only) in (None, prompt.only):
+        if prompt.only and not elsewhere and taken.setdefault(key, prompt.only) == prompt.only:
             yield prompt, _REST if prompt.only == "retention_test" else prompt.only
 
 

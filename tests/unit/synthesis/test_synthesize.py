@@ -384,6 +384,15 @@ def test_recordings_that_join_whole_change_no_other_and_share_no_sentence(tmp_pa
     assert all(row["rest"] for row in added)
     replayed = rows(first, {**second, "only": "replay"})["replay"]
     assert {row["speaker"] for row in replayed} == {"person-0", "person-1", "person-3"}
+    thrice = rows(
+        first,
+        {**second, "only": "replay"},
+        {**second, "only": "retention_test"},
+        first | {"whole": True, "only": "replay"},
+    )
+    texts = [{row["text"] for row in thrice[split]} for split in ("replay", "retention_test", "retention_validation")]
+    assert sum(map(len, texts)) == len(set().union(*texts))
+    assert "what replay says" in texts[0]
     with pytest.raises(ConfigError, match="no split is named; give `only`"):
         config(recordings=[second])
     (tmp_path / "games").rename(tmp_path / "gone")
