@@ -38,7 +38,7 @@ RUN_BY = {
 }  # fmt: skip
 # What no test runs: its words are checked, and here is why, and what comes nearest.
 ONLY_READ = {
-    "python projects/sg_gov/recordings/unpack_games.py": "two of Debian's games; unit/test_unpack_games.py has its parts",
+    "python projects/sg_gov/recordings/unpack_games.py": "two games of Debian; unit/test_unpack_games.py",
     "wertune bench": "half an hour; its parts run in unit/bench/test_bench.py",
     "make bench": "as `wertune bench`",
     "python -m tests.trials.outage": "ten minutes; twenty seconds of the same are in integration/search/test_faults.py",
