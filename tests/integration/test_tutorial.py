@@ -42,7 +42,8 @@ def _record(folder: Path) -> None:
             sentences.add(row["sentence"])
             _put(row, folder / "recordings" / row["speaker"])
     for split, count in PEOPLE.items():
-        people = [row for row in _rows(split) if row["voice"] == "human"]
+        # No actors: of their speech an adapter of a minute's training writes loops, which the tutorial's gates refuse.
+        people = [row for row in _rows(split) if not row["speaker"].startswith("amazon-queen")]
         for row in people[:: len(people) // count][:count]:
             _put(row, folder / "everyday")
 
