@@ -60,7 +60,8 @@ def test_both_engines_agree_by_wer(
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
     lines = (DEMO / "manifests" / "retention_test.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines[:: len(lines) // CLIPS][:CLIPS]]
+    prompts = [row for row in map(json.loads, lines) if not row["speaker"].startswith("amazon-queen")]
+    return prompts[:: len(prompts) // CLIPS][:CLIPS]
 
 
 @pytest.fixture(scope="module")
