@@ -109,8 +109,18 @@ def read_prompts(project_dir: Path, source: Recordings) -> list[Prompt]:
     if not folder.is_dir():
         remedy = f"on Debian: apt-get install {source.package}" + (source.unpack and f", then {source.unpack}")
         raise SynthesisError(f"{folder} does not exist; {remedy}")
-    lines = read_utf8(project_dir / source.transcripts).splitlines()
-    return [prompt for line in lines if (prompt := _read_prompt(source, folder, *line.split("\t"))) is not None]
+    file = project_dir / source.transcripts
+    rows = [_row(line, f"{file}:{number}") for number, line in enumerate(read_utf8(file).splitlines(), 1)]
+    return [prompt for row in rows if (prompt := _read_prompt(source, folder, *row)) is not None]
+
+
+def _row(line: str, place: str) -> list[str]:
+    """File, text and perhaps speaker, who begins the name of a clip's file."""
+    row = line.split("\t")
+    if len(row) not in (2, 3) or any(sign in "".join(row[2:]) for sign in "/\\"):
+        rule = "must be FILE<TAB>TEXT, or FILE<TAB>TEXT<TAB>SPEAKER with a speaker without slashes"
+        raise SynthesisError(f"{place}: {line!r} {rule}; mend the line")
+    return row
 
 
 def _read_prompt(source: Recordings, folder: Path, file: str, text: str, speaker: str = "") -> Prompt | None:

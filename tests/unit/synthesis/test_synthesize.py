@@ -393,6 +393,10 @@ def test_recordings_that_join_whole_change_no_other_and_share_no_sentence(tmp_pa
     texts = [{row["text"] for row in thrice[split]} for split in ("replay", "retention_test", "retention_validation")]
     assert sum(map(len, texts)) == len(set().union(*texts))
     assert "what replay says" in texts[0]
+    for line in ("0.wav", "0.wav\ta b c\t../ann", "0.wav\ta b c\tann\tbob"):
+        (tmp_path / "bad.tsv").write_text(f"1.wav\ta good line\n{line}\n")
+        with pytest.raises(SynthesisError, match=r"bad\.tsv:2: .* must be FILE<TAB>TEXT"):
+            rows({**first, "transcripts": "bad.tsv"})
     with pytest.raises(ConfigError, match="no split is named; give `only`"):
         config(recordings=[second])
     (tmp_path / "games").rename(tmp_path / "gone")
