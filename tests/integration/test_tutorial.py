@@ -7,7 +7,7 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 from tests.support.forked import Forks
-from tests.support.places import DEMO
+from tests.support.places import ACTORS, DEMO
 from tests.support.reader import typed
 from tests.support.shown_commands import blocks_as_shown
 
@@ -43,7 +43,7 @@ def _record(folder: Path) -> None:
             _put(row, folder / "recordings" / row["speaker"])
     for split, count in PEOPLE.items():
         # No actors: of their speech an adapter of a minute's training writes loops, which the tutorial's gates refuse.
-        people = [row for row in _rows(split) if not row["speaker"].startswith("amazon-queen")]
+        people = [row for row in _rows(split) if not row["speaker"].startswith(ACTORS)]
         for row in people[:: len(people) // count][:count]:
             _put(row, folder / "everyday")
 

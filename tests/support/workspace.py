@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from mlflow.tracking import MlflowClient
 from tests.support.forked import Forks
-from tests.support.places import DEMO
+from tests.support.places import ACTORS, DEMO
 
 CLIPS = {"train": 16, "replay": 4, "validation": 4, "test": 5, "retention_validation": 4, "retention_test": 4}
 
@@ -58,7 +58,7 @@ def take(split: str, count: int, target: Path) -> None:
     source = DEMO / "manifests" / f"{split}.jsonl"
     rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
     # Actors, and in replay what sounds like terms, came later: a model of so few clips loops with them.
-    rows = [row for row in rows if not row["speaker"].startswith(("amazon-queen", "steel-sky"))]
+    rows = [row for row in rows if not row["speaker"].startswith(ACTORS)]
     if split == "replay":
         rows = [row for row in rows if row["sentence"] <= "g1091"]
     chosen = rows[:: len(rows) // count][:count]

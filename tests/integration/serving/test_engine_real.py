@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.places import DEMO
+from tests.support.places import ACTORS, DEMO
 
 from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
 from wertune.base.text import TermFinder, normaliser
@@ -60,7 +60,7 @@ def test_both_engines_agree_by_wer(
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
     lines = (DEMO / "manifests" / "retention_test.jsonl").read_text(encoding="utf-8").splitlines()
-    prompts = [row for row in map(json.loads, lines) if not row["speaker"].startswith("amazon-queen")]
+    prompts = [row for row in map(json.loads, lines) if not row["speaker"].startswith(ACTORS)]
     return prompts[:: len(prompts) // CLIPS][:CLIPS]
 
 
