@@ -29,6 +29,7 @@ NORMALISER_TAG = "wertune.normaliser"
 FINAL_DIGEST_TAG = "wertune.final_digest"
 TRIAL_TAG = "wertune.trial"
 POINT_TAG = "wertune.point"
+RESTART_TAG = "wertune.restart"  # of a run of the best configuration from another seed, and of the mean of them
 OUTCOME_TAG = "wertune.outcome"
 EPOCHS_TAG = "wertune.epochs"
 RESOURCES_TAG = "wertune.resources"

@@ -1,7 +1,5 @@
 """The main job, in reading order: checked project, baseline, search, final evaluation, registered version, gates."""
 
-import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,12 +15,12 @@ from wergate.gates.policy import Policy
 from wergate.registry.open import evaluate_in_a_clean_process, open_registry
 from wergate.trail.reports import last_decision, page_of
 from wertune.base import contract
-from wertune.base.config import ProjectConfig, TrialConfig, flatten, with_overrides
-from wertune.base.errors import WertuneError
+from wertune.base.config import ProjectConfig, flatten
 from wertune.jobs.ablation import what_it_brings
 from wertune.jobs.logged import ABLATION, Results, describe, log_comparison, log_error_report, log_figures, log_search
 from wertune.jobs.measures import score_split
 from wertune.jobs.opening import start_experiment
+from wertune.jobs.trials import BestTrial, best_trial, downloaded_adapter
 from wertune.reports.card_text import write_card
 from wertune.reports.model_card import CardOf, model_card
 from wertune.scores.comparison import Comparison, logged_metrics
@@ -31,12 +29,12 @@ from wertune.search.search_space import SearchConfig
 from wertune.serving.pyfunc import log_and_register
 from wertune.serving.served import longest_piece_s
 from wertune.tracking.journal_writer import held
-from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, children
+from wertune.tracking.runs import RunRef
 from wertune.tracking.versions import VersionCard, production_version
 from wertune.training.baseline import EVALUATION_SPLITS, Transcribe, Way, baseline_scores, baseline_texts, ways_of
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective
-from wertune.training.trial import ADAPTER_ARTIFACT, BEST_METRICS, SIZE_METRICS, run_trial, short_names
+from wertune.training.trial import BEST_METRICS, SIZE_METRICS, run_trial, short_names
 from wertune.whisper.adapter import load_adapter
 from wertune.whisper.footprint import quantization_advice
 
@@ -73,15 +71,6 @@ class Search:
 
 
 @dataclass(frozen=True)
-class BestTrial:
-    """The ended child run with the least objective, and the configuration that it ran."""
-
-    run: RunRef
-    name: str
-    config: TrialConfig
-
-
-@dataclass(frozen=True)
 class Verdict:
     """Where the gates let the version go, and what the steps after that hang on.
 
@@ -111,6 +100,7 @@ class Registered:
 def tune(task: Task, search: Search) -> Registered:
     """Many trials, the best of which is registered."""
     # Here, since `train` needs no Ray.
+    from wertune.jobs.soup import restarted
     from wertune.search.driver import SearchInterrupted, cluster, transcribe_across
     from wertune.search.driver import search as search_trials
 
@@ -130,8 +120,11 @@ def tune(task: Task, search: Search) -> Registered:
             except SearchInterrupted:
                 task.say(f"interrupted; {go_on}")
                 raise
-        log_search(run)
-        return finish(task, run, prepared, baseline, best_trial(run, prepared), study, config.asha.rungs(epochs))
+            log_search(run)
+            best = best_trial(run, prepared)
+            if config.restarts:
+                best = restarted(run, prepared, config, best, objective_of(prepared, baseline), task.say)
+        return finish(task, run, prepared, baseline, best, study, config.asha.rungs(epochs))
 
 
 def train(task: Task) -> Registered:
@@ -193,24 +186,6 @@ def objective_of(prepared: Prepared, baseline: Mapping[str, Scores]) -> Objectiv
     return Objective(reference, settings.margin_wer, settings.penalty)
 
 
-def best_trial(parent: RunRef, prepared: Prepared) -> BestTrial:
-    """Raises WertuneError, with the causes, when no trial finished an epoch.
-
-    A trial that was interrupted has kept no adapter with its run yet.
-    """
-    runs = children(parent)
-    scored = [
-        run for run in runs if contract.OUTCOME_TAG in run.data.tags and contract.BEST_OBJECTIVE in run.data.metrics
-    ]
-    if not scored:
-        causes = sorted({run.data.tags.get(DESCRIPTION_TAG, "no cause recorded") for run in runs})
-        raise WertuneError(f"no trial finished an epoch; causes: {'; '.join(causes)}")
-    best = min(scored, key=lambda run: run.data.metrics[contract.BEST_OBJECTIVE])
-    point = json.loads(best.data.tags[contract.POINT_TAG])
-    config = with_overrides(prepared.project.trial, point, f"run {best.info.run_id}")
-    return BestTrial(RunRef(parent.tracking_uri, best.info.run_id), best.info.run_name, config)
-
-
 def finish(
     task: Task,
     run: RunRef,
@@ -253,13 +228,6 @@ def final_evaluation(run: RunRef, prepared: Prepared, baseline: Mapping[str, Sco
         run.table(found.artifact(), ABLATION)
         run.metrics(found.metrics())
     return Results(comparisons, found)
-
-
-@contextmanager
-def downloaded_adapter(run: RunRef) -> Iterator[Path]:
-    """The run's adapter in a folder that goes when the block ends."""
-    with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
-        yield run.download(ADAPTER_ARTIFACT, Path(scratch))
 
 
 def _folder_mb(folder: Path) -> float:

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 import optuna
 import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
 
 import wertune
+from wertune.base.config import TrialConfig
 from wertune.base.errors import ConfigError, WertuneError
 from wertune.search import ray_private
 from wertune.search.checkpoints import CheckpointStore, start_checkpoint_store
@@ -25,8 +27,9 @@ from wertune.search.progress import Progress, terminal
 from wertune.search.search_space import SearchConfig
 from wertune.search.shipping import start_file_server
 from wertune.search.study import Proposals, asha, finished
+from wertune.search.trial_log import GatheredLog
 from wertune.search.trial_runs import RecordTrials, TrialRuns, end_finished_trials
-from wertune.search.worker import run_one, transcribe_part
+from wertune.search.worker import run_again, run_one, transcribe_part
 from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.outage import patience_s
 from wertune.tracking.runs import RunRef
@@ -189,3 +192,30 @@ def transcribe_across(config: SearchConfig) -> Transcribe:
         return {split: texts for part in parts for split, texts in part.items()}
 
     return transcribe
+
+
+def train_again(
+    prepared: Prepared,
+    search: SearchConfig,
+    configs: Sequence[TrialConfig],
+    objective: Objective,
+    say: Callable[[str], object],
+) -> Iterator[tuple[TrialConfig, GatheredLog]]:
+    """What each run says of itself and its adapter, as they end; one that fails is told, and the others go on."""
+    place = trial_resources(ray.nodes(), search)[0]
+    task = ray.remote(run_again).options(
+        num_cpus=place.resources["CPU"],
+        num_gpus=place.resources.get("GPU", 0),
+        label_selector=dict(place.labels),
+        max_retries=2,  # of a process that dies: what a run raises it would raise again
+    )
+    shared, files = ray.put(prepared), start_file_server(prepared)
+    going = {task.remote(shared, files, config, objective): config for config in configs}
+    while going:
+        (done,), _ = ray.wait(list(going), num_returns=1)
+        config = going.pop(done)
+        try:
+            yield config, ray.get(done)
+        except RayError as error:
+            cause = getattr(error, "cause", None) or error
+            say(f"seed {config.seed} failed, and is left out of the mean: {str(cause).strip().splitlines()[-1]}")

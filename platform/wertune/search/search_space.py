@@ -95,6 +95,13 @@ class SearchConfig(Frozen):
     cpus_per_trial: int = Field(1, ge=1, description="cores, each with one thread of work")
     max_concurrent: int | Literal["auto"] = Field("auto", description="trials at once; auto: as many as fit")
     asha: AshaConfig = AshaConfig()
+    restarts: int = Field(
+        0,
+        ge=0,
+        le=7,
+        description="so often the best configuration is trained again, each time from another seed, and the mean of "
+        "the adapters is taken where validation says so (model soups, arXiv:2203.05482)",
+    )
     space: dict[str, Values] = Field(
         min_length=1, description="what is varied, and how far; a key is a path in project.yaml's `trial:`"
     )

@@ -13,6 +13,28 @@ METRIC, EPOCH, FAILURE, NO_ROOM, LOG = BEST_OBJECTIVE, "epoch", "failure", "no_r
 NUMBER, POINT = "number", "point"
 
 
+class GatheredLog:
+    """What a run of the best configuration says of itself (a RunLog), its adapter too, gathered until it has ended."""
+
+    def __init__(self) -> None:
+        self.said_params: dict[str, str] = {}
+        self.said_tags: dict[str, str] = {}
+        self.said_metrics: list[tuple[int, dict[str, float]]] = []
+        self.files: dict[str, bytes] = {}
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        self.said_params |= {key: str(value) for key, value in values.items()}
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        self.said_metrics.append((step, {key: float(value) for key, value in values.items()}))
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        self.said_tags |= {key: str(value) for key, value in values.items()}
+
+    def artifacts(self, folder: Path, name: str) -> None:
+        self.files = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
 class TrialLog:
     """What a trial says of itself (a RunLog), gathered until its next report takes it to the driver.
 

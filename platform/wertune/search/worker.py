@@ -8,12 +8,12 @@ import ray
 from ray import tune
 from ray.exceptions import RayActorError
 
-from wertune.base.config import with_overrides
+from wertune.base.config import TrialConfig, with_overrides
 from wertune.base.contract import RESOURCES_TAG
 from wertune.base.errors import SearchStorageError, WertuneError
 from wertune.search.checkpoints import TrialCheckpoints
 from wertune.search.shipping import DriverFiles, prepared_here
-from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, TrialLog
+from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, GatheredLog, TrialLog
 from wertune.training.baseline import Texts, Wanted, transcribe_with_base
 from wertune.training.memory import keep_freed_memory
 from wertune.training.prepare import Prepared
@@ -27,6 +27,13 @@ def transcribe_part(prepared: Prepared, files: DriverFiles, wanted: Wanted) -> T
     """Some splits' texts by the untouched base, in a task of `transcribe_across`."""
     keep_freed_memory()
     return transcribe_with_base(prepared_here(prepared, files), wanted)
+
+
+def run_again(prepared: Prepared, files: DriverFiles, config: TrialConfig, objective: Objective) -> GatheredLog:
+    """One more run of the best configuration, in a task of `train_again`."""
+    log = GatheredLog()
+    run_trial(config, prepared_here(prepared, files), objective, log)
+    return log
 
 
 def run_one(proposal: dict[str, Any], prepared: Prepared, files: DriverFiles, objective: Objective, store: Any) -> None:

@@ -15,7 +15,7 @@ from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 
-from wertune.base.contract import OUTCOME_TAG
+from wertune.base.contract import OUTCOME_TAG, RESTART_TAG
 from wertune.tracking.credentials import split_credentials, without_password
 from wertune.tracking.outage import patiently
 
@@ -186,7 +186,24 @@ def create_run(uri: str, experiment: str, artifacts: Path | None = None) -> RunR
 
 
 def children(parent: RunRef) -> list[Any]:
-    """All child runs of the search, oldest first."""
+    """The search's trials, oldest first."""
+    return [run for run in _nested(parent) if RESTART_TAG not in run.data.tags]
+
+
+def restarts(parent: RunRef) -> dict[str, Any]:
+    """Finished runs of the best configuration from other seeds, and of their mean, by what each is known as."""
+    nested = (run for run in _nested(parent) if run.info.status == "FINISHED")
+    return {run.data.tags[RESTART_TAG]: run for run in nested if RESTART_TAG in run.data.tags}
+
+
+def create_nested(parent: RunRef, name: str, tags: Mapping[str, str]) -> RunRef:
+    """A run below another, begun now."""
+    nested = {"mlflow.parentRunId": parent.run_id, **tags}
+    made = parent.client.create_run(parent._experiment_id, tags=nested, run_name=name)
+    return RunRef(parent.tracking_uri, made.info.run_id)
+
+
+def _nested(parent: RunRef) -> list[Any]:
     experiment_id = parent.ask(lambda client: client.get_run(parent.run_id)).info.experiment_id
     query = f"tags.mlflow.parentRunId = '{parent.run_id}'"
     oldest = {"max_results": 200, "order_by": ["attributes.start_time ASC"]}

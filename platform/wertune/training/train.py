@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from wertune.base.config import TrialConfig
 from wertune.base.errors import WertuneError
+from wertune.scores.metrics import Scores
 from wertune.training.batches import TrainingData, batches_per_epoch, training_batches
 from wertune.training.optimizer import Updater
 from wertune.whisper.adapter import at_strength
@@ -206,12 +207,7 @@ def _evaluate_epoch(
     trained: Trained,
 ) -> EpochResult:
     started = time.perf_counter()
-    whisper.model.eval()
-    decode = config.decode.model_copy(update={"num_beams": config.train.evaluation_beams or config.decode.num_beams})
-    validation = score_set(whisper, data.validation, decode, data.normalise, data.finder)
-    retention = None
-    if data.retention.recordings:
-        retention = score_set(whisper, data.retention, decode, data.normalise, data.finder)
+    validation, retention = validation_scores(config, whisper, data)
     loss = validation_loss(whisper, data.validation, config.decode.batch_size)
     _require_finite("validation loss", loss, f"epoch {trained.epoch}")
     return EpochResult(
@@ -228,6 +224,16 @@ def _evaluate_epoch(
         evaluation_s=time.perf_counter() - started,
         clips_per_s=trained.clips / trained.seconds,
     )
+
+
+def validation_scores(config: TrialConfig, whisper: Whisper, data: TrainingData) -> tuple[Scores, Scores | None]:
+    """Of validation, and of retention's validation where there is one, with the beams of an epoch's evaluation."""
+    whisper.model.eval()
+    decode = config.decode.model_copy(update={"num_beams": config.train.evaluation_beams or config.decode.num_beams})
+    validation = score_set(whisper, data.validation, decode, data.normalise, data.finder)
+    if not data.retention.recordings:
+        return validation, None
+    return validation, score_set(whisper, data.retention, decode, data.normalise, data.finder)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
 from wertune.base.config import LoraConfig
@@ -120,6 +121,42 @@ def save_adapter(whisper: Whisper, folder: Path, base_model: str, strength: floa
 def _amend_config(folder: Path, **changes: Any) -> None:
     text = json.dumps(read_adapter_config(folder) | changes, indent=2, sort_keys=True) + "\n"
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+
+
+def average_adapters(folders: Sequence[Path], out: Path, rank: int) -> None:
+    """The mean of plain LoRA adapters on the same layers, as one of at most `rank`: AdapterError where it has none.
+
+    What adapters add to a layer are products B A, whose mean is one of the summed ranks; its largest singular values
+    are kept. Runs of one configuration from several seeds agree in what they learnt and differ in noise (Wortsman et
+    al. 2022, arXiv:2203.05482).
+    """
+    configs = [read_adapter_config(folder) for folder in folders]
+    tensors = [load_file(folder / ADAPTER_FILES[1]) for folder in folders]
+    if any(config.get("use_dora") for config in configs) or any(each.keys() != tensors[0].keys() for each in tensors):
+        raise AdapterError(f"{folders[0]} and others have no mean: they are of other layers, or learnt lengths, too")
+    scales = [_scale_of(config) / len(folders) for config in configs]
+    averaged: dict[str, torch.Tensor] = {}
+    for name in (name for name in tensors[0] if "lora_A" in name):
+        other = name.replace("lora_A", "lora_B")
+        down = torch.cat([each[name].double() for each in tensors])
+        up = torch.cat([each[other].double() * scale for each, scale in zip(tensors, scales, strict=True)], dim=1)
+        (left, left_r), (right, right_r) = torch.linalg.qr(up), torch.linalg.qr(down.T)
+        u, s, v = torch.linalg.svd(left_r @ right_r.T)
+        kept = min(rank, s.numel())
+        root = s[:kept].sqrt()
+        averaged[other] = (left @ u[:, :kept] * root).float().contiguous()
+        averaged[name] = (root[:, None] * (v[:kept] @ right.T)).float().contiguous()
+    kept = averaged[name].shape[0]
+    with storing("the adapter", out, ADAPTER_REMEDY), replacing_folder(out) as writing:
+        save_file(averaged, writing / ADAPTER_FILES[1], metadata={"format": "pt"})
+        same = {"r": kept, "lora_alpha": kept, "use_rslora": False}
+        text = json.dumps(configs[0] | same, indent=2, sort_keys=True) + "\n"
+        (writing / ADAPTER_FILES[0]).write_text(text, encoding="utf-8")
+
+
+def _scale_of(config: Mapping[str, Any]) -> float:
+    rank = float(config["r"])
+    return float(config["lora_alpha"]) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def load_adapter(whisper: Whisper, folder: Path) -> Whisper:

@@ -13,7 +13,8 @@ from wertune.base.config import TrialConfig
 from wertune.base.errors import TrackingError
 from wertune.commands.tune import _told, resume_command, tune
 from wertune.jobs.logged import Results
-from wertune.jobs.tune import BestTrial, Registered, Task, Verdict, finish
+from wertune.jobs.trials import BestTrial
+from wertune.jobs.tune import Registered, Task, Verdict, finish
 from wertune.tracking.journal_writer import held
 
 GIVEN = {

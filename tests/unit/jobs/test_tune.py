@@ -16,7 +16,8 @@ from wertune.base.errors import BaseModelError, ConfigError, TrackingError, Wert
 from wertune.base.text import TermFinder
 from wertune.jobs.logged import _histories, describe, log_comparison
 from wertune.jobs.opening import start_experiment
-from wertune.jobs.tune import BestTrial, best_trial, final_evaluation, score_baseline
+from wertune.jobs.trials import BestTrial, best_trial
+from wertune.jobs.tune import final_evaluation, score_baseline
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, score
 from wertune.search.progress import trial_name

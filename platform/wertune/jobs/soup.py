@@ -1,0 +1,108 @@
+"""The best configuration again from other seeds, and the mean of its adapters where validation says so.
+
+Runs of one configuration agree in what they learnt and differ in noise: their mean keeps the first and loses of the
+second, at the price of one adapter when it serves (model soups, Wortsman et al. 2022, arXiv:2203.05482).
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from wertune.base import contract
+from wertune.base.config import TrialConfig
+from wertune.base.files import content_digest
+from wertune.jobs.trials import BestTrial, downloaded_adapter
+from wertune.search.driver import train_again
+from wertune.search.search_space import SearchConfig
+from wertune.search.trial_log import GatheredLog
+from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, create_nested, restarts
+from wertune.training.prepare import Prepared
+from wertune.training.train import Objective, validation_scores
+from wertune.training.trial import ADAPTER_ARTIFACT, size_metrics
+from wertune.whisper.adapter import average_adapters, load_adapter
+from wertune.whisper.model import ModelSize, Whisper
+
+# Of the mean's rank over that of a run: most of what the runs agree in lies in the first directions.
+RANKS = 2
+Say = Callable[[str], object]
+
+
+def restarted(
+    run: RunRef, prepared: Prepared, search: SearchConfig, best: BestTrial, objective: Objective, say: Say
+) -> BestTrial:
+    """The mean of the best trial and `search.restarts` more runs of it, or the best trial where that is the better.
+
+    Each run is one of MLflow's below the search's. Those that a run of before, interrupted, has finished are taken as
+    they are; one that fails is left out.
+    """
+    say(f"{best.name} again from {search.restarts} other seeds, to take the mean …")
+    wanted = [best.config.model_copy(update={"seed": best.config.seed + n}) for n in range(1, search.restarts + 1)]
+    known = restarts(run)
+    members = {key: RunRef(run.tracking_uri, known[key].info.run_id) for key in map(_key, wanted) if key in known}
+    missing = [config for config in wanted if _key(config) not in known]
+    for config, log in train_again(prepared, search, missing, objective, say):
+        members[_key(config)] = _logged(run, best, config, log)
+        say(f"seed {config.seed}: {_figures(_best(log))}")
+    return _mean(run, prepared, best, list(members.values()), objective, say) if members else best
+
+
+def _key(config: TrialConfig) -> str:
+    return content_digest([config.model_dump(mode="json")])[:16]
+
+
+def _best(log: GatheredLog) -> dict[str, float]:
+    return {name: value for _, values in log.said_metrics for name, value in values.items() if name.startswith("best_")}
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    kept = metrics.get("best_retention_val_wer")
+    return f"WER {100 * metrics['best_val_wer']:.2f} %" + ("" if kept is None else f", retention {100 * kept:.2f} %")
+
+
+def _logged(run: RunRef, best: BestTrial, config: TrialConfig, log: GatheredLog) -> RunRef:
+    """The run below the search's that has all of it; FINISHED last, so that half of one is never taken for a whole."""
+    nested = create_nested(run, f"seed {config.seed} of {best.name}", {contract.RESTART_TAG: _key(config)})
+    nested.params(log.said_params)
+    nested.tags(log.said_tags)
+    for step, values in log.said_metrics:
+        nested.metrics(values, step)
+    with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+        for name, content in log.files.items():
+            (Path(scratch) / name).write_bytes(content)
+        nested.artifacts(Path(scratch), ADAPTER_ARTIFACT)
+    nested.end("FINISHED")
+    return nested
+
+
+def _size(whisper: Whisper) -> ModelSize:
+    """Of a model whose adapter is loaded and so frozen: its weights count as trained all the same."""
+    adapter = sum(p.numel() for name, p in whisper.model.named_parameters() if "lora_" in name)
+    return replace(whisper.size(), trainable_parameters=adapter)
+
+
+def _mean(
+    run: RunRef, prepared: Prepared, best: BestTrial, members: Sequence[RunRef], objective: Objective, say: Say
+) -> BestTrial:
+    name, config = f"mean of {len(members) + 1} runs of {best.name}", best.config
+    with ExitStack() as until_the_end, tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+        adapters = [until_the_end.enter_context(downloaded_adapter(each)) for each in (best.run, *members)]
+        mean = Path(scratch) / ADAPTER_ARTIFACT
+        average_adapters(adapters, mean, RANKS * config.lora.r)
+        whisper = load_adapter(prepared.whisper(config.quantization), mean)
+        data = prepared.training_data(config.context, whisper.mel_bins)
+        validation, retention = validation_scores(config, whisper, data)
+        value = objective(validation.wer, retention.wer if retention else None)
+        metrics = {contract.BEST_OBJECTIVE: value, "best_val_wer": validation.wer} | size_metrics(_size(whisper))
+        metrics |= {"best_retention_val_wer": retention.wer} if retention else {}
+        metrics |= best.run.latest((contract.PEAK_MEMORY_MB, "clips_per_s", "best_epoch"))
+        nested = create_nested(run, name, {contract.RESTART_TAG: "mean"})
+        nested.metrics(metrics)
+        nested.artifacts(mean, ADAPTER_ARTIFACT)
+    alone = best.run.latest((contract.BEST_OBJECTIVE,))[contract.BEST_OBJECTIVE]
+    told = f"{name}: {_figures(metrics)}, objective {value:.4f}; {alone:.4f} of {best.name} alone"
+    say(told)
+    nested.tags({DESCRIPTION_TAG: told})
+    nested.end("FINISHED")
+    return BestTrial(nested, name, config) if value < alone else best

@@ -1,0 +1,130 @@
+"""The best configuration from other seeds: what is logged of it, taken up again, and registered."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from wertune.base.config import TrialConfig, load_project, with_overrides
+from wertune.base.contract import BEST_OBJECTIVE, OUTCOME_TAG, POINT_TAG, RESTART_TAG, TRAINABLE_PARAMETERS
+from wertune.jobs import soup
+from wertune.jobs.soup import restarted
+from wertune.jobs.trials import BestTrial
+from wertune.search.search_space import SearchConfig
+from wertune.search.trial_log import GatheredLog
+from wertune.tracking.runs import RunRef, children, create_nested, create_run, restarts
+from wertune.training.prepare import Prepared, prepare
+from wertune.training.train import Objective
+from wertune.training.trial import run_trial
+
+OBJECTIVE = Objective(0.0, 1.0, 0.0)
+
+
+@pytest.fixture
+def prepared(small_project: Path) -> Prepared:
+    return prepare(small_project, with_overrides(load_project(small_project), {"trial.train.epochs": 1}, "test"))
+
+
+@pytest.fixture
+def search(mlflow_store: str) -> RunRef:
+    return create_run(mlflow_store, "search")
+
+
+@pytest.fixture
+def best(prepared: Prepared, search: RunRef) -> BestTrial:
+    run = create_nested(search, "trial 02: lr=0.01", {OUTCOME_TAG: "completed", POINT_TAG: "{}"})
+    run_trial(prepared.project.trial, prepared, OBJECTIVE, run)
+    return BestTrial(run, "trial 02: lr=0.01", prepared.project.trial)
+
+
+class Cluster:
+    """Trains in this process; the seeds in `failing` fail, and whatever is asked for is remembered."""
+
+    def __init__(self, failing: Sequence[int] = ()) -> None:
+        self.asked: list[int] = []
+        self._failing = failing
+
+    def __call__(
+        self,
+        prepared: Prepared,
+        search: SearchConfig,
+        configs: Sequence[TrialConfig],
+        objective: Objective,
+        say: Callable[[str], object],
+    ) -> Iterator[tuple[TrialConfig, GatheredLog]]:
+        self.asked += [config.seed for config in configs]
+        for config in configs:
+            if config.seed not in self._failing:
+                log = GatheredLog()
+                run_trial(config, prepared, objective, log)
+                yield config, log
+
+
+def _restart(
+    monkeypatch: pytest.MonkeyPatch, search: RunRef, prepared: Prepared, best: BestTrial, cluster: Any, least: float
+) -> tuple[BestTrial, list[str]]:
+    """Two more runs; the best trial alone has an objective of `least`."""
+    monkeypatch.setattr(soup, "train_again", cluster)
+    best.run.metrics({BEST_OBJECTIVE: least}, 9)
+    said: list[str] = []
+    config = SearchConfig.model_validate({"restarts": 2, "space": {"lora.r": {"choices": [2, 4]}}})
+    return restarted(search, prepared, config, best, OBJECTIVE, said.append), said
+
+
+def test_the_mean_is_taken_where_validation_says_so(
+    monkeypatch: pytest.MonkeyPatch, search: RunRef, prepared: Prepared, best: BestTrial
+) -> None:
+    found, said = _restart(monkeypatch, search, prepared, best, Cluster(), least=9.0)
+    assert found.name == "mean of 3 runs of trial 02: lr=0.01"
+    assert said[0] == "trial 02: lr=0.01 again from 2 other seeds, to take the mean …"
+    assert [line.partition(":")[0] for line in said[1:3]] == ["seed 1", "seed 2"]
+    nested = restarts(search)
+    assert {run.info.run_name for run in nested.values()} == {
+        "seed 1 of trial 02: lr=0.01", "seed 2 of trial 02: lr=0.01", found.name,
+    }  # fmt: skip
+    assert [run.info.run_name for run in children(search)] == [best.name]  # the search's trials stay what they are
+    logged = MlflowClient(search.tracking_uri).get_run(found.run.run_id).data
+    assert logged.tags[RESTART_TAG] == "mean"
+    alone = best.run.latest((TRAINABLE_PARAMETERS,))[TRAINABLE_PARAMETERS]
+    assert logged.metrics[TRAINABLE_PARAMETERS] == 2 * alone  # twice the rank
+    assert logged.metrics[BEST_OBJECTIVE] == pytest.approx(logged.metrics["best_val_wer"])
+
+
+def test_the_best_trial_is_taken_where_it_is_the_better(
+    monkeypatch: pytest.MonkeyPatch, search: RunRef, prepared: Prepared, best: BestTrial
+) -> None:
+    found, said = _restart(monkeypatch, search, prepared, best, Cluster(), least=0.0)
+    assert found is best
+    assert said[-1].endswith("0.0000 of trial 02: lr=0.01 alone")
+
+
+def test_an_interrupted_job_takes_up_the_runs_that_ended(
+    monkeypatch: pytest.MonkeyPatch, search: RunRef, prepared: Prepared, best: BestTrial
+) -> None:
+    class Dies(Cluster):
+        def __call__(self, *arguments: Any) -> Iterator[tuple[TrialConfig, GatheredLog]]:
+            yield next(super().__call__(*arguments))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _restart(monkeypatch, search, prepared, best, Dies(), least=9.0)
+    cluster = Cluster()
+    found, _ = _restart(monkeypatch, search, prepared, best, cluster, least=9.0)
+    assert cluster.asked == [2]
+    assert found.name.startswith("mean of 3 runs")
+    assert len(restarts(search)) == 3
+
+
+@pytest.mark.parametrize(("failing", "runs"), [((1,), 2), ((1, 2), 0)])
+def test_what_fails_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+    search: RunRef,
+    prepared: Prepared,
+    best: BestTrial,
+    failing: tuple[int, ...],
+    runs: int,
+) -> None:
+    found, _ = _restart(monkeypatch, search, prepared, best, Cluster(failing), least=9.0)
+    assert found.name == (f"mean of {runs} runs of {best.name}" if runs else best.name)
