@@ -63,7 +63,7 @@ def _of_results(comparisons: Mapping[str, Comparison]) -> Iterator[Figure]:
         name = split.replace("_", " ")
         yield wer_bars(f"WER by speaker, {name}", both, lambda utterance: utterance.speaker or "unknown")
         yield wer_bars(f"WER by duration, {name}", both, _duration_bin)
-        if both.before.terms.hits + both.before.terms.misses:
+        if both.before.terms.said:
             yield term_recall(f"Recall by term, {name}", both)
 
 
@@ -76,7 +76,10 @@ def learning_curves(trials: Sequence[TrialHistory], rungs: Sequence[int]) -> Fig
             "y": list(trial.val_wer.values()),
             "mode": "lines+markers",
             "line": {"color": PALETTE[number % 7], "dash": "dot" if number % 14 > 6 else "solid"},
-            "marker": {"symbol": _last_symbol(trial), "size": _last_size(trial)},
+            "marker": {
+                "symbol": ["circle"] * (len(trial.val_wer) - 1) + [SYMBOLS.get(trial.outcome, "circle")],
+                "size": [4] * (len(trial.val_wer) - 1) + [11],
+            },
             "text": [trial.name] * len(trial.val_wer),
             "hovertemplate": "%{text}<br>epoch %{x}: %{y:.2%}<extra></extra>",
         }
@@ -86,17 +89,8 @@ def learning_curves(trials: Sequence[TrialHistory], rungs: Sequence[int]) -> Fig
     note = "A cross ends a trial that ASHA stopped, a circle one that went to the end."
     note += " Dashed: ASHA's rungs, where a trial must be among the best to go on." if rungs else ""
     x = {"title": "epoch", "dtick": 1, "rangemode": "tozero"}
-    return _figure(
-        "Learning curves", note, traces, {"xaxis": x, "yaxis": _percent("validation WER")} | _lines_at(rungs)
-    )
-
-
-def _last_symbol(trial: TrialHistory) -> list[str]:
-    return ["circle"] * (len(trial.val_wer) - 1) + [SYMBOLS.get(trial.outcome, "circle")]
-
-
-def _last_size(trial: TrialHistory) -> list[int]:
-    return [4] * (len(trial.val_wer) - 1) + [11]
+    layout = {"xaxis": x, "yaxis": _percent("validation WER")} | _lines_at(rungs)
+    return _figure("Learning curves", note, traces, layout)
 
 
 def _lines_at(rungs: Sequence[int]) -> Figure:
@@ -303,8 +297,7 @@ def term_recall(title: str, both: Comparison) -> Figure:
 
 
 def _recalls(scores: Scores) -> dict[str, tuple[float, int, int]]:
-    counts = {term: each for term, each in scores.by_term().items() if each.hits + each.misses}
-    return {term: (each.recall, each.hits, each.hits + each.misses) for term, each in counts.items()}
+    return {term: (each.recall, each.hits, each.said) for term, each in scores.by_term().items() if each.said}
 
 
 def _percent(title: str) -> Figure:
