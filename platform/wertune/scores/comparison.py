@@ -201,10 +201,14 @@ def _cell(value: float | None, ends: Interval | None) -> str:
     return f"{100 * value:.2f} %" + (f" ({100 * ends.low:.1f} to {100 * ends.high:.1f})" if ends else "")
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, the first of them the heading, as an aligned Markdown table, readable in a terminal too."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
+def markdown_table(rows: Sequence[Sequence[object]]) -> str:
+    """Rows, the first of them the heading, as a Markdown table whose columns line up in a terminal too.
+
+    Chinese letters count as two, and a bar in a cell would end it.
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    lines = [f"| {' | '.join(map(set_cell_size, row, widths))} |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

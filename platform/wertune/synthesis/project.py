@@ -11,8 +11,7 @@ from wertune.base.text import Lexicon, Normalise, load_lexicon, normaliser
 from wertune.synthesis.casting import cast_voices
 from wertune.synthesis.config import SynthesisConfig
 from wertune.synthesis.engines import ENGINES, offered_voices
-from wertune.synthesis.plain_sentences import read_plain_sentences
-from wertune.synthesis.sentences import Sentence, Speller, load_sentences, split_sentences
+from wertune.synthesis.sentences import Sentence, Speller, load_sentences, read_plain_sentences, split_sentences
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ def synthesize(
     for split, recorded in build_retention(project_dir, out, project.config, project.texts, normalise).items():
         rows.setdefault(split, []).extend(recorded)
     manifests = {split: write_manifest(out, split, found) for split, found in rows.items()}
-    report = _report(project, out, manifests, rows)
+    size = sum((out / "manifests" / row["audio_filepath"]).stat().st_size for found in rows.values() for row in found)
+    report = build_report(project, manifests, rows, size)
     say(report.markdown())
     for split, manifest in manifests.items():
         say(f"{split}: {manifest}")
@@ -169,11 +170,3 @@ def _write(job: Job) -> str:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def _report(
-    project: SynthesisProject, out: Path, manifests: dict[str, Path], rows: dict[str, list[dict[str, Any]]]
-) -> SynthesisReport:
-    size = sum((out / "manifests" / row["audio_filepath"]).stat().st_size for found in rows.values() for row in found)
-    voices = project.config.voices
-    return build_report(manifests, rows, project.lexicon, project.speller, voices, project.absent_engines, size)
