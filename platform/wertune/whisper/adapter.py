@@ -112,12 +112,13 @@ def save_adapter(whisper: Whisper, folder: Path, base_model: str, strength: floa
         # PEFT writes the local path of the weights; the adapter is for the base by its name, wherever it lies.
         # Strength is stored as alpha, so that whoever loads the adapter, by plain PEFT too, gets it.
         alpha = read_adapter_config(writing)["lora_alpha"] * strength
-        _amend_config(writing, base_model_name_or_path=base_model, lora_alpha=alpha)
+        amend_config(writing, base_model_name_or_path=base_model, lora_alpha=alpha)
         (writing / "README.md").unlink(missing_ok=True)
         share_mode(writing, of="adapter_config.json")
 
 
-def _amend_config(folder: Path, **changes: Any) -> None:
+def amend_config(folder: Path, **changes: Any) -> None:
+    """Writes these values into the folder's adapter_config.json."""
     text = json.dumps(read_adapter_config(folder) | changes, indent=2, sort_keys=True) + "\n"
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")
 

@@ -84,7 +84,8 @@ class FeatureCache:
     def load(self, recordings: Sequence[Recording], context: ContextConfig, mel_bins: int) -> list[torch.Tensor]:
         """One (mel_bins, frames) float32 tensor a recording, computed where the cache does not have them."""
         frames = [FRAMES_PER_POSITION * context_positions(r.duration_s, context) for r in recordings]
-        path = self._folder / f"{_cache_key(recordings, frames, mel_bins)}.npy"
+        clips = [[recording.digest, count] for recording, count in zip(recordings, frames, strict=True)]
+        path = self._folder / f"{content_digest([transformers.__version__, mel_bins, clips])[:32]}.npy"
         values = mel_bins * sum(frames)
         flat = _read(path, values)
         if flat is None and self._fetch:
@@ -183,8 +184,3 @@ def _read(path: Path, expected_values: int) -> npt.NDArray[np.float32] | None:
         return None
     whole = flat.dtype == np.float32 and flat.shape == (expected_values,)
     return flat if whole else None
-
-
-def _cache_key(recordings: Sequence[Recording], frames: Sequence[int], mel_bins: int) -> str:
-    clips = [[recording.digest, count] for recording, count in zip(recordings, frames, strict=True)]
-    return content_digest([transformers.__version__, mel_bins, clips])[:32]

@@ -31,7 +31,8 @@ class LoopGuard:
         """The tokens that would complete one copy too many of what the text ends with."""
         found: set[int] = set()
         for size in range(1, (len(tokens) + 1) // 3 + 1):
-            is_once_more = _repeated(tokens, size) >= _allowed(size) * size - 1
+            allowed = next((copies for longest, copies in ALLOWED if size <= longest), ALLOWED_OF_LONGER)
+            is_once_more = _repeated(tokens, size) >= allowed * size - 1
             if is_once_more and not self._is_spelled(tokens[-size:]):
                 found.add(tokens[-size])
         return found
@@ -60,10 +61,6 @@ def shrinks(text: str) -> bool:
 def compression_ratio(text: str) -> float:
     """Bytes of the text over its bytes compressed by zlib."""
     return len(text.encode()) / len(zlib.compress(text.encode()))
-
-
-def _allowed(size: int) -> int:
-    return next((copies for longest, copies in ALLOWED if size <= longest), ALLOWED_OF_LONGER)
 
 
 def _repeated(tokens: Sequence[int], size: int) -> int:
