@@ -21,7 +21,6 @@ from wertune.base.files import replacing_folder, storing
 from wertune.base.machine import require_engine
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Recording
-from wertune.scores.metrics import score
 from wertune.serving.export_card import MAX_NEW_TOKENS, Format, card, libraries, loading_code
 from wertune.serving.pyfunc import load_registered
 from wertune.serving.served import Served, base_of
@@ -32,7 +31,7 @@ from wertune.whisper.adapter import ADAPTER_FILES, merged
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.ctranslate2_engine import converted
 from wertune.whisper.hugging_face import read_json
-from wertune.whisper.transcription import Transcriber, clips_of, transcribe_samples
+from wertune.whisper.transcription import Transcriber, transcribe_samples
 
 RECORD = "export.json"
 # What plain libraries do: no boost, no guard against loops, no cap by the clip's length.
@@ -203,17 +202,13 @@ def compare(
     prepared: Prepared, served: Served, recordings: Sequence[Recording], texts: Sequence[str], limit: float
 ) -> dict[str, Any]:
     """WER of the exported texts, and of the version decoded alike and as it serves, with the verdict."""
-
-    def wer(hypotheses: Sequence[str]) -> float:
-        clips = clips_of(recordings)
-        return score(clips, hypotheses, prepared.normalise, prepared.finder).wer
-
     alike = _texts(served.whisper, recordings, ContextConfig(short=False), PLAIN)
-    rates = {
-        "exported": wer(texts),
-        "version_same_decoding": wer(alike),
-        "version_as_served": wer(_texts(served.whisper, recordings, served.context, served.decode)),
+    written = {
+        "exported": texts,
+        "version_same_decoding": alike,
+        "version_as_served": _texts(served.whisper, recordings, served.context, served.decode),
     }
+    rates = {name: prepared.score(recordings, each).wer for name, each in written.items()}
     difference = rates["exported"] - rates["version_same_decoding"]
     rows = [
         {"reference": r.text, "exported": mine, "version": other}
