@@ -63,12 +63,13 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
         guard_server(self.limits)
         self.turns = Turns(self.limits)
         self.served = load_served(settings, Path(context.artifacts["adapter"]), self.limits.engine)
-        self._longest_piece_s = self.limits.longest_piece_s or self.served.longest_piece_s
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         try:
             with self.turns.turn() as clock:
-                clips = read_request(_rows(model_input), self.limits, _audio_files(), clock.check)
+                folder = os.environ.get(AUDIO_FOLDER_VARIABLE)
+                files = AudioFiles(folder=Path(folder) if folder else None, served=is_served())
+                clips = read_request(_rows(model_input), self.limits, files, clock.check)
                 return self._transcribe(clips, bool((params or {}).get("details")), clock)
         except ServingError:
             raise
@@ -82,7 +83,7 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
     def _transcribe(self, clips: list[Samples], details: bool, clock: Clock) -> pd.DataFrame:
         served = self.served
         transcripts = transcribe_samples(
-            served.whisper, clips, served.context, served.decode, clock.check, self._longest_piece_s
+            served.whisper, clips, served.context, served.decode, clock.check, served.longest_piece_s
         )
         columns: dict[str, list[Any]] = {"text": [transcript.text for transcript in transcripts]}
         if details:
@@ -95,11 +96,6 @@ def _rows(model_input: pd.DataFrame) -> list[Mapping[str, Any]]:
     """The rows with the values that they have: in a batch of unlike rows pandas fills the gaps."""
     rows = model_input.to_dict("records")
     return [{str(k): v for k, v in row.items() if not (pd.api.types.is_scalar(v) and pd.isna(v))} for row in rows]
-
-
-def _audio_files() -> AudioFiles:
-    folder = os.environ.get(AUDIO_FOLDER_VARIABLE)
-    return AudioFiles(folder=Path(folder) if folder else None, served=is_served())
 
 
 def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Prepared) -> str:

@@ -51,7 +51,8 @@ def artifacts(site: Site) -> Finding:
     try:
         with _quickly():
             location = MlflowClient(uri).search_experiments(max_results=1)[0].artifact_location
-            folder = _local_folder(location)
+            parts = urlsplit(location)
+            folder = Path(parts.path) if parts.scheme in ("", "file") else None
             if folder is None:
                 get_artifact_repository(location, tracking_uri=uri).list_artifacts()
     except Exception as error:  # each store has errors of its own: MLflow's, boto's, requests', Azure's
@@ -116,11 +117,6 @@ def _tracking_remedy(error: Exception) -> str:
     if "schema" in problem:
         return "bring the database up to this MLflow: `mlflow db upgrade URI`, after a copy"
     return "set MLFLOW_TRACKING_URI to a server that answers, or unset it for a local SQLite file"
-
-
-def _local_folder(location: str) -> Path | None:
-    parts = urlsplit(location)
-    return Path(parts.path) if parts.scheme in ("", "file") else None
 
 
 def _first_line(error: Exception) -> str:
