@@ -93,7 +93,10 @@ def split_manifest(
 
     Nothing is written over, and nothing is written where a split would be empty.
     """
-    _refuse_existing(out)
+    files = [out / name for name in (*(f"{split}.jsonl" for split in SPLITS), REPORT)]
+    if standing := [str(path) for path in files if path.exists()]:
+        remedy = "give another --out or remove them"
+        raise ConfigError(f"{', '.join(standing)} exist, and nothing is written over; {remedy}")
     read = read_rows(manifest)
     division = divide([row for _, _, row in read], shares, normalise, finder, per_term, seed)
     empty = [split for split in SPLITS if not division.splits[split]]
@@ -107,14 +110,6 @@ def split_manifest(
             write_rows(out / f"{split}.jsonl", [_moved(read[i][1], manifest, out) for i in division.splits[split]])
         write_text(out / REPORT, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
     return report
-
-
-def _refuse_existing(out: Path) -> None:
-    standing = [str(path) for name in (*(f"{s}.jsonl" for s in SPLITS), REPORT) if (path := out / name).exists()]
-    if standing:
-        raise ConfigError(
-            f"{', '.join(standing)} exist, and nothing is written over; give another --out or remove them"
-        )
 
 
 def _moved(values: Mapping[str, Any], manifest: Path, out: Path) -> dict[str, Any]:

@@ -109,9 +109,5 @@ def card(record: Mapping[str, Any], code: str, domain: str, registered: Mapping[
     figures = zip(_RESULTS, RESULT_METRICS, strict=True)
     known = [(label, registered.get(f"baseline_{key}"), registered[key]) for label, key in figures if key in registered]
     shown = {"base": record["base_model"], "code": code, "domain": domain, "registered": known, "licence": licence}
-    text: str = markdown.render(record, percent=_percent, **shown)
+    text: str = markdown.render(record, percent=lambda rate: "" if rate is None else f"{rate:.2%}", **shown)
     return text
-
-
-def _percent(rate: float | None) -> str:
-    return "" if rate is None else f"{rate:.2%}"

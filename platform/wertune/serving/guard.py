@@ -95,7 +95,10 @@ class Turns:
             yield held
             return
         clock = Clock(self._limits.max_answer_s if is_served() else None)
-        with self._place(clock):
+        if not self._places.acquire(blocking=clock.limit_s is None):
+            rule = f"{self._limits.max_waiting} requests are waiting or being answered, which is the limit"
+            raise ServingError(f"{rule}; ask again later", REQUEST_LIMIT_EXCEEDED)
+        try:
             if not self._lock.acquire(timeout=clock.left_s):
                 rule = f"the request waited {clock.limit_s:g} s for others, which is the limit"
                 raise ServingError(f"{rule}; ask again later", TEMPORARILY_UNAVAILABLE)
@@ -105,14 +108,6 @@ class Turns:
             finally:
                 _clock.reset(token)
                 self._lock.release()
-
-    @contextmanager
-    def _place(self, clock: Clock) -> Iterator[None]:
-        if not self._places.acquire(blocking=clock.limit_s is None):
-            rule = f"{self._limits.max_waiting} requests are waiting or being answered, which is the limit"
-            raise ServingError(f"{rule}; ask again later", REQUEST_LIMIT_EXCEEDED)
-        try:
-            yield
         finally:
             self._places.release()
 

@@ -42,7 +42,9 @@ def load_synthesis_project(folder: Path) -> SynthesisProject:
     """
     project = load_yaml(folder / "project.yaml", ProjectConfig) if (folder / "project.yaml").exists() else None
     language = project.language if project else "en"
-    lexicon = load_lexicon(_lexicon_path(folder, project))
+    usual = Path("lexicon.yaml") if (folder / "lexicon.yaml").exists() else None
+    named = (project and project.lexicon) or usual
+    lexicon = load_lexicon(folder / named if named else None)
     path = folder / "synthesis.yaml"
     given = load_yaml(path, SynthesisConfig) if path.exists() else SynthesisConfig()
     splits = _load_splits(folder, given, lexicon, language)
@@ -50,13 +52,6 @@ def load_synthesis_project(folder: Path) -> SynthesisProject:
         _refuse_other_scripts(folder, splits)
     config, absent = _with_voices(given, language)
     return SynthesisProject(project, language, lexicon, config, splits, absent)
-
-
-def _lexicon_path(folder: Path, project: ProjectConfig | None) -> Path | None:
-    if project and project.lexicon:
-        return folder / project.lexicon
-    usual = folder / "lexicon.yaml"
-    return usual if usual.exists() else None
 
 
 def _with_voices(config: SynthesisConfig, language: str) -> tuple[SynthesisConfig, dict[str, str]]:

@@ -195,17 +195,13 @@ def split_sentences(
     splits: dict[str, list[Sentence]] = {"train": [], "validation": [], "test": []}
     for sentence in sentences:
         splits.setdefault(sentence.split or chosen.get(sentence.id, "train"), []).append(sentence)
-    _refuse_empty(splits)
-    if config.missing_term == "stop":
-        _check_coverage(splits, terms, speller.written)
-    return splits
-
-
-def _refuse_empty(splits: Mapping[str, Sequence[Sentence]]) -> None:
     if empty := [split for split, found in splits.items() if not found]:
         rule = "each split needs sentences of its own, and test and validation take none out of templates"
         remedy = "add sentences without {…}, so that each term stands in five or more"
         raise SynthesisError(f"no sentence is left for {', '.join(empty)}, but {rule}; {remedy}")
+    if config.missing_term == "stop":
+        _check_coverage(splits, terms, speller.written)
+    return splits
 
 
 def _pick(

@@ -99,7 +99,9 @@ def _speak(plans: Sequence[ClipPlan], out: Path, processes: int, say: Callable[[
     workers = min(processes or len(os.sched_getaffinity(0)), -(-len(unspoken) // _CHUNK))
     say(f"clips to speak: {len(unspoken)}, there already: {len(jobs) - len(unspoken)}; processes: {workers}")
     if unspoken:
-        _try_voices([plan for plan, _ in unspoken])
+        # One word by each voice: what is missing is said at once, and caches are filled before two processes would.
+        for engine, name in sorted({(plan.voice.engine, plan.voice.name) for plan, _ in unspoken}):
+            find_engine(engine).speak("Hello.", name, 1.0)
         _speak_in_processes(unspoken, workers, say)
     return [float(sf.info(path).duration) for _, path in jobs]
 
@@ -150,12 +152,6 @@ def render(plan: ClipPlan) -> Samples:
         speech = add_coloured_noise(torch.from_numpy(speech), plan.snr_db, generator).clamp(-1, 1).numpy()
     check(speech, f"{plan.voice.id}: {plan.spoken!r}")
     return speech
-
-
-def _try_voices(plans: Sequence[ClipPlan]) -> None:
-    """One word by each voice: what is missing is said at once, and caches are filled before two processes would."""
-    for engine, name in sorted({(plan.voice.engine, plan.voice.name) for plan in plans}):
-        find_engine(engine).speak("Hello.", name, 1.0)
 
 
 def _write(job: Job) -> str:

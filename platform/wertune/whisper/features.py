@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from itertools import chain
 from math import ceil
@@ -28,6 +28,8 @@ FRAMES_PER_POSITION = 2
 FRAMES_PER_SECOND = FRAMES_PER_POSITION * POSITIONS_PER_SECOND
 SAMPLES_PER_POSITION = SAMPLE_RATE_HZ // POSITIONS_PER_SECOND
 FULL_CONTEXT_POSITIONS = 1500
+
+Floats = npt.NDArray[np.floating[Any]]
 
 
 def context_positions(duration_s: float, context: ContextConfig) -> int:
@@ -87,37 +89,16 @@ class FeatureCache:
         clips = [[recording.digest, count] for recording, count in zip(recordings, frames, strict=True)]
         path = self._folder / f"{content_digest([transformers.__version__, mel_bins, clips])[:32]}.npy"
         values = mel_bins * sum(frames)
-        flat = _read(path, values)
-        if flat is None and self._fetch:
-            flat = self._fetched(path, values, self._fetch)
-        if flat is None:
-            flat = self._write(path, recordings, frames, mel_bins)
+
+        def compute() -> Floats:
+            counted = zip(recordings, frames, strict=True)
+            clips = (log_mel(r.samples(), count // FRAMES_PER_POSITION, mel_bins) for r, count in counted)
+            return np.concatenate([clip.numpy().ravel() for clip in clips])
+
+        # A split may take gigabytes: one worker of a node at a time fetches it.
+        flat = _cached(path, self._folder, self._fetch, lambda: _read(path, values), compute, locked)
         parts = np.split(flat, np.cumsum([mel_bins * count for count in frames])[:-1])
         return [torch.from_numpy(part.reshape(mel_bins, -1)) for part in parts]
-
-    def _fetched(self, path: Path, values: int, fetch: Fetch) -> npt.NDArray[np.float32] | None:
-        """The features as `fetch` has them, if it does; a split may take gigabytes: one worker of a node at a time."""
-        flat = None
-        with _keeping(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with locked(self._folder / ".fetching.lock"):
-                flat = _read(path, values)  # or another worker was faster
-                if flat is None:
-                    _store_fetched(path, self._folder, fetch)
-                    flat = _read(path, values)
-        return flat
-
-    def _write(
-        self, path: Path, recordings: Sequence[Recording], frames: Sequence[int], mel_bins: int
-    ) -> npt.NDArray[np.float32]:
-        clips = [
-            log_mel(r.samples(), count // FRAMES_PER_POSITION, mel_bins).numpy().ravel()
-            for r, count in zip(recordings, frames, strict=True)
-        ]
-        flat = np.concatenate(clips)
-        with _keeping(self._folder):
-            write_atomically(path, lambda file: np.save(file, flat))
-        return flat
 
 
 class ClipCache:
@@ -131,17 +112,33 @@ class ClipCache:
         """Features (mel_bins, frames) in float16, from the file that is named by all that they depend on."""
         name = content_digest([transformers.__version__, *depends_on])[:32]
         path = self._folder / name[:2] / f"{name}.npy"
-        stored = _read_clip(path)
-        if stored is None and self._fetch:
-            with _keeping(self._folder):
-                _store_fetched(path, self._folder, self._fetch)
-                stored = _read_clip(path)
-        if stored is not None:
-            return stored
-        features = compute()
-        with _keeping(self._folder):
-            write_atomically(path, lambda file: np.save(file, features.numpy()))
-        return features
+        found = _cached(path, self._folder, self._fetch, lambda: _read(path), lambda: compute().numpy(), nullcontext)
+        return torch.from_numpy(found)
+
+
+def _cached(
+    path: Path,
+    folder: Path,
+    fetch: Fetch | None,
+    read: Callable[[], Floats | None],
+    compute: Callable[[], Floats],
+    lock: Callable[[Path], AbstractContextManager[object]],
+) -> Floats:
+    """What lies at `path`, else as `fetch` has it, under the lock, if it does, else computed; what is new is kept."""
+    found = read()
+    if found is None and fetch:
+        with _keeping(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with lock(folder / ".fetching.lock"):
+                found = read()  # another worker may have been faster
+                if found is None:
+                    _store_fetched(path, folder, fetch)
+                    found = read()
+    if found is None:
+        found = computed = compute()
+        with _keeping(folder):
+            write_atomically(path, lambda file: np.save(file, computed))
+    return found
 
 
 _warned = set[Path]()
@@ -167,19 +164,13 @@ def _store_fetched(path: Path, folder: Path, fetch: Fetch) -> None:
         write_atomically(path, lambda file: file.writelines(chain([first], parts)))
 
 
-def _read_clip(path: Path) -> torch.Tensor | None:
-    """The stored features, or None where there is no whole file of them."""
+def _read(path: Path, expected_values: int | None = None) -> Floats | None:
+    """A clip's stored features, or a split's of so many values in all; None where there is no whole file of them."""
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    except Exception:  # missing, cut short, or a damaged header, which ends in errors of many kinds
-        return None
-
-
-def _read(path: Path, expected_values: int) -> npt.NDArray[np.float32] | None:
-    """The stored values, or None where there is no whole file of them."""
-    try:
+        if expected_values is None:
+            return np.asarray(np.load(path, allow_pickle=False))
         # Copied where it is written to: a clip costs nothing until it is read, and nobody can change the file.
-        flat = np.load(path, mmap_mode="c", allow_pickle=False)
+        flat = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
     except Exception:  # missing, cut short, or a damaged header, which ends in errors of many kinds
         return None
     whole = flat.dtype == np.float32 and flat.shape == (expected_values,)

@@ -4,7 +4,6 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -57,16 +56,14 @@ class Footprint:
 
 def footprint(base: Path, dtype: torch.dtype) -> Footprint:
     """Of the Hugging Face folder `base`, by the shapes of its weights; none of them is read."""
-    sizes = dict(chain.from_iterable(map(_sizes, weight_files(base))))
+    sizes: dict[str, int] = {}
+    for file in weight_files(base):
+        with safe_open(file, framework="numpy") as weights:
+            sizes |= {name: math.prod(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
     sizes.pop("proj_out.weight", None)  # the last product's weights are the embeddings
     linear = sum(size for name, size in sizes.items() if _LINEAR.search(name))
     plain = sum(sizes.values()) * dtype.itemsize
     return Footprint((plain - linear * (dtype.itemsize - 1)) / 2**20, plain / 2**20, dtype)
-
-
-def _sizes(file: Path) -> list[tuple[str, int]]:
-    with safe_open(file, framework="numpy") as weights:
-        return [(name, math.prod(weights.get_slice(name).get_shape())) for name in weights.keys()]  # noqa: SIM118
 
 
 def products_here() -> torch.dtype:

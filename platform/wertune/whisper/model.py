@@ -19,7 +19,7 @@ from transformers import logging as transformers_logging
 
 from wertune.base.config import DecodeConfig
 from wertune.base.errors import BaseModelError
-from wertune.whisper.boost import doubts, without_boost
+from wertune.whisper.boost import doubts
 from wertune.whisper.decoding import beam_search, unpacked
 from wertune.whisper.footprint import product_dtype
 from wertune.whisper.forward import LeanWhisper
@@ -161,7 +161,7 @@ class Whisper:
         if looping := [clip for clip, each in enumerate(written) if decode.loop_guard and shrinks(each.text)]:
             again(looping, self._write, last_resort(decode))
         if doubtful := [clip for clip, each in enumerate(written) if doubts(each.log_probabilities, decode)]:
-            again(doubtful, self.write, without_boost(decode))
+            again(doubtful, self.write, decode.model_copy(update={"term_boost": 0.0}))
         return written
 
     def _write(
