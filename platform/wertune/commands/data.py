@@ -102,33 +102,29 @@ def validate(project: Path) -> dict[str, Any]:
 
     battery = project_battery(project, config)
     prepared = prepare(project, config, final=True)
-    durations_s = {
-        split: [recording.duration_s for recording in recordings]
-        for split, recordings in prepared.dataset.splits.items()
-    }
-    spoken = {
-        split: [(r.text, r.row.speaker) for r in recordings] for split, recordings in prepared.dataset.splits.items()
-    }
-    found = outlook(config, spoken, prepared.finder, battery)
+    clips = prepared.dataset.splits
+    durations_s = {split: [clip.duration_s for clip in found] for split, found in clips.items()}
+    spoken = {split: [(clip.text, clip.row.speaker) for clip in found] for split, found in clips.items()}
+    told = outlook(config, spoken, prepared.finder, battery)
     if battery:
         durations_s["battery"] = [row.duration for row in battery.rows]
     splits = {}
     for split, durations in durations_s.items():
         minutes = sum(durations) / 60
         splits[split] = {"clips": len(durations), "minutes": round(minutes, 2)}
-        shown = found.sets.get(split)
+        shown = told.sets.get(split)
         click.echo(f"{split}: {len(durations)} clips, {minutes:.1f} minutes" + (f", {shown.text}" if shown else ""))
         for line in shown.advice if shown else ():
             click.echo(f"  → {line}")
-    for line in found.missing:
+    for line in told.missing:
         click.echo(f"→ {line}")
-    click.echo(found.assumed)
+    click.echo(told.assumed)
     skipped = [str(fault) for fault in prepared.dataset.skipped]
     for fault in skipped:
         click.echo(f"skipped {fault}")
     click.echo(f"base model {prepared.base.spec}, {prepared.base.digest}")
     base = {"source": prepared.base.spec, "digest": prepared.base.digest}
-    return {"splits": splits, "skipped": skipped, "base_model": base, "can_show": found.to_json()}
+    return {"splits": splits, "skipped": skipped, "base_model": base, "can_show": told.to_json()}
 
 
 @click.command()

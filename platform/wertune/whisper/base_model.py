@@ -86,8 +86,11 @@ def resolve_base_model(spec: str, *, revision: str | None = None, expected_diges
         raise BaseModelError(f"{spec}: revision is {revision}, but only a Hub id has revisions; remove it")
     if is_hub_id:
         return _hugging_face(spec, _download(spec, revision), expected_digest)
+    if package := _PACKAGED.get(spec):
+        parts = [_package_file(spec, module, name, package.extra) for module, name in package.parts]
+        return _ctranslate2(spec, parts, [package.digest, expected_digest])
     if spec.startswith("packaged:"):
-        return _packaged(spec, expected_digest)
+        raise BaseModelError(f"base_model is {spec!r}, but must be one of {', '.join(_PACKAGED)}; correct it")
     if not is_folder:
         rule = "must be a folder, a Hub id such as openai/whisper-base, or one of " + ", ".join(_PACKAGED)
         raise BaseModelError(f"base_model is {spec!r}, but {rule}; correct it in project.yaml")
@@ -99,14 +102,6 @@ def resolve_base_model(spec: str, *, revision: str | None = None, expected_diges
 def files_of(base: BaseModel) -> list[Path]:
     """The files of the base's folder that transformers may read; a folder from a training run holds gigabytes more."""
     return sorted(f for f in base.path.iterdir() if f.is_file() and any(fnmatch(f.name, p) for p in _HUB_FILES))
-
-
-def _packaged(spec: str, expected_digest: str | None) -> BaseModel:
-    package = _PACKAGED.get(spec)
-    if package is None:
-        raise BaseModelError(f"base_model is {spec!r}, but must be one of {', '.join(_PACKAGED)}; correct it")
-    parts = [_package_file(spec, module, name, package.extra) for module, name in package.parts]
-    return _ctranslate2(spec, parts, [package.digest, expected_digest])
 
 
 def _package_file(spec: str, module: str, name: str, extra: str) -> Path:

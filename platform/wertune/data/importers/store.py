@@ -85,22 +85,17 @@ def import_recordings(
             found = list(_encoded(READERS[form or form_of(source)](source, columns), partial, name, encoding))
             rows = [row for row in found if not isinstance(row, Fault)]
             bad = tuple(each for each in found if isinstance(each, Fault))
-            _refuse(source, rows, bad, skip)
+            if bad and not skip:
+                lines, count = "\n".join(map(str, bad)), f"{len(bad)} fault{'s' if len(bad) > 1 else ''}"
+                raise ManifestError(f"{lines}\n{count}; mend them, or leave these rows out with --skip true")
+            if not rows:
+                raise ManifestError(f"{source} holds no usable row; a manifest needs at least one clip")
             partial.rename(audio)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         write_rows(manifest, rows)
     minutes = sum(row["duration"] for row in rows) / 60
     return Imported(manifest, len(rows), minutes, len({row["speaker"] for row in rows if row["speaker"]}), bad)
-
-
-def _refuse(source: Path, rows: list[dict[str, Any]], bad: tuple[Fault, ...], skip: bool) -> None:
-    if bad and not skip:
-        lines = "\n".join(map(str, bad))
-        count = f"{len(bad)} fault{'s' if len(bad) > 1 else ''}"
-        raise ManifestError(f"{lines}\n{count}; mend them, or leave these rows out with --skip true")
-    if not rows:
-        raise ManifestError(f"{source} holds no usable row; a manifest needs at least one clip")
 
 
 def _encoded(
