@@ -68,13 +68,12 @@ class Espeak(Engine):
 class Festival(Engine):
     """Festival through text2wave; the voice cmu_us_slt_arctic_hts keeps its own pace, whatever the speed."""
 
-    packages: ClassVar[dict[str, str]] = {
-        "kal_diphone": "festvox-kallpc16k",
-        "ked_diphone": "festvox-kdlpc16k",
-        "cmu_us_slt_arctic_hts": "festvox-us-slt-hts",
+    # Who is heard, and the package.
+    voices: ClassVar[dict[str, tuple[str, str]]] = {
+        "kal_diphone": ("kal", "festvox-kallpc16k"),
+        "ked_diphone": ("ked", "festvox-kdlpc16k"),
+        "cmu_us_slt_arctic_hts": ("slt", "festvox-us-slt-hts"),
     }
-
-    speakers: ClassVar[dict[str, str]] = {"kal_diphone": "kal", "ked_diphone": "ked", "cmu_us_slt_arctic_hts": "slt"}
 
     def offers(self, language: str) -> Sequence[Offer]:
         if language != "en":
@@ -82,10 +81,10 @@ class Festival(Engine):
         listed = _run("festival", "festival festvox-kallpc16k", ["--batch", "(print (voice.list))"])
         names = listed.strip().strip("()").split()
         licence = "BSD-like (CMU or University of Edinburgh)"
-        return [Offer(name, speaker, licence) for name, speaker in self.speakers.items() if name in names]
+        return [Offer(name, speaker, licence) for name, (speaker, _) in self.voices.items() if name in names]
 
     def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
-        packages = f"festival {self.packages.get(voice, '')}".strip()
+        packages = " ".join(["festival", *self.voices.get(voice, ())[1:]])
         scheme = ["-eval", f"(voice_{voice})", "-eval", f"(Parameter.set 'Duration_Stretch {1 / speed:.3f})"]
         return _run_to_wav("text2wave", packages, [*scheme, "-o"], stdin=text)
 
