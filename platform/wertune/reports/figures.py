@@ -40,31 +40,21 @@ def run_figures(
     rungs: Sequence[int],
 ) -> list[Figure]:
     """Title, note, data and layout of each; a figure that there is nothing for is left out."""
-    return [*_of_search(trials, importances, rungs), *_of_results(comparisons)]
-
-
-def _of_search(
-    trials: Sequence[TrialHistory], importances: Mapping[str, float], rungs: Sequence[int]
-) -> Iterator[Figure]:
-    if any(trial.val_wer for trial in trials):
-        yield learning_curves(trials, rungs)
     scored = [trial for trial in trials if BEST_OBJECTIVE in trial.metrics]
+    figures = [learning_curves(trials, rungs)] if any(trial.val_wer for trial in trials) else []
     if len(scored) > 1:
-        yield optimisation_history(scored, rungs)
-        yield parallel_coordinates(scored)
+        figures += [optimisation_history(scored, rungs), parallel_coordinates(scored)]
     if importances:
-        yield importance_bars(importances)
+        figures.append(importance_bars(importances))
     if any(PEAK_MEMORY_MB in trial.metrics for trial in trials):
-        yield memory_bars(trials)
-
-
-def _of_results(comparisons: Mapping[str, Comparison]) -> Iterator[Figure]:
+        figures.append(memory_bars(trials))
     for split, both in comparisons.items():
         name = split.replace("_", " ")
-        yield wer_bars(f"WER by speaker, {name}", both, lambda utterance: utterance.speaker or "unknown")
-        yield wer_bars(f"WER by duration, {name}", both, _duration_bin)
+        figures.append(wer_bars(f"WER by speaker, {name}", both, lambda utterance: utterance.speaker or "unknown"))
+        figures.append(wer_bars(f"WER by duration, {name}", both, _duration_bin))
         if both.before.terms.said:
-            yield term_recall(f"Recall by term, {name}", both)
+            figures.append(term_recall(f"Recall by term, {name}", both))
+    return figures
 
 
 def learning_curves(trials: Sequence[TrialHistory], rungs: Sequence[int]) -> Figure:

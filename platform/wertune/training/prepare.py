@@ -87,7 +87,7 @@ class Prepared:
     def training_data(self, context: ContextConfig, mel_bins: int) -> "TrainingData":
         """What a trial reads."""
         from wertune.training.batches import TrainingData
-        from wertune.whisper.features import ClipCache
+        from wertune.whisper.features import FeatureCache
 
         return TrainingData(
             train=self.dataset["train"],
@@ -96,7 +96,7 @@ class Prepared:
             retention=self.evaluation_set("retention_validation", context, mel_bins),
             normalise=self.normalise,
             finder=self.finder,
-            cache=ClipCache(features_folder(), self.fetch),
+            cache=FeatureCache(features_folder(), self.fetch),
         )
 
 

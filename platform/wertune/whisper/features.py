@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from math import ceil
 from pathlib import Path
@@ -73,7 +73,7 @@ def pad_features(batch: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 class FeatureCache:
-    """Features of whole splits in memory-mapped files, named by all that they depend on.
+    """Features in files that are named by all that they depend on: of whole splits, and of single clips.
 
     A file is written beside its place and renamed, so that a reader sees all of it or none, whoever else writes.
     One that is not there is asked for by `fetch`, and computed where that has none or a damaged one.
@@ -84,10 +84,9 @@ class FeatureCache:
         self._fetch = fetch
 
     def load(self, recordings: Sequence[Recording], context: ContextConfig, mel_bins: int) -> list[torch.Tensor]:
-        """One (mel_bins, frames) float32 tensor a recording, computed where the cache does not have them."""
+        """One (mel_bins, frames) float32 tensor a recording, all of them in one file that is mapped into memory."""
         frames = [FRAMES_PER_POSITION * context_positions(r.duration_s, context) for r in recordings]
         clips = [[recording.digest, count] for recording, count in zip(recordings, frames, strict=True)]
-        path = self._folder / f"{content_digest([transformers.__version__, mel_bins, clips])[:32]}.npy"
         values = mel_bins * sum(frames)
 
         def compute() -> Floats:
@@ -96,49 +95,42 @@ class FeatureCache:
             return np.concatenate([clip.numpy().ravel() for clip in clips])
 
         # A split may take gigabytes: one worker of a node at a time fetches it.
-        flat = _cached(path, self._folder, self._fetch, lambda: _read(path, values), compute, locked)
+        path = self._path([mel_bins, clips])
+        flat = self._cached(path, partial(_read, expected_values=values), compute, locked)
         parts = np.split(flat, np.cumsum([mel_bins * count for count in frames])[:-1])
         return [torch.from_numpy(part.reshape(mel_bins, -1)) for part in parts]
 
-
-class ClipCache:
-    """Features of single clips, as they are trained on: each is worked out once for all epochs, trials and searches."""
-
-    def __init__(self, folder: Path, fetch: Fetch | None = None) -> None:
-        self._folder = folder
-        self._fetch = fetch
-
     def get(self, depends_on: Sequence[Any], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Features (mel_bins, frames) in float16, from the file that is named by all that they depend on."""
-        name = content_digest([transformers.__version__, *depends_on])[:32]
-        path = self._folder / name[:2] / f"{name}.npy"
-        found = _cached(path, self._folder, self._fetch, lambda: _read(path), lambda: compute().numpy(), nullcontext)
-        return torch.from_numpy(found)
+        """A clip's (mel_bins, frames) in float16, as it is trained on: worked out once for all epochs and searches."""
+        path = self._path(depends_on)
+        path = path.parent / path.name[:2] / path.name
+        return torch.from_numpy(self._cached(path, _read, lambda: compute().numpy(), nullcontext))
 
+    def _path(self, depends_on: Sequence[Any]) -> Path:
+        return self._folder / f"{content_digest([transformers.__version__, *depends_on])[:32]}.npy"
 
-def _cached(
-    path: Path,
-    folder: Path,
-    fetch: Fetch | None,
-    read: Callable[[], Floats | None],
-    compute: Callable[[], Floats],
-    lock: Callable[[Path], AbstractContextManager[object]],
-) -> Floats:
-    """What lies at `path`, else as `fetch` has it, under the lock, if it does, else computed; what is new is kept."""
-    found = read()
-    if found is None and fetch:
-        with _keeping(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with lock(folder / ".fetching.lock"):
-                found = read()  # another worker may have been faster
-                if found is None:
-                    _store_fetched(path, folder, fetch)
-                    found = read()
-    if found is None:
-        found = computed = compute()
-        with _keeping(folder):
-            write_atomically(path, lambda file: np.save(file, computed))
-    return found
+    def _cached(
+        self,
+        path: Path,
+        read: Callable[[Path], Floats | None],
+        compute: Callable[[], Floats],
+        lock: Callable[[Path], AbstractContextManager[object]],
+    ) -> Floats:
+        """What lies at `path`, else, under the lock, what `fetch` has, else what is computed; what is new is kept."""
+        found = read(path)
+        if found is None and self._fetch:
+            with _keeping(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                with lock(self._folder / ".fetching.lock"):
+                    found = read(path)  # another worker may have been faster
+                    if found is None:
+                        _store_fetched(path, self._folder, self._fetch)
+                        found = read(path)
+        if found is None:
+            found = computed = compute()
+            with _keeping(self._folder):
+                write_atomically(path, lambda file: np.save(file, computed))
+        return found
 
 
 _warned = set[Path]()

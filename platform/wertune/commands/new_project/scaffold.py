@@ -96,10 +96,11 @@ def _project_files(wanted: Wanted) -> dict[str, str]:
     folder = wanted.folder
     project = texts.PROJECT + _project_page(wanted)
     search = SearchConfig.model_validate({"space": texts.SPACE})
+    space = "\n".join(f"{key}: {flow(texts.SPACE[key])}" for key in search.space)
     terms = parse(Lexicon, {"terms": [{"term": t, "spoken": s or None} for t, s in wanted.terms]}, "--term").terms
     return {
         "project.yaml": reference(folder / "project.yaml", "project") + project,
-        "search.yaml": reference(folder / "search.yaml", "search") + texts.SEARCH + _search_page(search),
+        "search.yaml": reference(folder / "search.yaml", "search") + texts.SEARCH + yaml_page(search, {"space": space}),
         "lexicon.yaml": reference(folder / "lexicon.yaml", "lexicon") + texts.LEXICON + _terms(terms),
         "manifests/example.jsonl": json.dumps(texts.EXAMPLE_ROW, ensure_ascii=False) + "\n",
         "README.md": texts.README.format(
@@ -118,11 +119,6 @@ def _project_page(wanted: Wanted) -> str:
     none = "  battery: null\n"
     folder = shlex.quote(wanted.folder.as_posix())
     return page.replace(none, texts.NO_BATTERY.format(language=wanted.language, folder=folder) + none)
-
-
-def _search_page(search: SearchConfig) -> str:
-    space = "\n".join(f"{key}: {flow(texts.SPACE[key])}" for key in search.space)
-    return yaml_page(search, {"space": space})
 
 
 def _terms(terms: Sequence[Term]) -> str:

@@ -25,7 +25,6 @@ from wertune.data.importers.plain import read_plain
 from wertune.data.importers.saved_datasets import SPLITS, STATE, read_saved
 from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, read_common_voice
 
-Form = Literal["audiofolder", "datasets", "kaldi", "common-voice", "plain"]
 Encoding = Literal["flac", "opus"]
 
 READERS: dict[str, Callable[[Path, Columns], Found]] = {

@@ -44,11 +44,9 @@ def make_app(voices: Sequence[Voice], host: str) -> FastAPI:
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    def file_at(name: str) -> FileResponse:
-        return FileResponse(Path(__file__).with_name(name))
-
     for path, name in FILES.items():
-        app.add_api_route(path, lambda name=name: file_at(name), methods=["GET"], response_model=None)
+        file = Path(__file__).with_name(name)
+        app.add_route(path, lambda _, file=file: FileResponse(file), methods=["GET"])
 
     @app.get("/about")
     def about() -> dict[str, Any]:
