@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from wertune.tracking.child_runs import ChildRuns
 from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.outage import patience_s
-from wertune.tracking.runs import RunRef, create_run
+from wertune.tracking.runs import create_run
 
 TRIALS, EPOCHS, METRICS_AN_EPOCH = 20, 50, 10
 SINGLE_WRITES = 100
@@ -47,7 +47,10 @@ def measure(tracking: str) -> dict[str, Any]:
         with closing(JournalWriter(folder / "journal", parent)) as journal:
             journal.flush(patience_s())
             replayed_s = time.perf_counter() - started
-        single_s = _write_singly(parent)
+        started = time.perf_counter()
+        for epoch in range(1, SINGLE_WRITES + 1):
+            parent.metrics(_values(epoch), epoch)
+        single_s = time.perf_counter() - started
     epochs, single = TRIALS * EPOCHS, {"single_per_s": SINGLE_WRITES / single_s}
     said = {"store": tracking or "sqlite", "said_per_s": epochs / said_s, "replayed_per_s": epochs / replayed_s}
     return said | single
@@ -59,13 +62,6 @@ def _say(journal: JournalWriter) -> None:
     for epoch in range(1, EPOCHS + 1):
         for trial in range(TRIALS):
             journal.log(str(trial), metrics=[(epoch, _values(epoch))])
-
-
-def _write_singly(parent: RunRef) -> float:
-    started = time.perf_counter()
-    for epoch in range(1, SINGLE_WRITES + 1):
-        parent.metrics(_values(epoch), epoch)
-    return time.perf_counter() - started
 
 
 def _values(epoch: int) -> dict[str, float]:

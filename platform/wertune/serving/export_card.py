@@ -92,14 +92,13 @@ def loading_code(form: Format, base: str, revision: str | None, language: str, m
 
 def libraries(form: Format) -> dict[str, str]:
     """The packages that the code needs, at the versions that it was tried with."""
-    names = {
-        "peft": ("peft", "transformers", "torch", "soundfile"),
-        "merged": ("transformers", "torch", "soundfile"),
-        "ctranslate2": ("faster-whisper", "ctranslate2")
-        if find_spec("faster_whisper")
-        else ("ctranslate2", "transformers", "soundfile"),
-    }
-    return {name: version(name) for name in names[form]}
+    names = (
+        ["transformers", "torch", "soundfile"] if form == "merged" else ["peft", "transformers", "torch", "soundfile"]
+    )
+    if form == "ctranslate2":
+        faster = find_spec("faster_whisper")
+        names = ["faster-whisper", "ctranslate2"] if faster else ["ctranslate2", "transformers", "soundfile"]
+    return {name: version(name) for name in names}
 
 
 def card(record: Mapping[str, Any], code: str, domain: str, registered: Mapping[str, float], licence: str) -> str:

@@ -5,7 +5,6 @@ Only safetensors and CTranslate2 files are read: a pickle runs what it holds.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from wertune.base.errors import BaseModelError
-from wertune.base.files import CACHE_REMEDY, cache_root, store_folder
+from wertune.base.files import CACHE_REMEDY, cache_root, content_digest, store_folder
 from wertune.whisper.ctranslate2_weights import open_weights
 from wertune.whisper.hugging_face import read_json, write_folder
 
@@ -213,7 +212,9 @@ def _ctranslate2(spec: str, parts: Sequence[Path], expected: Sequence[str | None
     for wanted in expected:  # before a single byte is parsed
         _check_digest(parts[0], digest, wanted)
     source, side = str(parts[0]), parts[0].parent
-    final = cache_root() / f"{digest[7:23]}-{_side_digest(side)}-v{FORMAT_VERSION}"
+    # Named by what is written beside the weights, too: a mended tokenizer is not answered from the cache.
+    beside = content_digest([read_json(side / name) for name in ("config.json", "tokenizer.json")])[:8]
+    final = cache_root() / f"{digest[7:23]}-{beside}-v{FORMAT_VERSION}"
     stamp = {"digest": digest, "format": FORMAT_VERSION}
     try:
         store_folder(final, lambda folder: write_folder(buffer, source, side, folder), stamp)
@@ -221,11 +222,3 @@ def _ctranslate2(spec: str, parts: Sequence[Path], expected: Sequence[str | None
         problem = f"the converted weights cannot be stored ({error}; it takes about {len(buffer) >> 20} MiB)"
         raise BaseModelError(f"{final}: {problem}; {CACHE_REMEDY}") from error
     return BaseModel(spec, final, digest)
-
-
-def _side_digest(side: Path) -> str:
-    """Names what is written beside the weights, so that a mended tokenizer is not answered from the cache."""
-    total = hashlib.sha256()
-    for name in ("config.json", "tokenizer.json"):
-        total.update(json.dumps(read_json(side / name), sort_keys=True).encode())
-    return total.hexdigest()[:8]

@@ -190,16 +190,11 @@ class Whisper:
         stored = parameters + list(self.model.buffers())
         return ModelSize(
             trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-            total_parameters=sum(_elements(p) for p in parameters),
+            # 4-bit weights are packed two in a byte.
+            total_parameters=sum(p.numel() * (1 + isinstance(p, bitsandbytes.nn.Params4bit)) for p in parameters),
             int8_layers=sum(isinstance(m, bitsandbytes.nn.Linear8bitLt) for m in self.model.modules()),
             weight_memory_mb=sum(t.numel() * t.element_size() for t in stored) / 2**20,
         )
-
-
-def _elements(parameter: torch.nn.Parameter) -> int:
-    """Weights that a parameter stands for: 4-bit ones are packed two in a byte."""
-    packed = isinstance(parameter, bitsandbytes.nn.Params4bit)
-    return parameter.numel() * 2 if packed else parameter.numel()
 
 
 def load_whisper(

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,25 +22,15 @@ class Finding:
     """One check: what was found, and where it is not as it should be, what to do."""
 
     name: str
-    state: State
+    state: State = field(kw_only=True)
     found: str
     remedy: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)  # for a program, beside what a person reads
 
 
-def ok(name: str, found: str) -> Finding:
-    """Nothing to do."""
-    return Finding(name, "ok", found)
-
-
-def warn(name: str, found: str, remedy: str) -> Finding:
-    """A search would run; something is slower, unsafe or missing."""
-    return Finding(name, "warn", found, remedy)
-
-
-def fail(name: str, found: str, remedy: str) -> Finding:
-    """A search would not come to its end."""
-    return Finding(name, "fail", found, remedy)
+ok = partial(Finding, state="ok")
+warn = partial(Finding, state="warn")  # a search would run; something is slower, unsafe or missing
+fail = partial(Finding, state="fail")  # a search would not come to its end
 
 
 @dataclass(frozen=True)

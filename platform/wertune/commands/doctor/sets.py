@@ -94,7 +94,7 @@ def evaluation_sets(site: Site) -> Finding:
         return warn(name, problem or remedy, remedy)
     told = "\n".join(f"{split}: {shown.text}" for split, shown in found.sets.items())
     advice = [line for shown in found.sets.values() for line in shown.advice] + found.missing
-    return Finding(name, "warn" if advice else "ok", told, "\n→ ".join(advice), found.to_json())
+    return Finding(name, told, "\n→ ".join(advice), found.to_json(), state="warn" if advice else "ok")
 
 
 CHECKS: dict[str, Check] = {"evaluation sets": evaluation_sets}

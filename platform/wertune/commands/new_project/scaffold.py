@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wertune.base.config import ProjectConfig, parse, policy_path
 from wertune.base.errors import ConfigError, StorageError
-from wertune.base.text import Lexicon, Term
+from wertune.base.text import Lexicon
 from wertune.battery.shelf import SHIPPED, shipped
 from wertune.commands.new_project import scaffold_texts as texts
 from wertune.commands.new_project.schemas import FOLDER, reference, write_schemas
@@ -98,10 +98,11 @@ def _project_files(wanted: Wanted) -> dict[str, str]:
     search = SearchConfig.model_validate({"space": texts.SPACE})
     space = "\n".join(f"{key}: {flow(texts.SPACE[key])}" for key in search.space)
     terms = parse(Lexicon, {"terms": [{"term": t, "spoken": s or None} for t, s in wanted.terms]}, "--term").terms
+    listed = "terms:\n" + "".join(f"  - {flow(term.model_dump())}\n" for term in terms) if terms else "terms: []\n"
     return {
         "project.yaml": reference(folder / "project.yaml", "project") + project,
         "search.yaml": reference(folder / "search.yaml", "search") + texts.SEARCH + yaml_page(search, {"space": space}),
-        "lexicon.yaml": reference(folder / "lexicon.yaml", "lexicon") + texts.LEXICON + _terms(terms),
+        "lexicon.yaml": reference(folder / "lexicon.yaml", "lexicon") + texts.LEXICON + listed,
         "manifests/example.jsonl": json.dumps(texts.EXAMPLE_ROW, ensure_ascii=False) + "\n",
         "README.md": texts.README.format(
             name=wanted.name,
@@ -119,12 +120,6 @@ def _project_page(wanted: Wanted) -> str:
     none = "  battery: null\n"
     folder = shlex.quote(wanted.folder.as_posix())
     return page.replace(none, texts.NO_BATTERY.format(language=wanted.language, folder=folder) + none)
-
-
-def _terms(terms: Sequence[Term]) -> str:
-    if not terms:
-        return "terms: []\n"
-    return "terms:\n" + "".join(f"  - {flow(term.model_dump())}\n" for term in terms)
 
 
 def _policy(wanted: Wanted) -> str:
