@@ -124,7 +124,12 @@ def load_dataset(
     Raises ManifestError with every fault unless `data.on_bad_row` is `skip`; a split left empty is always an error.
     """
     faults: list[Fault] = []
-    roots = [folder for folder in (project_dir, _audio_root(data, project_dir)) if folder is not None]
+    roots = [project_dir] if project_dir else []
+    if data.audio_root is not None:
+        roots.append(root := (project_dir or Path()) / data.audio_root)
+        if not root.is_dir():
+            problem = f"data.audio_root is {data.audio_root}, but {root} is no folder"
+            raise ManifestError(f"{problem}; mend it in project.yaml")
     read: dict[str, list[Recording]] = {split: [] for split in manifests}
     for split, path in manifests.items():
         for found in _read_split(split, path, roots, data, kept or Kept(None)):
@@ -169,16 +174,6 @@ def _read_split(split: str, path: Path, roots: Sequence[Path], data: DataConfig,
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding audio leaves Python's lock
         heard = pool.map(partial(_listen, kept), [each for each in read if isinstance(each, _Unheard)])
         return [next(heard) if isinstance(each, _Unheard) else each for each in read]
-
-
-def _audio_root(data: DataConfig, project_dir: Path | None) -> Path | None:
-    """`data.audio_root`, relative to the project's folder; ManifestError where it is no folder."""
-    if data.audio_root is None:
-        return None
-    root = (project_dir or Path()) / data.audio_root
-    if not root.is_dir():
-        raise ManifestError(f"data.audio_root is {data.audio_root}, but {root} is no folder; mend it in project.yaml")
-    return root
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,14 @@
 
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
+
+import optuna
+from optuna.trial import TrialState
 
 from wertune.base.contract import BEST_OBJECTIVE, PEAK_MEMORY_MB, TRAINABLE_PERCENT
 from wertune.scores.comparison import Comparison
@@ -187,6 +191,20 @@ def _positions(values: Sequence[Any]) -> list[float | None]:
 
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def importances_of(study: optuna.Study) -> dict[str, float]:
+    """Each searched parameter's share of the objective's variance (fANOVA), the greatest first; {} for one trial."""
+    seen = optuna.create_study(direction=study.direction)
+    for trial in study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        if trial.value is not None:
+            trial.state = TrialState.COMPLETE  # a pruned one at its last value: Optuna would leave it out
+            seen.add_trial(trial)
+    if len(seen.trials) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return dict(optuna.importance.get_param_importances(seen))
 
 
 def importance_bars(importances: Mapping[str, float]) -> Figure:

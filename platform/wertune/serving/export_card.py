@@ -92,12 +92,10 @@ def loading_code(form: Format, base: str, revision: str | None, language: str, m
 
 def libraries(form: Format) -> dict[str, str]:
     """The packages that the code needs, at the versions that it was tried with."""
-    names = (
-        ["transformers", "torch", "soundfile"] if form == "merged" else ["peft", "transformers", "torch", "soundfile"]
-    )
-    if form == "ctranslate2":
-        faster = find_spec("faster_whisper")
-        names = ["faster-whisper", "ctranslate2"] if faster else ["ctranslate2", "transformers", "soundfile"]
+    first = {"peft": ["peft"], "merged": [], "ctranslate2": ["ctranslate2"]}[form]
+    names = [*first, "transformers", *(["torch"] if form != "ctranslate2" else []), "soundfile"]
+    if form == "ctranslate2" and find_spec("faster_whisper"):
+        names = ["faster-whisper", "ctranslate2"]
     return {name: version(name) for name in names}
 
 

@@ -79,7 +79,11 @@ def _load_splits(folder: Path, config: SynthesisConfig, lexicon: Lexicon, langua
     if general := _find(folder, config.general, "general"):
         splits["replay"] = _read(general, "g", lexicon, language, normalise)
         _refuse_rows(general, splits["replay"], ("replay",), speller)
-        _refuse_shared(splits, general, normalise)
+        # What is rehearsed in training may not be what is tested.
+        domain = {normalise(s.text) for split, found in splits.items() if split != "replay" for s in found}
+        if shared := [sentence for sentence in splits["replay"] if normalise(sentence.text) in domain]:
+            listed = "\n".join(f"{general}: {s.id}: {s.text!r} is a sentence of the domain too" for s in shared)
+            raise SynthesisError(f"{listed}\nremove them there")
     return splits
 
 
@@ -123,11 +127,3 @@ def _read(path: Path, letter: str, lexicon: Lexicon, language: str, normalise: N
     if path.suffix == ".jsonl":
         return load_sentences(path, language)
     return read_plain_sentences(path, letter, lexicon, normalise)
-
-
-def _refuse_shared(splits: Mapping[str, list[Sentence]], general: Path, normalise: Normalise) -> None:
-    """What is rehearsed in training may not be what is tested."""
-    domain = {normalise(s.text) for split, found in splits.items() if split != "replay" for s in found}
-    if shared := [sentence for sentence in splits["replay"] if normalise(sentence.text) in domain]:
-        listed = "\n".join(f"{general}: {s.id}: {s.text!r} is a sentence of the domain too" for s in shared)
-        raise SynthesisError(f"{listed}\nremove them there")

@@ -102,19 +102,17 @@ def _speak(plans: Sequence[ClipPlan], out: Path, processes: int, say: Callable[[
         # One word by each voice: what is missing is said at once, and caches are filled before two processes would.
         for engine, name in sorted({(plan.voice.engine, plan.voice.name) for plan, _ in unspoken}):
             find_engine(engine).speak("Hello.", name, 1.0)
-        _speak_in_processes(unspoken, workers, say)
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
+            written = pool.map(_write, unspoken, chunksize=_CHUNK)
+            loud = sys.stderr.isatty()
+            shown = tqdm(written, "clips", len(unspoken)) if loud else _told(written, len(unspoken), say)
+            faults = [fault for fault in shown if fault]
+        if faults:
+            more = [f"and {len(faults) - _LISTED_FAULTS} more"] if len(faults) > _LISTED_FAULTS else []
+            kept = "no manifest was written, and what was spoken is kept"
+            ending = f"{len(faults)} of {len(unspoken)} clips failed; {kept}"
+            raise SynthesisError("\n".join([*faults[:_LISTED_FAULTS], *more, ending]))
     return [float(sf.info(path).duration) for _, path in jobs]
-
-
-def _speak_in_processes(jobs: Sequence[Job], workers: int, say: Callable[[str], object]) -> None:
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
-        written = pool.map(_write, jobs, chunksize=_CHUNK)
-        shown = tqdm(written, "clips", len(jobs)) if sys.stderr.isatty() else _told(written, len(jobs), say)
-        faults = [fault for fault in shown if fault]
-    if faults:
-        more = [f"and {len(faults) - _LISTED_FAULTS} more"] if len(faults) > _LISTED_FAULTS else []
-        ending = f"{len(faults)} of {len(jobs)} clips failed; no manifest was written, and what was spoken is kept"
-        raise SynthesisError("\n".join([*faults[:_LISTED_FAULTS], *more, ending]))
 
 
 def _told(written: Iterable[str], count: int, say: Callable[[str], object]) -> Iterator[str]:

@@ -216,7 +216,8 @@ def to_state(tensors: Mapping[str, Tensor], place: str) -> tuple[Dims, dict[str,
         raise BaseModelError(
             f"{place}: not a Whisper that can be read; {DAMAGED}\n  " + "\n  ".join(faults[:20]) + more
         )
-    return dims, dict(_pieces(tensors, layout))
+    pieces = ((blocks, np.split(tensors[name].array, len(blocks))) for name, (_, blocks) in layout.items())
+    return dims, {block: row for pair in pieces for block, row in zip(*pair, strict=True) if block is not None}
 
 
 def _dims(tensors: Mapping[str, Tensor], place: str) -> Dims:
@@ -339,9 +340,3 @@ def _value_faults(tensors: Mapping[str, Tensor], layout: _Layout) -> Iterator[st
     projection, embeddings = tensors[_PROJECTION], tensors[_EMBEDDINGS]
     if projection.array is not embeddings.array and not np.array_equal(projection.array, embeddings.array):
         yield f"byte {projection.offset}: {_PROJECTION} differs from {_EMBEDDINGS}, but Whisper ties them"
-
-
-def _pieces(tensors: Mapping[str, Tensor], layout: _Layout) -> Iterator[tuple[str, Array]]:
-    for name, (_, blocks) in layout.items():
-        rows = np.split(tensors[name].array, len(blocks))
-        yield from ((block, row) for block, row in zip(blocks, rows, strict=True) if block is not None)
