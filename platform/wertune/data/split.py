@@ -41,11 +41,11 @@ def divide(
     Sentences are the same where their normalised texts are. Rows without a speaker go by their recording.
     """
     texts = [normalise(row.text) for row in rows]
-    usable = [number for number, text in enumerate(texts) if text]
-    utterances = {
-        number: Utterance(_speaker(rows[number]), texts[number], tuple(finder.find(rows[number].text).elements()))
-        for number in usable
-    }
+    utterances: dict[int, Utterance] = {}
+    for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        if text:
+            speaker = ("speaker", row.speaker) if row.speaker else ("recording", row.audio_filepath)
+            utterances[number] = Utterance(speaker, text, tuple(finder.find(row.text).elements()))
     assignment = search(list(utterances.values()), shares, per_term, seed) if utterances else {}
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     terms = {split: Counter[str]() for split in SPLITS}
@@ -61,10 +61,6 @@ def divide(
         else:
             dropped[number] = f"its speaker is in {by_speaker}, its sentence in {by_sentence}"
     return Division({split: tuple(found) for split, found in splits.items()}, dict(sorted(dropped.items())), terms)
-
-
-def _speaker(row: Row) -> tuple[str, str]:
-    return ("speaker", row.speaker) if row.speaker else ("recording", row.audio_filepath)
 
 
 def parse_shares(text: str) -> tuple[float, float, float]:

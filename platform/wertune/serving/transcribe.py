@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from html import escape
 from pathlib import Path
 from typing import Literal
 
@@ -121,11 +122,7 @@ def rendered(segments: Sequence[Segment], form: TextFormat, file: str, model: st
     if form == "srt":
         return "\n".join(f"{number}\n{_times(cue, ',')}\n{cue.text}\n" for number, cue in enumerate(cues, start=1))
     # In WebVTT `&` and `<` begin what is not text, and `-->` a cue.
-    return "\n".join(["WEBVTT\n", *(f"{_times(cue, '.')}\n{_escaped(cue.text)}\n" for cue in cues)])
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "\n".join(["WEBVTT\n", *(f"{_times(cue, '.')}\n{escape(cue.text, quote=False)}\n" for cue in cues)])
 
 
 def _times(cue: Segment, point: str) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,17 +77,14 @@ def at_strength(whisper: Whisper, strength: float) -> Iterator[None]:
     A strength between interpolates the tuned model with its base (WiSE-FT, Wortsman et al. 2021, arXiv:2109.01903).
     """
     layers = [module for module in whisper.model.modules() if isinstance(module, LoraLayer)]
+    adapters = [(layer, name) for layer in layers for name in layer.active_adapters]
     try:
-        _scale(layers, strength)
+        for layer, name in adapters:
+            layer.set_scale(name, strength)
         yield
     finally:
-        _scale(layers, 1.0)
-
-
-def _scale(layers: Sequence[LoraLayer], strength: float) -> None:
-    for layer in layers:
-        for name in layer.active_adapters:
-            layer.set_scale(name, strength)
+        for layer, name in adapters:
+            layer.set_scale(name, 1.0)
 
 
 def adapter_digest(whisper: Whisper) -> str:

@@ -1,6 +1,5 @@
 """A Kaldi data folder: wav.scp, text, utt2spk and, where utterances are parts of recordings, segments."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from wertune.base.errors import ManifestError
@@ -84,12 +83,11 @@ def _item(
 
 def _span(times: list[str]) -> tuple[float, float | None] | str:
     """Offset and duration of a segment; an end of -1 is the recording's."""
-    number: Callable[[str], float] = float
     if len(times) > 2:
         remedy = "write that channel as a recording of its own (sox IN OUT remix 1), and leave the number out"
         return f"the segment names channel {times[2]}, but channels are not told apart; {remedy}"
     try:
-        start, end = map(number, times[:2])
+        start, end = (float(time) for time in times[:2])
     except ValueError:
         return f"the segment's times are {' '.join(times) or 'missing'}, but must be its start and end in seconds"
     if end == -1 and start >= 0:
