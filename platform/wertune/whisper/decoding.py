@@ -75,8 +75,8 @@ class _Step:
         hidden = self._model.embed(tokens, slice(self._length, self._length + length))
         for index, layer in enumerate(self._layers):
             normed = layer.first_norm(hidden)
-            written = self._append(index, layer.split(layer.k(normed)), layer.split(layer.v(normed)))
-            hidden = hidden + layer.out(layer.join(layer.split(layer.q(normed)), *written, mask))
+            keys, values = self._append(index, layer.split(layer.k(normed)), layer.split(layer.v(normed)))
+            hidden = hidden + layer.out(layer.join(layer.split(layer.q(normed)), keys, values, mask))
             # All beams of a clip are rows of one product with what is heard of it.
             normed = layer.heard_norm(hidden).view(-1, beams * length, hidden.shape[-1])
             heard = layer.heard_out(layer.join(layer.split(layer.heard_q(normed)), *self._heard[index]))
@@ -206,7 +206,8 @@ def beam_search(
         tokens = [text.text.tokens[-1] for text in running]
         if boost:
             likely = [text.text.log_probabilities[-1] for text in running]
-            places = [boost.after(places[text.row], *last) for text, *last in zip(running, tokens, likely, strict=True)]
+            rows = [places[text.row] for text in running]
+            places = list(map(boost.after, rows, tokens, likely))
         texts = [_Running(row, text.text, text.score) for row, text in enumerate(running)]
     return [clip.ranked[0][1] for clip in done]
 

@@ -46,7 +46,7 @@ def make_app(voices: Sequence[Voice], host: str) -> FastAPI:
 
     for path, name in FILES.items():
         file = Path(__file__).with_name(name)
-        app.add_route(path, lambda _, file=file: FileResponse(file), methods=["GET"])
+        app.add_route(path, lambda _, file=file: FileResponse(file), methods=["GET"])  # type: ignore[misc]
 
     @app.get("/about")
     def about() -> dict[str, Any]:
