@@ -17,7 +17,7 @@ from wertune.base.config import LoraConfig
 from wertune.base.errors import AdapterError, BaseModelError, WertuneError
 from wertune.whisper.adapter import ADAPTER_FILES, add_lora, check_adapter_files, load_adapter, save_adapter
 from wertune.whisper.base_model import resolve_base_model
-from wertune.whisper.features import ClipCache
+from wertune.whisper.features import FeatureCache
 from wertune.whisper.model import Whisper, load_whisper
 
 SOURCES = sorted(path for folder in ("platform", "registry") for path in (ROOT / folder).rglob("*.py"))
@@ -267,7 +267,7 @@ def test_every_adapter_that_can_be_trained_is_let_in(
 
 
 def test_a_pickle_in_the_cache_is_computed_again(tmp_path: Path) -> None:
-    cache, computed = ClipCache(tmp_path), torch.zeros(2, 3, dtype=torch.float16)
+    cache, computed = FeatureCache(tmp_path), torch.zeros(2, 3, dtype=torch.float16)
     cache.get(["a"], lambda: computed)
     (file,) = tmp_path.rglob("*.npy")
     with file.open("wb") as stream:

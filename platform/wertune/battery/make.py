@@ -1,7 +1,6 @@
 """Makes a battery of its form: Ogg Opus clips, `manifest.jsonl`, `sources.json`; equal ones for equal forms."""
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -17,6 +16,7 @@ from wertune.battery.shelf import MANIFEST, BatteryRow
 from wertune.battery.sounds import babble, sounds
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio, resample
 from wertune.data.clip_files import level, trim, write_clip
+from wertune.synthesis.casting import slug
 from wertune.synthesis.engines import ENGINES, find_engine, offered_voices
 
 AUDIO, SOURCES = "audio", "sources.json"
@@ -58,14 +58,10 @@ def _cast(language: str, say: Callable[[str], object]) -> tuple[BatteryVoice, ..
     if not offered:
         raise SynthesisError(f"no engine here speaks {language}; on Debian: apt-get install espeak-ng")
     return tuple(
-        BatteryVoice(id=_slug(f"{engine}-{o.name}"), engine=engine, name=o.name, speaker=o.speaker, licence=o.licence)
+        BatteryVoice(id=slug(f"{engine}-{o.name}"), engine=engine, name=o.name, speaker=o.speaker, licence=o.licence)
         for engine, offers in offered.items()
         for o in offers
     )
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _speak(spoken: Spoken, out: Path, bitrate_kbps: float) -> Iterator[BatteryRow]:
@@ -95,7 +91,7 @@ def _record(people: People, form: BatteryForm, base: Path, recordings: Path | No
         raise SynthesisError(f"{folder} does not exist; on Debian: apt-get install {people.package}")
     lines = (base / people.transcripts).read_text(encoding="utf-8").splitlines()
     for number, (file, part, speaker, text) in enumerate(line.split("\t") for line in lines):
-        name = _slug(f"{part}-{people.source}-{file.rsplit('.', 1)[0]}")
+        name = slug(f"{part}-{people.source}-{file.rsplit('.', 1)[0]}")
         if not _clip(out, name).is_file():
             clip = _recorded(folder, file, part, padded=number % 2 == 1)
             write_clip(_clip(out, name), clip, form.bitrate_kbps)

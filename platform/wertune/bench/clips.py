@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
 
 from wertune.base.config import ContextConfig, LoraConfig
-from wertune.data.manifest import Dataset
+from wertune.data.manifest import Dataset, Recording
 from wertune.training.prepare import Prepared
 from wertune.whisper.features import pad_features
 from wertune.whisper.model import Whisper
@@ -21,7 +20,6 @@ PLAIN_LORA = LoraConfig(r=16, alpha=32, dropout=0.05, target_modules=("q_proj", 
 FULL = ContextConfig(short=False)
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
-T = TypeVar("T")
 
 
 def fewer_clips(prepared: Prepared, **counts: int) -> Prepared:
@@ -33,7 +31,7 @@ def fewer_clips(prepared: Prepared, **counts: int) -> Prepared:
     return replace(prepared, dataset=Dataset(splits))
 
 
-def evenly(items: Sequence[T], count: int) -> Sequence[T]:
+def evenly(items: Sequence[Recording], count: int) -> Sequence[Recording]:
     """So many of them, from beginning to end."""
     return items[:: max(1, len(items) // count)][:count]
 

@@ -24,10 +24,10 @@ CPU = Path("/proc/cpuinfo")
 def setting(prepared: Prepared) -> dict[str, Any]:
     """What was measured, and on what."""
     clips = {"count": CLIPS, "seconds": SECONDS, "batch": BATCH, "rounds": ROUNDS, "base": prepared.base.spec}
-    return {"machine": machine(), "clips": clips}
+    return {"machine": _machine(), "clips": clips}
 
 
-def machine() -> str:
+def _machine() -> str:
     """In words: the device, its threads, and what it multiplies."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"

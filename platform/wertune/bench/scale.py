@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,28 +30,14 @@ EPOCHS = 8
 METRICS_AN_EPOCH = 16
 
 
-@dataclass(frozen=True)
-class Scaled:
-    """What a simulated search took.
+def simulate(
+    trials: int, gpus: int, epoch_s: float, curves: Sequence[Sequence[float]], tracking: str
+) -> dict[str, float]:
+    """What a search of `trials` took, whose learning curves are drawn from recorded ones, as many at once as GPUs.
 
     `start_up_s` is until the first trial began: on a machine with few cores most of it are imports of the workers.
     `busy_share` is the share of all GPUs' time since then in which a trial slept as if it trained.
     """
-
-    trials: int
-    gpus: int
-    epoch_s: float
-    epochs: int
-    start_up_s: float
-    wall_s: float
-    flush_s: float
-    busy_share: float
-    epochs_per_s: float
-    runs: int
-
-
-def simulate(trials: int, gpus: int, epoch_s: float, curves: Sequence[Sequence[float]], tracking: str) -> Scaled:
-    """A search of `trials` whose learning curves are drawn from recorded ones, with as many at once as GPUs."""
     config = SearchConfig(
         trials=trials,
         cpus_per_trial=1,
@@ -77,18 +62,10 @@ def simulate(trials: int, gpus: int, epoch_s: float, curves: Sequence[Sequence[f
         first = min(end - timedelta(seconds=epoch_s * count) for end, count in ends if end is not None)
         start_up_s = (first - began).total_seconds()
         runs = len(children(parent))
-    return Scaled(
-        trials=trials,
-        gpus=gpus,
-        epoch_s=epoch_s,
-        epochs=epochs,
-        start_up_s=start_up_s,
-        wall_s=wall_s,
-        flush_s=flush_s,
-        busy_share=epochs * epoch_s / (gpus * (wall_s - start_up_s)),
-        epochs_per_s=epochs / (wall_s - start_up_s),
-        runs=runs,
-    )
+    asked = {"trials": trials, "gpus": gpus, "epoch_s": epoch_s, "epochs": epochs}
+    took = {"start_up_s": start_up_s, "wall_s": wall_s, "flush_s": flush_s}
+    per_s = epochs / (wall_s - start_up_s)
+    return asked | took | {"busy_share": per_s * epoch_s / gpus, "epochs_per_s": per_s, "runs": runs}
 
 
 DIMENSIONS = ("train.learning_rate", "train.weight_decay", "lora.dropout", "lora.strength", "train.replay_ratio")
@@ -135,7 +112,7 @@ def main() -> None:
 
     os.environ |= RAY_SETTINGS
     ray.init("local", num_gpus=given.gpus, num_cpus=given.gpus, include_dashboard=False, log_to_driver=False)
-    print(json.dumps(asdict(simulate(given.trials, given.gpus, given.epoch_s, curves, given.tracking)), indent=1))
+    print(json.dumps(simulate(given.trials, given.gpus, given.epoch_s, curves, given.tracking), indent=1))
 
 
 if __name__ == "__main__":

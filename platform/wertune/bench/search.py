@@ -19,14 +19,12 @@ from wertune.base.config import AugmentConfig, DecodeConfig, Draw, TrainConfig, 
 from wertune.bench.clips import BATCH, FULL, PLAIN_LORA, fewer_clips
 from wertune.bench.peer import PeerRecipe
 from wertune.bench.rows import Row, Section
-from wertune.scores.metrics import score
 from wertune.search.driver import cluster, search
 from wertune.search.search_space import AshaConfig, Choices, Range, SearchConfig
 from wertune.search.study import open_study
 from wertune.tracking.runs import create_run
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective
-from wertune.whisper.transcription import clips_of
 
 CONFIGURATIONS, OF_THEIRS = 16, 4
 EPOCHS = 4
@@ -146,7 +144,7 @@ def _their_trial(prepared: Prepared, point: Point) -> TheirTrial:
 
     def evaluate() -> None:
         written = recipe.transcribe(validation.features)
-        wers.append(score(clips_of(validation.recordings), written, prepared.normalise, prepared.finder).wer)
+        wers.append(prepared.score(validation.recordings, written).wer)
         recipe.model.train()
         recipe.model.config.use_cache = False
 

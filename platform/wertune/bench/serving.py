@@ -24,7 +24,6 @@ from wertune.bench.rows import Row, Section
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.scores.comparison import markdown_table
-from wertune.scores.metrics import score
 from wertune.serving.pyfunc import load_registered
 from wertune.serving.served import Served, load_served
 from wertune.training.prepare import Prepared, prepare
@@ -32,7 +31,7 @@ from wertune.training.probe import using_threads
 from wertune.whisper.adapter import merged
 from wertune.whisper.ctranslate2_engine import converted
 from wertune.whisper.footprint import product_dtype
-from wertune.whisper.transcription import clips_of, transcribe_samples
+from wertune.whisper.transcription import transcribe_samples
 from wertune.whisper.wording import load_wording
 
 CLIPS = 48
@@ -180,7 +179,6 @@ def _measured(
         texts += transcribe(clips[start : start + batch])
         seconds.append(time.perf_counter() - started)
     cpu_s, audio_s = time.process_time() - cpu_started, sum(clip.size for clip in clips) / SAMPLE_RATE_HZ
-    scores = score(clips_of(recordings), texts, prepared.normalise, prepared.finder)
     return ServingRow(
         name=name,
         batch=batch,
@@ -188,5 +186,5 @@ def _measured(
         wall_per_audio_s=sum(seconds) / audio_s,
         p50_ms=1000 * statistics.median(seconds),
         p99_ms=1000 * float(np.percentile(seconds, 99)),
-        wer=scores.wer,
+        wer=prepared.score(recordings, texts).wer,
     )

@@ -57,14 +57,9 @@ class Worker:
         import_module("wertune.search.worker")  # where a search's worker finds what it must run
 
     def first_batch(self, prepared: Prepared) -> int:
-        """Size of the first batch."""
-        return first_batch(prepared)
-
-
-def first_batch(prepared: Prepared) -> int:
-    """What a trial does before its first step: base, adapters, data, first batch; returns the size of the batch."""
-    config = prepared.project.trial
-    with prepared.resident_whisper(config.quantization) as base:
-        whisper = add_lora(base, config.lora, config.seed)
-        data = prepared.training_data(config.context, whisper.mel_bins)
-        return next(training_batches(config, whisper, data, epoch=1)).size
+        """What a trial does before its first step: base, adapters, data, first batch; returns the batch's size."""
+        config = prepared.project.trial
+        with prepared.resident_whisper(config.quantization) as base:
+            whisper = add_lora(base, config.lora, config.seed)
+            data = prepared.training_data(config.context, whisper.mel_bins)
+            return next(training_batches(config, whisper, data, epoch=1)).size

@@ -34,7 +34,13 @@ def sections(prepared: Prepared) -> list[Section]:
     long, short = (few.evaluation_set("train", context, base.mel_bins) for context in (FULL, ContextConfig()))
     with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
         training = _in_turn(_training_passes(theirs, unchecked, ours, long, short, Path(scratch)))
-    evaluation = _in_turn(_evaluation_passes(theirs, ours, long, short))
+    evaluation = _in_turn(
+        {
+            "transformers' `generate` at 30 s": lambda: timed(lambda: theirs.transcribe(long.features)),
+            "at short context, clips of like length": lambda: timed(lambda: _write_short(theirs, short.features)),
+            "ours": lambda: timed(lambda: _write_greedily(ours, short)),
+        }
+    )
     limit = _limit(ours, short, CLIPS / statistics.median(list(training.values())[-1]))
     speeds = {"training_clips_per_s": clips_per_s(training), "evaluation_clips_per_s": clips_per_s(evaluation)}
     return [
@@ -80,14 +86,6 @@ def _pass(whisper: Whisper, clips: Batches) -> None:
     for features, labels in clips:
         whisper.loss(features, labels).backward()  # type: ignore[no-untyped-call]
         updater.step()
-
-
-def _evaluation_passes(theirs: PeerRecipe, ours: Whisper, long: EvaluationSet, short: EvaluationSet) -> Passes:
-    return {
-        "transformers' `generate` at 30 s": lambda: timed(lambda: theirs.transcribe(long.features)),
-        "at short context, clips of like length": lambda: timed(lambda: _write_short(theirs, short.features)),
-        "ours": lambda: timed(lambda: _write_greedily(ours, short)),
-    }
 
 
 def _write_short(theirs: PeerRecipe, features: Sequence[torch.Tensor]) -> None:

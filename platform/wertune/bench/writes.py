@@ -8,31 +8,16 @@ import json
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from wertune.tracking.child_runs import ChildRuns
 from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.outage import patience_s
-from wertune.tracking.runs import RunRef, create_run
+from wertune.tracking.runs import create_run
 
 TRIALS, EPOCHS, METRICS_AN_EPOCH = 20, 50, 10
 SINGLE_WRITES = 100
-
-
-@dataclass(frozen=True)
-class Writes:
-    """Epochs of ten metrics, each of 20 trials in turn, in a second.
-
-    `said_per_s` into the journal; `replayed_per_s` from there to the store, in batches, as after an outage;
-    `single_per_s` with a request for each epoch, as without a journal.
-    """
-
-    store: str
-    said_per_s: float
-    replayed_per_s: float
-    single_per_s: float
 
 
 class Away(ChildRuns):
@@ -44,8 +29,12 @@ class Away(ChildRuns):
     _create = _log = _upload = _set_status = _find
 
 
-def measure(tracking: str) -> Writes:
-    """Writes `TRIALS` runs into a new experiment of the store."""
+def measure(tracking: str) -> dict[str, Any]:
+    """Writes `TRIALS` runs into a new experiment of the store: epochs of ten metrics, each of 20 trials in turn.
+
+    In a second: `said_per_s` into the journal; `replayed_per_s` from there to the store, in batches, as after an
+    outage; `single_per_s` with a request for each epoch, as without a journal.
+    """
     with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
         folder = Path(scratch)
         store = tracking or f"sqlite:///{folder / 'mlflow.db'}"
@@ -58,9 +47,13 @@ def measure(tracking: str) -> Writes:
         with closing(JournalWriter(folder / "journal", parent)) as journal:
             journal.flush(patience_s())
             replayed_s = time.perf_counter() - started
-        single_s = _write_singly(parent)
-    epochs = TRIALS * EPOCHS
-    return Writes(tracking or "sqlite", epochs / said_s, epochs / replayed_s, SINGLE_WRITES / single_s)
+        started = time.perf_counter()
+        for epoch in range(1, SINGLE_WRITES + 1):
+            parent.metrics(_values(epoch), epoch)
+        single_s = time.perf_counter() - started
+    epochs, single = TRIALS * EPOCHS, {"single_per_s": SINGLE_WRITES / single_s}
+    said = {"store": tracking or "sqlite", "said_per_s": epochs / said_s, "replayed_per_s": epochs / replayed_s}
+    return said | single
 
 
 def _say(journal: JournalWriter) -> None:
@@ -71,13 +64,6 @@ def _say(journal: JournalWriter) -> None:
             journal.log(str(trial), metrics=[(epoch, _values(epoch))])
 
 
-def _write_singly(parent: RunRef) -> float:
-    started = time.perf_counter()
-    for epoch in range(1, SINGLE_WRITES + 1):
-        parent.metrics(_values(epoch), epoch)
-    return time.perf_counter() - started
-
-
 def _values(epoch: int) -> dict[str, float]:
     return {f"metric_{number}": number / epoch for number in range(METRICS_AN_EPOCH)}
 
@@ -86,7 +72,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     """Prints and returns what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tracking", default="", help="the store's URI")
-    measured = asdict(measure(parser.parse_args(given).tracking))
+    measured = measure(parser.parse_args(given).tracking)
     print(json.dumps(measured))
     return measured
 

@@ -22,12 +22,12 @@ project_option = click.option(
 
 def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that replace values of project.yaml's `trial:`; an empty one keeps what the file says."""
-    options = [
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="such as train.learning_rate=5e-4"),
-        click.option("--epochs", default="", help="epochs at most for a trial; empty: as in project.yaml"),
+    # The last is the first of the help.
+    for option in (
         click.option("--seed", default="", help="empty: as in project.yaml"),
-    ]
-    for option in reversed(options):
+        click.option("--epochs", default="", help="epochs at most for a trial; empty: as in project.yaml"),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="such as train.learning_rate=5e-4"),
+    ):
         command = option(command)
     return command
 

@@ -36,7 +36,8 @@ def init(
         folder = click.prompt("name of the domain (my-domain)")
     if not folder:
         raise click.UsageError("FOLDER is empty, but must be given: the name of the domain, or a path")
-    path = _place(folder)
+    is_path = os.sep in folder or folder in (os.curdir, os.pardir)
+    path = Path(folder) if is_path else Path("projects") / folder
     if asks:
         language = language or click.prompt("language, as Whisper names it", default="en")
         base_model = base_model or click.prompt("base model", default=_base(language))
@@ -58,12 +59,6 @@ def init(
         f"`wertune synthesize --project {project}` speak it; then `wertune validate --project {project}`"
     )
     return {"project": str(path), "made": [str(file) for file in made]}
-
-
-def _place(folder: str) -> Path:
-    """A path as it is given; a bare name is one in projects/."""
-    is_path = os.sep in folder or folder in (os.curdir, os.pardir)
-    return Path(folder) if is_path else Path("projects") / folder
 
 
 def _base(language: str) -> str:

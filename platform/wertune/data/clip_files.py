@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +14,13 @@ import soundfile as sf
 from wertune.base.errors import SynthesisError
 from wertune.base.files import write_atomically, write_rows
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
-from wertune.data.ogg import with_serial
 
 _SHORTEST_S, _LONGEST_S = 0.2, 29.0
 _LOUDNESS = 10 ** (-23 / 20)
 _FRAME = SAMPLE_RATE_HZ // 100
+# Where an Ogg page (RFC 3533) has its stream's serial number, its checksum, and after that how many segments it has.
+_SERIAL, _SUM, _HEADER_BYTES = slice(14, 18), slice(22, 26), 27
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def trim(samples: Samples, margin_s: float) -> Samples:
@@ -55,27 +58,44 @@ def encode_opus(samples: Samples, bitrate_kbps: float) -> bytes:
     sf.write(
         buffer, samples, SAMPLE_RATE_HZ, format="OGG", subtype="OPUS", compression_level=(256 - bitrate_kbps) / 250
     )
-    return with_serial(buffer.getvalue(), serial=1)
+    return _with_serial(buffer.getvalue(), serial=1)
+
+
+def _with_serial(stream: bytes, serial: int) -> bytes:
+    """The Ogg stream with this number in each page, so that equal audio is equal bytes: libsndfile draws one."""
+    pages, start = [], 0
+    while start < len(stream):
+        body = start + _HEADER_BYTES + stream[start + _HEADER_BYTES - 1]
+        end = body + sum(stream[start + _HEADER_BYTES : body])
+        page = bytearray(stream[start:end])
+        page[_SERIAL] = serial.to_bytes(4, "little")
+        page[_SUM] = bytes(4)  # the sum is taken with its own field at zero
+        page[_SUM] = _checksum(page).to_bytes(4, "little")
+        pages.append(bytes(page))
+        start = end
+    return b"".join(pages)
+
+
+def _checksum(page: bytes | bytearray) -> int:
+    """Ogg's CRC is zlib's with all bits in the other order, and neither begun nor ended with ones."""
+    mirrored = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2)
 
 
 def write_manifest(out: Path, split: str, rows: Sequence[dict[str, Any]]) -> Path:
     """The manifest, sorted by path and written whole; clips that only the one before it listed are removed."""
     ordered = sorted(rows, key=lambda row: str(row["audio_filepath"]))
     path = out / "manifests" / f"{split}.jsonl"
-    stale = _listed(path) - {row["audio_filepath"] for row in ordered}
+    stale: set[str] = set()
+    if path.exists():
+        with path.open(encoding="utf-8") as lines:
+            stale = {json.loads(line)["audio_filepath"] for line in lines}
+    stale -= {row["audio_filepath"] for row in ordered}
     write_rows(path, ordered)
     for clip in (out / "audio" / split).glob("*.opus"):
         if f"../audio/{split}/{clip.name}" in stale:  # others may be recordings that somebody put there
             clip.unlink()
     return path
-
-
-def _listed(manifest: Path) -> set[str]:
-    """The paths in its rows; none where there is no manifest yet."""
-    if not manifest.exists():
-        return set()
-    with manifest.open(encoding="utf-8") as lines:
-        return {str(json.loads(line)["audio_filepath"]) for line in lines}
 
 
 def _frame_power(samples: Samples) -> Samples:

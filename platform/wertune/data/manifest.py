@@ -27,6 +27,7 @@ MAX_SECONDS = 1e6
 TRAINING_SPLITS = frozenset({"train", "replay"})
 RETENTION_SPLITS = frozenset({"retention_validation", "retention_test"})
 FINAL_SPLIT = "final"
+_OF_A_ROW = (ValueError, OSError, RuntimeError, AudioError)  # RuntimeError: links that go round
 
 
 class Row(BaseModel):
@@ -53,9 +54,8 @@ class Row(BaseModel):
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with one row."""
+    """What is wrong at a place: with one row."""
 
-    split: str
     place: str
     problem: str
 
@@ -124,19 +124,28 @@ def load_dataset(
     Raises ManifestError with every fault unless `data.on_bad_row` is `skip`; a split left empty is always an error.
     """
     faults: list[Fault] = []
-    roots = [folder for folder in (project_dir, _audio_root(data, project_dir)) if folder is not None]
-    kept = kept or Kept(None)
-    read = {
-        split: list(_read_split(split, path, roots, kept, data, normalise, count_tokens, faults))
-        for split, path in manifests.items()
-    }
+    roots = [project_dir] if project_dir else []
+    if data.audio_root is not None:
+        roots.append(root := (project_dir or Path()) / data.audio_root)
+        if not root.is_dir():
+            problem = f"data.audio_root is {data.audio_root}, but {root} is no folder"
+            raise ManifestError(f"{problem}; mend it in project.yaml")
+    read: dict[str, list[Recording]] = {split: [] for split in manifests}
+    for split, path in manifests.items():
+        for found in _read_split(split, path, roots, data, kept or Kept(None)):
+            if isinstance(found, Fault):
+                faults.append(found)
+            else:
+                faults += [Fault(found.place, wrong) for wrong in _row_faults(found, data, normalise, count_tokens)]
+                read[split].append(found)
     faults += _faults_between(read, data, normalise, faults)
     if faults and data.on_bad_row == "stop":
         lines = "\n".join(map(str, sorted(faults, key=_file_and_line)))
         remedy = "mend the rows, or set data.on_bad_row: skip to go on without them"
         raise ManifestError(f"{lines}\n{len(faults)} fault{'s' if len(faults) > 1 else ''}; {remedy}")
     splits = {split: tuple(_without(faults, recordings)) for split, recordings in read.items()}
-    _refuse_empty(splits, manifests)
+    if empty := [str(manifests[split]) for split, recordings in splits.items() if not recordings]:
+        raise ManifestError(f"no usable row in {', '.join(empty)}; a split needs at least one clip")
     return Dataset(splits, tuple(faults))
 
 
@@ -145,22 +154,7 @@ def _file_and_line(fault: Fault) -> tuple[str, int]:
     return path, int(line)
 
 
-def _refuse_empty(splits: Mapping[str, Sequence[Recording]], manifests: Mapping[str, Path]) -> None:
-    empty = [str(manifests[split]) for split, recordings in splits.items() if not recordings]
-    if empty:
-        raise ManifestError(f"no usable row in {', '.join(empty)}; a split needs at least one clip")
-
-
-def _read_split(
-    split: str,
-    path: Path,
-    roots: Sequence[Path],
-    kept: Kept,
-    data: DataConfig,
-    normalise: Normalise,
-    count_tokens: Callable[[str], int],
-    faults: list[Fault],
-) -> Iterable[Recording]:
+def _read_split(split: str, path: Path, roots: Sequence[Path], data: DataConfig, kept: Kept) -> list[Recording | Fault]:
     try:
         if not path.exists():
             raise ManifestError(f"{path} does not exist; write it, or mend data.{split} in project.yaml")
@@ -179,23 +173,7 @@ def _read_split(
     read = [_read_line(f"{path}:{number}", line, places, kept) for number, line in numbered]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding audio leaves Python's lock
         heard = pool.map(partial(_listen, kept), [each for each in read if isinstance(each, _Unheard)])
-        recordings = [next(heard) if isinstance(each, _Unheard) else each for each in read]
-    for found in recordings:
-        if isinstance(found, Recording):
-            faults += [Fault(split, found.place, fault) for fault in _row_faults(found, data, normalise, count_tokens)]
-            yield found
-        else:
-            faults.append(Fault(split, *found))
-
-
-def _audio_root(data: DataConfig, project_dir: Path | None) -> Path | None:
-    """`data.audio_root`, relative to the project's folder; ManifestError where it is no folder."""
-    if data.audio_root is None:
-        return None
-    root = (project_dir or Path()) / data.audio_root
-    if not root.is_dir():
-        raise ManifestError(f"data.audio_root is {data.audio_root}, but {root} is no folder; mend it in project.yaml")
-    return root
+        return [next(heard) if isinstance(each, _Unheard) else each for each in read]
 
 
 @dataclass(frozen=True)
@@ -235,24 +213,24 @@ class _Unheard:
         return Recording(self.row, self.place, self.part.path, sound.duration_s, sound.digest)
 
 
-def _read_line(place: str, line: str, places: _Places, kept: Kept) -> Recording | _Unheard | tuple[str, str]:
-    """The recording of a line, unless it must be decoded, or the line's place and what is wrong with it."""
+def _read_line(place: str, line: str, places: _Places, kept: Kept) -> Recording | _Unheard | Fault:
+    """The recording of a line, unless it must be decoded, or what is wrong with it."""
     try:
         row = Row.model_validate(_parse_line(line))
         seconds = min(row.duration or places.longest_s, places.longest_s)
         unheard = _Unheard(row, place, Part(places.locate(row.audio_filepath), row.offset, seconds))
         sound = known_sound(unheard.part, kept)
-    except (ValueError, OSError, RuntimeError, AudioError) as error:  # RuntimeError: links that go round
-        return place, _problem(error)
+    except _OF_A_ROW as error:
+        return Fault(place, _problem(error))
     return unheard.heard(sound) if sound else unheard
 
 
-def _listen(kept: Kept, unheard: _Unheard) -> Recording | tuple[str, str]:
-    """The recording, or its place and what is wrong with its audio."""
+def _listen(kept: Kept, unheard: _Unheard) -> Recording | Fault:
+    """The recording, or what is wrong with its audio."""
     try:
         return unheard.heard(sound_of(unheard.part, kept))
-    except (ValueError, OSError, RuntimeError, AudioError) as error:
-        return unheard.place, _problem(error)
+    except _OF_A_ROW as error:
+        return Fault(unheard.place, _problem(error))
 
 
 def _parse_line(line: str) -> Any:
@@ -311,7 +289,7 @@ def _faults_between(
         recordings = _without(row_faults, splits[split]) if skip else splits[split]
         leaks = list(_leaks(split, recordings, farther, text, data))
         recordings = _without(leaks, recordings) if skip else recordings
-        duplicates = list(_duplicates(split, recordings))
+        duplicates = list(_duplicates(recordings))
         farther[split] = _without(duplicates, recordings) if skip else recordings
         found += duplicates + leaks
     return found
@@ -322,12 +300,12 @@ def _without(faults: Iterable[Fault], recordings: Iterable[Recording]) -> list[R
     return [recording for recording in recordings if recording.place not in bad]
 
 
-def _duplicates(split: str, recordings: Sequence[Recording]) -> Iterable[Fault]:
+def _duplicates(recordings: Sequence[Recording]) -> Iterable[Fault]:
     first: dict[str, Recording] = {}
     for recording in recordings:
         earlier = first.setdefault(recording.digest, recording)
         if earlier is not recording:
-            yield Fault(split, recording.place, f"the same audio as {earlier.place}; remove one of the two rows")
+            yield Fault(recording.place, f"the same audio as {earlier.place}; remove one of the two rows")
 
 
 def _leaks(
@@ -339,26 +317,24 @@ def _leaks(
 ) -> Iterable[Fault]:
     """Rows of `left` that share audio, sentences or speakers with splits farther from training."""
     for right, others in farther.items():
-        yield from _shared(left, recordings, others, lambda r: r.digest, "the same audio as {}")
-        if {left, right} != TRAINING_SPLITS:
-            yield from _shared(left, recordings, others, lambda r: text[r.place], "the same sentence as {}")
-        if data.disjoint_speakers and _keep_speakers_apart({left, right}):
-            yield from _shared(left, recordings, others, lambda r: r.row.speaker, "the same speaker as {}")
-
-
-def _keep_speakers_apart(pair: set[str]) -> bool:
-    """Who is heard in retention may be elsewhere; who is heard in the final set, nowhere."""
-    return FINAL_SPLIT in pair or (not RETENTION_SPLITS & pair and pair != TRAINING_SPLITS)
+        pair = {left, right}
+        yield from _shared(recordings, others, lambda r: r.digest, "the same audio as {}")
+        if pair != TRAINING_SPLITS:
+            yield from _shared(recordings, others, lambda r: text[r.place], "the same sentence as {}")
+        # Who is heard in retention may be elsewhere; who is heard in the final set, nowhere.
+        apart = FINAL_SPLIT in pair or (not RETENTION_SPLITS & pair and pair != TRAINING_SPLITS)
+        if data.disjoint_speakers and apart:
+            yield from _shared(recordings, others, lambda r: r.row.speaker, "the same speaker as {}")
 
 
 def _shared(
-    split: str, left: Sequence[Recording], right: Sequence[Recording], key: Callable[[Recording], str], rule: str
+    left: Sequence[Recording], right: Sequence[Recording], key: Callable[[Recording], str], rule: str
 ) -> Iterable[Fault]:
     places = {key(recording): recording.place for recording in reversed(right)}
     for recording in left:
         if key(recording) and (place := places.get(key(recording))):
             problem = f"leaks: {rule.format(place)} ({key(recording)[:60]!r}); keep it in one split only"
-            yield Fault(split, recording.place, problem)
+            yield Fault(recording.place, problem)
 
 
 def read_rows(path: Path) -> list[tuple[int, dict[str, Any], Row]]:

@@ -70,8 +70,9 @@ class Nonspeech:
         length, generator = round(self.duration_s * SAMPLE_RATE_HZ), np.random.default_rng(self.seed)
         hiss = torch.from_numpy(_hiss(length, TRAINING_DBFS, generator))
         noisy = add_coloured_noise(hiss, float(generator.uniform(-30.0, 20.0)), generator).numpy()
-        sound = (_nothing, _tones, _clicks)[int(generator.choice(3, p=(0.5, 0.3, 0.2)))]
-        return np.asarray(np.clip(noisy + sound(length, generator), -1.0, 1.0), np.float32)
+        sound = (None, _tones, _clicks)[int(generator.choice(3, p=(0.5, 0.3, 0.2)))]
+        heard = noisy + sound(length, generator) if sound else noisy
+        return np.asarray(np.clip(heard, -1.0, 1.0), np.float32)
 
 
 def nonspeech(count: int, speech: Sequence[Recording], generator: np.random.Generator) -> list[Nonspeech]:
@@ -88,10 +89,6 @@ def nonspeech(count: int, speech: Sequence[Recording], generator: np.random.Gene
         else:
             clips.append(Nonspeech(seconds, seed))
     return clips
-
-
-def _nothing(samples: int, generator: np.random.Generator) -> Samples:
-    return np.zeros(samples, np.float32)
 
 
 def _tones(samples: int, generator: np.random.Generator) -> Samples:

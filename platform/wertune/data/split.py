@@ -41,11 +41,11 @@ def divide(
     Sentences are the same where their normalised texts are. Rows without a speaker go by their recording.
     """
     texts = [normalise(row.text) for row in rows]
-    usable = [number for number, text in enumerate(texts) if text]
-    utterances = {
-        number: Utterance(_speaker(rows[number]), texts[number], tuple(finder.find(rows[number].text).elements()))
-        for number in usable
-    }
+    utterances: dict[int, Utterance] = {}
+    for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        if text:
+            speaker = ("speaker", row.speaker) if row.speaker else ("recording", row.audio_filepath)
+            utterances[number] = Utterance(speaker, text, tuple(finder.find(row.text).elements()))
     assignment = search(list(utterances.values()), shares, per_term, seed) if utterances else {}
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     terms = {split: Counter[str]() for split in SPLITS}
@@ -61,10 +61,6 @@ def divide(
         else:
             dropped[number] = f"its speaker is in {by_speaker}, its sentence in {by_sentence}"
     return Division({split: tuple(found) for split, found in splits.items()}, dict(sorted(dropped.items())), terms)
-
-
-def _speaker(row: Row) -> tuple[str, str]:
-    return ("speaker", row.speaker) if row.speaker else ("recording", row.audio_filepath)
 
 
 def parse_shares(text: str) -> tuple[float, float, float]:
@@ -93,7 +89,10 @@ def split_manifest(
 
     Nothing is written over, and nothing is written where a split would be empty.
     """
-    _refuse_existing(out)
+    files = [out / name for name in (*(f"{split}.jsonl" for split in SPLITS), REPORT)]
+    if standing := [str(path) for path in files if path.exists()]:
+        remedy = "give another --out or remove them"
+        raise ConfigError(f"{', '.join(standing)} exist, and nothing is written over; {remedy}")
     read = read_rows(manifest)
     division = divide([row for _, _, row in read], shares, normalise, finder, per_term, seed)
     empty = [split for split in SPLITS if not division.splits[split]]
@@ -107,14 +106,6 @@ def split_manifest(
             write_rows(out / f"{split}.jsonl", [_moved(read[i][1], manifest, out) for i in division.splits[split]])
         write_text(out / REPORT, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
     return report
-
-
-def _refuse_existing(out: Path) -> None:
-    standing = [str(path) for name in (*(f"{s}.jsonl" for s in SPLITS), REPORT) if (path := out / name).exists()]
-    if standing:
-        raise ConfigError(
-            f"{', '.join(standing)} exist, and nothing is written over; give another --out or remove them"
-        )
 
 
 def _moved(values: Mapping[str, Any], manifest: Path, out: Path) -> dict[str, Any]:

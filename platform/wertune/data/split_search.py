@@ -52,23 +52,11 @@ def search(rows: Sequence[Utterance], shares: Sequence[float], per_term: int, se
 
 def components(rows: Sequence[Utterance]) -> list[list[Key]]:
     """Speakers and sentences that hang together by rows, the most rows first; equal ones in order of appearance."""
-    parent: dict[Key, Key] = {}
+    import networkx
 
-    def root(key: Key) -> Key:
-        parent.setdefault(key, key)
-        while parent[key] != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    for row in rows:
-        speaker, sentence = row.keys
-        parent[root(sentence)] = root(speaker)
-    members: dict[Key, list[Key]] = {}
-    for key in parent:
-        members.setdefault(root(key), []).append(key)
-    sizes = Counter(root(row.keys[0]) for row in rows)
-    return [members[each] for each, _ in sizes.most_common()]
+    sizes = Counter(row.keys[0] for row in rows)
+    found = map(list, networkx.connected_components(networkx.Graph([row.keys for row in rows])))
+    return sorted(found, key=lambda group: -sum(sizes[key] for key in group))
 
 
 def _neediest(counts: Sequence[float], shares: Sequence[float]) -> int:

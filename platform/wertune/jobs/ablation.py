@@ -12,7 +12,7 @@ from wertune.scores.aliases import alias_writer
 from wertune.scores.comparison import Comparison, markdown_table, metric_name
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.serving.served import longest_piece_s
-from wertune.training.baseline import Way, baseline_texts, score_texts, ways_of
+from wertune.training.baseline import Way, baseline_texts, ways_of
 from wertune.training.prepare import Prepared
 from wertune.whisper.model import Whisper
 
@@ -81,7 +81,7 @@ def what_it_brings(
 ) -> Ablation:
     """The adapter on validation as it is served and without its boost, beside all ways of the base."""
     texts = baseline_texts(prepared, {"validation": ways_of(prepared)})["validation"]
-    base = {way: score_texts(prepared, "validation", written) for way, written in texts.items()}
+    base = {way: prepared.score(prepared.dataset["validation"], written) for way, written in texts.items()}
 
     def on_validation(decode: DecodeConfig) -> Scores:
         return score_split(prepared, whisper, "validation", config.context, decode, longest_piece_s(prepared))

@@ -12,8 +12,7 @@ from wertune.jobs.ablation import Ablation
 from wertune.reports.card_text import INTERVALS
 from wertune.reports.drawing import figures_page, file_name, picture
 from wertune.reports.error_report import ScoredSet, error_report
-from wertune.reports.figures import TrialHistory, run_figures
-from wertune.reports.importance import importances
+from wertune.reports.figures import TrialHistory, importances_of, run_figures
 from wertune.scores.comparison import Comparison, markdown_table, summary_rows
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, children
 from wertune.tracking.versions import VersionCard
@@ -60,7 +59,7 @@ def log_figures(
     rungs: Sequence[int] = (),
 ) -> None:
     """All figures of the run on one page and as pictures; without a study the run itself is its one trial."""
-    shares = short_names(importances(study)) if study else {}
+    shares = short_names(importances_of(study)) if study else {}
     title = f"{prepared.project.name}: search and results"
     figures = run_figures(_histories(run), comparisons, shares, rungs)
     run.text(figures_page(title, figures), FIGURES)

@@ -13,7 +13,7 @@ from wertune.data.nonspeech import hallucination_sets
 from wertune.scores.eval_report import SetReport
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.training.prepare import Prepared
-from wertune.whisper.transcription import Transcriber, clips_of, score_set, transcribe_samples
+from wertune.whisper.transcription import Transcriber, score_set, transcribe_samples
 
 TIMED_CLIPS = 12
 FULL_CONTEXT = ContextConfig(short=False)
@@ -87,4 +87,4 @@ def score_split(
         return score_set(whisper, clips, decode, prepared.normalise, prepared.finder)
     samples = [recording.samples() for recording in recordings]
     texts = [each.text for each in transcribe_samples(whisper, samples, context, decode, longest_s=longest_s)]
-    return score(clips_of(recordings), texts, prepared.normalise, prepared.finder)
+    return prepared.score(recordings, texts)

@@ -44,7 +44,12 @@ def picture(figure: Figure) -> Picture:
     axes.grid(color=GRID, linewidth=0.8)
     axes.tick_params(length=0, labelsize=9, labelcolor=TEXT)
     axes.spines[:].set_visible(False)
-    _draw_traces(axes, figure["data"], layout)
+    bars = [trace for trace in figure["data"] if trace.get("type") == "bar"]
+    for number, trace in enumerate(bars):
+        _draw_bars(axes, trace, 0.8 / len(bars), number - (len(bars) - 1) / 2)
+    for trace in figure["data"]:
+        if trace.get("type") != "bar":
+            _draw_points(axes, trace)
     _set_axis(axes, "x", layout.get("xaxis", {}))
     _set_axis(axes, "y", layout.get("yaxis", {}))
     _draw_notes(axes, layout)
@@ -54,15 +59,6 @@ def picture(figure: Figure) -> Picture:
     drawn.suptitle(figure["title"], x=0.01, ha="left", fontsize=14, fontweight="bold", color=TEXT)
     drawn.supxlabel(figure["note"], x=0.01, ha="left", fontsize=9, color=FAINT)
     return drawn
-
-
-def _draw_traces(axes: Axes, traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> None:
-    bars = [trace for trace in traces if trace.get("type") == "bar"]
-    for number, trace in enumerate(bars):
-        _draw_bars(axes, trace, 0.8 / len(bars), number - (len(bars) - 1) / 2)
-    for trace in traces:
-        if trace.get("type") != "bar":
-            _draw_points(axes, trace)
 
 
 def _draw_bars(axes: Axes, trace: Mapping[str, Any], width: float, place: float) -> None:

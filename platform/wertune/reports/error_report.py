@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,8 @@ from wertune.data.clip_files import encode_opus
 from wertune.data.manifest import Recording
 from wertune.reports.html_page import PAGES, embedded_json, page, rendered, resource
 from wertune.scores.alignment import Pair, align, confusions, in_columns
-from wertune.scores.bootstrap import Interval
-from wertune.scores.comparison import Comparison, shown_rate
-from wertune.scores.intervals import cer_interval, precision_interval, recall_interval, wer_change, wer_interval
-from wertune.scores.metrics import Scores, Utterance
+from wertune.scores.comparison import Comparison, wer_change
+from wertune.scores.metrics import Scores, TermCounts, Utterance
 
 MAX_PAGE_BYTES = 20_000_000
 CLIP_KBPS = 12
@@ -26,6 +25,7 @@ CLIP_KBPS = 12
 KEPT_KBPS = 24
 SHOWN_CONFUSIONS = 200
 ENCODED_AT_ONCE = 64
+CLIP = '<script type="text/plain" id="clip-{}">{}</script>'
 
 
 @dataclass(frozen=True)
@@ -66,25 +66,18 @@ def _page(
 def _table(scored: ScoredSet, normalise: Normalise) -> dict[str, Any]:
     """A set as the page's script reads it."""
     before, after = scored.both.before, scored.both.after
-    aligned = {name: list(_alignments(s, normalise)) for name, s in (("before", before), ("after", after))}
-    rows = [
-        _row(base, tuned, in_columns(left, right))
-        for base, tuned, left, right in zip(
-            before.utterances, after.utterances, aligned["before"], aligned["after"], strict=True
-        )
-    ]
+    left, right = (
+        [align(normalise(u.reference), normalise(u.hypothesis)) for u in scores.utterances]
+        for scores in (before, after)
+    )
+    pairs = zip(before.utterances, after.utterances, map(in_columns, left, right), strict=True)
     return {
         "name": scored.name,
         "label": scored.name.replace("_", " "),
-        "rows": rows,
-        "confusions": _confusion_rows(aligned["before"], aligned["after"]),
+        "rows": [_row(*pair) for pair in pairs],
+        "confusions": _confusion_rows(left, right),
         "terms": _term_rows(before, after),
     }
-
-
-def _alignments(scores: Scores, normalise: Normalise) -> Iterator[list[Pair]]:
-    for utterance in scores.utterances:
-        yield align(normalise(utterance.reference), normalise(utterance.hypothesis))
 
 
 def _row(base: Utterance, tuned: Utterance, columns: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
@@ -106,12 +99,9 @@ def _row(base: Utterance, tuned: Utterance, columns: Sequence[tuple[str, str, st
 def _confusion_rows(before: Sequence[list[Pair]], after: Sequence[list[Pair]]) -> list[tuple[str, str, int, int]]:
     """`(said, written, times by the base, by the adapter)`: each system's own most frequent, the adapter's first."""
     base, tuned = confusions(before), confusions(after)
-    shown = {pair for own, other in ((base, tuned), (tuned, base)) for pair in _most_frequent(own, other)}
-    return [(pair.said, pair.written, base[pair], tuned[pair]) for pair in sorted(shown, key=_order(tuned, base))]
-
-
-def _most_frequent(own: Counter[Pair], other: Counter[Pair]) -> list[Pair]:
-    return sorted(own, key=_order(own, other))[:SHOWN_CONFUSIONS]
+    listed = (sorted(own, key=_order(own, other))[:SHOWN_CONFUSIONS] for own, other in ((base, tuned), (tuned, base)))
+    shown = sorted(set(chain(*listed)), key=_order(tuned, base))
+    return [(pair.said, pair.written, base[pair], tuned[pair]) for pair in shown]
 
 
 def _order(own: Counter[Pair], other: Counter[Pair]) -> Callable[[Pair], tuple[int, int, str, str]]:
@@ -122,15 +112,11 @@ def _order(own: Counter[Pair], other: Counter[Pair]) -> Callable[[Pair], tuple[i
 def _term_rows(before: Scores, after: Scores) -> list[dict[str, Any]]:
     """Each term that was said or written, the most often missed or made up by the adapter first."""
     base, tuned = before.by_term(), after.by_term()
-    rows = [
-        {
-            "term": term,
-            "said": next(c.hits + c.misses for c in (tuned.get(term), base.get(term)) if c),
-            "missed": [counts.misses if counts else 0 for counts in (base.get(term), tuned.get(term))],
-            "false": [counts.false_alarms if counts else 0 for counts in (base.get(term), tuned.get(term))],
-        }
-        for term in base | tuned
-    ]
+    rows: list[dict[str, Any]] = []
+    for term in base | tuned:
+        both = [counts.get(term, TermCounts()) for counts in (base, tuned)]
+        missed, false = [each.misses for each in both], [each.false_alarms for each in both]
+        rows.append({"term": term, "said": max(each.said for each in both), "missed": missed, "false": false})
     return sorted(rows, key=lambda row: (-row["missed"][1] - row["false"][1], -row["missed"][0], row["term"]))
 
 
@@ -143,7 +129,7 @@ def _fitting_clips(sets: Sequence[ScoredSet], tables: Sequence[Mapping[str, Any]
     wanted.sort(key=lambda each: -each[1]["systems"][1]["errors"])
     streams = _encoded([recording for recording, _ in wanted])
     for number, (_, row) in enumerate(wanted):
-        element = _clip_element(number, next(streams)) if budget_bytes > 0 else ""
+        element = CLIP.format(number, base64.b64encode(next(streams)).decode()) if budget_bytes > 0 else ""
         budget_bytes -= len(element) + 1
         row["clip"] = number if element and budget_bytes >= 0 else None
         if row["clip"] is not None:
@@ -157,10 +143,6 @@ def _encoded(recordings: Sequence[Recording]) -> Iterator[bytes]:
             yield from threads.map(clip_audio, recordings[start : start + ENCODED_AT_ONCE])
 
 
-def _clip_element(number: int, stream: bytes) -> str:
-    return f'<script type="text/plain" id="clip-{number}">{base64.b64encode(stream).decode()}</script>'
-
-
 def clip_audio(recording: Recording) -> bytes:
     """The row's sound as Ogg Opus: the file as it stands where it is just that and small, else encoded."""
     with soundfile.SoundFile(recording.path) as file:
@@ -172,23 +154,12 @@ def clip_audio(recording: Recording) -> bytes:
     return encode_opus(recording.samples(), CLIP_KBPS)
 
 
-Value = tuple[float | None, Interval | None]
-
-
 def _summary(scored: ScoredSet) -> dict[str, Any]:
-    """A set's figures before and after, with their intervals: name, both, and the change's where it is worked out."""
+    """A set's figures before and after, with their intervals, and that of the first one's change."""
     before, after = scored.both.before, scored.both.after
     change = wer_change(before, after)
-    rates: list[tuple[str, Value, Value, Interval | None]] = [
-        ("WER", (before.wer, wer_interval(before)), (after.wer, wer_interval(after)), change),
-        ("CER", (before.cer, cer_interval(before)), (after.cer, cer_interval(after)), None),
-    ]
-    if before.terms.hits + before.terms.misses:
-        for name, measure in (("recall", recall_interval), ("precision", precision_interval)):
-            base, tuned = ((shown_rate(scores.terms, name), measure(scores)) for scores in (before, after))
-            rates.append((f"Term {name}", base, tuned, None))
     note = f"intervals over {change.note}" if change else "too few clips for intervals"
     said = sum(utterance.duration_s for utterance in after.utterances) / 60
     facts = f"{len(after.utterances)} clips, {said:.1f} minutes, {after.words.length} words; {note}"
-    name = scored.name.replace("_", " ")
-    return {"name": name, "facts": facts, "rates": rates, "edits": (before.words, after.words)}
+    rates = {"rates": scored.both.rates(), "change": change, "edits": (before.words, after.words)}
+    return {"name": scored.name.replace("_", " "), "facts": facts, **rates}

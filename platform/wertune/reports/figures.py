@@ -2,10 +2,14 @@
 
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
+
+import optuna
+from optuna.trial import TrialState
 
 from wertune.base.contract import BEST_OBJECTIVE, PEAK_MEMORY_MB, TRAINABLE_PERCENT
 from wertune.scores.comparison import Comparison
@@ -40,31 +44,21 @@ def run_figures(
     rungs: Sequence[int],
 ) -> list[Figure]:
     """Title, note, data and layout of each; a figure that there is nothing for is left out."""
-    return [*_of_search(trials, importances, rungs), *_of_results(comparisons)]
-
-
-def _of_search(
-    trials: Sequence[TrialHistory], importances: Mapping[str, float], rungs: Sequence[int]
-) -> Iterator[Figure]:
-    if any(trial.val_wer for trial in trials):
-        yield learning_curves(trials, rungs)
     scored = [trial for trial in trials if BEST_OBJECTIVE in trial.metrics]
+    figures = [learning_curves(trials, rungs)] if any(trial.val_wer for trial in trials) else []
     if len(scored) > 1:
-        yield optimisation_history(scored, rungs)
-        yield parallel_coordinates(scored)
+        figures += [optimisation_history(scored, rungs), parallel_coordinates(scored)]
     if importances:
-        yield importance_bars(importances)
+        figures.append(importance_bars(importances))
     if any(PEAK_MEMORY_MB in trial.metrics for trial in trials):
-        yield memory_bars(trials)
-
-
-def _of_results(comparisons: Mapping[str, Comparison]) -> Iterator[Figure]:
+        figures.append(memory_bars(trials))
     for split, both in comparisons.items():
         name = split.replace("_", " ")
-        yield wer_bars(f"WER by speaker, {name}", both, lambda utterance: utterance.speaker or "unknown")
-        yield wer_bars(f"WER by duration, {name}", both, _duration_bin)
-        if both.before.terms.hits + both.before.terms.misses:
-            yield term_recall(f"Recall by term, {name}", both)
+        figures.append(wer_bars(f"WER by speaker, {name}", both, lambda utterance: utterance.speaker or "unknown"))
+        figures.append(wer_bars(f"WER by duration, {name}", both, _duration_bin))
+        if both.before.terms.said:
+            figures.append(term_recall(f"Recall by term, {name}", both))
+    return figures
 
 
 def learning_curves(trials: Sequence[TrialHistory], rungs: Sequence[int]) -> Figure:
@@ -76,7 +70,10 @@ def learning_curves(trials: Sequence[TrialHistory], rungs: Sequence[int]) -> Fig
             "y": list(trial.val_wer.values()),
             "mode": "lines+markers",
             "line": {"color": PALETTE[number % 7], "dash": "dot" if number % 14 > 6 else "solid"},
-            "marker": {"symbol": _last_symbol(trial), "size": _last_size(trial)},
+            "marker": {
+                "symbol": ["circle"] * (len(trial.val_wer) - 1) + [SYMBOLS.get(trial.outcome, "circle")],
+                "size": [4] * (len(trial.val_wer) - 1) + [11],
+            },
             "text": [trial.name] * len(trial.val_wer),
             "hovertemplate": "%{text}<br>epoch %{x}: %{y:.2%}<extra></extra>",
         }
@@ -86,17 +83,8 @@ def learning_curves(trials: Sequence[TrialHistory], rungs: Sequence[int]) -> Fig
     note = "A cross ends a trial that ASHA stopped, a circle one that went to the end."
     note += " Dashed: ASHA's rungs, where a trial must be among the best to go on." if rungs else ""
     x = {"title": "epoch", "dtick": 1, "rangemode": "tozero"}
-    return _figure(
-        "Learning curves", note, traces, {"xaxis": x, "yaxis": _percent("validation WER")} | _lines_at(rungs)
-    )
-
-
-def _last_symbol(trial: TrialHistory) -> list[str]:
-    return ["circle"] * (len(trial.val_wer) - 1) + [SYMBOLS.get(trial.outcome, "circle")]
-
-
-def _last_size(trial: TrialHistory) -> list[int]:
-    return [4] * (len(trial.val_wer) - 1) + [11]
+    layout = {"xaxis": x, "yaxis": _percent("validation WER")} | _lines_at(rungs)
+    return _figure("Learning curves", note, traces, layout)
 
 
 def _lines_at(rungs: Sequence[int]) -> Figure:
@@ -205,6 +193,20 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def importances_of(study: optuna.Study) -> dict[str, float]:
+    """Each searched parameter's share of the objective's variance (fANOVA), the greatest first; {} for one trial."""
+    seen = optuna.create_study(direction=study.direction)
+    for trial in study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        if trial.value is not None:
+            trial.state = TrialState.COMPLETE  # a pruned one at its last value: Optuna would leave it out
+            seen.add_trial(trial)
+    if len(seen.trials) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return dict(optuna.importance.get_param_importances(seen))
+
+
 def importance_bars(importances: Mapping[str, float]) -> Figure:
     """Shares of the objective's variance, by Optuna's fANOVA."""
     names = list(importances)[::-1]
@@ -303,8 +305,7 @@ def term_recall(title: str, both: Comparison) -> Figure:
 
 
 def _recalls(scores: Scores) -> dict[str, tuple[float, int, int]]:
-    counts = {term: each for term, each in scores.by_term().items() if each.hits + each.misses}
-    return {term: (each.recall, each.hits, each.hits + each.misses) for term, each in counts.items()}
+    return {term: (each.recall, each.hits, each.said) for term, each in scores.by_term().items() if each.said}
 
 
 def _percent(title: str) -> Figure:

@@ -65,19 +65,13 @@ def _against_champion(of: CardOf, prepared: Prepared) -> str:
         return f"{title}; its figures are of another test set, and cannot stand beside these."
     ours = {key: value for split, both in of.comparisons.items() for key, value in both.metrics(split).items()}
     theirs = of.champion.metrics
-    shown = [key for key in contract.RESULT_METRICS if key in ours and key in theirs]
-    known = [(key, 100 * theirs[key], 100 * ours[key]) for key in shown]
-    rows = [
-        [
-            key.replace("_", " ").replace("wer", "WER").replace("cer", "CER"),
-            f"{before:.2f} %",
-            f"{after:.2f} %",
-            f"{after - before:+.2f} points",
-        ]
-        for key, before, after in known
-    ]
-    header = ["", f"version {of.champion.version}", f"version {of.version}", "change"]
-    return f"{title}:\n\n{markdown_table([header, *rows])}"
+    rows = [["", f"version {of.champion.version}", f"version {of.version}", "change"]]
+    for key in contract.RESULT_METRICS:
+        if key in ours and key in theirs:
+            name = key.replace("_", " ").replace("wer", "WER").replace("cer", "CER")
+            before, after = 100 * theirs[key], 100 * ours[key]
+            rows.append([name, f"{before:.2f} %", f"{after:.2f} %", f"{after - before:+.2f} points"])
+    return f"{title}:\n\n{markdown_table(rows)}"
 
 
 def _usage(name: str, version: str) -> str:

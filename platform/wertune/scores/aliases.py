@@ -44,15 +44,11 @@ def _form(form: str) -> str:
     words = _PARTS.split(form.strip(" .-"))
     found = _word(words[0])
     for before, word in pairwise(words):
-        found += (_BETWEEN_CAPITALS if _is_capitals(before) else r"[ \-]?") + _word(word)
+        found += (_BETWEEN_CAPITALS if before.isupper() else r"[ \-]?") + _word(word)
     # Of "C.P.F. is" the last dot is the abbreviation's; the last of a text ends the sentence too.
-    return found + (r"(?:(?:(?<=\.\w)|(?<=\. \w))\.(?= ))?" if _is_capitals(words[-1]) else "")
+    return found + (r"(?:(?:(?<=\.\w)|(?<=\. \w))\.(?= ))?" if words[-1].isupper() else "")
 
 
 def _word(word: str) -> str:
     letters = map(re.escape, word)
-    return _BETWEEN_CAPITALS.join(letters) if _is_capitals(word) else f"(?i:{_BETWEEN.join(letters)})"
-
-
-def _is_capitals(word: str) -> bool:
-    return word.isupper()
+    return _BETWEEN_CAPITALS.join(letters) if word.isupper() else f"(?i:{_BETWEEN.join(letters)})"

@@ -96,16 +96,11 @@ def paired_difference(
     after: Floats, before: Floats, words: Floats, speakers: Sequence[str], settings: BootstrapSettings
 ) -> Interval:
     """Corpus WER of `after` minus that of `before`, errors (n,) on the same clips of `words` (n,), with its ends."""
-    return interval(np.stack([after - before, words], axis=1), _difference, words, speakers, settings)
+    return corpus_rate(after - before, words, speakers, settings)
 
 
 def ratio(sums: Floats) -> Floats:
-    """First column over second; over nothing it is 0 where nothing is wrong and 1 otherwise, as in `metrics`."""
-    part, whole = sums[:, 0], sums[:, 1]
-    return np.divide(part, whole, out=(part > 0).astype(np.float64), where=whole > 0)
-
-
-def _difference(sums: Floats) -> Floats:
+    """First column over second; over nothing it is the sign of the first: 0 where nothing is wrong, as in `metrics`."""
     part, whole = sums[:, 0], sums[:, 1]
     return np.divide(part, whole, out=np.sign(part), where=whole > 0)
 

@@ -1,17 +1,69 @@
-"""Before and after, side by side: tables for the terminal, for MLflow's description and for its table view."""
+"""Before and after, side by side, with two-sided 95 % confidence intervals over speakers where they are enough.
 
-from collections.abc import Mapping, Sequence
+Tables for the terminal, for MLflow's description and for its table view.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wertune.scores.bootstrap import Interval
+import numpy as np
+
+from wertune.scores.bootstrap import BootstrapSettings, Floats, Interval, TooFewBlocks, corpus_rate, paired_difference
 from wertune.scores.eval_report import EvalReport, SetReport
-from wertune.scores.intervals import cer_interval, precision_interval, recall_interval, wer_interval
 from wertune.scores.metrics import EditCounts, Scores, TermCounts, Utterance, utterance_row
 
-INTERVALS = {
-    "wer": wer_interval, "cer": cer_interval, "term_recall": recall_interval, "term_precision": precision_interval,
-}  # fmt: skip
+# Each end by itself holds with 97.5 %, both together with 95 %.
+TWO_SIDED = BootstrapSettings(confidence=0.975)
+# By their names in `Scores.summary`.
+RATES = {"wer": "WER", "cer": "CER", "term_recall": "term recall", "term_precision": "term precision"}
+
+Count = Callable[[Utterance], int]
+Value = tuple[float | None, Interval | None]  # a rate for a reader, with its ends where there are any
+
+
+def _terms(utterance: Utterance) -> TermCounts:
+    return sum(utterance.terms.values(), TermCounts())
+
+
+# What is counted of each clip for a rate, and of how many.
+_COUNTS: dict[str, tuple[Count, Count]] = {
+    "wer": (lambda u: u.words.errors, lambda u: u.words.length),
+    "cer": (lambda u: u.characters.errors, lambda u: u.characters.length),
+    "term_recall": (lambda u: _terms(u).hits, lambda u: _terms(u).said),
+    "term_precision": (lambda u: _terms(u).hits, lambda u: _terms(u).written),
+}
+
+
+def rate_interval(scores: Scores, rate: str) -> Interval | None:
+    """One of `RATES` and its ends; None where the clips are too few for any.
+
+    None too where every draw gives the same rate, as where all or nothing is wrong: no width is not certainty.
+    """
+    part, whole = (_column(scores, count) for count in _COUNTS[rate])
+    try:
+        ends = corpus_rate(part, whole, _speakers(scores), TWO_SIDED)
+    except TooFewBlocks:
+        return None
+    return ends if ends.low < ends.high else None
+
+
+def wer_change(before: Scores, after: Scores) -> Interval | None:
+    """Corpus WER of `after` minus that of `before`, on the same clips, and its ends; None where they are too few."""
+    errors, words = _COUNTS["wer"]
+    now, then = (_column(scores, errors) for scores in (after, before))
+    try:
+        return paired_difference(now, then, _column(after, words), _speakers(after), TWO_SIDED)
+    except TooFewBlocks:
+        return None
+
+
+def _column(scores: Scores, count: Count) -> Floats:
+    return np.array([count(utterance) for utterance in scores.utterances], np.float64)
+
+
+def _speakers(scores: Scores) -> list[str]:
+    return [utterance.speaker for utterance in scores.utterances]
 
 
 def metric_name(split: str, name: str) -> str:
@@ -22,13 +74,9 @@ def metric_name(split: str, name: str) -> str:
 
 def logged_metrics(scores: Scores, split: str, prefix: str = "") -> dict[str, float]:
     """The summary as metrics, `test_wer`, …; those of terms only where a term is said."""
-    has_terms = scores.terms.hits + scores.terms.misses > 0
-    summary = scores.summary().items()
-    return {
-        prefix + metric_name(split, name): float(value)
-        for name, value in summary
-        if has_terms or not name.startswith("term_")
-    }
+    said = scores.terms.said
+    summary = {name: value for name, value in scores.summary().items() if said or not name.startswith("term_")}
+    return {prefix + metric_name(split, name): float(value) for name, value in summary.items()}
 
 
 @dataclass(frozen=True)
@@ -50,10 +98,15 @@ class Comparison:
             "wer_rise_points": 100.0 * (self.after.wer - self.before.wer),
             "wer_reduction": self.relative_reduction,
         }
-        for name, interval in INTERVALS.items():
-            ends = interval(self.after) if metric_name(split, name) in after else None
+        for name in RATES:
+            ends = rate_interval(self.after, name) if metric_name(split, name) in after else None
             changes |= {f"{name}_low": ends.low, f"{name}_high": ends.high} if ends else {}
         return after | before | {metric_name(split, name): value for name, value in changes.items()}
+
+    def rates(self) -> list[tuple[str, Value, Value]]:
+        """Name of each rate, its value before and after; of terms only where one is said."""
+        told = [name for name in RATES if self.before.terms.said or not name.startswith("term_")]
+        return [(RATES[name], _valued(self.before, name), _valued(self.after, name)) for name in told]
 
     def by_speaker(self) -> list[dict[str, Any]]:
         """One row a speaker: WER before and after."""
@@ -87,6 +140,12 @@ class Comparison:
             base = {"baseline_hypothesis": before.hypothesis, "baseline_errors": before.words.errors}
             rows.append({**utterance_row(after), **base})
         return rows
+
+
+def _valued(scores: Scores, rate: str) -> Value:
+    """A precision is None where no term was written, which is neither right nor wrong."""
+    known = rate != "term_precision" or scores.terms.written
+    return float(scores.summary()[rate]) if known else None, rate_interval(scores, rate)
 
 
 def _term_counts(counts: TermCounts, prefix: str = "") -> dict[str, int]:
@@ -128,38 +187,28 @@ def summary_rows(
     """The table that is printed at the end: what, before, after, with 95 % intervals."""
     rows = [["", before, after, "change"]]
     for split, both in comparisons.items():
-        name = split.replace("_", " ")
-        base, tuned = both.before, both.after
-        change = f"{100 * (tuned.wer - base.wer):+.2f} points ({0.0 - 100 * both.relative_reduction:+.1f} %)"
-        intervals = [wer_interval(scores) for scores in (base, tuned)]
-        rows.append([f"{name} WER", *map(_with_interval, (base.wer, tuned.wer), intervals), change])
-        rows.append([f"{name} CER", _percent(base.cer), _percent(tuned.cer), ""])
-        if base.terms.hits + base.terms.misses:
-            for measure, ends in (("recall", recall_interval), ("precision", precision_interval)):
-                values = [_with_interval(shown_rate(s.terms, measure), ends(s)) for s in (base, tuned)]
-                rows.append([f"{name} term {measure}", *values, ""])
+        change = 100 * (both.after.wer - both.before.wer)
+        changes = {"WER": f"{change:+.2f} points ({0.0 - 100 * both.relative_reduction:+.1f} %)"}
+        for name, *values in both.rates():
+            cells = [_cell(value, None if name == "CER" else ends) for value, ends in values]
+            rows.append([f"{split.replace('_', ' ')} {name}", *cells, changes.get(name, "")])
     return rows
 
 
-def shown_rate(terms: TermCounts, measure: str) -> float | None:
-    """`recall` or `precision` for a reader: None where no term was written, which is neither right nor wrong."""
-    return None if measure == "precision" and not terms.written else float(getattr(terms, measure))
-
-
-def _with_interval(value: float | None, ends: Interval | None) -> str:
+def _cell(value: float | None, ends: Interval | None) -> str:
     if value is None:
         return "–"
-    return _percent(value) + (f" ({100 * ends.low:.1f} to {100 * ends.high:.1f})" if ends else "")
+    return f"{100 * value:.2f} %" + (f" ({100 * ends.low:.1f} to {100 * ends.high:.1f})" if ends else "")
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
+def markdown_table(rows: Sequence[Sequence[object]]) -> str:
+    """Rows, the first of them the heading, as a Markdown table whose columns line up in a terminal too.
 
+    Chinese letters count as two, and a bar in a cell would end it.
+    """
+    from rich.cells import cell_len, set_cell_size
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, the first of them the heading, as an aligned Markdown table, readable in a terminal too."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    lines = [f"| {' | '.join(map(set_cell_size, row, widths))} |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

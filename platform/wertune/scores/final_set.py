@@ -49,15 +49,15 @@ class Opening(Frozen):
 
 def openings(tags: Mapping[str, str]) -> list[Opening]:
     """Those that a version's tags hold; a TrackingError names a tag that somebody has changed by hand."""
-    return [_opening(key, text) for key, text in tags.items() if key.startswith(OPENING_PREFIX)]
-
-
-def _opening(key: str, text: str) -> Opening:
-    try:
-        return Opening.model_validate_json(text)
-    except ValidationError as error:
-        fault = error.errors()[0]["msg"]
-        raise TrackingError(f"tag {key} is not what this program wrote ({fault}); restore it") from None
+    found = []
+    for key, text in tags.items():
+        if key.startswith(OPENING_PREFIX):
+            try:
+                found.append(Opening.model_validate_json(text))
+            except ValidationError as error:
+                fault = error.errors()[0]["msg"]
+                raise TrackingError(f"tag {key} is not what this program wrote ({fault}); restore it") from None
+    return found
 
 
 def versions_opened(found: Iterable[Opening]) -> dict[str, list[str]]:

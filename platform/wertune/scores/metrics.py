@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jiwer
@@ -84,13 +84,17 @@ class TermCounts:
     false_alarms: int = 0
 
     @property
+    def said(self) -> int:
+        return self.hits + self.misses
+
+    @property
     def written(self) -> int:
         return self.hits + self.false_alarms
 
     @property
     def recall(self) -> float:
         """Share of the said terms that were written; 1 when none was said."""
-        return 1.0 - _rate(self.misses, self.hits + self.misses)
+        return 1.0 - _rate(self.misses, self.said)
 
     @property
     def precision(self) -> float:
@@ -99,8 +103,8 @@ class TermCounts:
 
     @property
     def f1(self) -> float:
-        found, total = 2 * self.hits, 2 * self.hits + self.misses + self.false_alarms
-        return found / total if total else 1.0
+        total = self.said + self.written
+        return 2 * self.hits / total if total else 1.0
 
     def __add__(self, other: "TermCounts") -> "TermCounts":
         return TermCounts(self.hits + other.hits, self.misses + other.misses, self.false_alarms + other.false_alarms)
@@ -167,7 +171,7 @@ def _count_terms(said: Counter[str], written: Counter[str]) -> dict[str, TermCou
 class Scores:
     """A scored set of utterances."""
 
-    utterances: tuple[Utterance, ...] = field(default=())
+    utterances: tuple[Utterance, ...] = ()
 
     @property
     def words(self) -> EditCounts:

@@ -21,18 +21,17 @@ from wertune.base.files import replacing_folder, storing
 from wertune.base.machine import require_engine
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Recording
-from wertune.scores.metrics import score
 from wertune.serving.export_card import MAX_NEW_TOKENS, Format, card, libraries, loading_code
 from wertune.serving.pyfunc import load_registered
 from wertune.serving.served import Served, base_of
 from wertune.tracking.runs import tracking_uri
 from wertune.tracking.versions import registered_version
 from wertune.training.prepare import Prepared, prepare
-from wertune.whisper.adapter import ADAPTER_FILES, merged
+from wertune.whisper.adapter import ADAPTER_FILES, amend_config, merged
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.ctranslate2_engine import converted
 from wertune.whisper.hugging_face import read_json
-from wertune.whisper.transcription import Transcriber, clips_of, transcribe_samples
+from wertune.whisper.transcription import Transcriber, transcribe_samples
 
 RECORD = "export.json"
 # What plain libraries do: no boost, no guard against loops, no cap by the clip's length.
@@ -91,7 +90,8 @@ def export(
     recordings = sample(prepared.dataset["test"], clips)
     with _partial(folder) as partial:
         write_folder(served, base, form_, partial)
-        code = loading_code(form_, *_base_for_card(served), served.settings["language"], _is_multilingual(base))
+        multilingual = bool(read_json(base.path / "generation_config.json").get("is_multilingual"))
+        code = loading_code(form_, *_base_for_card(served), served.settings["language"], multilingual)
         record = {
             "model": f"{registered.name} {registered.version}",
             "format": form_,
@@ -145,8 +145,7 @@ def _write_peft(served: Served, base: BaseModel, folder: Path) -> None:
     for name in ADAPTER_FILES:
         shutil.copyfile(served.adapter / name, folder / name)
     where, _ = _base_for_card(served)
-    config = read_json(folder / ADAPTER_FILES[0]) | {"base_model_name_or_path": where}
-    (folder / ADAPTER_FILES[0]).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    amend_config(folder, base_model_name_or_path=where)
     if not _is_on_hub(served):
         (folder / "base").mkdir()
         for file in base.path.iterdir():
@@ -170,10 +169,6 @@ def _base_for_card(served: Served) -> tuple[str, str | None]:
     """Where plain transformers find the base, and its revision."""
     base = served.settings["base_model"]
     return (base["source"], base["revision"]) if _is_on_hub(served) else ("base", None)
-
-
-def _is_multilingual(base: BaseModel) -> bool:
-    return bool(read_json(base.path / "generation_config.json").get("is_multilingual"))
 
 
 def run_card(code: str, folder: Path, recordings: Sequence[Recording]) -> list[str]:
@@ -203,17 +198,13 @@ def compare(
     prepared: Prepared, served: Served, recordings: Sequence[Recording], texts: Sequence[str], limit: float
 ) -> dict[str, Any]:
     """WER of the exported texts, and of the version decoded alike and as it serves, with the verdict."""
-
-    def wer(hypotheses: Sequence[str]) -> float:
-        clips = clips_of(recordings)
-        return score(clips, hypotheses, prepared.normalise, prepared.finder).wer
-
     alike = _texts(served.whisper, recordings, ContextConfig(short=False), PLAIN)
-    rates = {
-        "exported": wer(texts),
-        "version_same_decoding": wer(alike),
-        "version_as_served": wer(_texts(served.whisper, recordings, served.context, served.decode)),
+    written = {
+        "exported": texts,
+        "version_same_decoding": alike,
+        "version_as_served": _texts(served.whisper, recordings, served.context, served.decode),
     }
+    rates = {name: prepared.score(recordings, each).wer for name, each in written.items()}
     difference = rates["exported"] - rates["version_same_decoding"]
     rows = [
         {"reference": r.text, "exported": mine, "version": other}
@@ -229,16 +220,11 @@ def _texts(
     return [transcript.text for transcript in transcribe_samples(whisper, samples, context, decode)]
 
 
-def _library(record: dict[str, Any]) -> str:
-    """What the folder was loaded by, as `libraries` has it first, and its version."""
-    name, number = next(iter(record["libraries"].items()))
-    return f"{name} {number}"
-
-
 def _judged(folder: Path, record: dict[str, Any]) -> Exported:
     wer, difference = record["wer"], 100 * record["difference"]
+    loaded_by = " ".join(next(iter(record["libraries"].items())))  # the first, and its version
     figures = (
-        f"WER on {record['clips']} clips, 30 s of context, greedy: {wer['exported']:.2%} in {_library(record)}, "
+        f"WER on {record['clips']} clips, 30 s of context, greedy: {wer['exported']:.2%} in {loaded_by}, "
         f"{wer['version_same_decoding']:.2%} of the version ({difference:+.2f} points); "
         f"{wer['version_as_served']:.2%} as the version serves"
     )

@@ -92,14 +92,11 @@ def loading_code(form: Format, base: str, revision: str | None, language: str, m
 
 def libraries(form: Format) -> dict[str, str]:
     """The packages that the code needs, at the versions that it was tried with."""
-    names = {
-        "peft": ("peft", "transformers", "torch", "soundfile"),
-        "merged": ("transformers", "torch", "soundfile"),
-        "ctranslate2": ("faster-whisper", "ctranslate2")
-        if find_spec("faster_whisper")
-        else ("ctranslate2", "transformers", "soundfile"),
-    }
-    return {name: version(name) for name in names[form]}
+    first = {"peft": ["peft"], "merged": [], "ctranslate2": ["ctranslate2"]}[form]
+    names = [*first, "transformers", *(["torch"] if form != "ctranslate2" else []), "soundfile"]
+    if form == "ctranslate2" and find_spec("faster_whisper"):
+        names = ["faster-whisper", "ctranslate2"]
+    return {name: version(name) for name in names}
 
 
 def card(record: Mapping[str, Any], code: str, domain: str, registered: Mapping[str, float], licence: str) -> str:
@@ -109,9 +106,5 @@ def card(record: Mapping[str, Any], code: str, domain: str, registered: Mapping[
     figures = zip(_RESULTS, RESULT_METRICS, strict=True)
     known = [(label, registered.get(f"baseline_{key}"), registered[key]) for label, key in figures if key in registered]
     shown = {"base": record["base_model"], "code": code, "domain": domain, "registered": known, "licence": licence}
-    text: str = markdown.render(record, percent=_percent, **shown)
+    text: str = markdown.render(record, percent=lambda rate: "" if rate is None else f"{rate:.2%}", **shown)
     return text
-
-
-def _percent(rate: float | None) -> str:
-    return "" if rate is None else f"{rate:.2%}"

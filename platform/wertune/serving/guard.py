@@ -95,7 +95,10 @@ class Turns:
             yield held
             return
         clock = Clock(self._limits.max_answer_s if is_served() else None)
-        with self._place(clock):
+        if not self._places.acquire(blocking=clock.limit_s is None):
+            rule = f"{self._limits.max_waiting} requests are waiting or being answered, which is the limit"
+            raise ServingError(f"{rule}; ask again later", REQUEST_LIMIT_EXCEEDED)
+        try:
             if not self._lock.acquire(timeout=clock.left_s):
                 rule = f"the request waited {clock.limit_s:g} s for others, which is the limit"
                 raise ServingError(f"{rule}; ask again later", TEMPORARILY_UNAVAILABLE)
@@ -105,14 +108,6 @@ class Turns:
             finally:
                 _clock.reset(token)
                 self._lock.release()
-
-    @contextmanager
-    def _place(self, clock: Clock) -> Iterator[None]:
-        if not self._places.acquire(blocking=clock.limit_s is None):
-            rule = f"{self._limits.max_waiting} requests are waiting or being answered, which is the limit"
-            raise ServingError(f"{rule}; ask again later", REQUEST_LIMIT_EXCEEDED)
-        try:
-            yield
         finally:
             self._places.release()
 
@@ -126,7 +121,15 @@ class Guarded:
     def __call__(self, data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:
         """The answer of `model`, whose python model has `turns` and `limits`; ServingError for every fault."""
         served = model.unwrap_python_model()
-        self._check(data, content_type, served.limits)
+        kind = (content_type or "").partition(";")[0].strip()
+        if kind != JSON:
+            # Tables of text hold no recordings; those of parquet grow in reading, whatever the body's size.
+            raise ServingError(
+                f"Content-Type is {kind[:100] or 'not given'}, but must be {JSON}; send JSON", status=415
+            )
+        if len(data) > served.limits.max_request_bytes:
+            rule = f"the request has {len(data)} bytes, but must have at most {served.limits.max_request_bytes}"
+            raise ServingError(f"{rule}; send fewer recordings in a request, or as ogg/opus", status=413)
         with served.turns.turn():
             try:
                 return self.unguarded(data, content_type, model, input_schema)
@@ -139,17 +142,6 @@ class Guarded:
                 raise ServingError(f"{rule}; send JSON with dataframe_records") from None
             except Exception as error:
                 raise failed() from error
-
-    def _check(self, data: bytes, content_type: str | None, limits: ServingConfig) -> None:
-        kind = (content_type or "").partition(";")[0].strip()
-        if kind != JSON:
-            # Tables of text hold no recordings; those of parquet grow in reading, whatever the body's size.
-            raise ServingError(
-                f"Content-Type is {kind[:100] or 'not given'}, but must be {JSON}; send JSON", status=415
-            )
-        if len(data) > limits.max_request_bytes:
-            rule = f"the request has {len(data)} bytes, but must have at most {limits.max_request_bytes}"
-            raise ServingError(f"{rule}; send fewer recordings in a request, or as ogg/opus", status=413)
 
 
 def failed() -> ServingError:

@@ -60,7 +60,7 @@ def version_voice(uri: str) -> Voice:
     """A registered version as it serves; TrackingError where there is none."""
     served = load_registered(uri)
     limits = ServingConfig.model_validate(served.settings.get("serving", {}))
-    name, longest_s = uri.removeprefix("models:/"), limits.longest_piece_s or served.longest_piece_s
+    name, longest_s = uri.removeprefix("models:/"), served.longest_piece_s
     return Voice(name, "registered version", served.whisper, served.context, served.decode, limits, longest_s)
 
 

@@ -19,8 +19,8 @@ from wertune.base.config import Engine, ServingConfig, TrialConfig, parse
 from wertune.base.contract import ENGINE_TAG
 from wertune.base.errors import TrackingError, WertuneError
 from wertune.base.machine import PACKAGES
-from wertune.data.audio import SAMPLE_RATE_HZ, Samples
-from wertune.serving.guard import Clock, ServingError, Turns, failed, guard_server, is_served
+from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.serving.guard import ServingError, Turns, failed, guard_server, is_served
 from wertune.serving.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
 from wertune.serving.served import Served, load_served, stored_settings
 from wertune.tracking.outage import no_answer
@@ -63,13 +63,17 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
         guard_server(self.limits)
         self.turns = Turns(self.limits)
         self.served = load_served(settings, Path(context.artifacts["adapter"]), self.limits.engine)
-        self._longest_piece_s = self.limits.longest_piece_s or self.served.longest_piece_s
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         try:
             with self.turns.turn() as clock:
-                clips = read_request(_rows(model_input), self.limits, _audio_files(), clock.check)
-                return self._transcribe(clips, bool((params or {}).get("details")), clock)
+                folder = os.environ.get(AUDIO_FOLDER_VARIABLE)
+                files = AudioFiles(folder=Path(folder) if folder else None, served=is_served())
+                clips = read_request(_rows(model_input), self.limits, files, clock.check)
+                served = self.served
+                transcripts = transcribe_samples(
+                    served.whisper, clips, served.context, served.decode, clock.check, served.longest_piece_s
+                )
         except ServingError:
             raise
         except WertuneError as error:
@@ -78,14 +82,8 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
             if not is_served():
                 raise
             raise failed() from error
-
-    def _transcribe(self, clips: list[Samples], details: bool, clock: Clock) -> pd.DataFrame:
-        served = self.served
-        transcripts = transcribe_samples(
-            served.whisper, clips, served.context, served.decode, clock.check, self._longest_piece_s
-        )
         columns: dict[str, list[Any]] = {"text": [transcript.text for transcript in transcripts]}
-        if details:
+        if (params or {}).get("details"):
             columns["avg_logprob"] = [transcript.avg_logprob for transcript in transcripts]
             columns["duration_s"] = [clip.size / SAMPLE_RATE_HZ for clip in clips]
         return pd.DataFrame(columns)
@@ -95,11 +93,6 @@ def _rows(model_input: pd.DataFrame) -> list[Mapping[str, Any]]:
     """The rows with the values that they have: in a batch of unlike rows pandas fills the gaps."""
     rows = model_input.to_dict("records")
     return [{str(k): v for k, v in row.items() if not (pd.api.types.is_scalar(v) and pd.isna(v))} for row in rows]
-
-
-def _audio_files() -> AudioFiles:
-    folder = os.environ.get(AUDIO_FOLDER_VARIABLE)
-    return AudioFiles(folder=Path(folder) if folder else None, served=is_served())
 
 
 def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Prepared) -> str:

@@ -32,17 +32,14 @@ class AudioFiles:
 
     def locate(self, path: str) -> Path:
         """The file that `path` names, relative to the folder where there is one; RequestError."""
-        if self.folder is not None:
-            return self._inside(self.folder, path)
-        if self.served:
-            remedy = f"send the bytes as audio, or set {AUDIO_FOLDER_VARIABLE} where the model is served"
-            raise RequestError(f"path is not read over HTTP: any file of the server could be named; {remedy}")
-        return Path(path)
-
-    def _inside(self, folder: Path, path: str) -> Path:
+        if self.folder is None:
+            if self.served:
+                remedy = f"send the bytes as audio, or set {AUDIO_FOLDER_VARIABLE} where the model is served"
+                raise RequestError(f"path is not read over HTTP: any file of the server could be named; {remedy}")
+            return Path(path)
         # Symbolic links are followed first: what counts is where the bytes lie.
         try:
-            root = folder.resolve(strict=True)
+            root = self.folder.resolve(strict=True)
             found = (root / path).resolve()
             inside, is_file = found.is_relative_to(root), found.is_file()
         except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, a null byte

@@ -36,7 +36,8 @@ class Served:
     @property
     def longest_piece_s(self) -> float:
         """What is longer is cut at pauses; as versions said before they knew it, in pieces as long as Whisper hears."""
-        return float(self.settings.get("longest_piece_s", MAX_SEGMENT_S))
+        given = self.settings.get("serving", {}).get("longest_piece_s")
+        return float(given or self.settings.get("longest_piece_s", MAX_SEGMENT_S))
 
     def artefact(self) -> Whisper:
         """The 8-bit base with the adapter in torch, which another engine is measured against."""
@@ -70,7 +71,11 @@ def longest_piece_s(prepared: Prepared) -> float:
 def load_served(settings: Mapping[str, Any], adapter: Path, engine: Engine) -> Served:
     """The base by reference and digest, with the adapter, in the engine that is to serve it."""
     context, decode = ContextConfig.model_validate(settings["context"]), stored_decode(settings["decode"])
-    whisper = (_in_torch if engine == "torch" else _in_ctranslate2)(settings, adapter)
+    whisper: Transcriber
+    if engine == "torch":
+        whisper = _in_torch(settings, adapter)
+    else:
+        whisper = load_engine(base_of(settings), adapter, settings["language"], settings.get("terms", ()))
     return Served(settings, adapter, context, decode, engine, whisper)
 
 
@@ -80,10 +85,6 @@ def _in_torch(settings: Mapping[str, Any], adapter: Path) -> Whisper:
     whisper = load_adapter(base, adapter)
     whisper.keep_unpacked()
     return whisper
-
-
-def _in_ctranslate2(settings: Mapping[str, Any], adapter: Path) -> Transcriber:
-    return load_engine(base_of(settings), adapter, settings["language"], settings.get("terms", ()))
 
 
 def base_of(settings: Mapping[str, Any]) -> BaseModel:

@@ -1,22 +1,33 @@
-"""Files in, texts out: a batch of recordings, whose faults are told one by one and stop none of the others."""
+"""Files in, texts out: a batch of recordings, whose faults are told one by one and stop none of the others.
 
+As plain text, JSON, SubRip or WebVTT. A cue is a segment, and its times are those of the cuts: a model tuned on clips
+without timestamps knows no others.
+"""
+
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from html import escape
 from pathlib import Path
+from typing import Literal
 
 from wertune.base.errors import AudioError, ConfigError
-from wertune.base.files import check_writable, storing, write_atomically
+from wertune.base.files import check_writable, storing, write_text
 from wertune.data.audio import Samples, load_audio
 from wertune.data.importers.item import AUDIO_SUFFIXES
-from wertune.serving.listener import Voice
-from wertune.serving.subtitles import TextFormat, rendered
+from wertune.serving.listener import Segment, Voice, text_of
 
+TextFormat = Literal["txt", "json", "srt", "vtt"]
 Say = Callable[[str], None]
 OUT_REMEDY = "free some space there, or give --out a folder that can be written"
 
 
 def recordings_of(paths: Sequence[Path]) -> list[Path]:
-    """The files as they are named, and in the place of a folder the recordings directly in it."""
+    """The files as they are named, and in the place of a folder the recordings directly in it.
+
+    Raises ConfigError for a folder without any, and with every file that is not there.
+    """
     files: list[Path] = []
     for path in paths:
         if not path.is_dir():
@@ -26,30 +37,21 @@ def recordings_of(paths: Sequence[Path]) -> list[Path]:
         if not found:
             raise ConfigError(f"{path} holds no recording ({', '.join(sorted(AUDIO_SUFFIXES))}); name files")
         files += found
-    return files
-
-
-def check_exist(files: Sequence[Path]) -> None:
-    """Raises ConfigError with every file that is not there."""
     gone = [str(file) for file in files if not file.exists()]
     if gone:
         raise ConfigError(f"{', '.join(gone)} {'do' if len(gone) > 1 else 'does'} not exist; mend the names")
+    return files
 
 
 def check_out(files: Sequence[Path], out: Path, form: TextFormat) -> None:
-    """As `check_names`; StorageError where the texts could not be written."""
-    check_names(files, out, form)
-    check_writable(_target(files[0], out, form), "the texts", OUT_REMEDY)
-
-
-def check_names(files: Sequence[Path], out: Path, form: TextFormat) -> None:
-    """Raises ConfigError where two recordings would be written to one file."""
+    """ConfigError where two recordings would be written to one file, StorageError where the texts cannot be."""
     counts = Counter(_target(file, out, form) for file in files)
     twice = sorted(str(path) for path, count in counts.items() if count > 1)
     if twice:
         raise ConfigError(
             f"{', '.join(twice)} would be written by several recordings; give each folder an --out of its own"
         )
+    check_writable(_target(files[0], out, form), "the texts", OUT_REMEDY)
 
 
 def transcribe_files(
@@ -67,8 +69,8 @@ def transcribe_files(
     """
     failed = 0
     listed: list[str] | None = [] if form == "json" and out is None and len(files) > 1 else None
-    for batch in _batches(files, voice.decode.batch_size):
-        read = [(file, _read(file)) for file in batch]
+    for start in range(0, len(files), voice.decode.batch_size):
+        read = [(file, _read(file)) for file in files[start : start + voice.decode.batch_size]]
         clips = [samples for _, samples in read if not isinstance(samples, AudioError)]
         written = iter(voice.write(clips, longest_s))
         for file, samples in read:
@@ -82,15 +84,12 @@ def transcribe_files(
             elif out is None:
                 say(_shown(text, file, form, alone=len(files) == 1))
             else:
-                say(str(_store(text, file, out, form)))
+                with storing("the texts", out, OUT_REMEDY):
+                    write_text(_target(file, out, form), text)
+                say(str(_target(file, out, form)))
     if listed is not None:
         say("[" + ",\n".join(listed) + "]")
     return failed
-
-
-def _batches(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
-    for start in range(0, len(files), size):
-        yield files[start : start + size]
 
 
 def _read(file: Path) -> Samples | AudioError:
@@ -112,8 +111,24 @@ def _target(file: Path, out: Path, form: TextFormat) -> Path:
     return out / f"{file.stem}.{form}"
 
 
-def _store(text: str, file: Path, out: Path, form: TextFormat) -> Path:
-    path = _target(file, out, form)
-    with storing("the texts", out, OUT_REMEDY):
-        write_atomically(path, lambda stream: stream.write(text.encode()))
-    return path
+def rendered(segments: Sequence[Segment], form: TextFormat, file: str, model: str) -> str:
+    """The file's content; a segment without a word is no cue, but stands in the JSON."""
+    if form == "json":
+        values = {"file": file, "model": model, "text": text_of(segments), "segments": [asdict(s) for s in segments]}
+        return json.dumps(values, ensure_ascii=False, indent=1) + "\n"
+    if form == "txt":
+        return text_of(segments) + "\n"
+    cues = [segment for segment in segments if segment.text]
+    if form == "srt":
+        return "\n".join(f"{number}\n{_times(cue, ',')}\n{cue.text}\n" for number, cue in enumerate(cues, start=1))
+    # In WebVTT `&` and `<` begin what is not text, and `-->` a cue.
+    return "\n".join(["WEBVTT\n", *(f"{_times(cue, '.')}\n{escape(cue.text, quote=False)}\n" for cue in cues)])
+
+
+def _times(cue: Segment, point: str) -> str:
+    return f"{_time(cue.start_s, point)} --> {_time(cue.end_s, point)}"
+
+
+def _time(seconds: float, point: str) -> str:
+    ms = round(1000 * seconds)
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}{point}{ms % 1000:03d}"

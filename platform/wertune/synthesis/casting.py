@@ -25,7 +25,7 @@ def cast_voices(offered: Mapping[str, Sequence[Offer]], seed: int) -> tuple[Voic
     counts = Counter((engine, split) for engine, _, split in voices)
     return tuple(
         Voice(
-            id=f"{_slug(engine.rpartition(':')[2])}-{_slug(offer.name)}",
+            id=f"{slug(engine.rpartition(':')[2])}-{slug(offer.name)}",
             engine=engine,
             name=offer.name,
             speaker=offer.speaker,
@@ -57,5 +57,6 @@ def _splits_of_speakers(offered: Mapping[str, Sequence[Offer]], seed: int) -> di
     return splits
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """Small letters and digits with a hyphen between: what may stand in the name of a voice and of its clips."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

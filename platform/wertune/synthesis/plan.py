@@ -73,7 +73,8 @@ def _plan_drawn(
     split: str, sentences: Sequence[Sentence], voices: Sequence[Voice], speller: Speller, config: SynthesisConfig
 ) -> list[ClipPlan]:
     generator = np.random.default_rng([config.seed, *split.encode()])
-    takes = _takes(sentences, max(_wanted(split, sentences, voices, config), len(sentences)), generator)
+    clips, order = max(_wanted(split, sentences, voices, config), len(sentences)), generator.permutation(len(sentences))
+    takes = [sentences[order[k % len(sentences)]] for k in range(clips)]  # in that order, then again from its start
     channels = _channels(len(takes), config, generator)
     plans, spoken_by = [], dict[str, set[str]]()
     used: Counter[str] = Counter()
@@ -115,12 +116,6 @@ def _plan_clip(
         seed=int(generator.integers(2**31)),
         bitrate_kbps=config.bitrate_kbps,
     )
-
-
-def _takes(sentences: Sequence[Sentence], clips: int, generator: np.random.Generator) -> list[Sentence]:
-    """The sentences in a drawn order, then again from the start until there are `clips`."""
-    order = generator.permutation(len(sentences))
-    return [sentences[order[k % len(sentences)]] for k in range(clips)] if sentences else []
 
 
 def _next_voice(voices: Iterable[Voice], used: Counter[str], speakers: set[str]) -> Voice:

@@ -11,8 +11,7 @@ from wertune.base.text import Lexicon, Normalise, load_lexicon, normaliser
 from wertune.synthesis.casting import cast_voices
 from wertune.synthesis.config import SynthesisConfig
 from wertune.synthesis.engines import ENGINES, offered_voices
-from wertune.synthesis.plain_sentences import read_plain_sentences
-from wertune.synthesis.sentences import Sentence, Speller, load_sentences, split_sentences
+from wertune.synthesis.sentences import Sentence, Speller, load_sentences, read_plain_sentences, split_sentences
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,9 @@ def load_synthesis_project(folder: Path) -> SynthesisProject:
     """
     project = load_yaml(folder / "project.yaml", ProjectConfig) if (folder / "project.yaml").exists() else None
     language = project.language if project else "en"
-    lexicon = load_lexicon(_lexicon_path(folder, project))
+    usual = Path("lexicon.yaml") if (folder / "lexicon.yaml").exists() else None
+    named = (project and project.lexicon) or usual
+    lexicon = load_lexicon(folder / named if named else None)
     path = folder / "synthesis.yaml"
     given = load_yaml(path, SynthesisConfig) if path.exists() else SynthesisConfig()
     splits = _load_splits(folder, given, lexicon, language)
@@ -51,13 +52,6 @@ def load_synthesis_project(folder: Path) -> SynthesisProject:
         _refuse_other_scripts(folder, splits)
     config, absent = _with_voices(given, language)
     return SynthesisProject(project, language, lexicon, config, splits, absent)
-
-
-def _lexicon_path(folder: Path, project: ProjectConfig | None) -> Path | None:
-    if project and project.lexicon:
-        return folder / project.lexicon
-    usual = folder / "lexicon.yaml"
-    return usual if usual.exists() else None
 
 
 def _with_voices(config: SynthesisConfig, language: str) -> tuple[SynthesisConfig, dict[str, str]]:
@@ -85,7 +79,11 @@ def _load_splits(folder: Path, config: SynthesisConfig, lexicon: Lexicon, langua
     if general := _find(folder, config.general, "general"):
         splits["replay"] = _read(general, "g", lexicon, language, normalise)
         _refuse_rows(general, splits["replay"], ("replay",), speller)
-        _refuse_shared(splits, general, normalise)
+        # What is rehearsed in training may not be what is tested.
+        domain = {normalise(s.text) for split, found in splits.items() if split != "replay" for s in found}
+        if shared := [sentence for sentence in splits["replay"] if normalise(sentence.text) in domain]:
+            listed = "\n".join(f"{general}: {s.id}: {s.text!r} is a sentence of the domain too" for s in shared)
+            raise SynthesisError(f"{listed}\nremove them there")
     return splits
 
 
@@ -129,11 +127,3 @@ def _read(path: Path, letter: str, lexicon: Lexicon, language: str, normalise: N
     if path.suffix == ".jsonl":
         return load_sentences(path, language)
     return read_plain_sentences(path, letter, lexicon, normalise)
-
-
-def _refuse_shared(splits: Mapping[str, list[Sentence]], general: Path, normalise: Normalise) -> None:
-    """What is rehearsed in training may not be what is tested."""
-    domain = {normalise(s.text) for split, found in splits.items() if split != "replay" for s in found}
-    if shared := [sentence for sentence in splits["replay"] if normalise(sentence.text) in domain]:
-        listed = "\n".join(f"{general}: {s.id}: {s.text!r} is a sentence of the domain too" for s in shared)
-        raise SynthesisError(f"{listed}\nremove them there")

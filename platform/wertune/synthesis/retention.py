@@ -83,9 +83,12 @@ def assign(
     room = {"retention_test": sizes.test, "retention_validation": sizes.validation, "replay": sizes.replay}
     splits: list[str | None] = [None] * len(keys)
     wanted_by = {key: {fixed[i] for i in members} - {None} for key, members in groups.items()}
-    for key in sorted(_order(list(groups), seed), key=lambda key: not wanted_by[key]):  # who has no choice, first
+    names = list(groups)
+    drawn = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    for key in sorted(drawn, key=lambda key: not wanted_by[key]):  # who has no choice, first
         members, wanted = groups[key], wanted_by[key]
-        open_splits = wanted or ({"replay"} if key in known or _short(key) else set(room))
+        short = len(key.split()) < _PREFERRED_WORDS  # too few words to judge a model by, but enough to rehearse
+        open_splits = wanted or ({"replay"} if key in known or short else set(room))
         split = next((name for name in room if name in open_splits and room[name] >= len(members)), None)
         if split is not None:
             room[split] -= len(members)
@@ -131,15 +134,6 @@ def _read_prompt(source: Recordings, folder: Path, file: str, text: str, speaker
         return None
     name = file.rsplit(".", 1)[0].replace("/", "-")
     return Prompt(name, text, speaker or source.speaker, source.only, level(samples))
-
-
-def _order(keys: list[str], seed: int) -> list[str]:
-    return [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
-
-
-def _short(key: str) -> bool:
-    """Two words are too few to judge a model by, but enough to rehearse."""
-    return len(key.split()) < _PREFERRED_WORDS
 
 
 def _write(out: Path, split: str, prompt: Prompt, bitrate_kbps: float) -> dict[str, Any]:

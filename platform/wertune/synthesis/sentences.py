@@ -1,8 +1,11 @@
-"""The sentences to be spoken: read, said as the lexicon says its terms, and split so that nothing leaks."""
+"""The sentences to be spoken: read, said as the lexicon says its terms, and split so that nothing leaks.
+
+As plain text one a line: blank lines and `# …` are left out, `{term}` or `{KIND}` stands for terms.
+"""
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -11,14 +14,16 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from wertune.base.config import Frozen, faults_of
 from wertune.base.errors import SynthesisError
-from wertune.base.text import Lexicon, normaliser, said, term_pattern
+from wertune.base.text import Lexicon, Normalise, normaliser, said, term_pattern
 from wertune.synthesis.config import SynthesisConfig
 
 MIN_TRAIN_SENTENCES = 3
+_SLOT = re.compile(r"\{([^{}]*)\}")
+_ANY_TERM = "term"
 
 
 class Sentence(Frozen):
-    """One line of sentences.jsonl or general.jsonl, or what a line of their .txt holds (see plain_sentences.py)."""
+    """One line of sentences.jsonl or general.jsonl, or what a line of their .txt holds."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")  # begins the names of its clips
     text: str = Field(min_length=1)
@@ -83,13 +88,63 @@ def load_sentences(path: Path, language: str = "en") -> list[Sentence]:
             faults.append(faults_of(error, place))
             continue
         found = (
-            fault_of_line(sentence.id, sentence.id, number, ids),
-            fault_of_line(sentence.text, normalise(sentence.text), number, texts),
+            _fault_of_line(sentence.id, sentence.id, number, ids),
+            _fault_of_line(sentence.text, normalise(sentence.text), number, texts),
         )
         faults += [f"{place}: {fault}" for fault in found if fault]
         sentences.append(sentence)
-    refuse_faults(path, faults, sentences)
+    _refuse_faults(path, faults, sentences)
     return sentences
+
+
+def read_plain_sentences(path: Path, letter: str, lexicon: Lexicon, normalise: Normalise) -> list[Sentence]:
+    """The sentences, each named by `letter` and its line; `Ask for {term}.` gives a template's sentence for every term.
+
+    A SynthesisError lists every line that has no word, repeats another or has a slot that no term fills; what templates
+    would repeat is left out.
+    """
+    numbered = enumerate(map(str.strip, read_utf8(path).splitlines()), 1)
+    lines = [(number, text) for number, text in numbered if text and not text.startswith("#")]
+    faults, places = [], dict[str, int]()
+    for number, text in lines:
+        if fault := _fault_of_slots(text, lexicon) or _fault_of_line(text, normalise(text), number, places):
+            faults.append(f"{path}:{number}: {fault}")
+    _refuse_faults(path, faults, lines)
+    seen = {normalise(text) for _, text in lines if not _SLOT.search(text)}
+    return [
+        sentence
+        for number, text in lines
+        for sentence in _sentences(f"{letter}{number:04}", text, lexicon, seen, normalise)
+    ]
+
+
+def _fault_of_slots(text: str, lexicon: Lexicon) -> str:
+    slots = _SLOT.findall(text)
+    known = sorted({_ANY_TERM, *(entry.kind for entry in lexicon.terms if entry.kind)})
+    if len(slots) > 1:
+        return f"{text!r} has {len(slots)} slots, but one is the most; write a template for each"
+    if slots and not lexicon.terms:
+        return f"{text!r} has a slot, but the project has no term; write lexicon.yaml"
+    if slots and not _terms(slots[0], lexicon):
+        return f"{{{slots[0]}}} fits no term of the lexicon; take one of {', '.join(f'{{{name}}}' for name in known)}"
+    return ""
+
+
+def _terms(slot: str, lexicon: Lexicon) -> list[str]:
+    return [entry.term for entry in lexicon.terms if slot in (_ANY_TERM, entry.kind) and slot]
+
+
+def _sentences(name: str, text: str, lexicon: Lexicon, seen: set[str], normalise: Normalise) -> Iterator[Sentence]:
+    """The line's sentence, or its template's with those terms that say nothing said before; adds to `seen`."""
+    slot = _SLOT.search(text)
+    if slot is None:
+        yield Sentence(id=name, text=text)
+        return
+    for number, term in enumerate(_terms(slot[1], lexicon), 1):
+        filled = text.replace(slot[0], term)
+        if (key := normalise(filled)) not in seen:
+            seen.add(key)
+            yield Sentence(id=f"{name}-{number:03}", text=filled, kind="template", template=name)
 
 
 def read_utf8(path: Path) -> str:
@@ -100,7 +155,7 @@ def read_utf8(path: Path) -> str:
         raise SynthesisError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from None
 
 
-def fault_of_line(text: str, key: str, number: int, seen: dict[str, int]) -> str:
+def _fault_of_line(text: str, key: str, number: int, seen: dict[str, int]) -> str:
     """Whether `key`, the text as it is compared, is empty or `seen` in another line; adds to `seen`."""
     if not key:
         return f"{text!r} has no word; remove the line"
@@ -109,7 +164,7 @@ def fault_of_line(text: str, key: str, number: int, seen: dict[str, int]) -> str
     return ""
 
 
-def refuse_faults(path: Path, faults: Sequence[str], sentences: Collection[object]) -> None:
+def _refuse_faults(path: Path, faults: Sequence[str], sentences: Collection[object]) -> None:
     """A SynthesisError with all faults, or because there is no sentence."""
     if not faults and not sentences:
         raise SynthesisError(f"{path} holds no sentence; write one a line")
@@ -140,17 +195,13 @@ def split_sentences(
     splits: dict[str, list[Sentence]] = {"train": [], "validation": [], "test": []}
     for sentence in sentences:
         splits.setdefault(sentence.split or chosen.get(sentence.id, "train"), []).append(sentence)
-    _refuse_empty(splits)
-    if config.missing_term == "stop":
-        _check_coverage(splits, terms, speller.written)
-    return splits
-
-
-def _refuse_empty(splits: Mapping[str, Sequence[Sentence]]) -> None:
     if empty := [split for split, found in splits.items() if not found]:
         rule = "each split needs sentences of its own, and test and validation take none out of templates"
         remedy = "add sentences without {…}, so that each term stands in five or more"
         raise SynthesisError(f"no sentence is left for {', '.join(empty)}, but {rule}; {remedy}")
+    if config.missing_term == "stop":
+        _check_coverage(splits, terms, speller.written)
+    return splits
 
 
 def _pick(
@@ -173,17 +224,14 @@ def _pick(
             free = [key for key in free if not all(seen[term] for term in terms[key])]
         if not free:
             break
-        best = max(free, key=lambda key: _need(terms[key], seen))  # the first of equals, in the drawn order
+        # The mean, so that long lists gain nothing; the first of equals, in the drawn order.
+        needs = {key: np.mean([1 / (1 + seen[term]) for term in terms[key]]) if terms[key] else 0.25 for key in free}
+        best = max(free, key=needs.__getitem__)
         seen.update(terms[best])
         left.subtract(terms[best])
         picked.append(best)
         del pool[best]
     return picked
-
-
-def _need(terms: Sequence[str], seen: Counter[str]) -> float:
-    """High when a sentence holds a term that was picked rarely; the mean, so that long lists gain nothing."""
-    return float(np.mean([1 / (1 + seen[term]) for term in terms])) if terms else 0.25
 
 
 def _check_coverage(

@@ -54,7 +54,8 @@ def synthesize(
     for split, recorded in build_retention(project_dir, out, project.config, project.texts, normalise).items():
         rows.setdefault(split, []).extend(recorded)
     manifests = {split: write_manifest(out, split, found) for split, found in rows.items()}
-    report = _report(project, out, manifests, rows)
+    size = sum((out / "manifests" / row["audio_filepath"]).stat().st_size for found in rows.values() for row in found)
+    report = build_report(project, manifests, rows, size)
     say(report.markdown())
     for split, manifest in manifests.items():
         say(f"{split}: {manifest}")
@@ -98,20 +99,20 @@ def _speak(plans: Sequence[ClipPlan], out: Path, processes: int, say: Callable[[
     workers = min(processes or len(os.sched_getaffinity(0)), -(-len(unspoken) // _CHUNK))
     say(f"clips to speak: {len(unspoken)}, there already: {len(jobs) - len(unspoken)}; processes: {workers}")
     if unspoken:
-        _try_voices([plan for plan, _ in unspoken])
-        _speak_in_processes(unspoken, workers, say)
+        # One word by each voice: what is missing is said at once, and caches are filled before two processes would.
+        for engine, name in sorted({(plan.voice.engine, plan.voice.name) for plan, _ in unspoken}):
+            find_engine(engine).speak("Hello.", name, 1.0)
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
+            written = pool.map(_write, unspoken, chunksize=_CHUNK)
+            loud = sys.stderr.isatty()
+            shown = tqdm(written, "clips", len(unspoken)) if loud else _told(written, len(unspoken), say)
+            faults = [fault for fault in shown if fault]
+        if faults:
+            more = [f"and {len(faults) - _LISTED_FAULTS} more"] if len(faults) > _LISTED_FAULTS else []
+            kept = "no manifest was written, and what was spoken is kept"
+            ending = f"{len(faults)} of {len(unspoken)} clips failed; {kept}"
+            raise SynthesisError("\n".join([*faults[:_LISTED_FAULTS], *more, ending]))
     return [float(sf.info(path).duration) for _, path in jobs]
-
-
-def _speak_in_processes(jobs: Sequence[Job], workers: int, say: Callable[[str], object]) -> None:
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
-        written = pool.map(_write, jobs, chunksize=_CHUNK)
-        shown = tqdm(written, "clips", len(jobs)) if sys.stderr.isatty() else _told(written, len(jobs), say)
-        faults = [fault for fault in shown if fault]
-    if faults:
-        more = [f"and {len(faults) - _LISTED_FAULTS} more"] if len(faults) > _LISTED_FAULTS else []
-        ending = f"{len(faults)} of {len(jobs)} clips failed; no manifest was written, and what was spoken is kept"
-        raise SynthesisError("\n".join([*faults[:_LISTED_FAULTS], *more, ending]))
 
 
 def _told(written: Iterable[str], count: int, say: Callable[[str], object]) -> Iterator[str]:
@@ -151,12 +152,6 @@ def render(plan: ClipPlan) -> Samples:
     return speech
 
 
-def _try_voices(plans: Sequence[ClipPlan]) -> None:
-    """One word by each voice: what is missing is said at once, and caches are filled before two processes would."""
-    for engine, name in sorted({(plan.voice.engine, plan.voice.name) for plan in plans}):
-        find_engine(engine).speak("Hello.", name, 1.0)
-
-
 def _write(job: Job) -> str:
     """Speaks the clip; what is wrong with it, or nothing."""
     plan, path = job
@@ -169,11 +164,3 @@ def _write(job: Job) -> str:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def _report(
-    project: SynthesisProject, out: Path, manifests: dict[str, Path], rows: dict[str, list[dict[str, Any]]]
-) -> SynthesisReport:
-    size = sum((out / "manifests" / row["audio_filepath"]).stat().st_size for found in rows.values() for row in found)
-    voices = project.config.voices
-    return build_report(manifests, rows, project.lexicon, project.speller, voices, project.absent_engines, size)

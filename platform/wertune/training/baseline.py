@@ -13,11 +13,10 @@ from pydantic import TypeAdapter
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.files import cache_root, content_digest, write_atomically
-from wertune.data.manifest import Recording
-from wertune.scores.metrics import Scores, score
+from wertune.scores.metrics import Scores
 from wertune.training.prepare import Prepared
 from wertune.whisper.model import Whisper
-from wertune.whisper.transcription import clips_of, in_batches
+from wertune.whisper.transcription import in_batches
 from wertune.whisper.wording import MAX_TOKENS_BEFORE
 
 OF_A_BOOST = {"boost_beyond_certainty", "boost_floor"}  # settings without effect where nothing is boosted
@@ -51,7 +50,7 @@ def baseline_scores(
 ) -> dict[str, Scores]:
     """Scores of the untouched base, writing plainly, on the splits that the project has."""
     texts = baseline_texts(prepared, dict.fromkeys(splits, (Way.PLAIN,)), transcribe)
-    return {split: score_texts(prepared, split, written[Way.PLAIN]) for split, written in texts.items()}
+    return {split: prepared.score(prepared.dataset[split], written[Way.PLAIN]) for split, written in texts.items()}
 
 
 def baseline_texts(prepared: Prepared, wanted: Wanted, transcribe: Transcribe | None = None) -> Texts:
@@ -116,12 +115,6 @@ def _decode(prepared: Prepared, way: Way) -> DecodeConfig:
     decode = prepared.project.trial.decode
     boost = decode.term_boost if way is Way.BOOSTED else 0.0
     return baseline_decode(decode).model_copy(update={"term_boost": boost})
-
-
-def score_texts(prepared: Prepared, split: str, texts: Sequence[str]) -> Scores:
-    """`texts[i]` as the transcript of the split's clip i."""
-    recordings: Sequence[Recording] = prepared.dataset[split]
-    return score(clips_of(recordings), texts, prepared.normalise, prepared.finder)
 
 
 def _name(prepared: Prepared, split: str, way: Way) -> str:

@@ -15,7 +15,7 @@ from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.augment import augment, mask_features
 from wertune.data.manifest import Recording
 from wertune.data.nonspeech import Nonspeech, nonspeech
-from wertune.whisper.features import ClipCache, context_positions, log_mel, pad_features
+from wertune.whisper.features import FeatureCache, context_positions, log_mel, pad_features
 from wertune.whisper.model import Whisper
 from wertune.whisper.transcription import EvaluationSet
 
@@ -32,7 +32,7 @@ class TrainingData:
     retention: EvaluationSet
     normalise: Normalise
     finder: TermFinder
-    cache: ClipCache | None = None
+    cache: FeatureCache | None = None
 
 
 @dataclass
@@ -124,7 +124,7 @@ class _AugmentedClips(Dataset[tuple[int, torch.Tensor]]):
     """Features of a clip: its waveform augmented by seed, clip and variant alone, then masked anew in every epoch."""
 
     def __init__(
-        self, drawn: Sequence[Drawn], mel_bins: int, config: TrialConfig, epoch: int, cache: ClipCache | None
+        self, drawn: Sequence[Drawn], mel_bins: int, config: TrialConfig, epoch: int, cache: FeatureCache | None
     ) -> None:
         self._drawn, self._mel_bins, self._config, self._epoch, self._cache = drawn, mel_bins, config, epoch, cache
         masks = ("time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bins", "variants")

@@ -13,13 +13,14 @@ from wertune.base.files import Fetch, cache_root
 from wertune.base.kept import Kept
 from wertune.base.machine import require_engine
 from wertune.base.text import Lexicon, Normalise, TermFinder, label_text, load_lexicon, normaliser
-from wertune.data.manifest import Dataset, load_dataset, manifests_of
+from wertune.data.manifest import Dataset, Recording, load_dataset, manifests_of
 from wertune.whisper.base_model import BaseModel, resolve_base_model
 from wertune.whisper.hugging_face import read_json
 
 if TYPE_CHECKING:  # what takes seconds to import, and `validate` does without
     from tokenizers import Tokenizer
 
+    from wertune.scores.metrics import Scores
     from wertune.training.batches import TrainingData
     from wertune.whisper.model import Whisper
     from wertune.whisper.transcription import EvaluationSet
@@ -67,6 +68,13 @@ class Prepared:
     def _base(self, quantization: str) -> tuple[Path, str, str, tuple[str, ...]]:
         return self.base.path, self.project.language, quantization, self.lexicon.written
 
+    def score(self, recordings: Sequence[Recording], texts: Sequence[str]) -> "Scores":
+        """`texts[i]` as the transcript of recording i."""
+        from wertune.scores.metrics import score
+        from wertune.whisper.transcription import clips_of
+
+        return score(clips_of(recordings), texts, self.normalise, self.finder)
+
     def evaluation_set(self, split: str, context: ContextConfig, mel_bins: int) -> "EvaluationSet":
         """The split's recordings and features, from this node's cache."""
         from wertune.whisper.features import FeatureCache
@@ -79,7 +87,7 @@ class Prepared:
     def training_data(self, context: ContextConfig, mel_bins: int) -> "TrainingData":
         """What a trial reads."""
         from wertune.training.batches import TrainingData
-        from wertune.whisper.features import ClipCache
+        from wertune.whisper.features import FeatureCache
 
         return TrainingData(
             train=self.dataset["train"],
@@ -88,7 +96,7 @@ class Prepared:
             retention=self.evaluation_set("retention_validation", context, mel_bins),
             normalise=self.normalise,
             finder=self.finder,
-            cache=ClipCache(features_folder(), self.fetch),
+            cache=FeatureCache(features_folder(), self.fetch),
         )
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,17 +78,14 @@ def at_strength(whisper: Whisper, strength: float) -> Iterator[None]:
     A strength between interpolates the tuned model with its base (WiSE-FT, Wortsman et al. 2021, arXiv:2109.01903).
     """
     layers = [module for module in whisper.model.modules() if isinstance(module, LoraLayer)]
+    adapters = [(layer, name) for layer in layers for name in layer.active_adapters]
     try:
-        _scale(layers, strength)
+        for layer, name in adapters:
+            layer.set_scale(name, strength)
         yield
     finally:
-        _scale(layers, 1.0)
-
-
-def _scale(layers: Sequence[LoraLayer], strength: float) -> None:
-    for layer in layers:
-        for name in layer.active_adapters:
-            layer.set_scale(name, strength)
+        for layer, name in adapters:
+            layer.set_scale(name, 1.0)
 
 
 def adapter_digest(whisper: Whisper) -> str:
@@ -113,12 +110,13 @@ def save_adapter(whisper: Whisper, folder: Path, base_model: str, strength: floa
         # PEFT writes the local path of the weights; the adapter is for the base by its name, wherever it lies.
         # Strength is stored as alpha, so that whoever loads the adapter, by plain PEFT too, gets it.
         alpha = read_adapter_config(writing)["lora_alpha"] * strength
-        _amend_config(writing, base_model_name_or_path=base_model, lora_alpha=alpha)
+        amend_config(writing, base_model_name_or_path=base_model, lora_alpha=alpha)
         (writing / "README.md").unlink(missing_ok=True)
         share_mode(writing, of="adapter_config.json")
 
 
-def _amend_config(folder: Path, **changes: Any) -> None:
+def amend_config(folder: Path, **changes: Any) -> None:
+    """Writes these values into the folder's adapter_config.json."""
     text = json.dumps(read_adapter_config(folder) | changes, indent=2, sort_keys=True) + "\n"
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")
 
@@ -224,27 +222,6 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     return values
 
 
-def _faults(values: Mapping[str, Any]) -> Iterator[str]:
-    rank, alpha = values.get("r"), values.get("lora_alpha")
-    if values.get("peft_type") != "LORA":
-        yield f"peft_type is {values.get('peft_type')!r:.60}, but must be 'LORA'"
-    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
-        yield f"r is {rank!r:.60}, but must be 1 to {MAX_RANK}"
-    if not _is_number(alpha):
-        yield f"lora_alpha is {alpha!r:.60}, but must be a finite number"
-    if not _is_number(values.get("lora_dropout", 0)):
-        yield f"lora_dropout is {values['lora_dropout']!r:.60}, but must be a finite number"
-    if not _names_modules(values.get("target_modules")):
-        yield f"target_modules is {values.get('target_modules')!r:.60}, but must be a list of layers' names"
-    for name in ("use_dora", "use_rslora"):
-        if type(values.get(name, False)) is not bool:
-            yield f"{name} is {values[name]!r:.60}, but must be true or false"
-    known = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora"}
-    for name in sorted(values.keys() - known - _NOTES):
-        if values[name] and values[name] != _INERT.get(name):
-            yield f"{name:.60} is {values[name]!r:.60}, but must not be set"
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -253,3 +230,24 @@ def _names_modules(value: Any) -> bool:
     if isinstance(value, str):
         return bool(_MODULES.fullmatch(value) or re.fullmatch(r"[a-z_0-9]{1,100}|all-linear", value))
     return isinstance(value, list) and all(isinstance(v, str) and re.fullmatch(_NAME, v) for v in value)
+
+
+# What each key must hold: where it is not given, what is taken for it; then the rule, and its words.
+_RULES: Mapping[str, tuple[Any, Callable[[Any], bool], str]] = {
+    "peft_type": (None, lambda value: value == "LORA", "'LORA'"),
+    "r": (None, lambda value: type(value) is int and 1 <= value <= MAX_RANK, f"1 to {MAX_RANK}"),
+    "lora_alpha": (None, _is_number, "a finite number"),
+    "lora_dropout": (0, _is_number, "a finite number"),
+    "target_modules": (None, _names_modules, "a list of layers' names"),
+    "use_dora": (False, lambda value: type(value) is bool, "true or false"),
+    "use_rslora": (False, lambda value: type(value) is bool, "true or false"),
+}
+
+
+def _faults(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, (usual, holds, rule) in _RULES.items():
+        if not holds(value := values.get(name, usual)):
+            yield f"{name} is {value!r:.60}, but must be {rule}"
+    for name in sorted(values.keys() - _RULES.keys() - _NOTES):
+        if values[name] and values[name] != _INERT.get(name):
+            yield f"{name:.60} is {values[name]!r:.60}, but must not be set"

@@ -5,17 +5,15 @@ Only safetensors and CTranslate2 files are read: a pickle runs what it holds.
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from wertune.base.errors import BaseModelError
-from wertune.base.files import CACHE_REMEDY, cache_root, store_folder
+from wertune.base.files import CACHE_REMEDY, cache_root, content_digest, store_folder
 from wertune.whisper.ctranslate2_weights import open_weights
 from wertune.whisper.hugging_face import read_json, write_folder
 
@@ -78,9 +76,7 @@ _PACKAGED = {
 }
 
 
-def resolve_base_model(
-    spec: str, *, revision: str | None = None, expected_digest: str | None = None, cache_dir: Path | None = None
-) -> BaseModel:
+def resolve_base_model(spec: str, *, revision: str | None = None, expected_digest: str | None = None) -> BaseModel:
     """The model that `spec` names, downloaded or converted on first use; raises BaseModelError."""
     folder = Path(spec).expanduser()
     is_folder = bool(spec) and folder.is_dir()
@@ -89,27 +85,22 @@ def resolve_base_model(
         raise BaseModelError(f"{spec}: revision is {revision}, but only a Hub id has revisions; remove it")
     if is_hub_id:
         return _hugging_face(spec, _download(spec, revision), expected_digest)
+    if package := _PACKAGED.get(spec):
+        parts = [_package_file(spec, module, name, package.extra) for module, name in package.parts]
+        return _ctranslate2(spec, parts, [package.digest, expected_digest])
     if spec.startswith("packaged:"):
-        return _packaged(spec, expected_digest, cache_dir)
+        raise BaseModelError(f"base_model is {spec!r}, but must be one of {', '.join(_PACKAGED)}; correct it")
     if not is_folder:
         rule = "must be a folder, a Hub id such as openai/whisper-base, or one of " + ", ".join(_PACKAGED)
         raise BaseModelError(f"base_model is {spec!r}, but {rule}; correct it in project.yaml")
     if (folder / "model.bin").is_file() and not _has_safetensors(folder):
-        return _ctranslate2(spec, [folder / "model.bin"], [expected_digest], cache_dir)
+        return _ctranslate2(spec, [folder / "model.bin"], [expected_digest])
     return _hugging_face(spec, folder.resolve(), expected_digest)
 
 
 def files_of(base: BaseModel) -> list[Path]:
     """The files of the base's folder that transformers may read; a folder from a training run holds gigabytes more."""
     return sorted(f for f in base.path.iterdir() if f.is_file() and any(fnmatch(f.name, p) for p in _HUB_FILES))
-
-
-def _packaged(spec: str, expected_digest: str | None, cache_dir: Path | None) -> BaseModel:
-    package = _PACKAGED.get(spec)
-    if package is None:
-        raise BaseModelError(f"base_model is {spec!r}, but must be one of {', '.join(_PACKAGED)}; correct it")
-    parts = [_package_file(spec, module, name, package.extra) for module, name in package.parts]
-    return _ctranslate2(spec, parts, [package.digest, expected_digest], cache_dir)
 
 
 def _package_file(spec: str, module: str, name: str, extra: str) -> Path:
@@ -149,20 +140,28 @@ def _has_safetensors(folder: Path) -> bool:
 
 def _hugging_face(spec: str, folder: Path, expected_digest: str | None) -> BaseModel:
     _check_folder(folder)
-    files = weight_files(folder)
-    digest = _digest_of_files(files)
+    total = hashlib.sha256()
+    for file in weight_files(folder):
+        with file.open("rb") as stream:
+            hashlib.file_digest(stream, lambda: total)
+    digest = f"sha256:{total.hexdigest()}"
     _check_digest(folder, digest, expected_digest)
     return BaseModel(spec, folder, digest)
 
 
 def _check_folder(folder: Path) -> None:
-    """Raises BaseModelError unless the files that transformers needs beside the weights are there."""
+    """Raises BaseModelError unless what transformers needs beside the weights is there, and nothing more to load."""
     config = read_json(folder / "config.json")
     if (found := config.get("model_type")) != "whisper":
         raise BaseModelError(
             f"{folder / 'config.json'}: model_type is {found!r}, but must be 'whisper'; name a Whisper"
         )
-    _check_nothing_else_is_loaded(folder, config)
+    if keys := [key for key in _LOADING_KEYS if config.get(key) is not None]:
+        rule = "must not say what files or code are loaded"
+        raise BaseModelError(f"{folder / 'config.json'}: has {', '.join(keys)}, but {rule}; remove it")
+    if names := sorted(file.name for file in folder.iterdir() if _ELSEWHERE.fullmatch(file.name)):
+        rule = "must hold a whole model and nothing that is loaded in its place"
+        raise BaseModelError(f"{folder}: holds {', '.join(names)}, but {rule}; merge the adapter or remove the files")
     for choices in (("preprocessor_config.json", "processor_config.json"), ("tokenizer.json", "vocab.json")):
         if not any((folder / name).is_file() for name in choices):
             raise BaseModelError(f"{folder}: {' or '.join(choices)} is missing; copy it from the original model")
@@ -171,22 +170,18 @@ def _check_folder(folder: Path) -> None:
         raise BaseModelError(f"{folder}: no model.safetensors, and pickled .bin weights are never loaded; {remedy}")
 
 
-def _check_nothing_else_is_loaded(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises BaseModelError where transformers would load more than the weights and the tokenizer."""
-    if keys := [key for key in _LOADING_KEYS if config.get(key) is not None]:
-        rule = "must not say what files or code are loaded"
-        raise BaseModelError(f"{folder / 'config.json'}: has {', '.join(keys)}, but {rule}; remove it")
-    if names := sorted(file.name for file in folder.iterdir() if _ELSEWHERE.fullmatch(file.name)):
-        rule = "must hold a whole model and nothing that is loaded in its place"
-        raise BaseModelError(f"{folder}: holds {', '.join(names)}, but {rule}; merge the adapter or remove the files")
-
-
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a Hugging Face folder; raises BaseModelError where one cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
     single = folder / "model.safetensors"
     files = [single] if single.is_file() else _shards(folder / "model.safetensors.index.json")
     for file in files:
-        _check_safetensors(file)
+        try:
+            with safe_open(file, framework="numpy"):
+                """Its header is whole."""
+        except (OSError, SafetensorError) as error:
+            raise BaseModelError(f"{file}: cannot be read ({error}); download it again") from error
     return files
 
 
@@ -200,31 +195,15 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _check_safetensors(file: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy"):
-            pass
-    except (OSError, SafetensorError) as error:
-        raise BaseModelError(f"{file}: cannot be read ({error}); download it again") from error
-
-
-def _digest_of_files(files: Sequence[Path]) -> str:
-    total = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            hashlib.file_digest(stream, lambda: total)
-    return f"sha256:{total.hexdigest()}"
-
-
 def _check_digest(place: Path, digest: str, expected: str | None) -> None:
     if expected is not None and digest != expected:
         remedy = "download it again, or correct the expected digest if these are the weights you mean"
         raise BaseModelError(f"{place}: the weights' digest is {digest}, but must be {expected}; {remedy}")
 
 
-def _ctranslate2(spec: str, parts: Sequence[Path], expected: Sequence[str | None], cache_dir: Path | None) -> BaseModel:
+def _ctranslate2(spec: str, parts: Sequence[Path], expected: Sequence[str | None]) -> BaseModel:
+    from safetensors import SafetensorError
+
     try:
         buffer = open_weights(parts)
     except OSError as error:
@@ -232,31 +211,14 @@ def _ctranslate2(spec: str, parts: Sequence[Path], expected: Sequence[str | None
     digest = f"sha256:{hashlib.sha256(buffer).hexdigest()}"
     for wanted in expected:  # before a single byte is parsed
         _check_digest(parts[0], digest, wanted)
-    side = parts[0].parent
-    root = cache_dir.absolute() if cache_dir else cache_root()
-    final = root / f"{digest[7:23]}-{_side_digest(side)}-v{FORMAT_VERSION}"
-    _convert(buffer, parts[0], final, digest)
-    return BaseModel(spec, final, digest)
-
-
-def _side_digest(side: Path) -> str:
-    """Names what is written beside the weights, so that a mended tokenizer is not answered from the cache."""
-    total = hashlib.sha256()
-    for name in ("config.json", "tokenizer.json"):
-        total.update(json.dumps(read_json(side / name), sort_keys=True).encode())
-    return total.hexdigest()[:8]
-
-
-def _convert(buffer: memoryview, source: Path, final: Path, digest: str) -> None:
-    from safetensors import SafetensorError
-
-    def write(folder: Path) -> None:
-        write_folder(buffer, str(source), source.parent, folder)
-
+    source, side = str(parts[0]), parts[0].parent
+    # Named by what is written beside the weights, too: a mended tokenizer is not answered from the cache.
+    beside = content_digest([read_json(side / name) for name in ("config.json", "tokenizer.json")])[:8]
+    final = cache_root() / f"{digest[7:23]}-{beside}-v{FORMAT_VERSION}"
+    stamp = {"digest": digest, "format": FORMAT_VERSION}
     try:
-        store_folder(final, write, {"digest": digest, "format": FORMAT_VERSION})
+        store_folder(final, lambda folder: write_folder(buffer, source, side, folder), stamp)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
-        need = f"it takes about {len(buffer) >> 20} MiB"
-        raise BaseModelError(
-            f"{final}: the converted weights cannot be stored ({error}; {need}); {CACHE_REMEDY}"
-        ) from error
+        problem = f"the converted weights cannot be stored ({error}; it takes about {len(buffer) >> 20} MiB)"
+        raise BaseModelError(f"{final}: {problem}; {CACHE_REMEDY}") from error
+    return BaseModel(spec, final, digest)

@@ -26,11 +26,6 @@ def doubts(log_probabilities: Sequence[float], decode: DecodeConfig) -> bool:
     return sum(log_probabilities) / len(log_probabilities) < decode.boost_floor
 
 
-def without_boost(decode: DecodeConfig) -> DecodeConfig:
-    """The settings with which a doubtful text is written again."""
-    return decode.model_copy(update={"term_boost": 0.0})
-
-
 @dataclass(eq=False)
 class _Node:
     """A beginning of terms; the last `open` of its tokens are not yet part of a whole term."""
@@ -70,7 +65,10 @@ class TermBoost:
         self._bonus, self._beyond = bonus, beyond
         self._root = _Node()
         for sequence in sequences:
-            self._add(sequence)
+            node = self._root
+            for token in sequence:
+                node = node.children.setdefault(token, _Node())
+            node.is_term = True
         for node in self._link():
             after = self._after(node)
             kept = [child.open - 1 for child in after.values()]
@@ -128,12 +126,6 @@ class TermBoost:
         gained = (self._beyond - own).clamp(max=self._bonus)
         scores -= lent[:, None]
         scores[where] = own + gained + torch.cat(kept).to(scores) - lent[where[0]]
-
-    def _add(self, sequence: Sequence[int]) -> None:
-        node = self._root
-        for token in sequence:
-            node = node.children.setdefault(token, _Node())
-        node.is_term = True
 
     def _link(self) -> list[_Node]:
         """All nodes, shorter ones first, each with its fallback (Aho and Corasick 1975)."""

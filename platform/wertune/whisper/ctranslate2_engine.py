@@ -40,24 +40,15 @@ def converted(base: BaseModel, adapter: Path, language: str, quantization: str =
     """The folder of the merged, rounded model, named by all that it depends on: made once, whole or not at all."""
     import ctranslate2
 
-    depends_on = [base.digest, _files_digest(adapter), ctranslate2.__version__, quantization, FORMAT_VERSION]
-    final = cache_root() / "engines" / content_digest(depends_on)[:32]
-
-    def write(folder: Path) -> None:
-        _convert(base.path, adapter, language, quantization, folder)
-
-    with storing("the converted model", final, CACHE_REMEDY):
-        store_folder(final, write, {"digest": base.digest, "ctranslate2": ctranslate2.__version__})
-    return final
-
-
-def _files_digest(adapter: Path) -> str:
-    """SHA-256 of the adapter's files: its strength is the alpha of its configuration."""
     check_adapter_files(adapter)
-    whole = hashlib.sha256()
-    for name in ADAPTER_FILES:
-        whole.update(hashlib.sha256((adapter / name).read_bytes()).digest())
-    return whole.hexdigest()
+    # Of the adapter both files: its strength is the alpha of its configuration.
+    depends_on = [base.digest, *(hashlib.sha256((adapter / name).read_bytes()).hexdigest() for name in ADAPTER_FILES)]
+    depends_on += [ctranslate2.__version__, quantization, str(FORMAT_VERSION)]
+    final = cache_root() / "engines" / content_digest(depends_on)[:32]
+    stamp = {"digest": base.digest, "ctranslate2": ctranslate2.__version__}
+    with storing("the converted model", final, CACHE_REMEDY):
+        store_folder(final, lambda folder: _convert(base.path, adapter, language, quantization, folder), stamp)
+    return final
 
 
 def _convert(base: Path, adapter: Path, language: str, quantization: str, folder: Path) -> None:

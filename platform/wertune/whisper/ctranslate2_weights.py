@@ -208,16 +208,16 @@ def to_state(tensors: Mapping[str, Tensor], place: str) -> tuple[Dims, dict[str,
     """Sizes and Hugging Face state (views, proj_out tied and left out); raises BaseModelError with every fault."""
     dims = _dims(tensors, place)
     layout = _layout(dims)
-    faults = [*_name_faults(tensors, layout), *_setting_faults(tensors), *_head_faults(dims)]
-    faults += _shape_faults(tensors, layout)
+    faults = [*_name_faults(tensors, layout), *_setting_faults(tensors, dims), *_shape_faults(tensors, layout)]
     if not faults:
-        faults = [*_zero_faults(tensors, layout), *_projection_faults(tensors)]
+        faults = list(_value_faults(tensors, layout))
     if faults:
         more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
         raise BaseModelError(
             f"{place}: not a Whisper that can be read; {DAMAGED}\n  " + "\n  ".join(faults[:20]) + more
         )
-    return dims, dict(_pieces(tensors, layout))
+    pieces = ((blocks, np.split(tensors[name].array, len(blocks))) for name, (_, blocks) in layout.items())
+    return dims, {block: row for pair in pieces for block, row in zip(*pair, strict=True) if block is not None}
 
 
 def _dims(tensors: Mapping[str, Tensor], place: str) -> Dims:
@@ -309,7 +309,7 @@ def _name_faults(tensors: Mapping[str, Tensor], layout: _Layout) -> Iterator[str
         yield f"byte {tensors[name].offset}: the tensor {name} is unknown, but only Whisper's may stand here"
 
 
-def _setting_faults(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+def _setting_faults(tensors: Mapping[str, Tensor], dims: Dims) -> Iterator[str]:
     for name, expected in _SETTINGS.items():
         tensor = tensors.get(name)
         if tensor is None:  # older converters wrote fewer settings
@@ -318,9 +318,6 @@ def _setting_faults(tensors: Mapping[str, Tensor]) -> Iterator[str]:
             yield f"byte {tensor.offset}: {name} has the shape {list(tensor.array.shape)}, but must be a single number"
         elif expected is not None and tensor.array != expected:
             yield f"byte {tensor.offset}: {name} is {tensor.array}, but Hugging Face's Whisper computes with {expected}"
-
-
-def _head_faults(dims: Dims) -> Iterator[str]:
     for side, heads in (("encoder", dims.encoder_attention_heads), ("decoder", dims.decoder_attention_heads)):
         if heads < 1 or dims.d_model % heads:
             yield f"{side}/num_heads is {heads}, but must be >= 1 and divide the model's width {dims.d_model}"
@@ -335,21 +332,11 @@ def _shape_faults(tensors: Mapping[str, Tensor], layout: _Layout) -> Iterator[st
             yield f"byte {offset}: {name} has the shape {list(array.shape)}, but must have {list(expected[name])}"
 
 
-def _zero_faults(tensors: Mapping[str, Tensor], layout: _Layout) -> Iterator[str]:
+def _value_faults(tensors: Mapping[str, Tensor], layout: _Layout) -> Iterator[str]:
     for name, (_, blocks) in layout.items():
         rows = np.split(tensors[name].array, len(blocks))
         if any(block is None and row.any() for block, row in zip(blocks, rows, strict=True)):
             yield f"byte {tensors[name].offset}: {name} gives k_proj a bias, but Hugging Face's Whisper has none"
-
-
-def _projection_faults(tensors: Mapping[str, Tensor]) -> Iterator[str]:
     projection, embeddings = tensors[_PROJECTION], tensors[_EMBEDDINGS]
-    same = projection.array is embeddings.array or np.array_equal(projection.array, embeddings.array)
-    if not same:
+    if projection.array is not embeddings.array and not np.array_equal(projection.array, embeddings.array):
         yield f"byte {projection.offset}: {_PROJECTION} differs from {_EMBEDDINGS}, but Whisper ties them"
-
-
-def _pieces(tensors: Mapping[str, Tensor], layout: _Layout) -> Iterator[tuple[str, Array]]:
-    for name, (_, blocks) in layout.items():
-        rows = np.split(tensors[name].array, len(blocks))
-        yield from ((block, row) for block, row in zip(blocks, rows, strict=True) if block is not None)

@@ -54,7 +54,8 @@ class _Step:
         self._model, self._beams, self._length = model, beams, 0
         self._layers: list[Unpacked] = model.kept or unpacked(model)
         self._heard = [layer.hear(states) for layer in self._layers]
-        self._written: list[tuple[Tensor, Tensor] | None] = [None] * len(self._layers)
+        # Keys and values of each layer, one upon the other.
+        self._written: list[Tensor | None] = [None] * len(self._layers)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Logits (clips x beams, vocabulary), float32, after the next `tokens` (clips x beams)."""
@@ -66,10 +67,7 @@ class _Step:
         heard, length = self._heard[0][0], len(tokens)
         mask = torch.full((length, length), -torch.inf, dtype=self._model.dtype, device=heard.device).triu(1)
         self._through(torch.tensor(tokens, device=heard.device).expand(len(heard), -1), 1, mask)
-        self._written = [both and (self._each_beam(both[0]), self._each_beam(both[1])) for both in self._written]
-
-    def _each_beam(self, of_clips: Tensor) -> Tensor:
-        return of_clips.repeat_interleave(self._beams, dim=0)
+        self._written = [both.repeat_interleave(self._beams, dim=1) for both in self._written if both is not None]
 
     def _through(self, tokens: Tensor, beams: int, mask: Tensor | None = None) -> Tensor:
         """The last layer's states (clips x beams, length, d_model) after `tokens` (clips x beams, length)."""
@@ -77,8 +75,8 @@ class _Step:
         hidden = self._model.embed(tokens, slice(self._length, self._length + length))
         for index, layer in enumerate(self._layers):
             normed = layer.first_norm(hidden)
-            written = self._append(index, layer.split(layer.k(normed)), layer.split(layer.v(normed)))
-            hidden = hidden + layer.out(layer.join(layer.split(layer.q(normed)), *written, mask))
+            keys, values = self._append(index, layer.split(layer.k(normed)), layer.split(layer.v(normed)))
+            hidden = hidden + layer.out(layer.join(layer.split(layer.q(normed)), keys, values, mask))
             # All beams of a clip are rows of one product with what is heard of it.
             normed = layer.heard_norm(hidden).view(-1, beams * length, hidden.shape[-1])
             heard = layer.heard_out(layer.join(layer.split(layer.heard_q(normed)), *self._heard[index]))
@@ -87,18 +85,15 @@ class _Step:
         self._length += length
         return hidden
 
-    def _append(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        before = self._written[index]
-        after = (
-            (keys, values) if before is None else (torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2))
-        )
-        self._written[index] = after
+    def _append(self, index: int, *keys_and_values: Tensor) -> Tensor:
+        before, both = self._written[index], torch.stack(keys_and_values)
+        self._written[index] = after = both if before is None else torch.cat([before, both], dim=3)
         return after
 
     def go_on(self, clips: list[int], parents: list[int]) -> None:
         """Only these clips stay, and each text goes on from the one in the row of its parent."""
         rows = torch.tensor(parents)
-        self._written = [both and (both[0][rows], both[1][rows]) for both in self._written]
+        self._written = [both[:, rows] for both in self._written if both is not None]
         if len(clips) < len(self._heard[0][0]):
             kept = torch.tensor(clips)
             self._heard = [(keys[kept], values[kept]) for keys, values in self._heard]
@@ -134,28 +129,20 @@ def _plain(linear: Linear) -> Multiply:
 
 
 class _Done:
-    """The finished texts of one clip, best first, at most as many as there are beams."""
+    """The finished texts of one clip with their scores, best first, at most as many as there are beams."""
 
     def __init__(self, beams: int) -> None:
         self._beams = beams
-        self._ranked: list[tuple[float, Hypothesis]] = []
+        self.ranked: list[tuple[float, Hypothesis]] = []
 
     def add(self, score: float, hypothesis: Hypothesis) -> None:
-        self._ranked.append((score, hypothesis))
-        self._ranked.sort(key=lambda ranked: -ranked[0])
-        del self._ranked[self._beams :]
+        self.ranked.append((score, hypothesis))
+        self.ranked.sort(key=lambda ranked: -ranked[0])
+        del self.ranked[self._beams :]
 
     def beats(self, best_possible: float) -> bool:
         """Whether nothing of a score like this could still come among them."""
-        return len(self._ranked) == self._beams and self._ranked[-1][0] >= best_possible
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._ranked
-
-    @property
-    def best(self) -> Hypothesis:
-        return self._ranked[0][1]
+        return len(self.ranked) == self._beams and self.ranked[-1][0] >= best_possible
 
 
 @dataclass(frozen=True)
@@ -203,9 +190,7 @@ def beam_search(
         scores = log_probabilities + (first if length == 1 else never)
         if boost:
             boost.add_to(scores, places)
-        _forbid_repeats(scores, texts, no_repeat_ngram)
-        if guard:
-            _forbid_loops(scores, texts, guard)
+        _forbid_repeats(scores, texts, no_repeat_ngram, guard)
         ranked = _ranked(log_probabilities, scores, texts, beams)
         slots, running = [], []
         for slot, clip in enumerate(clips):
@@ -220,9 +205,11 @@ def beam_search(
         step.go_on(slots, [text.row for text in running])
         tokens = [text.text.tokens[-1] for text in running]
         if boost:
-            places = [boost.after(places[text.row], *_last(text.text)) for text in running]
+            likely = [text.text.log_probabilities[-1] for text in running]
+            rows = [places[text.row] for text in running]
+            places = list(map(boost.after, rows, tokens, likely))
         texts = [_Running(row, text.text, text.score) for row, text in enumerate(running)]
-    return [clip.best for clip in done]
+    return [clip.ranked[0][1] for clip in done]
 
 
 def _forbidden(rules: Rules, vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -234,26 +221,19 @@ def _forbidden(rules: Rules, vocabulary: int, device: torch.device) -> tuple[Ten
     return never, first
 
 
-def _forbid_repeats(scores: Tensor, texts: Sequence[_Running], size: int) -> None:
-    """Takes away tokens that would say `size` in a row a second time, as transformers and CTranslate2 can."""
+def _forbid_repeats(scores: Tensor, texts: Sequence[_Running], size: int, guard: LoopGuard | None) -> None:
+    """Takes away tokens that would say `size` in a row a second time, as transformers and CTranslate2 can.
+
+    And those with which a text would say the same once too often, as the `guard` knows.
+    """
     for row, text in enumerate(texts):
         tokens = text.text.tokens
         if size and len(tokens) >= size:
             last = tokens[len(tokens) - size + 1 :]
             starts = range(len(tokens) - size + 1)
             scores[row, [tokens[i + size - 1] for i in starts if tokens[i : i + size - 1] == last]] = -torch.inf
-
-
-def _forbid_loops(scores: Tensor, texts: Sequence[_Running], guard: LoopGuard) -> None:
-    """Takes away tokens with which a text would say the same once too often."""
-    for row, text in enumerate(texts):
-        if forbidden := guard.forbidden(text.text.tokens):
+        if guard and (forbidden := guard.forbidden(tokens)):
             scores[row, list(forbidden)] = -torch.inf
-
-
-def _last(text: Hypothesis) -> tuple[int, float]:
-    """Its last token, and how likely that is."""
-    return text.tokens[-1], text.log_probabilities[-1]
 
 
 def _ranked(log_probabilities: Tensor, scores: Tensor, texts: Sequence[_Running], beams: int) -> list[list[_Running]]:
@@ -285,6 +265,6 @@ def _finish(ranked: Sequence[_Running], done: _Done, beams: int, end: int, at_li
             done.add(longer.score / len(longer.text.tokens), longer.text)
     if not at_limit:
         return [longer for longer in ranked if longer.text.tokens[-1] != end][:beams]
-    if done.is_empty:
+    if not done.ranked:
         done.add(ranked[0].score, ranked[0].text)
     return []

@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache, partial
 from itertools import chain
 from math import ceil
 from pathlib import Path
@@ -28,6 +28,8 @@ FRAMES_PER_POSITION = 2
 FRAMES_PER_SECOND = FRAMES_PER_POSITION * POSITIONS_PER_SECOND
 SAMPLES_PER_POSITION = SAMPLE_RATE_HZ // POSITIONS_PER_SECOND
 FULL_CONTEXT_POSITIONS = 1500
+
+Floats = npt.NDArray[np.floating[Any]]
 
 
 def context_positions(duration_s: float, context: ContextConfig) -> int:
@@ -71,7 +73,7 @@ def pad_features(batch: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 class FeatureCache:
-    """Features of whole splits in memory-mapped files, named by all that they depend on.
+    """Features in files that are named by all that they depend on: of whole splits, and of single clips.
 
     A file is written beside its place and renamed, so that a reader sees all of it or none, whoever else writes.
     One that is not there is asked for by `fetch`, and computed where that has none or a damaged one.
@@ -82,65 +84,53 @@ class FeatureCache:
         self._fetch = fetch
 
     def load(self, recordings: Sequence[Recording], context: ContextConfig, mel_bins: int) -> list[torch.Tensor]:
-        """One (mel_bins, frames) float32 tensor a recording, computed where the cache does not have them."""
+        """One (mel_bins, frames) float32 tensor a recording, all of them in one file that is mapped into memory."""
         frames = [FRAMES_PER_POSITION * context_positions(r.duration_s, context) for r in recordings]
-        path = self._folder / f"{_cache_key(recordings, frames, mel_bins)}.npy"
+        clips = [[recording.digest, count] for recording, count in zip(recordings, frames, strict=True)]
         values = mel_bins * sum(frames)
-        flat = _read(path, values)
-        if flat is None and self._fetch:
-            flat = self._fetched(path, values, self._fetch)
-        if flat is None:
-            flat = self._write(path, recordings, frames, mel_bins)
+
+        def compute() -> Floats:
+            counted = zip(recordings, frames, strict=True)
+            clips = (log_mel(r.samples(), count // FRAMES_PER_POSITION, mel_bins) for r, count in counted)
+            return np.concatenate([clip.numpy().ravel() for clip in clips])
+
+        # A split may take gigabytes: one worker of a node at a time fetches it.
+        path = self._path([mel_bins, clips])
+        flat = self._cached(path, partial(_read, expected_values=values), compute, locked)
         parts = np.split(flat, np.cumsum([mel_bins * count for count in frames])[:-1])
         return [torch.from_numpy(part.reshape(mel_bins, -1)) for part in parts]
 
-    def _fetched(self, path: Path, values: int, fetch: Fetch) -> npt.NDArray[np.float32] | None:
-        """The features as `fetch` has them, if it does; a split may take gigabytes: one worker of a node at a time."""
-        flat = None
-        with _keeping(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with locked(self._folder / ".fetching.lock"):
-                flat = _read(path, values)  # or another worker was faster
-                if flat is None:
-                    _store_fetched(path, self._folder, fetch)
-                    flat = _read(path, values)
-        return flat
-
-    def _write(
-        self, path: Path, recordings: Sequence[Recording], frames: Sequence[int], mel_bins: int
-    ) -> npt.NDArray[np.float32]:
-        clips = [
-            log_mel(r.samples(), count // FRAMES_PER_POSITION, mel_bins).numpy().ravel()
-            for r, count in zip(recordings, frames, strict=True)
-        ]
-        flat = np.concatenate(clips)
-        with _keeping(self._folder):
-            write_atomically(path, lambda file: np.save(file, flat))
-        return flat
-
-
-class ClipCache:
-    """Features of single clips, as they are trained on: each is worked out once for all epochs, trials and searches."""
-
-    def __init__(self, folder: Path, fetch: Fetch | None = None) -> None:
-        self._folder = folder
-        self._fetch = fetch
-
     def get(self, depends_on: Sequence[Any], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Features (mel_bins, frames) in float16, from the file that is named by all that they depend on."""
-        name = content_digest([transformers.__version__, *depends_on])[:32]
-        path = self._folder / name[:2] / f"{name}.npy"
-        stored = _read_clip(path)
-        if stored is None and self._fetch:
+        """A clip's (mel_bins, frames) in float16, as it is trained on: worked out once for all epochs and searches."""
+        path = self._path(depends_on)
+        path = path.parent / path.name[:2] / path.name
+        return torch.from_numpy(self._cached(path, _read, lambda: compute().numpy(), nullcontext))
+
+    def _path(self, depends_on: Sequence[Any]) -> Path:
+        return self._folder / f"{content_digest([transformers.__version__, *depends_on])[:32]}.npy"
+
+    def _cached(
+        self,
+        path: Path,
+        read: Callable[[Path], Floats | None],
+        compute: Callable[[], Floats],
+        lock: Callable[[Path], AbstractContextManager[object]],
+    ) -> Floats:
+        """What lies at `path`, else, under the lock, what `fetch` has, else what is computed; what is new is kept."""
+        found = read(path)
+        if found is None and self._fetch:
             with _keeping(self._folder):
-                _store_fetched(path, self._folder, self._fetch)
-                stored = _read_clip(path)
-        if stored is not None:
-            return stored
-        features = compute()
-        with _keeping(self._folder):
-            write_atomically(path, lambda file: np.save(file, features.numpy()))
-        return features
+                self._folder.mkdir(parents=True, exist_ok=True)
+                with lock(self._folder / ".fetching.lock"):
+                    found = read(path)  # another worker may have been faster
+                    if found is None:
+                        _store_fetched(path, self._folder, self._fetch)
+                        found = read(path)
+        if found is None:
+            found = computed = compute()
+            with _keeping(self._folder):
+                write_atomically(path, lambda file: np.save(file, computed))
+        return found
 
 
 _warned = set[Path]()
@@ -166,25 +156,14 @@ def _store_fetched(path: Path, folder: Path, fetch: Fetch) -> None:
         write_atomically(path, lambda file: file.writelines(chain([first], parts)))
 
 
-def _read_clip(path: Path) -> torch.Tensor | None:
-    """The stored features, or None where there is no whole file of them."""
+def _read(path: Path, expected_values: int | None = None) -> Floats | None:
+    """A clip's stored features, or a split's of so many values in all; None where there is no whole file of them."""
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    except Exception:  # missing, cut short, or a damaged header, which ends in errors of many kinds
-        return None
-
-
-def _read(path: Path, expected_values: int) -> npt.NDArray[np.float32] | None:
-    """The stored values, or None where there is no whole file of them."""
-    try:
+        if expected_values is None:
+            return np.asarray(np.load(path, allow_pickle=False))
         # Copied where it is written to: a clip costs nothing until it is read, and nobody can change the file.
-        flat = np.load(path, mmap_mode="c", allow_pickle=False)
+        flat = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
     except Exception:  # missing, cut short, or a damaged header, which ends in errors of many kinds
         return None
     whole = flat.dtype == np.float32 and flat.shape == (expected_values,)
     return flat if whole else None
-
-
-def _cache_key(recordings: Sequence[Recording], frames: Sequence[int], mel_bins: int) -> str:
-    clips = [[recording.digest, count] for recording, count in zip(recordings, frames, strict=True)]
-    return content_digest([transformers.__version__, mel_bins, clips])[:32]

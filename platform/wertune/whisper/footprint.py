@@ -4,7 +4,6 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -43,30 +42,22 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class Footprint:
-    """MB of the weights with the linear layers in 8 bits, and with all of them in `dtype`."""
+    """MB of the weights with the linear layers in 8 bits, and with all of them plain, as the others are either way."""
 
     int8_mb: float
     plain_mb: float
-    dtype: torch.dtype
-
-    @property
-    def saved_mb(self) -> float:
-        """By 8 bits; embeddings, convolutions and the last product stay in `dtype` either way."""
-        return self.plain_mb - self.int8_mb
 
 
 def footprint(base: Path, dtype: torch.dtype) -> Footprint:
     """Of the Hugging Face folder `base`, by the shapes of its weights; none of them is read."""
-    sizes = dict(chain.from_iterable(map(_sizes, weight_files(base))))
+    sizes: dict[str, int] = {}
+    for file in weight_files(base):
+        with safe_open(file, framework="numpy") as weights:
+            sizes |= {name: math.prod(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
     sizes.pop("proj_out.weight", None)  # the last product's weights are the embeddings
     linear = sum(size for name, size in sizes.items() if _LINEAR.search(name))
     plain = sum(sizes.values()) * dtype.itemsize
-    return Footprint((plain - linear * (dtype.itemsize - 1)) / 2**20, plain / 2**20, dtype)
-
-
-def _sizes(file: Path) -> list[tuple[str, int]]:
-    with safe_open(file, framework="numpy") as weights:
-        return [(name, math.prod(weights.get_slice(name).get_shape())) for name in weights.keys()]  # noqa: SIM118
+    return Footprint((plain - linear * (dtype.itemsize - 1)) / 2**20, plain / 2**20)
 
 
 def products_here() -> torch.dtype:
@@ -78,12 +69,14 @@ def quantization_advice(base: Path, quantization: str) -> str | None:
     """What `quantization: none` would cost here, where that is next to nothing; None where 8 bits are worth it."""
     if quantization != "int8":
         return None
-    found = footprint(base, products_here())
-    if found.saved_mb >= LEAST_WORTHWHILE_MB:
+    dtype = products_here()
+    found = footprint(base, dtype)
+    saved_mb = found.plain_mb - found.int8_mb
+    if saved_mb >= LEAST_WORTHWHILE_MB:
         return None
-    plain = str(found.dtype).removeprefix("torch.")
+    plain = str(dtype).removeprefix("torch.")
     return (
-        f"8-bit weights: {found.int8_mb:.0f} MB; {plain} would take {found.plain_mb:.0f} MB, {found.saved_mb:.0f} MB "
+        f"8-bit weights: {found.int8_mb:.0f} MB; {plain} would take {found.plain_mb:.0f} MB, {saved_mb:.0f} MB "
         "more, since embeddings and convolutions are never 8-bit. On a base this small `--set quantization=none` costs "
         "little memory and trains a little faster"
     )

@@ -195,7 +195,8 @@ class LeanWhisper:
         self._encoder, self._decoder, self._projection = model.model.encoder, model.model.decoder, model.proj_out
         self.encoder_layers = [Layer(layer, dtype) for layer in self._encoder.layers]
         self.decoder_layers = [Layer(layer, dtype) for layer in self._decoder.layers]
-        self._encoder_norm, self._decoder_norm = Norm(self._encoder.layer_norm), Norm(self._decoder.layer_norm)
+        # The latter stands between the decoder's last layer and its logits.
+        self._encoder_norm, self.last_norm = Norm(self._encoder.layer_norm), Norm(self._decoder.layer_norm)
 
     @property
     def vocabulary(self) -> int:
@@ -231,7 +232,7 @@ class LeanWhisper:
         mask = torch.full((length, length), -torch.inf, dtype=self.dtype, device=states.device).triu(1)
         for layer in self.decoder_layers:
             hidden = self._through(layer, hidden, states, mask)
-        return self._decoder_norm(hidden)
+        return self.last_norm(hidden)
 
     def _through(self, layer: Layer, *inputs: Tensor) -> Tensor:
         """Its output. Checkpointed, its inputs alone are kept, and it is gone through again on the way back.
@@ -248,7 +249,3 @@ class LeanWhisper:
     def logits(self, states: Tensor) -> Tensor:
         """(…, d_model) of the decoder's last states → (…, vocabulary), float32."""
         return functional.linear(states, self._projection.weight.to(self.dtype)).float()
-
-    def last_norm(self, hidden: Tensor) -> Tensor:
-        """What stands between the decoder's last layer and its logits."""
-        return self._decoder_norm(hidden)

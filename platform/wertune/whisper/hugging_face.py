@@ -127,17 +127,12 @@ def _generation_config(source: Mapping[str, Any], dims: Dims, tokens: Mapping[st
         "return_timestamps": False,
         "is_multilingual": dims.vocab_size >= MULTILINGUAL_VOCABULARY,
     }
-    return config | _language_config(tokens) if config["is_multilingual"] else config
-
-
-def _language_config(tokens: Mapping[str, int]) -> dict[str, Any]:
-    # Not from config.json's lang_ids: in converted .en models these are one too high.
-    first, last = tokens["<|startoftranscript|>"], tokens["<|translate|>"]
-    tasks = {task: tokens[f"<|{task}|>"] for task in ("transcribe", "translate")}
-    return {
-        "lang_to_id": {name: number for name, number in tokens.items() if first < number < last},
-        "task_to_id": tasks,
-    }
+    if config["is_multilingual"]:
+        # Not from config.json's lang_ids: in converted .en models these are one too high.
+        first, last = tokens["<|startoftranscript|>"], tokens["<|translate|>"]
+        config["lang_to_id"] = {name: number for name, number in tokens.items() if first < number < last}
+        config["task_to_id"] = {task: tokens[f"<|{task}|>"] for task in ("transcribe", "translate")}
+    return config
 
 
 def _token_list(source: Mapping[str, Any], key: str, dims: Dims, side: Path) -> list[int]:

@@ -31,19 +31,17 @@ class LoopGuard:
         """The tokens that would complete one copy too many of what the text ends with."""
         found: set[int] = set()
         for size in range(1, (len(tokens) + 1) // 3 + 1):
-            is_once_more = _repeated(tokens, size) >= _allowed(size) * size - 1
-            if is_once_more and not self._is_spelled(tokens[-size:]):
-                found.add(tokens[-size])
+            allowed = next((copies for longest, copies in ALLOWED if size <= longest), ALLOWED_OF_LONGER)
+            if _repeated(tokens, size) >= allowed * size - 1:
+                kinds = {self._kind(token) for token in tokens[-size:]}
+                # Digits and letters with what stands between them are no loop.
+                if "sign" not in kinds or "word" in kinds:
+                    found.add(tokens[-size])
         return found
 
     def is_loop(self, tokens: Sequence[int]) -> bool:
         """Whether a whole text says anything at once more often than it may."""
         return any(tokens[end] in self.forbidden(tokens[:end]) for end in range(2, len(tokens)))
-
-    def _is_spelled(self, unit: Sequence[int]) -> bool:
-        """Whether it is digits and letters with what stands between them."""
-        kinds = {self._kind(token) for token in unit}
-        return "sign" in kinds and "word" not in kinds
 
 
 def last_resort(decode: DecodeConfig) -> DecodeConfig:
@@ -60,10 +58,6 @@ def shrinks(text: str) -> bool:
 def compression_ratio(text: str) -> float:
     """Bytes of the text over its bytes compressed by zlib."""
     return len(text.encode()) / len(zlib.compress(text.encode()))
-
-
-def _allowed(size: int) -> int:
-    return next((copies for longest, copies in ALLOWED if size <= longest), ALLOWED_OF_LONGER)
 
 
 def _repeated(tokens: Sequence[int], size: int) -> int:

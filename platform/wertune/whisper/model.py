@@ -19,7 +19,7 @@ from transformers import logging as transformers_logging
 
 from wertune.base.config import DecodeConfig
 from wertune.base.errors import BaseModelError
-from wertune.whisper.boost import doubts, without_boost
+from wertune.whisper.boost import doubts
 from wertune.whisper.decoding import beam_search, unpacked
 from wertune.whisper.footprint import product_dtype
 from wertune.whisper.forward import LeanWhisper
@@ -161,7 +161,7 @@ class Whisper:
         if looping := [clip for clip, each in enumerate(written) if decode.loop_guard and shrinks(each.text)]:
             again(looping, self._write, last_resort(decode))
         if doubtful := [clip for clip, each in enumerate(written) if doubts(each.log_probabilities, decode)]:
-            again(doubtful, self.write, without_boost(decode))
+            again(doubtful, self.write, decode.model_copy(update={"term_boost": 0.0}))
         return written
 
     def _write(
@@ -190,16 +190,11 @@ class Whisper:
         stored = parameters + list(self.model.buffers())
         return ModelSize(
             trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-            total_parameters=sum(_elements(p) for p in parameters),
+            # 4-bit weights are packed two in a byte.
+            total_parameters=sum(p.numel() * (1 + isinstance(p, bitsandbytes.nn.Params4bit)) for p in parameters),
             int8_layers=sum(isinstance(m, bitsandbytes.nn.Linear8bitLt) for m in self.model.modules()),
             weight_memory_mb=sum(t.numel() * t.element_size() for t in stored) / 2**20,
         )
-
-
-def _elements(parameter: torch.nn.Parameter) -> int:
-    """Weights that a parameter stands for: 4-bit ones are packed two in a byte."""
-    packed = isinstance(parameter, bitsandbytes.nn.Params4bit)
-    return parameter.numel() * 2 if packed else parameter.numel()
 
 
 def load_whisper(

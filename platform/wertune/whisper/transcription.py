@@ -1,7 +1,8 @@
 """Transcribing clips in batches of like length, long ones cut at pauses, and scoring what was written."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Protocol, TypeVar
 
@@ -80,11 +81,8 @@ def transcribe_features(
     whisper: Transcriber, features: Sequence[torch.Tensor], durations_s: Sequence[float], decode: DecodeConfig
 ) -> list[str]:
     """The text of each (mel_bins, frames_i), in the order given; batches are of like length."""
-    return [written.text for written in in_batches(_writer(whisper, decode), features, durations_s, decode)]
-
-
-def _writer(whisper: Transcriber, decode: DecodeConfig) -> Callable[[torch.Tensor, Sequence[int]], list[Written]]:
-    return lambda heard, limits: whisper.generate(heard, limits, decode)
+    write = partial(whisper.generate, decode=decode)
+    return [written.text for written in in_batches(write, features, durations_s, decode)]
 
 
 def in_batches(
@@ -137,21 +135,13 @@ def transcribe_samples(
     `check` is called before each piece is heard and each batch is written: it may raise what ends the work.
     """
     cut = [split_at_pauses(clip, longest_s) for clip in clips]
-    heard = _heard(whisper, chain(*cut), context, check)
-    written = iter(in_batches(_writer(whisper, decode), *heard, decode, check))
-    return [Transcript(tuple((piece.size, next(written)) for piece in pieces)) for pieces in cut]
-
-
-def _heard(
-    whisper: Transcriber, pieces: Iterable[Samples], context: ContextConfig, check: Check
-) -> tuple[list[torch.Tensor], list[float]]:
-    """The features and durations in seconds of all pieces."""
     features, durations_s = [], []
-    for piece in pieces:
+    for piece in chain(*cut):
         check()
         durations_s.append(piece.size / SAMPLE_RATE_HZ)
         features.append(log_mel(piece, context_positions(durations_s[-1], context), whisper.mel_bins))
-    return features, durations_s
+    written = iter(in_batches(partial(whisper.generate, decode=decode), features, durations_s, decode, check))
+    return [Transcript(tuple((piece.size, next(written)) for piece in pieces)) for pieces in cut]
 
 
 def split_at_pauses(samples: Samples, longest_s: float = MAX_SEGMENT_S) -> list[Samples]:

@@ -105,15 +105,12 @@ class Wording:
         if not decode.term_boost or not self.terms:
             return None
         if settings not in self._boosts:
-            forms = [form for term in self.terms for form in self._forms(term)]
+            # Whisper's words begin with their space, the first of a text too; between words without one there is none.
+            bare = [term for term in self.terms if is_unspaced(term[0]) or self._language in UNSPACED_LANGUAGES]
+            forms = [*(f" {term}" for term in self.terms), *bare]
             written = [self.tokenizer(form, add_special_tokens=False).input_ids for form in forms]
             self._boosts[settings] = TermBoost(written, *settings)
         return self._boosts[settings]
-
-    def _forms(self, term: str) -> tuple[str, ...]:
-        """Whisper's words begin with their space, the first of a text too; between words without one there is none."""
-        bare = is_unspaced(term[0]) or self._language in UNSPACED_LANGUAGES
-        return (f" {term}", term) if bare else (f" {term}",)
 
     def text(self, tokens: Iterable[int]) -> str:
         """What the tokens say, without special ones."""

@@ -54,7 +54,9 @@ def _one_thread() -> Iterator[None]:
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     if find_spec(MODELS[request.param][0]) is None:
         pytest.skip(f"the package of {request.param} is not installed")
-    return resolve_base_model(request.param, cache_dir=tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WERTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return resolve_base_model(request.param)
 
 
 @pytest.fixture(scope="module")

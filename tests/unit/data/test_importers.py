@@ -17,7 +17,7 @@ from tests.trials.fuzz.mutations import mutated
 
 from wertune.base.errors import ConfigError, ManifestError, StorageError
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
-from wertune.data.importers.item import Bad, Columns, Item
+from wertune.data.importers.item import Columns, Fault, Item
 from wertune.data.importers.saved_datasets import read_saved
 from wertune.data.importers.store import Imported, form_of, import_recordings
 from wertune.data.manifest import read_rows
@@ -505,7 +505,7 @@ def test_damaged_arrow_files_are_read_or_refused(tmp_path_factory: pytest.TempPa
     damaged = data.draw(mutated([whole], lambda _: ()))
     folder = _saved_by_hand(tmp_path_factory.getbasetemp() / "damaged", damaged)
     with contextlib.suppress(ManifestError):
-        assert all(isinstance(found, Item | Bad) for found in read_saved(folder, Columns()))
+        assert all(isinstance(found, Item | Fault) for found in read_saved(folder, Columns()))
 
 
 def test_half_a_surrogate_pair_and_endless_numbers_are_told_by_line(

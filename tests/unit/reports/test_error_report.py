@@ -18,8 +18,7 @@ from wertune.data.clip_files import encode_opus
 from wertune.data.manifest import Recording
 from wertune.reports.error_report import MAX_PAGE_BYTES, SHOWN_CONFUSIONS, ScoredSet, clip_audio, error_report
 from wertune.reports.html_page import embedded_json, page
-from wertune.scores.comparison import Comparison, summary_rows
-from wertune.scores.intervals import recall_interval, wer_change, wer_interval
+from wertune.scores.comparison import Comparison, rate_interval, summary_rows, wer_change
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.whisper.transcription import clips_of
 
@@ -172,12 +171,12 @@ def _scores(errors: list[int], speakers: list[str]) -> Scores:
 def test_intervals_hold_their_value_and_need_enough_clips() -> None:
     speakers = [f"speaker {number % 8}" for number in range(40)]
     worse, better = _scores([2] * 20 + [1] * 20, speakers), _scores([1] * 20 + [0] * 20, speakers)
-    ends, change = wer_interval(worse), wer_change(worse, better)
+    ends, change = rate_interval(worse, "wer"), wer_change(worse, better)
     assert ends
     assert ends.low <= worse.wer <= ends.high
     assert ends.note == "8 speaker blocks"
     assert change
     assert change.point == pytest.approx(better.wer - worse.wer)
     assert change.high < 0
-    assert recall_interval(worse) is None  # no term was said
-    assert wer_interval(_scores([1], ["ann"])) is None
+    assert rate_interval(worse, "term_recall") is None  # no term was said
+    assert rate_interval(_scores([1], ["ann"]), "wer") is None

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from wertune.base.config import ContextConfig, DecodeConfig, ServingConfig
 from wertune.serving.listener import Voice
-from wertune.serving.page.app import AUDIO_TYPE, make_app
-from wertune.serving.page.differences import differing
+from wertune.serving.page.app import AUDIO_TYPE, differing, make_app
 from wertune.whisper.wording import Written
 
 TEXTS = st.text("aA. b", max_size=20)

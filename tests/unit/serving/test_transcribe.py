@@ -16,8 +16,7 @@ from wertune.base.errors import ConfigError
 from wertune.commands.options import version_uri
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.serving.listener import Segment, Voice, text_of
-from wertune.serving.subtitles import rendered
-from wertune.serving.transcribe import check_names, recordings_of, transcribe_files
+from wertune.serving.transcribe import check_out, recordings_of, rendered, transcribe_files
 from wertune.whisper.transcription import split_at_pauses
 from wertune.whisper.wording import Written
 
@@ -93,16 +92,19 @@ def test_a_folder_stands_for_its_recordings(tmp_path: Path, write_noise: Callabl
     for name in ("b.wav", "a.FLAC", "deep/c.wav"):
         write_noise(tmp_path / name)
     (tmp_path / "notes.txt").write_text("")
-    assert recordings_of([tmp_path, Path("x.mp3")]) == [tmp_path / "a.FLAC", tmp_path / "b.wav", Path("x.mp3")]
+    named = tmp_path / "notes.txt"
+    assert recordings_of([tmp_path, named]) == [tmp_path / "a.FLAC", tmp_path / "b.wav", named]
+    with pytest.raises(ConfigError, match=r"x\.mp3 does not exist"):
+        recordings_of([tmp_path, Path("x.mp3")])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="holds no recording"):
         recordings_of([tmp_path / "empty"])
 
 
-def test_two_recordings_are_never_written_to_one_file() -> None:
-    check_names([Path("a/x.wav"), Path("a/y.wav")], Path("out"), "srt")
+def test_two_recordings_are_never_written_to_one_file(tmp_path: Path) -> None:
+    check_out([Path("a/x.wav"), Path("a/y.wav")], tmp_path / "out", "srt")
     with pytest.raises(ConfigError, match=r"out/x\.srt would be written by several"):
-        check_names([Path("a/x.wav"), Path("b/x.flac")], Path("out"), "srt")
+        check_out([Path("a/x.wav"), Path("b/x.flac")], tmp_path / "out", "srt")
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,15 @@ from wertune.base.text import Lexicon, Term, normaliser
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.clip_files import check, level, trim, write_clip, write_manifest
 from wertune.synthesis.config import RetentionSizes, SynthesisConfig
-from wertune.synthesis.plain_sentences import read_plain_sentences
 from wertune.synthesis.plan import plan_clips
 from wertune.synthesis.retention import assign, build_retention
-from wertune.synthesis.sentences import Sentence, Speller, load_sentences, split_sentences
+from wertune.synthesis.sentences import (
+    Sentence,
+    Speller,
+    load_sentences,
+    read_plain_sentences,
+    split_sentences,
+)
 from wertune.synthesis.synthesize import manifest_row
 
 TERMS = {"Life": "life", "MediShield Life": "meddy shield life", "CPF": "see pee eff", "NEA": "en ee ay"}

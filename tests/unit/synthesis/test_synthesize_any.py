@@ -23,11 +23,10 @@ from wertune.synthesis.casting import cast_voices
 from wertune.synthesis.config import SynthesisConfig, Voice
 from wertune.synthesis.engine import Offer
 from wertune.synthesis.engines import ENGINES, find_engine, offered_voices
-from wertune.synthesis.plain_sentences import read_plain_sentences
 from wertune.synthesis.plan import ClipPlan
 from wertune.synthesis.project import SynthesisProject, load_synthesis_project
-from wertune.synthesis.report import SynthesisReport, TermRow, _terms_table
-from wertune.synthesis.sentences import Sentence, Speller, split_sentences
+from wertune.synthesis.report import SynthesisReport, _terms_table
+from wertune.synthesis.sentences import Sentence, Speller, read_plain_sentences, split_sentences
 from wertune.synthesis.synthesize import plan_project, render, synthesize
 
 DOMAIN = ("train", "validation", "test")
@@ -250,14 +249,14 @@ def test_a_folder_of_words_becomes_manifests_that_share_nothing(
     assert {row["text"] for split in DOMAIN for row in rows(folder, split)} == set(TEXTS.splitlines())
     assert len(rows(folder, "replay")) == 2
     assert all((folder / "manifests" / str(row["audio_filepath"])).is_file() for row in rows(folder, "test"))
-    assert {row.voice: row.clips for row in report.voices} == Counter(
+    assert {row["voice"]: row["clips"] for row in report.voices} == Counter(
         row["voice"] for split in (*DOMAIN, "replay") for row in rows(folder, split)
     )
 
 
 def test_the_report_names_what_is_missing(spoken: tuple[Path, SynthesisReport, list[str]]) -> None:
     folder, report, heard = spoken
-    lacks = {row.term: row.lacks for row in report.terms}
+    lacks = {row["term"]: row["lacks"] for row in report.terms}
     assert lacks == {"CPF": "", "MediSave": "", "NEA": "", "HDB": "stands in no sentence"}
     written = (folder / "manifests" / "synthesis_report.md").read_text()
     assert "Sentences are missing for 1 of 4 terms: HDB (stands in no sentence)." in written
@@ -427,6 +426,6 @@ def test_terms_are_covered_where_no_blanks_stand_between_words(tmp_path: Path) -
     (tmp_path / "sentences.txt").write_text("请问{term}怎么申请？\n公积金局在哪里？\n", encoding="utf-8")
     found = read_plain_sentences(tmp_path / "sentences.txt", "s", lexicon, normaliser("zh"))
     assert [speller.terms(each.text) for each in found] == [("公积金",), ("公积金局",), ("CPF",), ("公积金局",)]
-    rows = [TermRow(term, term, False, {}, {}) for term in ("公积金", "CPF")]
-    rows = [replace(row, clips=dict.fromkeys(DOMAIN, 1), sentences=dict.fromkeys(DOMAIN, 1)) for row in rows]
+    counts = {"clips": dict.fromkeys(DOMAIN, 1), "sentences": dict.fromkeys(DOMAIN, 1)}
+    rows = [{"term": term, "spoken": term, "spelt": False, **counts} for term in ("公积金", "CPF")]
     assert len({cell_len(line) for line in _terms_table(rows).splitlines()}) == 1

@@ -20,7 +20,7 @@ from wertune.training.batches import Batch, TrainingData, training_batches
 from wertune.training.optimizer import MovingAverage, adamw
 from wertune.training.train import EpochResult, Objective, TrainingDiverged, TrainingState, train, validation_loss
 from wertune.whisper.adapter import add_lora
-from wertune.whisper.features import ClipCache, context_positions, log_mel
+from wertune.whisper.features import FeatureCache, context_positions, log_mel
 from wertune.whisper.model import Whisper
 from wertune.whisper.transcription import EvaluationSet, score_set
 
@@ -180,7 +180,7 @@ def test_kept_features_are_those_worked_out_and_only_other_variants_are_new(
 ) -> None:
     """Two clips an epoch and two variants: epochs 1 and 3 hear the same, under other masks."""
     plain = _data(_numbered(make_recordings, 2))
-    kept = replace(plain, cache=ClipCache(tmp_path))
+    kept = replace(plain, cache=FeatureCache(tmp_path))
     config = configured({"augment.noise_snr_db.probability": 1.0, "augment.variants": 2})
 
     def batches(data: TrainingData, epoch: int, **changes: Any) -> list[tuple[list[list[int]], float]]:

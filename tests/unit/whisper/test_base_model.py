@@ -37,6 +37,11 @@ from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.ctranslate2_weights import read_tensors, to_state
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path / "cache"))
+
+
 def _read(data: bytes) -> Any:
     return to_state(read_tensors(memoryview(data), "model.bin"), "model.bin")
 
@@ -183,9 +188,9 @@ def test_all_missing_tensors_are_told_at_once() -> None:
 
 def test_a_folder_is_converted_once_and_then_found(tmp_path: Path) -> None:
     source = _folder(tmp_path / "ct2")
-    first = resolve_base_model(str(source), cache_dir=tmp_path / "cache")
+    first = resolve_base_model(str(source))
     stamp = (first.path / "model.safetensors").stat().st_mtime_ns
-    assert resolve_base_model(str(source), cache_dir=tmp_path / "cache") == first
+    assert resolve_base_model(str(source)) == first
     assert (first.path / "model.safetensors").stat().st_mtime_ns == stamp
     assert first.digest == _digest(source / "model.bin")
     assert load_file(first.path / "model.safetensors")["model.encoder.conv1.bias"].dtype == np.float16
@@ -199,7 +204,7 @@ def test_a_folder_is_converted_once_and_then_found(tmp_path: Path) -> None:
 
 def test_a_multilingual_vocabulary_gets_languages_and_tasks(tmp_path: Path) -> None:
     source = _folder(tmp_path / "ct2", serialize(whisper_variables(vocabulary=51865)))
-    base = resolve_base_model(str(source), cache_dir=tmp_path / "cache")
+    base = resolve_base_model(str(source))
     generation = json.loads((base.path / "generation_config.json").read_text())
     assert generation["is_multilingual"] is True
     assert generation["lang_to_id"] == {"<|en|>": 2, "<|de|>": 3}
@@ -229,7 +234,7 @@ def test_damaged_side_files_are_base_model_errors(tmp_path: Path, name: str, tex
     else:
         (source / name).write_text(text)
     with pytest.raises(BaseModelError) as caught:
-        resolve_base_model(str(source), cache_dir=tmp_path / "cache")
+        resolve_base_model(str(source))
     assert message in str(caught.value)
     assert not (tmp_path / "cache").exists() or not _leftovers(tmp_path / "cache")
 
@@ -257,7 +262,7 @@ def test_an_added_token_has_a_text_and_an_id_of_the_vocabulary(tmp_path: Path, t
     tokenizer["added_tokens"] += [json.loads(token), 7]
     (source / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(BaseModelError) as caught:
-        resolve_base_model(str(source), cache_dir=tmp_path / "cache")
+        resolve_base_model(str(source))
     first, *faults = str(caught.value).splitlines()
     assert first.startswith(f"{source / 'tokenizer.json'}: ")
     assert first.endswith("download it again")
@@ -270,7 +275,7 @@ def test_half_a_surrogate_pair_in_a_tokenizer_is_refused(tmp_path: Path) -> None
     whole = (source / "tokenizer.json").read_text()
     (source / "tokenizer.json").write_text(whole.replace('"vocab": {}', '"vocab": {"\\ud800": 0}'))
     with pytest.raises(BaseModelError, match=r"tokenizer\.json: cannot be written again .*; download it again"):
-        resolve_base_model(str(source), cache_dir=tmp_path / "cache")
+        resolve_base_model(str(source))
     assert not _leftovers(tmp_path / "cache")
 
 
@@ -288,14 +293,14 @@ def test_json_that_is_too_deep_is_refused(tmp_path: Path) -> None:
 def test_a_tokenizer_of_a_larger_model_is_refused(tmp_path: Path) -> None:
     source = _folder(tmp_path / "ct2", serialize(whisper_variables(vocabulary=VOCABULARY - 10)))
     with pytest.raises(BaseModelError, match="take the tokenizer of this very model"):
-        resolve_base_model(str(source), cache_dir=tmp_path / "cache")
+        resolve_base_model(str(source))
 
 
 def test_a_mended_tokenizer_is_converted_anew(tmp_path: Path) -> None:
     source = _folder(tmp_path / "ct2")
-    before = resolve_base_model(str(source), cache_dir=tmp_path / "cache")
+    before = resolve_base_model(str(source))
     (source / "config.json").write_text('{"suppress_ids": [5]}')
-    after = resolve_base_model(str(source), cache_dir=tmp_path / "cache")
+    after = resolve_base_model(str(source))
     assert (after.digest, after.path != before.path) == (before.digest, True)
 
 
@@ -315,46 +320,43 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr("safetensors.numpy.save_file", _half(error))
         with pytest.raises(BaseModelError, match=r"No space left on device.*free some space"):
-            resolve_base_model(str(source), cache_dir=cache)
+            resolve_base_model(str(source))
     assert _leftovers(cache) == []
-    assert resolve_base_model(str(source), cache_dir=cache).path.is_dir()
+    assert resolve_base_model(str(source)).path.is_dir()
 
 
 def test_what_a_killed_process_left_is_swept_and_never_used(tmp_path: Path) -> None:
     source, cache = _folder(tmp_path / "ct2"), tmp_path / "cache"
-    first = resolve_base_model(str(source), cache_dir=cache)
+    first = resolve_base_model(str(source))
     partial = cache / f".{first.path.name}.0badcafe.partial"
     first.path.rename(partial)
-    assert resolve_base_model(str(source), cache_dir=cache) == first
+    assert resolve_base_model(str(source)) == first
     assert _leftovers(cache) == [first.path.name]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "source.json"])
 def test_a_damaged_cache_entry_is_built_again(tmp_path: Path, name: str) -> None:
     source = _folder(tmp_path / "ct2")
-    base = resolve_base_model(str(source), cache_dir=tmp_path / "cache")
+    base = resolve_base_model(str(source))
     whole = (base.path / name).read_bytes()
     (base.path / name).write_bytes(whole[:-9])
-    resolve_base_model(str(source), cache_dir=tmp_path / "cache")
+    resolve_base_model(str(source))
     assert (base.path / name).read_bytes() == whole
 
 
 def test_the_loser_of_a_race_uses_the_winners_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, cache = _folder(tmp_path / "ct2"), tmp_path / "cache"
-    winner = resolve_base_model(str(source), cache_dir=cache)
+    source = _folder(tmp_path / "ct2")
+    winner = resolve_base_model(str(source))
     answers = iter([False, False])  # as it looked before the other process was done
     real = files.is_whole
     monkeypatch.setattr(files, "is_whole", lambda folder: next(answers, None) is not False and real(folder))
     monkeypatch.setattr("shutil.rmtree", lambda path, ignore_errors: None)  # the rename then finds it there
-    assert resolve_base_model(str(source), cache_dir=cache) == winner
+    assert resolve_base_model(str(source)) == winner
 
 
 def test_many_threads_get_one_folder(tmp_path: Path) -> None:
     source, found = _folder(tmp_path / "ct2"), []
-    work = [
-        threading.Thread(target=lambda: found.append(resolve_base_model(str(source), cache_dir=tmp_path / "cache")))
-        for _ in range(4)
-    ]
+    work = [threading.Thread(target=lambda: found.append(resolve_base_model(str(source)))) for _ in range(4)]
     for thread in work:
         thread.start()
     for thread in work:
@@ -373,16 +375,17 @@ def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
     assert resolve_base_model(source).path.parent == tmp_path / "own"
 
 
-def test_a_cache_that_cannot_be_written_is_a_base_model_error(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_a_base_model_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
+    monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(BaseModelError, match="WERTUNE_CACHE"):
-        resolve_base_model(str(_folder(tmp_path / "ct2")), cache_dir=tmp_path / "file" / "cache")
+        resolve_base_model(str(_folder(tmp_path / "ct2")))
 
 
 def test_a_wrong_digest_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     source = _folder(tmp_path / "ct2")
     with pytest.raises(BaseModelError) as caught:
-        resolve_base_model(str(source), expected_digest="sha256:00", cache_dir=tmp_path / "cache")
+        resolve_base_model(str(source), expected_digest="sha256:00")
     assert _digest(source / "model.bin") in str(caught.value)
     assert "sha256:00" in str(caught.value)
     assert not (tmp_path / "cache").exists()
@@ -394,7 +397,7 @@ def test_a_changed_package_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(weights._PACKAGED, "packaged:whisper-tiny.en", package)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(BaseModelError, match="must be sha256:11"):
-        resolve_base_model("packaged:whisper-tiny.en", cache_dir=tmp_path / "cache")
+        resolve_base_model("packaged:whisper-tiny.en")
 
 
 def test_weights_in_parts_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,15 +408,15 @@ def test_weights_in_parts_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyP
     package = weights._Package("base", _digest(whole / "model.bin"), (("ct2", "part1"), ("ct2", "part2")))
     monkeypatch.setitem(weights._PACKAGED, "packaged:whisper-base", package)
     monkeypatch.syspath_prepend(str(tmp_path))
-    joined = resolve_base_model("packaged:whisper-base", cache_dir=tmp_path / "cache")
-    assert joined.path == resolve_base_model(str(whole), cache_dir=tmp_path / "cache").path
+    joined = resolve_base_model("packaged:whisper-base")
+    assert joined.path == resolve_base_model(str(whole)).path
 
 
-def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "find_spec", lambda module: None)
     for spec, extra in (("packaged:whisper-tiny.en", "tiny-en"), ("packaged:whisper-base", "base")):
         with pytest.raises(BaseModelError) as caught:
-            resolve_base_model(spec, cache_dir=tmp_path)
+            resolve_base_model(spec)
         assert f"pip install 'wertune[{extra}]'" in str(caught.value)
 
 

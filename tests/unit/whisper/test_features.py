@@ -23,7 +23,6 @@ from wertune.whisper.features import (
     FRAMES_PER_POSITION,
     FULL_CONTEXT_POSITIONS,
     POSITIONS_PER_SECOND,
-    ClipCache,
     FeatureCache,
     context_positions,
     log_mel,
@@ -206,7 +205,7 @@ def test_on_a_full_disk_features_are_worked_out_each_time_and_it_is_said_once(
 ) -> None:
     recordings, folder = make_recordings(["a"]), tmp_path / "cache"
     expected = [log_mel(r.samples(), context_positions(r.duration_s, SHORT)) for r in recordings]
-    whole, clips = FeatureCache(folder), ClipCache(folder)
+    whole, clips = FeatureCache(folder), FeatureCache(folder)
     with disk_full_after(10_000):
         for _ in range(2):
             _assert_same(whole.load(recordings, SHORT, 80), expected)
@@ -226,7 +225,7 @@ def test_where_no_cache_may_be_features_come_all_the_same(tmp_path: Path, make_r
     folder = tmp_path / "file"
     folder.write_text("no folder")
     assert len(FeatureCache(folder).load(make_recordings(["a"]), SHORT, 80)) == 1
-    assert torch.equal(ClipCache(folder).get(["a"], lambda: torch.ones(2)), torch.ones(2))
+    assert torch.equal(FeatureCache(folder).get(["a"], lambda: torch.ones(2)), torch.ones(2))
 
 
 def test_an_interrupted_write_leaves_nothing_behind(
@@ -246,7 +245,7 @@ def test_an_interrupted_write_leaves_nothing_behind(
 def test_a_clip_is_worked_out_once_and_again_where_its_file_is_damaged(
     tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    cache, calls = ClipCache(tmp_path), []
+    cache, calls = FeatureCache(tmp_path), []
 
     def compute() -> torch.Tensor:
         calls.append(1)
@@ -300,15 +299,15 @@ def test_what_another_node_lacks_or_has_damaged_is_computed(
 
 def test_a_clip_comes_from_another_nodes_cache_and_is_kept(tmp_path: Path) -> None:
     features = torch.rand(80, 32).half()
-    ClipCache(tmp_path / "there").get(["a clip"], lambda: features)
-    cache = ClipCache(tmp_path / "here", _other_node(tmp_path / "there"))
+    FeatureCache(tmp_path / "there").get(["a clip"], lambda: features)
+    cache = FeatureCache(tmp_path / "here", _other_node(tmp_path / "there"))
     _assert_same([cache.get(["a clip"], lambda: features + 1)], [features])
-    _assert_same([ClipCache(tmp_path / "here").get(["a clip"], lambda: features + 1)], [features])
+    _assert_same([FeatureCache(tmp_path / "here").get(["a clip"], lambda: features + 1)], [features])
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"not numpy at all"])
 def test_a_clip_that_another_node_lacks_or_has_damaged_is_computed(tmp_path: Path, content: bytes) -> None:
     features = torch.rand(80, 32).half()
-    cache = ClipCache(tmp_path, lambda name: [content] if content else [])
+    cache = FeatureCache(tmp_path, lambda name: [content] if content else [])
     _assert_same([cache.get(["a clip"], lambda: features)], [features])
-    _assert_same([ClipCache(tmp_path).get(["a clip"], lambda: features + 1)], [features])
+    _assert_same([FeatureCache(tmp_path).get(["a clip"], lambda: features + 1)], [features])

@@ -22,7 +22,8 @@ def test_it_is_what_the_loaded_model_stores(load_tiny: Callable[..., Whisper], t
 def test_it_advises_against_8_bits_where_they_save_little(
     monkeypatch: pytest.MonkeyPatch, saved_mb: float, advised: bool
 ) -> None:
-    monkeypatch.setattr(module, "footprint", lambda *_: Footprint(56.0, 56.0 + saved_mb, torch.bfloat16))
+    monkeypatch.setattr(module, "footprint", lambda *_: Footprint(56.0, 56.0 + saved_mb))
+    monkeypatch.setattr(module, "products_here", lambda: torch.bfloat16)
     advice = quantization_advice(Path("base"), "int8")
     assert (advice is not None) == advised
     if advice:

@@ -506,7 +506,7 @@ def _config_fails(patch: pytest.MonkeyPatch) -> None:
         (folder / "adapter_config.json").write_text("{")
         raise OSError(28, "No space left on device")
 
-    patch.setattr(wertune.whisper.adapter, "_amend_config", fail)
+    patch.setattr(wertune.whisper.adapter, "amend_config", fail)
 
 
 def _rename_fails(time: int) -> Callable[[pytest.MonkeyPatch], None]:

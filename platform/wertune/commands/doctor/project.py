@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wertune.base.config import ProjectConfig, load_yaml
+from wertune.base.config import load_project, load_yaml
 from wertune.base.errors import BaseModelError, ConfigError, SynthesisError
 from wertune.base.machine import free_memory_mb
 from wertune.commands.doctor import Check, Finding, Site, fail, ok, warn
@@ -52,7 +52,7 @@ def _weights_mb(site: Site) -> float:
         sizes = footprint(_base(site).path, dtype)
     except (ConfigError, BaseModelError):
         return 0.0
-    return sizes.plain_mb if _project(site).trial.quantization == "none" else sizes.int8_mb
+    return sizes.plain_mb if load_project(site.project).trial.quantization == "none" else sizes.int8_mb
 
 
 def checkout(site: Site) -> Finding:
@@ -110,7 +110,7 @@ def _cast(config: "SynthesisConfig", site: Site) -> tuple[dict[str, str], list[s
 
     if config.voices:
         return {voice.engine: voice.name for voice in reversed(config.voices) if voice.split != "final"}, []
-    language = _project(site).language if (site.project / "project.yaml").exists() else "en"
+    language = load_project(site.project).language if (site.project / "project.yaml").exists() else "en"
     offered, absent = offered_voices(config.engines or ENGINES, language)
     problems = [f"{name}: {why}" for name, why in absent.items() if name in config.engines or not offered]
     try:
@@ -123,12 +123,8 @@ def _cast(config: "SynthesisConfig", site: Site) -> tuple[dict[str, str], list[s
 def _base(site: Site) -> "BaseModel":
     from wertune.whisper.base_model import resolve_base_model
 
-    source = _project(site).base_model
+    source = load_project(site.project).base_model
     return resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
-
-
-def _project(site: Site) -> ProjectConfig:
-    return load_yaml(site.project / "project.yaml", ProjectConfig)
 
 
 CHECKS: dict[str, Check] = {

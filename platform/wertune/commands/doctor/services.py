@@ -3,10 +3,9 @@
 import os
 import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 from wertune.base.machine import existing
@@ -16,6 +15,7 @@ from wertune.tracking.outage import driver_remedy
 from wertune.tracking.runs import tracking_uri
 
 CONNECT_S = 5.0
+# MLflow would wait for minutes.
 QUICKLY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(CONNECT_S)), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 # Where `ray start` leaves the address that `auto` stands for.
 RAY_CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
@@ -33,7 +33,7 @@ def tracking(site: Site) -> Finding:
     from mlflow.tracking import MlflowClient
 
     try:
-        with _quickly():
+        with patch.dict(os.environ, QUICKLY):
             MlflowClient(uri).search_experiments(max_results=1)
     except Exception as error:  # MLflow's own, SQLAlchemy's, Alembic's
         problem = _first_line(error).replace(uri, shown)
@@ -49,9 +49,10 @@ def artifacts(site: Site) -> Finding:
     from mlflow.tracking import MlflowClient
 
     try:
-        with _quickly():
+        with patch.dict(os.environ, QUICKLY):
             location = MlflowClient(uri).search_experiments(max_results=1)[0].artifact_location
-            folder = _local_folder(location)
+            parts = urlsplit(location)
+            folder = Path(parts.path) if parts.scheme in ("", "file") else None
             if folder is None:
                 get_artifact_repository(location, tracking_uri=uri).list_artifacts()
     except Exception as error:  # each store has errors of its own: MLflow's, boto's, requests', Azure's
@@ -92,21 +93,6 @@ def _new_sqlite_file(uri: str) -> Path | None:
     return file if uri.startswith(prefix) and not file.exists() else None
 
 
-@contextmanager
-def _quickly() -> Iterator[None]:
-    """MLflow would wait for minutes."""
-    before = {key: os.environ.get(key) for key in QUICKLY}
-    os.environ.update(QUICKLY)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
-
-
 def _tracking_remedy(error: Exception) -> str:
     problem = str(error)
     if isinstance(error, ModuleNotFoundError):
@@ -116,11 +102,6 @@ def _tracking_remedy(error: Exception) -> str:
     if "schema" in problem:
         return "bring the database up to this MLflow: `mlflow db upgrade URI`, after a copy"
     return "set MLFLOW_TRACKING_URI to a server that answers, or unset it for a local SQLite file"
-
-
-def _local_folder(location: str) -> Path | None:
-    parts = urlsplit(location)
-    return Path(parts.path) if parts.scheme in ("", "file") else None
 
 
 def _first_line(error: Exception) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wertune.base.config import ProjectConfig, load_yaml, policy_path
+from wertune.base.config import ProjectConfig, load_project, policy_path
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.text import TermFinder, load_lexicon, normaliser
 from wertune.battery.shelf import Battery, project_battery
-from wertune.commands.doctor import Check, Finding, Site, ok, warn
+from wertune.commands.doctor import Check, Finding, Site, warn
 from wertune.data.manifest import TRAINING_SPLITS, manifests_of, read_rows
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def evaluation_sets(site: Site) -> Finding:
     """What each can show, by its manifest alone: no recording is opened."""
     name = "evaluation sets"
     try:
-        project = load_yaml(site.project / "project.yaml", ProjectConfig)
+        project = load_project(site.project)
         manifests = manifests_of(project.data, site.project)
         if absent := [str(path) for path in manifests.values() if not path.exists()]:
             remedy = "write it, or name another in project.yaml; `wertune validate` then checks every row"
@@ -92,14 +92,9 @@ def evaluation_sets(site: Site) -> Finding:
     except (ConfigError, ManifestError) as error:
         problem, _, remedy = str(error).rpartition("; ")
         return warn(name, problem or remedy, remedy)
-    return _finding(name, found)
-
-
-def _finding(name: str, found: Outlook) -> Finding:
     told = "\n".join(f"{split}: {shown.text}" for split, shown in found.sets.items())
     advice = [line for shown in found.sets.values() for line in shown.advice] + found.missing
-    finding = warn(name, told, "\n→ ".join(advice)) if advice else ok(name, told)
-    return Finding(finding.name, finding.state, finding.found, finding.remedy, found.to_json())
+    return Finding(name, told, "\n→ ".join(advice), found.to_json(), state="warn" if advice else "ok")
 
 
 CHECKS: dict[str, Check] = {"evaluation sets": evaluation_sets}

@@ -9,21 +9,9 @@ from pathlib import Path
 
 from wertune.base.config import ProjectConfig, parse, policy_path
 from wertune.base.errors import ConfigError, StorageError
-from wertune.base.text import Lexicon, Term
+from wertune.base.text import Lexicon
 from wertune.battery.shelf import SHIPPED, shipped
-from wertune.commands.new_project.scaffold_texts import (
-    BATTERY_THERE,
-    BATTERY_TO_MAKE,
-    EXAMPLE_ROW,
-    LEXICON,
-    NO_BATTERY,
-    POLICY,
-    PROJECT,
-    README,
-    SEARCH,
-    SPACE,
-    TERM_BOOST,
-)
+from wertune.commands.new_project import scaffold_texts as texts
 from wertune.commands.new_project.schemas import FOLDER, reference, write_schemas
 from wertune.commands.new_project.yaml_page import flow, yaml_page
 from wertune.search.search_space import SearchConfig
@@ -99,26 +87,28 @@ def project_config(wanted: Wanted) -> ProjectConfig:
         "base_model": wanted.base_model,
         "lexicon": "lexicon.yaml",
         "data": data,
-        "trial": {"decode": {"term_boost": TERM_BOOST}},
+        "trial": {"decode": {"term_boost": texts.TERM_BOOST}},
     }
     return parse(ProjectConfig, values, "init")
 
 
 def _project_files(wanted: Wanted) -> dict[str, str]:
     folder = wanted.folder
-    project = PROJECT + _project_page(wanted)
-    search = SearchConfig.model_validate({"space": SPACE})
+    project = texts.PROJECT + _project_page(wanted)
+    search = SearchConfig.model_validate({"space": texts.SPACE})
+    space = "\n".join(f"{key}: {flow(texts.SPACE[key])}" for key in search.space)
     terms = parse(Lexicon, {"terms": [{"term": t, "spoken": s or None} for t, s in wanted.terms]}, "--term").terms
+    listed = "terms:\n" + "".join(f"  - {flow(term.model_dump())}\n" for term in terms) if terms else "terms: []\n"
     return {
         "project.yaml": reference(folder / "project.yaml", "project") + project,
-        "search.yaml": reference(folder / "search.yaml", "search") + SEARCH + _search_page(search),
-        "lexicon.yaml": reference(folder / "lexicon.yaml", "lexicon") + LEXICON + _terms(terms),
-        "manifests/example.jsonl": json.dumps(EXAMPLE_ROW, ensure_ascii=False) + "\n",
-        "README.md": README.format(
+        "search.yaml": reference(folder / "search.yaml", "search") + texts.SEARCH + yaml_page(search, {"space": space}),
+        "lexicon.yaml": reference(folder / "lexicon.yaml", "lexicon") + texts.LEXICON + listed,
+        "manifests/example.jsonl": json.dumps(texts.EXAMPLE_ROW, ensure_ascii=False) + "\n",
+        "README.md": texts.README.format(
             name=wanted.name,
             folder=shlex.quote(folder.as_posix()),
             policy=wanted.policy.as_posix(),
-            battery=BATTERY_THERE if wanted.has_battery else BATTERY_TO_MAKE,
+            battery=texts.BATTERY_THERE if wanted.has_battery else texts.BATTERY_TO_MAKE,
         ),
     }
 
@@ -129,23 +119,12 @@ def _project_page(wanted: Wanted) -> str:
         return page
     none = "  battery: null\n"
     folder = shlex.quote(wanted.folder.as_posix())
-    return page.replace(none, NO_BATTERY.format(language=wanted.language, folder=folder) + none)
-
-
-def _search_page(search: SearchConfig) -> str:
-    space = "\n".join(f"{key}: {flow(SPACE[key])}" for key in search.space)
-    return yaml_page(search, {"space": space})
-
-
-def _terms(terms: Sequence[Term]) -> str:
-    if not terms:
-        return "terms: []\n"
-    return "terms:\n" + "".join(f"  - {flow(term.model_dump())}\n" for term in terms)
+    return page.replace(none, texts.NO_BATTERY.format(language=wanted.language, folder=folder) + none)
 
 
 def _policy(wanted: Wanted) -> str:
     """Gates whose set, terms or battery the project does not have are there as comments."""
-    text = POLICY
+    text = texts.POLICY
     has = {
         "forgetting": "retention_test" in wanted.manifests,
         "term": bool(wanted.terms),

@@ -44,19 +44,14 @@ def _also_string(properties: dict[str, Any], key: str, meaning: str) -> None:
 def write_schemas(folder: Path, over: bool = True) -> list[Path]:
     """Writes NAME.json for each, without `over` where there is none, and returns the paths of those written."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {folder / f"{name}.json": as_text(schema) for name, schema in schemas().items()}
-    wanted = sorted(path for path in texts if over or not path.exists())
+    found = {folder / f"{name}.json": schema for name, schema in schemas().items()}
+    wanted = sorted(path for path in found if over or not path.exists())
     for path in wanted:
-        path.write_text(texts[path], encoding="utf-8")
+        path.write_text(json.dumps(found[path], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return wanted
 
 
-def as_text(schema: dict[str, Any]) -> str:
-    """As it stands in its file."""
-    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
-
-
-def reference(file: Path, name: str, folder: Path = FOLDER) -> str:
+def reference(file: Path, name: str) -> str:
     """The first line of a YAML `file` that tells an editor's language server which schema is the file's."""
-    path = Path(os.path.relpath((folder / f"{name}.json").absolute(), file.absolute().parent))
+    path = Path(os.path.relpath((FOLDER / f"{name}.json").absolute(), file.absolute().parent))
     return f"# yaml-language-server: $schema={path.as_posix()}\n"

@@ -33,7 +33,7 @@ def _lines(config: BaseModel, indent: int, verbatim: Mapping[str, str]) -> Itera
             yield f"{margin}{name}:"
             yield from _lines(value, indent + 2, {})
         else:
-            yield f"{margin}{name}: {flow(plain(config, name))}"
+            yield f"{margin}{name}: {flow(config.model_dump(mode='json', include={name})[name])}"
 
 
 def meaning(field: FieldInfo, value: Any) -> str:
@@ -43,11 +43,6 @@ def meaning(field: FieldInfo, value: Any) -> str:
         return (type(value).__doc__ or "").strip().split("\n\n")[0]
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     return " | ".join(map(str, choices)) + f": {text}" if choices else text
-
-
-def plain(config: BaseModel, name: str) -> Any:
-    """The field's value as JSON holds it."""
-    return config.model_dump(mode="json", include={name})[name]
 
 
 def flow(value: Any) -> str:

@@ -1,1 +1,1 @@
-"""Recordings and transcripts that others keep in forms of their own, as rows of our manifests: one file a form."""
+"""Recordings and transcripts that others keep in forms of their own, as rows of our manifests."""

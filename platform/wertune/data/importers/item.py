@@ -11,6 +11,7 @@ from typing import Any
 
 from wertune.base.errors import ManifestError
 from wertune.base.files import NUL_RULE
+from wertune.data.manifest import Fault as Fault  # for all forms
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 
@@ -28,18 +29,7 @@ class Item:
     duration_s: float | None = None
 
 
-@dataclass(frozen=True)
-class Bad:
-    """What is wrong at a place of the source."""
-
-    place: str
-    problem: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.problem}"
-
-
-Found = Iterator[Item | Bad]
+Found = Iterator[Item | Fault]
 
 
 @dataclass(frozen=True)
@@ -138,18 +128,18 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
         yield place, values if isinstance(values, dict) else "not a JSON object; a line holds one"
 
 
-def table_item(root: Path, place: str, row: Mapping[str, Any], file: str, columns: tuple[str, str]) -> Item | Bad:
+def table_item(root: Path, place: str, row: Mapping[str, Any], file: str, columns: tuple[str, str]) -> Item | Fault:
     """The utterance of a table's row, its audio named relative to `root`, from which no path may lead away."""
     text, speaker = columns
     name = row.get(file)
     if not isinstance(name, str) or not name:
-        return Bad(place, f"{file} is {name!r}, but must name a recording; mend the row")
+        return Fault(place, f"{file} is {name!r}, but must name a recording; mend the row")
     if not isinstance(row.get(text), str):
-        return Bad(place, f"{text} is {row.get(text)!r}, but must be the transcript; mend the row")
+        return Fault(place, f"{text} is {row.get(text)!r}, but must be the transcript; mend the row")
     if "\0" in name:
-        return Bad(place, f"{file} is {name!r}, which {NUL_RULE}")
+        return Fault(place, f"{file} is {name!r}, which {NUL_RULE}")
     if leads_out(root, name):
-        return Bad(place, f"{file} is {name}, which leads out of {root}; put the recording into that folder")
+        return Fault(place, f"{file} is {name}, which leads out of {root}; put the recording into that folder")
     return Item(place, root / name, name, row[text], str(row.get(speaker) or "") if speaker else "")
 
 

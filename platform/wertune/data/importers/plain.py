@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from wertune.base.errors import ManifestError
-from wertune.data.importers.item import AUDIO_SUFFIXES, Bad, Columns, Found, Item, read_text
+from wertune.data.importers.item import AUDIO_SUFFIXES, Columns, Fault, Found, Item, read_text
 
 
 def read_plain(folder: Path, columns: Columns) -> Found:
@@ -17,21 +17,21 @@ def read_plain(folder: Path, columns: Columns) -> Found:
     for path in recordings:
         transcript = path.with_suffix(".txt")
         if stems[path.with_suffix("")] > 1:
-            yield Bad(f"{path}:1", "several recordings share this name and so one transcript; rename them")
+            yield Fault(f"{path}:1", "several recordings share this name and so one transcript; rename them")
         elif not transcript.is_file():
-            yield Bad(f"{path}:1", f"has no transcript {transcript.name}; write it or remove the recording")
+            yield Fault(f"{path}:1", f"has no transcript {transcript.name}; write it or remove the recording")
         else:
             yield _item(folder, path, transcript)
     for path in files:
         if path.suffix == ".txt" and path.with_suffix("") not in stems:
-            yield Bad(f"{path}:1", "has no recording of its name; add it or remove the transcript")
+            yield Fault(f"{path}:1", "has no recording of its name; add it or remove the transcript")
 
 
-def _item(folder: Path, path: Path, transcript: Path) -> Item | Bad:
+def _item(folder: Path, path: Path, transcript: Path) -> Item | Fault:
     place = f"{transcript}:1"
     try:
         text = " ".join(read_text(transcript).split())
     except ManifestError as error:
-        return Bad(place, str(error))
+        return Fault(place, str(error))
     speaker = "" if path.parent == folder else path.parent.name
     return Item(place, path, str(path.relative_to(folder)), text, speaker)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from wertune.base.errors import ManifestError
 from wertune.base.faults import describe
-from wertune.data.importers.item import Bad, Columns, Found, Item, leads_out, read_text
+from wertune.data.importers.item import Columns, Fault, Found, Item, leads_out, read_text
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 
@@ -81,26 +81,26 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         raise ManifestError(f"{path} is no Arrow stream ({error}); save the dataset again") from None
 
 
-def _item(folder: Path, place: str, row: dict[str, Any], columns: Columns) -> Item | Bad:
+def _item(folder: Path, place: str, row: dict[str, Any], columns: Columns) -> Item | Fault:
     text, speaker = columns.names([name for name, value in row.items() if not isinstance(value, dict)], place)
     audio = next(
         (value for value in row.values() if isinstance(value, dict) and {"bytes", "path"} <= value.keys()), None
     )
     if audio is None:
         remedy = 'save it with an Audio feature: `dataset.cast_column("audio", Audio(decode=False))`'
-        return Bad(place, f"no column holds a recording's bytes or path; {remedy}")
+        return Fault(place, f"no column holds a recording's bytes or path; {remedy}")
     if not isinstance(row[text], str):
-        return Bad(place, f"{text} is {row[text]!r}, but must be the transcript; mend the row")
+        return Fault(place, f"{text} is {row[text]!r}, but must be the transcript; mend the row")
     said_by = str(row[speaker] if row[speaker] is not None else "") if speaker else ""
     content, name = audio["bytes"], audio["path"] or ""
     # Text in place of bytes would be taken for the name of any file.
     if not isinstance(content, bytes | None) or not isinstance(name, str):
         kinds = f"{type(content).__name__} and {type(name).__name__}"
-        return Bad(place, f"the recording's bytes and path are {kinds}, but must be bytes and text; mend the row")
+        return Fault(place, f"the recording's bytes and path are {kinds}, but must be bytes and text; mend the row")
     if content is not None:
         return Item(place, content, Path(name).name, row[text], said_by)
     if not name:
-        return Bad(place, "the recording has neither bytes nor a path; mend the row")
+        return Fault(place, "the recording has neither bytes nor a path; mend the row")
     if not Path(name).is_absolute() and leads_out(folder, name):  # `datasets` stores absolute paths
-        return Bad(place, f"the path is {name}, which leads out of {folder}; put the recording into that folder")
+        return Fault(place, f"the path is {name}, which leads out of {folder}; put the recording into that folder")
     return Item(place, folder / name, Path(name).name, row[text], said_by)

@@ -17,16 +17,14 @@ import soundfile
 from wertune.base.errors import AudioError, ConfigError, ManifestError
 from wertune.base.faults import NAME, NAME_RULE
 from wertune.base.files import storing, write_rows
-from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio
+from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.data.clip_files import write_clip
-from wertune.data.importers.audiofolder import NAMES, read_audiofolder
-from wertune.data.importers.common_voice import main_file, read_common_voice
-from wertune.data.importers.item import Bad, Columns, Found, Item
+from wertune.data.importers.item import Columns, Fault, Found, Item
 from wertune.data.importers.kaldi import read_kaldi
 from wertune.data.importers.plain import read_plain
 from wertune.data.importers.saved_datasets import SPLITS, STATE, read_saved
+from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, read_common_voice
 
-Form = Literal["audiofolder", "datasets", "kaldi", "common-voice", "plain"]
 Encoding = Literal["flac", "opus"]
 
 READERS: dict[str, Callable[[Path, Columns], Found]] = {
@@ -50,7 +48,7 @@ class Imported:
     clips: int
     minutes: float
     speakers: int
-    skipped: tuple[Bad, ...]
+    skipped: tuple[Fault, ...]
 
 
 def form_of(source: Path) -> str:
@@ -84,9 +82,13 @@ def import_recordings(
         try:
             partial.mkdir(parents=True)
             found = list(_encoded(READERS[form or form_of(source)](source, columns), partial, name, encoding))
-            rows = [row for row in found if not isinstance(row, Bad)]
-            bad = tuple(each for each in found if isinstance(each, Bad))
-            _refuse(source, rows, bad, skip)
+            rows = [row for row in found if not isinstance(row, Fault)]
+            bad = tuple(each for each in found if isinstance(each, Fault))
+            if bad and not skip:
+                lines, count = "\n".join(map(str, bad)), f"{len(bad)} fault{'s' if len(bad) > 1 else ''}"
+                raise ManifestError(f"{lines}\n{count}; mend them, or leave these rows out with --skip true")
+            if not rows:
+                raise ManifestError(f"{source} holds no usable row; a manifest needs at least one clip")
             partial.rename(audio)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -95,23 +97,14 @@ def import_recordings(
     return Imported(manifest, len(rows), minutes, len({row["speaker"] for row in rows if row["speaker"]}), bad)
 
 
-def _refuse(source: Path, rows: list[dict[str, Any]], bad: tuple[Bad, ...], skip: bool) -> None:
-    if bad and not skip:
-        lines = "\n".join(map(str, bad))
-        count = f"{len(bad)} fault{'s' if len(bad) > 1 else ''}"
-        raise ManifestError(f"{lines}\n{count}; mend them, or leave these rows out with --skip true")
-    if not rows:
-        raise ManifestError(f"{source} holds no usable row; a manifest needs at least one clip")
-
-
 def _encoded(
-    found: Iterable[Item | Bad], folder: Path, name: str, encoding: Encoding
-) -> Iterator[dict[str, Any] | Bad]:
+    found: Iterable[Item | Fault], folder: Path, name: str, encoding: Encoding
+) -> Iterator[dict[str, Any] | Fault]:
     """The row of each utterance, its recording written; numbered by where it stands in the source."""
 
-    def encode(item: tuple[int, Item | Bad]) -> dict[str, Any] | Bad:
+    def encode(item: tuple[int, Item | Fault]) -> dict[str, Any] | Fault:
         number, each = item
-        return each if isinstance(each, Bad) else _row(each, folder, f"{number:06d}", name, encoding)
+        return each if isinstance(each, Fault) else _row(each, folder, f"{number:06d}", name, encoding)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and encoding leave Python's lock
         waiting = enumerate(found, start=1)
@@ -119,22 +112,25 @@ def _encoded(
             yield from pool.map(encode, some)
 
 
-def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> dict[str, Any] | Bad:
+def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> dict[str, Any] | Fault:
     if not item.text.strip():
-        return Bad(item.place, "the text is empty; transcribe the clip or remove the row")
+        return Fault(item.place, "the text is empty; transcribe the clip or remove the row")
     try:
         if isinstance(item.audio, Path) and not item.audio.is_file():
-            return Bad(item.place, f"there is no recording {item.audio}; add it or remove the row")
+            return Fault(item.place, f"there is no recording {item.audio}; add it or remove the row")
         samples = load_audio(item.audio, item.offset_s, min(item.duration_s or LONGEST_READ_S, LONGEST_READ_S))
     except (AudioError, OSError) as error:  # OSError: a name that is too long for a file
-        return Bad(item.place, str(error))
+        return Fault(item.place, str(error))
     duration_s = samples.size / SAMPLE_RATE_HZ
     if not MIN_DURATION_S <= duration_s <= MAX_DURATION_S:
         rule = f"must last {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s"
         lasts = f"{'at least ' if duration_s >= LONGEST_READ_S - 0.01 else ''}{duration_s:.2f} s"
-        return Bad(item.place, f"the recording lasts {lasts}, but {rule}; split it or remove the row")
+        return Fault(item.place, f"the recording lasts {lasts}, but {rule}; split it or remove the row")
     file = folder / f"{stem}.{encoding}"
-    _write(file, samples, encoding)
+    if encoding == "opus":
+        write_clip(file, samples, OPUS_KBPS)
+    else:
+        soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     return {
         "audio_filepath": f"../audio/{name}/{file.name}",
         "text": item.text.strip(),
@@ -142,10 +138,3 @@ def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> 
         "speaker": item.speaker,
         "source": item.source,
     }
-
-
-def _write(path: Path, samples: Samples, encoding: Encoding) -> None:
-    if encoding == "opus":
-        write_clip(path, samples, OPUS_KBPS)
-    else:
-        soundfile.write(path, np.clip(samples, -1, 1), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")

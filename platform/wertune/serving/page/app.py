@@ -1,8 +1,9 @@
-"""The page's server: a recording in, the texts of two models out, within the limits of serving."""
+"""The page's server: a recording in, two texts and where they differ out, within the limits of serving."""
 
 import threading
 import time
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from wertune.base.errors import ConfigError, RequestError, WertuneError
+from wertune.base.text import is_mark, letter_by_letter
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.serving.listener import Voice, text_of
-from wertune.serving.page.differences import differing
 from wertune.serving.request import AudioFiles, read_request
 
 FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/recorder.js": "recorder.js"}
@@ -23,6 +24,8 @@ LOCAL = ("localhost", "127.0.0.1", "[::1]")
 # Nothing from elsewhere is loaded; a recording is played from a blob.
 CONTENT_POLICY = "default-src 'self'; media-src blob:; img-src data:; frame-ancestors 'none'; form-action 'none'"
 AUDIO_TYPE = "application/octet-stream"
+
+Words = list[tuple[str, bool]]
 
 
 def make_app(voices: Sequence[Voice], host: str) -> FastAPI:
@@ -41,11 +44,9 @@ def make_app(voices: Sequence[Voice], host: str) -> FastAPI:
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    def file_at(name: str) -> FileResponse:
-        return FileResponse(Path(__file__).with_name(name))
-
     for path, name in FILES.items():
-        app.add_api_route(path, lambda name=name: file_at(name), methods=["GET"], response_model=None)
+        file = Path(__file__).with_name(name)
+        app.add_route(path, lambda _, file=file: FileResponse(file), methods=["GET"])  # type: ignore[misc]
 
     @app.get("/about")
     def about() -> dict[str, Any]:
@@ -93,6 +94,24 @@ def _answer(voices: Sequence[Voice], data: bytes, lock: threading.Lock) -> dict[
         for voice, text, words, took in zip(voices, texts, differing(*texts), seconds, strict=True)
     ]
     return {"duration_s": samples.size / SAMPLE_RATE_HZ, "answers": answers}
+
+
+def differing(left: str, right: str) -> tuple[Words, Words]:
+    """The words of both texts as they stand, each with whether the other text says otherwise there.
+
+    Capitals and punctuation make no difference; in scripts without blanks between words a letter is a word.
+    """
+    both = letter_by_letter(left).split(), letter_by_letter(right).split()
+    first, second = ([_folded(word) for word in words] for words in both)
+    marked: tuple[Words, Words] = ([], [])
+    for kind, i, j, k, m in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
+        marked[0].extend((word, kind != "equal") for word in both[0][i:j])
+        marked[1].extend((word, kind != "equal") for word in both[1][k:m])
+    return marked
+
+
+def _folded(word: str) -> str:
+    return "".join(sign for sign in word if sign.isalnum() or is_mark(sign)).casefold() or word
 
 
 def serve(voices: Sequence[Voice], host: str, port: int, say: Callable[[str], None]) -> None:

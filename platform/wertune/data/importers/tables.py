@@ -1,13 +1,34 @@
-"""Common Voice: a TSV of clips with their speaker and sentence, and its recordings in a folder beside it."""
+"""Recordings that a table names: Hugging Face's audiofolder, and Common Voice's releases."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from wertune.base.errors import ManifestError
-from wertune.data.importers.item import Bad, Columns, Found, csv_rows, table_item
+from wertune.data.importers.item import Columns, Fault, Found, csv_rows, json_rows, table_item
 
+NAMES = ("metadata.csv", "metadata.jsonl")
+FILE = "file_name"
 # The column that names a recording, and the folder of the recordings: of read sentences, and of spontaneous speech.
 PLACES = {"path": "clips", "audio_file": "audios"}
 MAIN_FILES = ("validated.tsv", "ss-corpus-*.tsv")
+
+
+def read_audiofolder(folder: Path, columns: Columns) -> Found:
+    """Rows of every metadata file in the folder or below; `file_name` is relative to the file's own folder."""
+    files = sorted(path for name in NAMES for path in folder.rglob(name))
+    if not files:
+        raise ManifestError(f"{folder} has no {' or '.join(NAMES)}; give the folder that holds one")
+    for path in files:
+        rows: Iterator[tuple[str, dict[str, Any] | str]] = csv_rows(path) if path.suffix == ".csv" else json_rows(path)
+        names: tuple[str, str] | None = None
+        for place, row in rows:
+            if isinstance(row, str):
+                yield Fault(place, row)
+                continue
+            # A JSON line may leave out what others have: the names are those of the first that tells.
+            names = names or columns.names(list(row), place)
+            yield table_item(path.parent, place, row, FILE, names)
 
 
 def main_file(folder: Path) -> Path | None:
@@ -23,7 +44,7 @@ def read_common_voice(source: Path, columns: Columns) -> Found:
         raise ManifestError(f"{missing}; give a TSV of the release, such as train.tsv")
     for place, row in csv_rows(path, tabs=True):
         if isinstance(row, str):
-            yield Bad(place, row)
+            yield Fault(place, row)
             continue
         file = next((name for name in PLACES if name in row), None)
         if file is None:
