@@ -91,34 +91,18 @@ def _power(gate: "Gate", point: float, variance: float, one: float, quantile: fl
 
 def counted(gate: "Gate", rate: float, size: float, what: str, scale: float) -> Power:
     """Of rare events that are counted and held to the limit as they are: Poisson's chances, no interval."""
+    from scipy.special import pdtr, pdtri  # its import takes as long as all other gates
+
     most = math.floor(gate.limit * size / scale + 1e-9)
-    truth = rate * size / scale
     return Power(
         size=round(size),
         what=what,
-        told=_refused_from(most) * scale / size,
-        equal=at_most(most, truth),
-        worse=at_most(most, gate.limit * size / scale),
+        told=float(pdtri(most, 0.05)) * scale / size,  # the least that is refused with 95 % (Garwood 1936)
+        equal=float(pdtr(most, rate * size / scale)),
+        worse=float(pdtr(most, gate.limit * size / scale)),
         needed=None,
         like="one as good as this",
     )
-
-
-def at_most(most: int, mean: float) -> float:
-    """Poisson's chance of `most` events or fewer where `mean` are expected."""
-    if mean <= 0:
-        return 1.0
-    terms = (math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(most + 1))
-    return min(1.0, math.fsum(terms))
-
-
-def _refused_from(most: int, confidence: float = 0.95) -> float:
-    """The least mean that brings more than `most` events with `confidence` (Garwood 1936), by bisection."""
-    low, high = 0.0, 3.0 * (most + 2.0)
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if at_most(most, middle) > 1 - confidence else (low, middle)
-    return high
 
 
 def percent(chance: float) -> int:

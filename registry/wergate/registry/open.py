@@ -10,8 +10,7 @@ from pathlib import Path
 
 from wergate.errors import RegistryError
 from wergate.registry.client import RegistryClient
-from wergate.registry.database_locks import database_lock
-from wergate.registry.locks import LEASE_S, WAIT_S, hold
+from wergate.registry.locks import LEASE_S, WAIT_S, database_lock, hold
 from wergate.registry.store import open_model, store_uris
 from wergate.trail.reports import Evaluate
 

@@ -10,21 +10,18 @@ from hypothesis import strategies as st
 
 from wergate.gates.decision import Decision, decide, summary
 from wergate.gates.gate import GateResult
-from wergate.gates.kinds import (
-    AnyGate,
+from wergate.gates.kinds import AnyGate
+from wergate.gates.kinds.accuracy import (
     BaseGate,
     CerGate,
     ChampionGate,
     ForgettingGate,
-    HallucinationGate,
     LexiconWerGate,
-    LoopGate,
     OtherWerGate,
-    SliceGate,
-    TermGate,
     WerGate,
-    WorstTermGate,
 )
+from wergate.gates.kinds.robustness import HallucinationGate, LoopGate, SliceGate
+from wergate.gates.kinds.terms import TermGate, WorstTermGate
 from wergate.gates.policy import Policy
 from wertune.base.errors import ConfigError
 from wertune.scores.bootstrap import BootstrapSettings

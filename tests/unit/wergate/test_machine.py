@@ -13,7 +13,7 @@ from wergate.commands.rollback import check, rollback
 from wergate.errors import RegistryError
 from wergate.gates.decision import Decision
 from wergate.gates.gate import GateResult
-from wergate.gates.kinds import WerGate
+from wergate.gates.kinds.accuracy import WerGate
 from wergate.gates.policy import Policy
 from wergate.registry.client import RegistryClient
 from wergate.trail.moves import drifts
