@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from wergate.commands.approve import valid_approval
 from wergate.errors import Refused
-from wergate.gates.decision import summary
+from wergate.gates.decision import decide, summary
 from wergate.gates.page import text_table
 from wergate.gates.policy import Policy
 from wergate.registry.client import Outcome, RegistryClient
@@ -57,7 +57,7 @@ class _Promotion:
                 raise Refused(f"{place} is in Production; promote or roll back to another version first")
             return Outcome(False, f"{place} is in Production already: nothing to do")
         against = champion.report if champion else None
-        decision = self.registry.judge(self.candidate.report, against, self.policy, self.to.lower())
+        decision = decide(self.candidate.report, against, self.policy, self.to.lower())
         reference = record_decision(self.registry.model, self.candidate.run_id, decision)
         self.registry.cards.tell_verdict(self.candidate, champion)
         if not decision.passed:

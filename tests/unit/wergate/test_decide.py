@@ -139,7 +139,7 @@ def test_a_tighter_limit_never_turns_a_refusal_into_a_pass(
     report, champion = _candidate(make_report, make_clip, found), _candidate(make_report, make_clip, now, "1")
     shift = [data.draw(st.floats(0, 0.3)) for _ in GATES]
     tighter = tuple(
-        gate.model_copy(update={"limit": gate.limit + (by if gate.at_least else -by)})
+        gate.model_copy(update={"limit": gate.limit + (by if gate.rule == ">=" else -by)})
         for gate, by in zip(GATES, shift, strict=True)
     )
     before, after = (decide(report, champion, _policy(*gates), "staging") for gates in (GATES, tighter))

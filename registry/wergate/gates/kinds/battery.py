@@ -198,7 +198,7 @@ class BatteryGate(Gate):
 class FormattedWerGate(Difference):
     """WER of texts as they are written (case, punctuation, form of numbers) minus the untouched base's."""
 
-    strict = True
+    rule = "<"
     kind: Literal["formatted_wer"] = "formatted_wer"
     limit: float = Field(0.0, ge=-1, le=1, description="the difference must be below it: -0.1 is ten points better")
 

@@ -55,7 +55,7 @@ def _listed(names: list[str], most: int = 5) -> str:
 class TermGate(OnSet):
     """Precision, recall or F1 of lexicon terms at least `limit`; `of` picks those seen or not seen in training."""
 
-    at_least = True
+    rule = ">="
     kind: Literal["term"] = "term"
     unit: Literal["share"] = Field("share", description=UNIT)
     limit: float = Field(ge=0, le=1, description="at least: 0.8 is four of five")
@@ -110,7 +110,7 @@ class TermGate(OnSet):
 class WorstTermGate(OnSet):
     """Recall of the worst important term at least `limit`."""
 
-    at_least = True
+    rule = ">="
     kind: Literal["worst_term"] = "worst_term"
     unit: Literal["share"] = Field("share", description=UNIT)
     limit: float = Field(ge=0, le=1, description="at least: 0.5 is every other time")
