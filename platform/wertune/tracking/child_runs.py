@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from wertune.base.contract import TRIAL_TAG
 from wertune.base.errors import TrackingError
-from wertune.tracking.journal import END, METRICS, OPEN, PARAMS, TAGS, Operation
 from wertune.tracking.runs import RunRef, store_name
 
+# Its `kind`, the key of its `run`, the time `at_ms` at which it was said, and what it says.
+Operation = Mapping[str, Any]
+OPEN, METRICS, PARAMS, TAGS, END, FILES = "open", "metrics", "params", "tags", "end", "files"
 RUNNING = "RUNNING"
 
 

@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 import mlflow
 import pandas as pd
 from mlflow.entities import Dataset as DatasetEntity
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from wertune.base.contract import OUTCOME_TAG
 from wertune.tracking.credentials import split_credentials, without_password
 from wertune.tracking.outage import patiently
 
@@ -126,16 +125,6 @@ class RunRef:
         tag = f"{VIEW_TAG}{VIEW}", json.dumps({"selectedColumns": columns, **order})
         self.ask(lambda client: client.set_experiment_tag(self._experiment_id, *tag))
 
-    def end(self, status: str) -> None:
-        """`status` is FINISHED, FAILED or KILLED."""
-        at_ms = now_ms()
-        self.ask(lambda client: client.set_terminated(self.run_id, checked_status(status), at_ms))
-
-    def fail(self, reason: str) -> None:
-        """Ends the run as FAILED with the reason as its description."""
-        self.tags({DESCRIPTION_TAG: reason, OUTCOME_TAG: "failed"})
-        self.end("FAILED")
-
 
 def now_ms() -> int:
     return int(time.time() * 1000)
@@ -143,10 +132,6 @@ def now_ms() -> int:
 
 def param_text(value: Any) -> str:
     return str(value)[:MAX_PARAM_CHARACTERS]
-
-
-def checked_status(status: str) -> str:
-    return str(RunStatus.to_string(RunStatus.from_string(status)))
 
 
 def store_name(uri: str) -> str:
