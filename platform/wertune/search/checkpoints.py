@@ -28,8 +28,13 @@ class CheckpointStore:
         """Keeps `files`, by their paths, as the trial's newest `name`; SearchStorageError when the disk is full."""
         kept = self._kept(trial, name)
         number = 1 + max((int(folder.name) for folder in kept), default=0)
+
+        def write(folder: Path) -> None:
+            for path, content in files.items():
+                (folder / quote(path, safe="")).write_bytes(content)
+
         with storing(f"{name} of trial {trial + 1}", self._root, REMEDY, SearchStorageError):
-            store_folder(self._folder(trial, name) / f"{number:06d}", lambda folder: _write(folder, files), {})
+            store_folder(self._folder(trial, name) / f"{number:06d}", write, {})
         for folder in kept:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -58,11 +63,6 @@ class CheckpointStore:
 
     def _kept(self, trial: int, name: str) -> list[Path]:
         return sorted(folder for folder in self._folder(trial, name).glob("[0-9]*") if folder.is_dir())
-
-
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    for path, content in files.items():
-        (folder / quote(path, safe="")).write_bytes(content)
 
 
 def start_checkpoint_store(root: Path) -> Any:

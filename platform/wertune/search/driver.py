@@ -28,7 +28,7 @@ from wertune.search.study import Proposals, asha, finished
 from wertune.search.trial_runs import RecordTrials, TrialRuns, end_finished_trials
 from wertune.search.worker import run_one, transcribe_part
 from wertune.tracking.journal_writer import JournalWriter
-from wertune.tracking.outage import patience_s
+from wertune.tracking.outage import patience_s, tell
 from wertune.tracking.runs import RunRef
 from wertune.training.baseline import Texts, Transcribe, Wanted
 from wertune.training.prepare import Prepared
@@ -91,7 +91,7 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, runs: TrialRuns, fo
     left = config.trials - len(past)
     with (
         tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as scratch,
-        Progress(left, runs.epochs, wanted.mean * left / config.trials, _say, terminal(sys.stdout)) as progress,
+        Progress(left, runs.epochs, wanted.mean * left / config.trials, tell, terminal(sys.stdout)) as progress,
         _own_errors(),
     ):
         ray_private.use(lambda: Reservations(slots, config, progress.say))
@@ -127,10 +127,6 @@ def _own_errors() -> Iterator[None]:
         if cause is not None:
             raise cause from None
         raise
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 @contextmanager

@@ -4,9 +4,7 @@ On the driver's node one actor without a CPU hands out base, audio and features 
 and audio when its first trial starts, once for all workers of its node, and features that its own cache does not have.
 """
 
-import json
 import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -26,23 +24,6 @@ if TYPE_CHECKING:  # torch takes the actor's process a quarter of a minute to im
     from wertune.training.prepare import Prepared
 
 
-class PackedFileServer(FileServer):
-    """A server whose long list of files is packed: Ray starts an actor again for sure only if it was told little.
-
-    Beyond 100 kB arguments go to the object store, from which they may be lost (ray-project/ray#53727).
-    """
-
-    def __init__(self, packed: bytes) -> None:
-        base, audio, features = json.loads(zlib.decompress(packed))
-        super().__init__([Path(path) for path in base], [Path(path) for path in audio], Path(features))
-
-    @staticmethod
-    def pack(base: Sequence[Path], audio: Sequence[Path], features: Path) -> bytes:
-        """What a PackedFileServer is told."""
-        texts = [str(path) for path in base], [str(path) for path in audio], str(features)
-        return zlib.compress(json.dumps(texts).encode())
-
-
 @dataclass(frozen=True)
 class DriverFiles:
     """Where workers ask for the driver's files; the actor ends with the driver's last copy of it."""
@@ -52,29 +33,25 @@ class DriverFiles:
     server: Any = field(compare=False, repr=False)
 
     def ask(self, spans: Sequence[Span]) -> list[bytes]:
-        return list(ray.get(self.server.read.remote(spans, _node_id())))
+        return list(ray.get(self.server.read.remote(spans)))
 
     def features(self, name: str) -> Iterator[bytes]:
         """The parts of a file of the driver's feature cache; none where it has none."""
         return feature_parts(name, self.ask)
-
-    def handed_out(self) -> dict[str, dict[str, int]]:
-        """Bytes of `base`, `audio` and `features` that each node was given, by its id."""
-        return dict(ray.get(self.server.handed_out.remote()))
 
 
 def start_file_server(prepared: "Prepared") -> DriverFiles:
     """Starts the actor on the driver's node; it reads nothing before a worker of another node asks."""
     node_id = _node_id()
     audio = sorted({recording.path for split in prepared.dataset.splits.values() for recording in split})
-    actor = ray.remote(PackedFileServer).options(
+    actor = ray.remote(FileServer).options(
         num_cpus=0,
         max_concurrency=4,
         scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         max_restarts=-1,  # as the checkpoint store's
         max_task_retries=-1,
     )
-    server = actor.remote(PackedFileServer.pack(files_of(prepared.base), audio, cache_root() / "features"))
+    server = actor.remote(FileServer.pack(files_of(prepared.base), audio, cache_root() / "features"))
     return DriverFiles(uuid4().hex, node_id, server)
 
 

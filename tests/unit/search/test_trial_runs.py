@@ -69,8 +69,10 @@ def test_a_trial_that_completes_has_its_name_values_adapter_and_outcome(told: To
     assert told.files.get(3, STATE) is told.files.get(3, ADAPTER_ARTIFACT) is None
 
 
-def test_a_trials_name_is_short_and_says_what_it_is() -> None:
-    assert wertune.search.trial_runs._describe(POINT_OF_TRIAL) == "lr=0.0005 r=8 on=q_proj alpha=32"
+def test_a_trials_name_is_short_and_says_what_it_is(told: Told) -> None:
+    told.callback.on_trial_start(0, [], told.trial())
+    (run,) = told.runs()
+    assert run.name == "trial 01: lr=0.0005 r=8 on=q_proj alpha=32"
 
 
 def test_an_epoch_that_is_told_again_is_shown_once(told: Told) -> None:

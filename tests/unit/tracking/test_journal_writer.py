@@ -40,6 +40,7 @@ class FakeRun:
     tags: dict[str, str]
     start_ms: int
     status: str = "RUNNING"
+    name: str = ""
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[Metric, None] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class FakeServer(ChildRuns):
 
     def _create(self, key: str, name: str, tags: Mapping[str, str], start_ms: int) -> str:
         def act() -> str:
-            self.runs.append(FakeRun(key, dict(tags), start_ms))
+            self.runs.append(FakeRun(key, dict(tags), start_ms, name=name))
             return str(len(self.runs) - 1)
 
         return self._call(act)
