@@ -46,11 +46,9 @@ def ways_of(prepared: Prepared) -> tuple[Way, ...]:
     return (Way.PLAIN, *boosted, Way.PROMPTED)
 
 
-def baseline_scores(
-    prepared: Prepared, splits: Sequence[str] = EVALUATION_SPLITS, transcribe: Transcribe | None = None
-) -> dict[str, Scores]:
+def baseline_scores(prepared: Prepared, splits: Sequence[str] = EVALUATION_SPLITS) -> dict[str, Scores]:
     """Scores of the untouched base, writing plainly, on the splits that the project has."""
-    texts = baseline_texts(prepared, dict.fromkeys(splits, (Way.PLAIN,)), transcribe)
+    texts = baseline_texts(prepared, dict.fromkeys(splits, (Way.PLAIN,)))
     return {split: score_texts(prepared, split, written[Way.PLAIN]) for split, written in texts.items()}
 
 

@@ -76,19 +76,15 @@ def trial_digest(config: TrialConfig, prepared: Prepared, objective: Objective) 
 
 
 def write_state(state: TrialState, adapter: Path, trial: str, folder: Path) -> None:
-    """The state and the best adapter's files in the new `folder`, or nothing: StorageError."""
+    """The state and the best adapter's files in the new `folder`; StorageError where they find no room."""
     record = _Record(trial=trial, results=state.training.results, peaks_mb=state.peaks_mb, halved=state.halved)
     with storing("the trial's state", folder, STORAGE_REMEDY):
-        try:
-            folder.mkdir()
-            for name in ADAPTER_FILES:
-                shutil.copyfile(adapter / name, folder / name)
-            save_file(dict(state.training.tensors), folder / TENSORS)
-            (folder / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
-            (folder / DIGESTS).write_text(json.dumps(_digests(folder), indent=1), encoding="utf-8")
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        folder.mkdir()
+        for name in ADAPTER_FILES:
+            shutil.copyfile(adapter / name, folder / name)
+        save_file(dict(state.training.tensors), folder / TENSORS)
+        (folder / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
+        (folder / DIGESTS).write_text(json.dumps(_digests(folder), indent=1), encoding="utf-8")
 
 
 def read_state(folder: Path, trial: str, adapter: Path) -> TrialState:
