@@ -28,7 +28,7 @@ class Epoch(NamedTuple):
     val_wer: float
     retention: float | None
     clips_per_s: float
-    best: float  # the least objective of all trials so far
+    best: float  # the trial's least objective so far
 
 
 @dataclass
@@ -97,8 +97,10 @@ class Progress:
         self._at_once = max(self._at_once, len(self._running()))
 
     def epoch(self, ended: Epoch) -> None:
-        """A trial goes on, or ends next."""
+        """A trial goes on, or ends next; an epoch that is told again is known already."""
         row, now = self._row(ended.number), self._clock()
+        if ended.epoch <= row.epoch:
+            return
         self._epochs_s.append(now - row.since)
         row.last, row.since = ended, now
         if self._best is None or ended.best < self._best.best:
@@ -108,7 +110,7 @@ class Progress:
             self._say(
                 f"{self._gone()} {trial_name(ended.number)} epoch {ended.epoch}/{ended.epochs}: "
                 f"WER {percent(ended.val_wer)}{kept}, {ended.clips_per_s:.1f} clips/s; "
-                f"best objective so far {ended.best:.4f}"
+                f"best objective so far {self._best.best:.4f}"
             )
 
     def ended(self, number: int, outcome: Outcome, reason: str = "") -> None:

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -116,8 +115,6 @@ class RecordTrials(Callback):  # type: ignore[misc]
         self._runs, self._progress = runs, progress
         self._fault: WertuneError | None = None
         self._open: set[int] = set()
-        self._last_epoch: dict[int, int] = {}
-        self._best = math.inf
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -140,14 +137,9 @@ class RecordTrials(Callback):  # type: ignore[misc]
         self._runs.write(number, result[LOG])
         if result.get(FAILURE):
             trial.max_failures = 0  # what it raised it would raise again
-        if result.get(FAILURE) or epoch <= self._last_epoch.get(number, 0):
             return
-        self._last_epoch[number] = epoch
-        self._best = min(self._best, result[METRIC])
-        retention = result.get("retention_val_wer")
-        rate = result["clips_per_s"]
-        told = Epoch(number, epoch, self._runs.epochs, result["val_wer"], retention, rate, self._best)
-        self._progress.epoch(told)
+        wer, retention, rate = result["val_wer"], result.get("retention_val_wer"), result["clips_per_s"]
+        self._progress.epoch(Epoch(number, epoch, self._runs.epochs, wer, retention, rate, result[METRIC]))
 
     @_ending_the_search
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
