@@ -35,13 +35,12 @@ def write_battery(
 
 def battery_sets(prepared: Prepared, battery: Battery, texts: Texts) -> dict[str, SetReport]:
     """Each part as a set of a report, `battery.<part>`."""
-    return {set_name(part): _scored(prepared, battery, part, written) for part, written in texts.items()}
-
-
-def _scored(prepared: Prepared, battery: Battery, part: Part, texts: Sequence[str]) -> SetReport:
-    rows = battery.by_part[part]
-    scores = score(map(battery.clip, rows), texts, prepared.normalise, prepared.finder)
-    return set_report(prepared, scores, battery.digest(part), [row.entities for row in rows])
+    sets = {}
+    for part, written in texts.items():
+        rows = battery.by_part[part]
+        scores = score(map(battery.clip, rows), written, prepared.normalise, prepared.finder)
+        sets[set_name(part)] = set_report(prepared, scores, battery.digest(part), [row.entities for row in rows])
+    return sets
 
 
 def base_texts(prepared: Prepared, battery: Battery) -> Texts:

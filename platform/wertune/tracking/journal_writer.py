@@ -119,7 +119,7 @@ class JournalWriter:
         self._closing = self._told = False
         self._told_refusals: set[str] = set()
         self._fault = ""
-        self._records, self._files = Queue(), Queue()
+        self._queues = self._records, self._files = Queue(), Queue()
         with storing("the search's journal", folder, REMEDY):
             (folder / "files").mkdir(parents=True, exist_ok=True)
             _claim(folder / "state.json", parent)
@@ -191,10 +191,6 @@ class JournalWriter:
             self._journal.close()
 
     @property
-    def _queues(self) -> tuple[Queue, Queue]:
-        return self._records, self._files
-
-    @property
     def _waiting(self) -> int:
         return sum(map(len, self._queues))
 
@@ -241,10 +237,8 @@ class JournalWriter:
         """What may go in one request: of files one, whose run is there."""
         if queue is self._records:
             return next((_fitting(operations) for operations in queue.waiting.values()), ())
-        return next((files[:1] for run, files in queue.waiting.items() if not self._is_to_be_opened(run)), ())
-
-    def _is_to_be_opened(self, run: str) -> bool:
-        return any(operation["kind"] == OPEN for operation in self._records.waiting.get(run, ()))
+        to_open = {run for run, said in self._records.waiting.items() if any(each["kind"] == OPEN for each in said)}
+        return next((files[:1] for run, files in queue.waiting.items() if run not in to_open), ())
 
     def _try(self, queue: Queue, request: Sequence[Operation]) -> None:
         """Writes the request; what is refused as a whole goes one by one. Raises what may pass."""
