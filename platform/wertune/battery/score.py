@@ -11,12 +11,11 @@ from wertune.battery.form import Part
 from wertune.battery.shelf import Battery, set_name
 from wertune.scores.eval_report import SetReport
 from wertune.scores.metrics import score
-from wertune.training.baseline import OF_A_BOOST, baseline_decode, keep_texts, kept_texts, texts_name
+from wertune.training.baseline import FULL_CONTEXT, OF_A_BOOST, baseline_decode, keep_texts, kept_texts, texts_name
 from wertune.training.prepare import Prepared
 from wertune.whisper.transcription import MAX_SEGMENT_S, Transcriber, transcribe_samples
 
 BASE_TEXTS = "base"  # a folder beside the clips
-FULL_CONTEXT = ContextConfig(short=False)
 Texts = Mapping[Part, Sequence[str]]
 
 

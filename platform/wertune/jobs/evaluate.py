@@ -16,7 +16,6 @@ from wertune.battery.table import table
 from wertune.data.manifest import FINAL_SPLIT
 from wertune.jobs.logged import log_comparison, log_error_report
 from wertune.jobs.measures import (
-    FULL_CONTEXT,
     leakage,
     made_up_words,
     real_time_factor,
@@ -34,7 +33,7 @@ from wertune.serving.served import Served
 from wertune.tracking.opening import open_run
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, tracking_uri
 from wertune.tracking.versions import RegisteredVersion, registered_version, tags_of_versions
-from wertune.training.baseline import baseline_decode, baseline_scores
+from wertune.training.baseline import FULL_CONTEXT, baseline_decode, baseline_scores
 from wertune.training.memory import peak_memory_mb
 from wertune.training.prepare import Prepared, prepare
 from wertune.whisper.adapter import adapter_digest

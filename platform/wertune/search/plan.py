@@ -15,7 +15,7 @@ from wertune.base.files import cache_root
 from wertune.base.machine import cores, free_disk_mb, free_memory_mb
 from wertune.search.halving import Estimate, expected_epochs, one_after_another
 from wertune.search.search_space import SearchConfig, checked_space
-from wertune.training.baseline import EVALUATION_SPLITS, ways_of
+from wertune.training.baseline import EVALUATION_SPLITS, FULL_CONTEXT, ways_of
 from wertune.training.batches import clips_per_epoch
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import Probe, probe
@@ -171,9 +171,9 @@ def _heard(prepared: Prepared, clips: int) -> int:
 
 def _cache_mb(prepared: Prepared, mel_bins: int, heard: int) -> float:
     """Features on disk where the cache has none of them: trained ones in 16 bits, scored ones in 32."""
-    short, full = prepared.project.trial.context, ContextConfig(short=False)
+    short = prepared.project.trial.context
     a_clip = _positions(prepared, short, "train", "replay") / _clips(prepared, "train", "replay")
-    scored = sum(_positions(prepared, context, *EVALUATION_SPLITS) for context in (short, full))
+    scored = sum(_positions(prepared, context, *EVALUATION_SPLITS) for context in (short, FULL_CONTEXT))
     return (2 * heard * a_clip + 4 * scored) * FRAMES_PER_POSITION * mel_bins / 2**20
 
 

@@ -21,6 +21,7 @@ from wertune.whisper.transcription import clips_of, in_batches
 from wertune.whisper.wording import MAX_TOKENS_BEFORE
 
 OF_A_BOOST = {"boost_beyond_certainty", "boost_floor"}  # settings without effect where nothing is boosted
+FULL_CONTEXT = ContextConfig(short=False)
 EVALUATION_SPLITS = ("validation", "test", "retention_validation", "retention_test")
 
 
@@ -80,7 +81,7 @@ def transcribe_with_base(prepared: Prepared, wanted: Wanted) -> Texts:
     decode = baseline_decode(prepared.project.trial.decode)
     texts: Texts = {}
     for split, ways in wanted.items():
-        clips = prepared.evaluation_set(split, ContextConfig(short=False), whisper.mel_bins)
+        clips = prepared.evaluation_set(split, FULL_CONTEXT, whisper.mel_bins)
         durations_s = [recording.duration_s for recording in clips.recordings]
         written = in_batches(_writer(whisper, prepared, ways), clips.features, durations_s, decode)
         texts[split] = {way: list(each) for way, each in zip(ways, zip(*written, strict=True), strict=True)}

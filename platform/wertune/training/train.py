@@ -142,9 +142,7 @@ def train(
         _restore_random_state(state.tensors, whisper.device)
     whisper.checkpoint_layers(config.train.gradient_checkpointing)
     for epoch in range(done + 1, config.train.epochs + 1):
-        started = time.perf_counter()
-        clips, loss = _train_epoch(config, whisper, data, epoch, updater)
-        trained = Trained(epoch, clips, loss, updater.learning_rate, time.perf_counter() - started)
+        trained = _train_epoch(config, whisper, data, epoch, updater)
         tensors = updater.tensors()
         _require_finite_weights(tensors, epoch)
         with updater.average.applied(), at_strength(whisper, config.lora.strength):
@@ -171,8 +169,9 @@ def _train_epoch(
     data: TrainingData,
     epoch: int,
     updater: Updater,
-) -> tuple[int, float]:
-    """One pass; returns the number of clips and the mean loss a token."""
+) -> Trained:
+    """One pass; its loss is the mean a token."""
+    started = time.perf_counter()
     whisper.model.train()
     loss_sum, tokens, clips, step = 0.0, 0, 0, 0
     loader = training_batches(config, whisper, data, epoch)
@@ -190,7 +189,7 @@ def _train_epoch(
                 bar.update()
             _require_finite("gradient norm", updater.step(), f"epoch {epoch}, batch {step}")
             bar.set_postfix(loss=f"{loss_sum / tokens:.3f}", clips_per_s=f"{_rate(clips, bar):.1f}")
-    return clips, loss_sum / tokens
+    return Trained(epoch, clips, loss_sum / tokens, updater.learning_rate, time.perf_counter() - started)
 
 
 def _rate(clips: int, bar: Any) -> float:
