@@ -8,11 +8,10 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import ray
-from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wertune.base.errors import SearchStorageError
-from wertune.base.files import STAMP, is_whole, store_folder, storing, write_files
+from wertune.base.files import STAMP, is_whole, store_folder, storing
 
 STATE, SHORTAGES = "state", "shortages"
 REMEDY = "free the disk that the search runs from and resume it"
@@ -77,35 +76,3 @@ def start_checkpoint_store(root: Path) -> Any:
         max_task_retries=-1,
     )
     return actor.remote(root)
-
-
-class TrialCheckpoints:
-    """One trial's part of the store, in a worker (a TrialStore)."""
-
-    def __init__(self, store: Any, trial: int) -> None:
-        self._store, self._trial = store, trial
-
-    def save(self, folder: Path) -> None:
-        """Keeps the trial's state; raises SearchStorageError when the driver's disk is full."""
-        self.put(STATE, folder)
-
-    def load(self, into: Path) -> bool:
-        """Writes the trial's last state into a folder; False where there is none."""
-        files: dict[str, bytes] | None = ray.get(self._store.get.remote(self._trial, STATE))
-        if files is None:
-            return False
-        write_files(files, into)
-        return True
-
-    def shortages(self) -> list[str]:
-        """Why its earlier processes were ended for want of memory, the first one first."""
-        causes: list[str] = ray.get(self._store.shortages.remote(self._trial))
-        return causes
-
-    def put(self, name: str, folder: Path) -> None:
-        """Keeps all files of a folder under a name, as `save`."""
-        files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-        try:
-            ray.get(self._store.put.remote(self._trial, name, files))
-        except RayTaskError as error:  # which holds the store's own error and a page of traceback
-            raise error.cause from None

@@ -11,7 +11,6 @@ from ray.exceptions import RayActorError
 from wertune.base.config import with_overrides
 from wertune.base.contract import RESOURCES_TAG
 from wertune.base.errors import SearchStorageError, WertuneError
-from wertune.search.checkpoints import TrialCheckpoints
 from wertune.search.shipping import DriverFiles, prepared_here
 from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, TrialLog
 from wertune.training.baseline import Texts, Wanted, transcribe_with_base
@@ -35,8 +34,7 @@ def run_one(proposal: dict[str, Any], prepared: Prepared, files: DriverFiles, ob
     What it raises is reported first, so that the driver knows it from the death of the process, which is forgiven.
     """
     best, epoch = WORST, 0
-    checkpoints = TrialCheckpoints(store, proposal[NUMBER])
-    log = TrialLog(checkpoints)
+    log = TrialLog(store, proposal[NUMBER])
     log.tags({RESOURCES_TAG: _resources(ray.get_runtime_context().get_assigned_resources())})
 
     def report(result: EpochResult) -> None:
@@ -46,7 +44,7 @@ def run_one(proposal: dict[str, Any], prepared: Prepared, files: DriverFiles, ob
 
     try:
         config = with_overrides(prepared.project.trial, proposal[POINT], "search.yaml: space")
-        run_trial(config, prepared_here(prepared, files), objective, log, after_epoch=report, store=checkpoints)
+        run_trial(config, prepared_here(prepared, files), objective, log, after_epoch=report, store=log)
     except RayActorError:
         raise
     except SearchStorageError as error:

@@ -246,9 +246,12 @@ def test_a_run_that_has_ended_is_not_touched(told: Told, monkeypatch: pytest.Mon
     end_finished_trials(told.trial_runs, study, PARENT)
 
 
-def test_what_a_trial_says_is_taken_once(tmp_path: Path) -> None:
-    kept: list[tuple[str, Path]] = []
-    said = TrialLog(SimpleNamespace(put=lambda name, folder: kept.append((name, folder))))  # type: ignore[arg-type]
+def test_what_a_trial_says_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[tuple[int, str, dict[str, bytes]]] = []
+    put = SimpleNamespace(remote=lambda trial, name, files: kept.append((trial, name, files)))
+    monkeypatch.setattr("wertune.search.trial_log.ray.get", lambda answer: answer)
+    (tmp_path / "weights").write_text("new")
+    said = TrialLog(SimpleNamespace(put=put), 3)
     said.params({"r": 8})
     said.metrics({"val_wer": 0.5}, step=1)
     said.tags({"host": "here"})
@@ -259,4 +262,4 @@ def test_what_a_trial_says_is_taken_once(tmp_path: Path) -> None:
         "metrics": [[1, {"val_wer": 0.5}]],
     }
     assert json.loads(said.take()) == {"params": {}, "tags": {}, "metrics": []}
-    assert kept == [("adapter", tmp_path)]
+    assert kept == [(3, "adapter", {"weights": b"new"})]
