@@ -64,15 +64,15 @@ class CheckpointStore:
         return sorted(folder for folder in self._folder(trial, name).glob("[0-9]*") if folder.is_dir())
 
 
-def start_checkpoint_store(root: Path) -> Any:
-    """A store as a Ray actor on this node, for workers anywhere; it ends with the driver, what it kept stays."""
+def start_on_this_node(kind: type, at_once: int, *told: Any) -> Any:
+    """A Ray actor for workers anywhere, of which so many calls may run at once; it ends with the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(CheckpointStore).options(
+    actor = ray.remote(kind).options(
         num_cpus=0,
-        max_concurrency=1,
+        max_concurrency=at_once,
         scheduling_strategy=here,
         # Short of memory, Ray ends small actors with the large ones; who calls this one meanwhile waits.
         max_restarts=-1,
         max_task_retries=-1,
     )
-    return actor.remote(root)
+    return actor.remote(*told)

@@ -18,7 +18,7 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
 import wertune
 from wertune.base.errors import ConfigError, WertuneError
 from wertune.search import ray_private
-from wertune.search.checkpoints import CheckpointStore, start_checkpoint_store
+from wertune.search.checkpoints import CheckpointStore, start_on_this_node
 from wertune.search.halving import expected_epochs
 from wertune.search.places import Reservations, trial_resources
 from wertune.search.progress import Progress, terminal
@@ -72,7 +72,7 @@ def search(
         journal.flush(patience_s())
         end_finished_trials(runs, study, parent)
         if len(finished(study)) < config.trials:
-            files, store = start_file_server(prepared), start_checkpoint_store(folder / CHECKPOINTS)
+            files, store = start_file_server(prepared), start_on_this_node(CheckpointStore, 1, folder / CHECKPOINTS)
             run = tune.with_parameters(run_one, prepared=prepared, files=files, objective=objective, store=store)
             fit(run, config, study, runs, folder)
         journal.flush(patience_s())

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wertune.base.files import cache_root
+from wertune.search.checkpoints import start_on_this_node
 from wertune.search.shipped_files import FileServer, Span, audio_here, base_here, feature_parts
 from wertune.whisper.base_model import files_of
 
@@ -42,17 +42,9 @@ class DriverFiles:
 
 def start_file_server(prepared: "Prepared") -> DriverFiles:
     """Starts the actor on the driver's node; it reads nothing before a worker of another node asks."""
-    node_id = _node_id()
     audio = sorted({recording.path for split in prepared.dataset.splits.values() for recording in split})
-    actor = ray.remote(FileServer).options(
-        num_cpus=0,
-        max_concurrency=4,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        max_restarts=-1,  # as the checkpoint store's
-        max_task_retries=-1,
-    )
-    server = actor.remote(FileServer.pack(files_of(prepared.base), audio, cache_root() / "features"))
-    return DriverFiles(uuid4().hex, node_id, server)
+    packed = FileServer.pack(files_of(prepared.base), audio, cache_root() / "features")
+    return DriverFiles(uuid4().hex, _node_id(), start_on_this_node(FileServer, 4, packed))
 
 
 def prepared_here(prepared: "Prepared", files: DriverFiles) -> "Prepared":
