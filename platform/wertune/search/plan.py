@@ -78,7 +78,8 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
     machine, trial = _machine(search), project.trial
     measured = probe(prepared, search.cpus_per_trial)
     clips = sum(clips_per_epoch(trial, prepared.dataset["train"], prepared.dataset["replay"]))
-    heard = _heard(prepared, clips)
+    # Clips, and ways in which they are augmented, whose features a search works out: all trials share them.
+    heard = min(clips * trial.train.epochs, _clips(prepared, "train", "replay") * trial.augment.variants)
     epoch_s = clips * measured.train_clip_s
     epoch_s += _clips(prepared, "validation", "retention_validation") * measured.evaluation_clip_s
     features_s = heard * measured.features_clip_s / machine.trials_at_once
@@ -161,12 +162,6 @@ def _rest_s(prepared: Prepared, measured: Probe, at_once: int) -> dict[str, floa
         "final": final * measured.final_clip_s,
         "start_up": START_UP_S,
     }
-
-
-def _heard(prepared: Prepared, clips: int) -> int:
-    """Clips, and ways in which they are augmented, whose features a search works out: all trials share them."""
-    trial = prepared.project.trial
-    return min(clips * trial.train.epochs, _clips(prepared, "train", "replay") * trial.augment.variants)
 
 
 def _cache_mb(prepared: Prepared, mel_bins: int, heard: int) -> float:

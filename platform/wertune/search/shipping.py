@@ -20,7 +20,6 @@ from wertune.search.shipped_files import FileServer, Span, audio_here, base_here
 from wertune.whisper.base_model import files_of
 
 if TYPE_CHECKING:  # torch takes the actor's process a quarter of a minute to import
-    from wertune.data.manifest import Dataset
     from wertune.training.prepare import Prepared
 
 
@@ -52,10 +51,14 @@ def prepared_here(prepared: "Prepared", files: DriverFiles) -> "Prepared":
     if _node_id() == files.node_id:
         return prepared
     base, audio = _paths_here(prepared.base.path, files)
+    splits = {
+        split: tuple(replace(recording, path=audio[recording.path]) for recording in recordings)
+        for split, recordings in prepared.dataset.splits.items()
+    }
     return replace(
         prepared,
         base=replace(prepared.base, path=base),
-        dataset=_moved(prepared.dataset, audio),
+        dataset=replace(prepared.dataset, splits=splits),
         fetch=files.features,
     )
 
@@ -77,14 +80,6 @@ def _paths_here(base: Path, files: DriverFiles) -> tuple[Path, Mapping[Path, Pat
     took_s = time.monotonic() - started
     print(f"fetched {fetched_bytes / 1e6:.1f} MB of base and audio in {took_s:.1f} s", flush=True)
     return paths
-
-
-def _moved(dataset: "Dataset", paths: Mapping[Path, Path]) -> "Dataset":
-    splits = {
-        split: tuple(replace(recording, path=paths[recording.path]) for recording in recordings)
-        for split, recordings in dataset.splits.items()
-    }
-    return replace(dataset, splits=splits)
 
 
 def _node_id() -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -188,13 +187,10 @@ def _train_epoch(
                 loss_sum, tokens, clips = loss_sum + loss.item(), tokens + batch.tokens, clips + batch.size
                 bar.update()
             _require_finite("gradient norm", updater.step(), f"epoch {epoch}, batch {step}")
-            bar.set_postfix(loss=f"{loss_sum / tokens:.3f}", clips_per_s=f"{_rate(clips, bar):.1f}")
+            bar.set_postfix(
+                loss=f"{loss_sum / tokens:.3f}", clips_per_s=f"{clips / (time.perf_counter() - started):.1f}"
+            )
     return Trained(epoch, clips, loss_sum / tokens, updater.learning_rate, time.perf_counter() - started)
-
-
-def _rate(clips: int, bar: Any) -> float:
-    elapsed = bar.format_dict["elapsed"]
-    return clips / elapsed if elapsed else 0.0
 
 
 def _evaluate_epoch(

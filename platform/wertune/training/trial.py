@@ -21,7 +21,6 @@ from wertune.training.memory import (
     is_out_of_memory,
     keep_freed_memory,
     peak_memory_mb,
-    ran_params,
     start_memory_peak,
 )
 from wertune.training.prepare import Prepared
@@ -184,7 +183,8 @@ class _Trial:
         self._config = halved_once(self._config, bool(self._halved), f"epoch {epoch}", cause)
         self._halved = cause
         self._log.tags({contract.HALVED_TAG: cause})
-        self._log.params(ran_params(self._config.train))
+        train = self._config.train  # under other names: a run's parameters, once logged, cannot be changed
+        self._log.params({"ran_batch_size": train.batch_size, "ran_accumulation_steps": train.accumulation_steps})
 
 
 def best_metrics(result: EpochResult) -> dict[str, float]:
