@@ -1,7 +1,6 @@
 """What runs in Ray's workers, each of which waits for what it imports: neither MLflow nor Optuna."""
 
 import traceback
-from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -35,7 +34,8 @@ def run_one(proposal: dict[str, Any], prepared: Prepared, files: DriverFiles, ob
     """
     best, epoch = WORST, 0
     log = TrialLog(store, proposal[NUMBER])
-    log.tags({RESOURCES_TAG: _resources(ray.get_runtime_context().get_assigned_resources())})
+    assigned = ray.get_runtime_context().get_assigned_resources()
+    log.tags({RESOURCES_TAG: ", ".join(f"{assigned[name]:g} {name}" for name in ("CPU", "GPU") if assigned.get(name))})
 
     def report(result: EpochResult) -> None:
         nonlocal best, epoch
@@ -54,8 +54,3 @@ def run_one(proposal: dict[str, Any], prepared: Prepared, files: DriverFiles, ob
         tune.report({METRIC: best, EPOCH: epoch, LOG: log.take(), FAILURE: cause})
         if not isinstance(error, WertuneError):  # after a CUDA error, say, no other trial should get this process
             raise
-
-
-def _resources(assigned: Mapping[str, float]) -> str:
-    """Such as `4 CPU, 0.25 GPU`."""
-    return ", ".join(f"{assigned[name]:g} {name}" for name in ("CPU", "GPU") if assigned.get(name))

@@ -91,7 +91,8 @@ class Lease:
         self._model.delete_tag(self._ticket.key)
 
     def _others(self) -> list[Ticket]:
-        tickets = _tickets(self._model)
+        tags = self._model.tags().items()
+        tickets = [_ticket(key, value) for key, value in tags if key.startswith(TICKET_PREFIX)]
         if self._ticket.key not in {ticket.key for ticket in tickets}:
             raise LockLost(f"the lock on {self._model.name} was taken over: this process was silent for too long")
         return [ticket for ticket in tickets if ticket.key != self._ticket.key]
@@ -119,10 +120,6 @@ class _Watch:
             if self._seen.get(ticket.key, (None, 0.0))[0] != ticket:
                 self._seen[ticket.key] = (ticket, now)
         return [t for t in tickets if (self._direct and t.direct) or now - self._seen[t.key][1] > t.lease_s]
-
-
-def _tickets(model: ModelTags) -> list[Ticket]:
-    return [_ticket(key, value) for key, value in model.tags().items() if key.startswith(TICKET_PREFIX)]
 
 
 def _ticket(key: str, value: str) -> Ticket:

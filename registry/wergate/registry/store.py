@@ -113,8 +113,11 @@ class MlflowModel:
     def _load(self, run: Any, version: str) -> FoundReport:
         run_id = run.info.run_id
         with tempfile.TemporaryDirectory() as folder:
-            path = _answer(self._client.download_artifacts, run_id, EVAL_REPORT, folder)
-            report = parse_report(Path(path).read_text(encoding="utf-8"), f"run {run_id}: {EVAL_REPORT}")
+            text = Path(_answer(self._client.download_artifacts, run_id, EVAL_REPORT, folder)).read_bytes()
+        try:
+            report = parse(EvalReport, json.loads(text), f"run {run_id}: {EVAL_REPORT}")
+        except ValueError as error:
+            raise RegistryError(f"run {run_id}: {EVAL_REPORT} is not JSON: {error}; evaluate again") from None
         promised = run.data.tags.get(REPORT_DIGEST_TAG)
         if (report.model, report.version, report.digest) != (self.name, version, promised):
             raise RegistryError(
@@ -131,14 +134,6 @@ class MlflowModel:
 
     def write_card(self, version: Version, card: str) -> None:
         _with_files(partial(write_card, VersionCard(self._client, self.name, version.number), card))
-
-
-def parse_report(text: str, place: str) -> EvalReport:
-    """The report, or a ConfigError with every fault of its JSON."""
-    try:
-        return parse(EvalReport, json.loads(text), place)
-    except ValueError as error:
-        raise RegistryError(f"{place} is not JSON: {error}; evaluate again") from None
 
 
 def store_uris() -> tuple[str, str]:
