@@ -219,19 +219,18 @@ class JournalWriter:
     def _serve(self, queue: Queue) -> None:
         """A thread's work."""
         with quick_requests():
-            while request := self._wait_for_request(queue):
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing or self._request(queue))
+                    if self._closing:
+                        return
+                    request = self._request(queue)
                 try:
                     self._try(queue, request)
                 except Exception as error:  # whatever it is, the thread must live on
                     self._put_off(queue, error)
                 else:
                     self._answered(queue)
-
-    def _wait_for_request(self, queue: Queue) -> Sequence[Operation]:
-        """Some of a run's operations; none when it is time to end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._request(queue))
-            return () if self._closing else self._request(queue)
 
     def _request(self, queue: Queue) -> Sequence[Operation]:
         """What may go in one request: of files one, whose run is there."""
