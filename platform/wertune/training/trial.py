@@ -14,7 +14,7 @@ from wertune.base import contract
 from wertune.base.config import TrialConfig, flatten
 from wertune.base.errors import StateError
 from wertune.base.files import storing
-from wertune.training.checkpoint import STORAGE_REMEDY, TrialState, TrialStore, read_state, trial_digest, write_state
+from wertune.training.checkpoint import STORAGE_REMEDY, TrialRecord, TrialStore, read_state, trial_digest, write_state
 from wertune.training.memory import (
     give_back_memory,
     halved_once,
@@ -102,17 +102,17 @@ class _Trial:
         """
         if self._store is None:
             return
-        state = None
+        causes = [*self._store.shortages()]
         try:
             with tempfile.TemporaryDirectory(dir=self._scratch) as stored:
                 if self._store.load(Path(stored)):
-                    state = read_state(Path(stored), self._digest, self._adapter)
+                    record, tensors = read_state(Path(stored), self._digest, self._adapter)
+                    self._training, self._peaks_mb = TrainingState(record.results, tensors), list(record.peaks_mb)
+                    causes.insert(0, record.halved)
         except StateError as error:
             self._log.tags({contract.REFUSED_TAG: error})
-        if state:
-            self._training, self._peaks_mb = state.training, list(state.peaks_mb)
-        for cause in (*([state.halved] if state and state.halved else []), *self._store.shortages()):
-            if cause != self._halved:
+        for cause in causes:
+            if cause and cause != self._halved:
                 self._halve(cause)
 
     def run(self, base: Whisper) -> EpochResult:
@@ -152,9 +152,12 @@ class _Trial:
         """Stores the state, before anybody is told of the epoch: who stops the trial there may go on with it."""
         if self._store is None or self._training is None:
             return
-        state, folder = TrialState(self._training, tuple(self._peaks_mb), self._halved), self._scratch / "state"
+        record = TrialRecord(
+            trial=self._digest, results=self._training.results, peaks_mb=tuple(self._peaks_mb), halved=self._halved
+        )
+        folder = self._scratch / "state"
         try:
-            write_state(state, self._adapter, self._digest, folder)
+            write_state(record, self._training.tensors, self._adapter, folder)
             with storing("the trial's state", Path(type(self._store).__name__), STORE_REMEDY):
                 self._store.save(folder)
         finally:
