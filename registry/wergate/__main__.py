@@ -1,5 +1,6 @@
 """The registry's command line."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,6 @@ def _end_run(reason: str) -> None:
     fail_project_run(reason)
 
 
-def _note(text: str) -> None:
-    click.echo(text, err=True)
-
-
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which model, and whether the answer is for a program."""
     options = [
@@ -57,14 +54,15 @@ def _model(project: Path, model: str) -> str:
 
 def _policy(path: str, model: str) -> "Policy":
     from wergate.gates.policy import load_policy
+    from wertune.base.config import policy_path
 
-    return load_policy(Path(path or f"registry/policies/{model}.yaml"))
+    return load_policy(Path(path) if path else policy_path(model))
 
 
 def _registry(model: str) -> "RegistryClient":
     from wergate.registry.open import open_registry
 
-    return open_registry(model, _note)
+    return open_registry(model, functools.partial(click.echo, err=True))
 
 
 def _required(value: str, option: str) -> str:

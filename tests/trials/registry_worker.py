@@ -12,11 +12,10 @@ from mlflow.tracking import MlflowClient
 
 from wergate.commands.approve import approve
 from wergate.commands.promote import promote
-from wergate.gates.kinds import WerGate
+from wergate.gates.kinds.accuracy import WerGate
 from wergate.gates.policy import ApprovalSettings, Policy
 from wergate.registry.client import RegistryClient
-from wergate.registry.database_locks import database_lock
-from wergate.registry.locks import MAX_LEASE_S, hold
+from wergate.registry.locks import MAX_LEASE_S, database_lock, hold
 from wergate.registry.store import MlflowModel
 from wergate.trail.registered_model import FoundReport, Version
 from wertune.base.contract import TICKET_PREFIX

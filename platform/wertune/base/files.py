@@ -156,35 +156,42 @@ def store_folder(final: Path, write: Callable[[Path], object], stamp: Mapping[st
         return
     final.parent.mkdir(parents=True, exist_ok=True)
     with locked(final.parent / f".{final.name}.lock"):
-        if not is_whole(final):  # or another process was faster while this one waited
-            _build(final, write, stamp)
+        if is_whole(final):  # another process was faster while this one waited
+            return
+        for leftover in final.parent.glob(f".{final.name}.*.partial"):  # under the lock nobody's any more
+            shutil.rmtree(leftover, ignore_errors=True)
+        try:
+            with replacing_folder(final) as partial:
+                write(partial)
+                sizes = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
+                (partial / STAMP).write_text(json.dumps({**stamp, "sizes": sizes}, indent=1) + "\n", encoding="utf-8")
+                share_mode(partial, of=STAMP)
+                sync(*partial.iterdir())  # a rename may outlive a power cut that the data does not
+        except OSError:
+            if not is_whole(final):  # on a disk without working locks another process may have won
+                raise
 
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """A folder to be filled, which takes the place of `folder` when the block ends well, and goes otherwise."""
-    writing = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")  # not mkdtemp, whose 0700 keeps others out
+    # Not mkdtemp, whose 0700 keeps others out.
+    writing, old = (folder.with_name(f".{folder.name}{end}") for end in (f".{secrets.token_hex(4)}.partial", "-old"))
     try:
         writing.mkdir(parents=True)
         yield writing
-        _replace_folder(writing, folder)
+        if folder.exists():  # what stood there goes only when the new one has its name
+            shutil.rmtree(old, ignore_errors=True)  # of a process that was killed here: no folder could take its name
+            folder.replace(old)
+        try:
+            writing.replace(folder)
+        except OSError:
+            if old.exists():
+                old.replace(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(writing, ignore_errors=True)
-
-
-def _replace_folder(new: Path, folder: Path) -> None:
-    """What stood at `folder` goes only when `new` has its name."""
-    old = folder.with_name(f".{folder.name}-old")
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)  # of a process that was killed here: no folder could take its name
-        folder.replace(old)
-    try:
-        new.replace(folder)
-    except OSError:
-        if old.exists():
-            old.replace(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
@@ -193,28 +200,3 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         take_lock(file, wait=True)
         yield
-
-
-def _build(final: Path, write: Callable[[Path], object], stamp: Mapping[str, Any]) -> None:
-    """Writes beside `final` and renames, under the lock: what lies about half-written is nobody's any more."""
-    for leftover in final.parent.glob(f".{final.name}.*.partial"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial = final.parent / f".{final.name}.{secrets.token_hex(4)}.partial"
-    try:
-        partial.mkdir()
-        write(partial)
-        _seal(partial, stamp)
-        shutil.rmtree(final, ignore_errors=True)  # only a damaged one can stand here
-        partial.rename(final)
-    except OSError:
-        if not is_whole(final):  # on a disk without working locks another process may have won
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _seal(folder: Path, stamp: Mapping[str, Any]) -> None:
-    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    (folder / STAMP).write_text(json.dumps({**stamp, "sizes": sizes}, indent=1) + "\n", encoding="utf-8")
-    share_mode(folder, of=STAMP)
-    sync(*folder.iterdir())  # a rename may outlive a power cut that the data does not

@@ -13,7 +13,6 @@ from wertune.base.files import CACHE_REMEDY
 _logger = logging.getLogger(__name__)
 
 FILE = "kept-1.sqlite"  # another name whenever the table is another
-AT_ONCE = 256  # so many are written at a time: who is killed loses no more
 TABLE = "CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT NOT NULL, seal TEXT NOT NULL) WITHOUT ROWID"
 
 
@@ -22,13 +21,13 @@ class Kept:
 
     def __init__(self, folder: Path | None) -> None:
         self._lock = Lock()
-        self._new: list[tuple[str, str, str]] = []
         self._path = (folder or Path()) / FILE
         self._store: sqlite3.Connection | None = None
         if folder is not None:
             with self._using():
                 folder.mkdir(parents=True, exist_ok=True)
                 self._store = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+                self._store.execute("PRAGMA synchronous = OFF")  # what a power cut damages is found out again
                 self._store.execute(TABLE)
 
     def get(self, name: str) -> str | None:
@@ -41,26 +40,15 @@ class Kept:
         return str(row[0]) if row and row[1] == _seal(name, row[0]) else None
 
     def put(self, name: str, value: str) -> None:
-        """Keeps it in the place of what was kept before; written by `close`, if not earlier."""
-        with self._lock:
-            self._new.append((name, value, _seal(name, value)))
-            full = len(self._new) >= AT_ONCE
-        if full:
-            self._write()
+        """Keeps it in the place of what was kept before."""
+        with self._using():
+            if self._store:
+                row = name, value, _seal(name, value)
+                self._store.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", row)
 
     def close(self) -> None:
-        """Writes what is new."""
-        self._write()
         if self._store:
             self._store.close()
-
-    def _write(self) -> None:
-        with self._using():
-            if self._store and self._new:
-                rows, self._new = self._new, []
-                self._store.execute("BEGIN IMMEDIATE")
-                self._store.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", rows)
-                self._store.execute("COMMIT")
 
     @contextmanager
     def _using(self) -> Iterator[None]:

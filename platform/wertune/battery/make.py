@@ -1,7 +1,10 @@
 """Makes a battery of its form: Ogg Opus clips, `manifest.jsonl`, `sources.json`; equal ones for equal forms."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +14,6 @@ from wertune.base.config import load_yaml
 from wertune.base.errors import SynthesisError
 from wertune.base.files import write_atomically
 from wertune.battery.form import PADDING_S, PARTS, BatteryForm, BatteryVoice, Line, Part, People, read_line
-from wertune.battery.plan import Spoken, plan
 from wertune.battery.shelf import MANIFEST, BatteryRow
 from wertune.battery.sounds import babble, sounds
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio, resample
@@ -24,6 +26,33 @@ NONSPEECH: Part = "nonspeech"
 FORMULA = "formula"
 MARGIN_S = 0.15
 LONGEST_S = 29.5
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One text in one voice; `padded` it is kept twice, also with silence around it."""
+
+    part: Part
+    line: Line
+    voice: BatteryVoice
+    padded: bool
+
+    @property
+    def name(self) -> str:
+        """Of the clip's file, without its ending: part, voice and a digest of what makes it sound as it does."""
+        made_of = f"{self.line.said}|{self.voice.engine}|{self.voice.name}|{self.voice.speed}"
+        return f"{self.part}-{self.voice.id}-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
+
+
+def plan(form: BatteryForm, voices: Sequence[BatteryVoice]) -> Iterator[Spoken]:
+    """Each text in as many voices as its part asks for: the engines in turn, and of each engine its voices in turn."""
+    by_engine: dict[str, list[BatteryVoice]] = {}
+    for voice in voices:
+        by_engine.setdefault(voice.engine, []).append(voice)
+    turns = cycle([cycle(own) for own in by_engine.values()])
+    for part, spoken, line in form.lines():
+        for turn in islice(turns, min(spoken.per_text, len(voices))):
+            yield Spoken(part, line, next(turn), spoken.padded)
 
 
 def make_battery(

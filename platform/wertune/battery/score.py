@@ -11,12 +11,11 @@ from wertune.battery.form import Part
 from wertune.battery.shelf import Battery, set_name
 from wertune.scores.eval_report import SetReport
 from wertune.scores.metrics import score
-from wertune.training.baseline import OF_A_BOOST, baseline_decode, keep_texts, kept_texts, texts_name
+from wertune.training.baseline import FULL_CONTEXT, OF_A_BOOST, baseline_decode, keep_texts, kept_texts, texts_name
 from wertune.training.prepare import Prepared
 from wertune.whisper.transcription import MAX_SEGMENT_S, Transcriber, transcribe_samples
 
 BASE_TEXTS = "base"  # a folder beside the clips
-FULL_CONTEXT = ContextConfig(short=False)
 Texts = Mapping[Part, Sequence[str]]
 
 
@@ -35,13 +34,12 @@ def write_battery(
 
 def battery_sets(prepared: Prepared, battery: Battery, texts: Texts) -> dict[str, SetReport]:
     """Each part as a set of a report, `battery.<part>`."""
-    return {set_name(part): _scored(prepared, battery, part, written) for part, written in texts.items()}
-
-
-def _scored(prepared: Prepared, battery: Battery, part: Part, texts: Sequence[str]) -> SetReport:
-    rows = battery.by_part[part]
-    scores = score(map(battery.clip, rows), texts, prepared.normalise, prepared.finder)
-    return set_report(prepared, scores, battery.digest(part), [row.entities for row in rows])
+    sets = {}
+    for part, written in texts.items():
+        rows = battery.by_part[part]
+        scores = score(map(battery.clip, rows), written, prepared.normalise, prepared.finder)
+        sets[set_name(part)] = set_report(prepared, scores, battery.digest(part), [row.entities for row in rows])
+    return sets
 
 
 def base_texts(prepared: Prepared, battery: Battery) -> Texts:

@@ -71,14 +71,6 @@ def set_name(part: Part) -> str:
     return f"{BATTERY_PREFIX}{part}"
 
 
-def battery_folder(project_dir: Path, project: ProjectConfig) -> Path | None:
-    """The folder that `data.battery` names; shipped: the platform's own for the language, or None where it has none."""
-    named = project.data.battery
-    if named != SHIPPED:
-        return None if named is None else project_dir / named
-    return shipped(project.language)
-
-
 def shipped(language: str) -> Path | None:
     """The platform's own battery of a language, where it has one."""
     found = importlib.util.find_spec(_PACKAGE)
@@ -88,8 +80,14 @@ def shipped(language: str) -> Path | None:
 
 
 def project_battery(project_dir: Path, project: ProjectConfig) -> Battery | None:
-    """The battery that `data.battery` names, if any; a ConfigError where it cannot be read."""
-    folder = battery_folder(project_dir, project)
+    """The battery that `data.battery` names, if any; shipped: the platform's own for the language, if it has one.
+
+    A ConfigError where it cannot be read.
+    """
+    named = project.data.battery
+    if named is None:
+        return None
+    folder = shipped(project.language) if named == SHIPPED else project_dir / named
     return load_battery(folder) if folder else None
 
 

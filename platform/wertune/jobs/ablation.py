@@ -51,7 +51,15 @@ class Ablation:
 
     def artifact(self) -> list[dict[str, Any]]:
         """As an MLflow table; what was not scored is empty there."""
-        return [{"written_by": row.name} | self._figures(row) for row in self.rows]
+        table = []
+        for row in self.rows:
+            figures: dict[str, Any] = {"written_by": row.name}
+            for split in self._splits():
+                scores = row.scores.get(split)
+                figures |= {f"{split}_{name}": scores.summary()[name] if scores else None for name in LOGGED}
+                figures[f"{split}_false_terms"] = scores.terms.false_alarms if scores else None
+            table.append(figures)
+        return table
 
     def metrics(self) -> dict[str, float]:
         """`baseline_boosted_val_wer`, … of the rows that are not logged as scores of base and adapter anyway."""
@@ -65,15 +73,6 @@ class Ablation:
 
     def _splits(self) -> list[str]:
         return list(dict.fromkeys(split for row in self.rows for split in row.scores))
-
-    def _figures(self, row: Row) -> dict[str, float | int | None]:
-        figures: dict[str, float | int | None] = {}
-        for split in self._splits():
-            scores = row.scores.get(split)
-            for name in LOGGED:
-                figures[f"{split}_{name}"] = scores.summary()[name] if scores else None
-            figures[f"{split}_false_terms"] = scores.terms.false_alarms if scores else None
-        return figures
 
 
 def what_it_brings(
@@ -114,14 +113,15 @@ def ablation(
     """
     before, after = ({"test": test.before}, {"test": test.after}) if test else ({}, {})
     plain, as_served = {"validation": base[Way.PLAIN]} | before, {"validation": served} | after
+    anew = [{split: aliased(scores) for split, scores in each.items()} for each in (plain, as_served)]
     rows = [Row(*_BASE[way], plain if way is Way.PLAIN else {"validation": scores}) for way, scores in base.items()]
-    rows.append(Row("baseline_aliased", "base, aliases as their terms", _each(plain, aliased)))
+    rows.append(Row("baseline_aliased", "base, aliases as their terms", anew[0]))
     if unboosted:
         rows.append(Row("adapter", "adapter", {"validation": unboosted}))
         rows.append(Row("adapter_boosted", "adapter, terms boosted: as it is served", as_served))
     else:
         rows.append(Row("adapter", "adapter: as it is served", as_served))
-    rows.append(Row("adapter_aliased", "as it is served, aliases as their terms", _each(as_served, aliased)))
+    rows.append(Row("adapter_aliased", "as it is served, aliases as their terms", anew[1]))
     return Ablation(tuple(rows), caption)
 
 
@@ -151,10 +151,6 @@ def caption(validation: Scores, test: Scores | None, glossary: int, terms: int) 
 def _extent(scores: Scores) -> str:
     said = scores.terms.hits + scores.terms.misses
     return f"{len(scores.utterances):,} clips, {scores.words.length:,} words, {said:,} terms said"
-
-
-def _each(by_split: Mapping[str, Scores], change: Callable[[Scores], Scores]) -> dict[str, Scores]:
-    return {split: change(scores) for split, scores in by_split.items()}
 
 
 def _cells(scores: Scores | None) -> list[str]:

@@ -16,7 +16,6 @@ from wertune.training.prepare import Prepared
 from wertune.whisper.transcription import Transcriber, score_set, transcribe_samples
 
 TIMED_CLIPS = 12
-FULL_CONTEXT = ContextConfig(short=False)
 
 
 def leakage(prepared: Prepared, trained_on: Sequence[tuple[str, str]], split: str = "test") -> tuple[str, ...]:

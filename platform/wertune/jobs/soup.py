@@ -20,9 +20,9 @@ from wertune.search.trial_log import GatheredLog
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, create_nested, restarts
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective, validation_scores
-from wertune.training.trial import ADAPTER_ARTIFACT, size_metrics
+from wertune.training.trial import ADAPTER_ARTIFACT, SIZE_METRICS
 from wertune.whisper.adapter import average_adapters, load_adapter
-from wertune.whisper.model import ModelSize, Whisper
+from wertune.whisper.model import Whisper
 
 # Of the mean's rank over that of a run: most of what the runs agree in lies in the first directions.
 RANKS = 2
@@ -72,14 +72,15 @@ def _logged(run: RunRef, best: BestTrial, config: TrialConfig, log: GatheredLog)
         for name, content in log.files.items():
             (Path(scratch) / name).write_bytes(content)
         nested.artifacts(Path(scratch), ADAPTER_ARTIFACT)
-    nested.end("FINISHED")
+    nested.finish()
     return nested
 
 
-def _size(whisper: Whisper) -> ModelSize:
+def _size(whisper: Whisper) -> dict[str, float]:
     """Of a model whose adapter is loaded and so frozen: its weights count as trained all the same."""
     adapter = sum(p.numel() for name, p in whisper.model.named_parameters() if "lora_" in name)
-    return replace(whisper.size(), trainable_parameters=adapter)
+    size = replace(whisper.size(), trainable_parameters=adapter)
+    return {name: getattr(size, name) for name in SIZE_METRICS}
 
 
 def _mean(
@@ -94,7 +95,7 @@ def _mean(
         data = prepared.training_data(config.context, whisper.mel_bins)
         validation, retention = validation_scores(config, whisper, data)
         value = objective(validation.wer, retention.wer if retention else None)
-        metrics = {contract.BEST_OBJECTIVE: value, "best_val_wer": validation.wer} | size_metrics(_size(whisper))
+        metrics = {contract.BEST_OBJECTIVE: value, "best_val_wer": validation.wer} | _size(whisper)
         metrics |= {"best_retention_val_wer": retention.wer} if retention else {}
         metrics |= best.run.latest((contract.PEAK_MEMORY_MB, "clips_per_s", "best_epoch"))
         nested = create_nested(run, name, {contract.RESTART_TAG: "mean"})
@@ -104,5 +105,5 @@ def _mean(
     told = f"{name}: {_figures(metrics)}, objective {value:.4f}; {alone:.4f} of {best.name} alone"
     say(told)
     nested.tags({DESCRIPTION_TAG: told})
-    nested.end("FINISHED")
+    nested.finish()
     return BestTrial(nested, name, config) if value < alone else best

@@ -215,7 +215,8 @@ def final_evaluation(run: RunRef, prepared: Prepared, baseline: Mapping[str, Sco
     run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
     with downloaded_adapter(best.run) as adapter:
         whisper = load_adapter(prepared.whisper(config.quantization), adapter)
-        run.metrics(best.run.latest(SIZE_METRICS + BEST_METRICS) | {contract.ADAPTER_MB: _folder_mb(adapter)})
+        adapter_mb = sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()) / 2**20
+        run.metrics(best.run.latest(SIZE_METRICS + BEST_METRICS) | {contract.ADAPTER_MB: adapter_mb})
     comparisons = {}
     for split in FINAL_SPLITS:
         if split in baseline:
@@ -228,10 +229,6 @@ def final_evaluation(run: RunRef, prepared: Prepared, baseline: Mapping[str, Sco
         run.table(found.artifact(), ABLATION)
         run.metrics(found.metrics())
     return Results(comparisons, found)
-
-
-def _folder_mb(folder: Path) -> float:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
 
 
 def register(run: RunRef, prepared: Prepared, best: BestTrial, comparisons: Mapping[str, Comparison]) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import ray
-from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wertune.base.errors import SearchStorageError
-from wertune.base.files import STAMP, is_whole, store_folder, storing, write_files
+from wertune.base.files import STAMP, is_whole, store_folder, storing
 
 STATE, SHORTAGES = "state", "shortages"
 REMEDY = "free the disk that the search runs from and resume it"
@@ -28,8 +27,13 @@ class CheckpointStore:
         """Keeps `files`, by their paths, as the trial's newest `name`; SearchStorageError when the disk is full."""
         kept = self._kept(trial, name)
         number = 1 + max((int(folder.name) for folder in kept), default=0)
+
+        def write(folder: Path) -> None:
+            for path, content in files.items():
+                (folder / quote(path, safe="")).write_bytes(content)
+
         with storing(f"{name} of trial {trial + 1}", self._root, REMEDY, SearchStorageError):
-            store_folder(self._folder(trial, name) / f"{number:06d}", lambda folder: _write(folder, files), {})
+            store_folder(self._folder(trial, name) / f"{number:06d}", write, {})
         for folder in kept:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -60,52 +64,15 @@ class CheckpointStore:
         return sorted(folder for folder in self._folder(trial, name).glob("[0-9]*") if folder.is_dir())
 
 
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    for path, content in files.items():
-        (folder / quote(path, safe="")).write_bytes(content)
-
-
-def start_checkpoint_store(root: Path) -> Any:
-    """A store as a Ray actor on this node, for workers anywhere; it ends with the driver, what it kept stays."""
+def start_on_this_node(kind: type, at_once: int, *told: Any) -> Any:
+    """A Ray actor for workers anywhere, of which so many calls may run at once; it ends with the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(CheckpointStore).options(
+    actor = ray.remote(kind).options(
         num_cpus=0,
-        max_concurrency=1,
+        max_concurrency=at_once,
         scheduling_strategy=here,
         # Short of memory, Ray ends small actors with the large ones; who calls this one meanwhile waits.
         max_restarts=-1,
         max_task_retries=-1,
     )
-    return actor.remote(root)
-
-
-class TrialCheckpoints:
-    """One trial's part of the store, in a worker (a TrialStore)."""
-
-    def __init__(self, store: Any, trial: int) -> None:
-        self._store, self._trial = store, trial
-
-    def save(self, folder: Path) -> None:
-        """Keeps the trial's state; raises SearchStorageError when the driver's disk is full."""
-        self.put(STATE, folder)
-
-    def load(self, into: Path) -> bool:
-        """Writes the trial's last state into a folder; False where there is none."""
-        files: dict[str, bytes] | None = ray.get(self._store.get.remote(self._trial, STATE))
-        if files is None:
-            return False
-        write_files(files, into)
-        return True
-
-    def shortages(self) -> list[str]:
-        """Why its earlier processes were ended for want of memory, the first one first."""
-        causes: list[str] = ray.get(self._store.shortages.remote(self._trial))
-        return causes
-
-    def put(self, name: str, folder: Path) -> None:
-        """Keeps all files of a folder under a name, as `save`."""
-        files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-        try:
-            ray.get(self._store.put.remote(self._trial, name, files))
-        except RayTaskError as error:  # which holds the store's own error and a page of traceback
-            raise error.cause from None
+    return actor.remote(*told)

@@ -20,7 +20,7 @@ import wertune
 from wertune.base.config import TrialConfig
 from wertune.base.errors import ConfigError, WertuneError
 from wertune.search import ray_private
-from wertune.search.checkpoints import CheckpointStore, start_checkpoint_store
+from wertune.search.checkpoints import CheckpointStore, start_on_this_node
 from wertune.search.halving import expected_epochs
 from wertune.search.places import Reservations, trial_resources
 from wertune.search.progress import Progress, terminal
@@ -31,7 +31,7 @@ from wertune.search.trial_log import GatheredLog
 from wertune.search.trial_runs import RecordTrials, TrialRuns, end_finished_trials
 from wertune.search.worker import run_again, run_one, transcribe_part
 from wertune.tracking.journal_writer import JournalWriter
-from wertune.tracking.outage import patience_s
+from wertune.tracking.outage import patience_s, tell
 from wertune.tracking.runs import RunRef
 from wertune.training.baseline import Texts, Transcribe, Wanted
 from wertune.training.prepare import Prepared
@@ -75,7 +75,7 @@ def search(
         journal.flush(patience_s())
         end_finished_trials(runs, study, parent)
         if len(finished(study)) < config.trials:
-            files, store = start_file_server(prepared), start_checkpoint_store(folder / CHECKPOINTS)
+            files, store = start_file_server(prepared), start_on_this_node(CheckpointStore, 1, folder / CHECKPOINTS)
             run = tune.with_parameters(run_one, prepared=prepared, files=files, objective=objective, store=store)
             fit(run, config, study, runs, folder)
         journal.flush(patience_s())
@@ -94,7 +94,7 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, runs: TrialRuns, fo
     left = config.trials - len(past)
     with (
         tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as scratch,
-        Progress(left, runs.epochs, wanted.mean * left / config.trials, _say, terminal(sys.stdout)) as progress,
+        Progress(left, runs.epochs, wanted.mean * left / config.trials, tell, terminal(sys.stdout)) as progress,
         _own_errors(),
     ):
         ray_private.use(lambda: Reservations(slots, config, progress.say))
@@ -130,10 +130,6 @@ def _own_errors() -> Iterator[None]:
         if cause is not None:
             raise cause from None
         raise
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 @contextmanager

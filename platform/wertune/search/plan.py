@@ -15,7 +15,7 @@ from wertune.base.files import cache_root
 from wertune.base.machine import cores, free_disk_mb, free_memory_mb
 from wertune.search.halving import Estimate, expected_epochs, one_after_another
 from wertune.search.search_space import SearchConfig, checked_space
-from wertune.training.baseline import EVALUATION_SPLITS, ways_of
+from wertune.training.baseline import EVALUATION_SPLITS, FULL_CONTEXT, ways_of
 from wertune.training.batches import clips_per_epoch
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import Probe, probe
@@ -78,7 +78,8 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
     machine, trial = _machine(search), project.trial
     measured = probe(prepared, search.cpus_per_trial)
     clips = sum(clips_per_epoch(trial, prepared.dataset["train"], prepared.dataset["replay"]))
-    heard = _heard(prepared, clips)
+    # Clips, and ways in which they are augmented, whose features a search works out: all trials share them.
+    heard = min(clips * trial.train.epochs, _clips(prepared, "train", "replay") * trial.augment.variants)
     epoch_s = clips * measured.train_clip_s
     epoch_s += _clips(prepared, "validation", "retention_validation") * measured.evaluation_clip_s
     features_s = heard * measured.features_clip_s / machine.trials_at_once
@@ -163,17 +164,11 @@ def _rest_s(prepared: Prepared, measured: Probe, at_once: int) -> dict[str, floa
     }
 
 
-def _heard(prepared: Prepared, clips: int) -> int:
-    """Clips, and ways in which they are augmented, whose features a search works out: all trials share them."""
-    trial = prepared.project.trial
-    return min(clips * trial.train.epochs, _clips(prepared, "train", "replay") * trial.augment.variants)
-
-
 def _cache_mb(prepared: Prepared, mel_bins: int, heard: int) -> float:
     """Features on disk where the cache has none of them: trained ones in 16 bits, scored ones in 32."""
-    short, full = prepared.project.trial.context, ContextConfig(short=False)
+    short = prepared.project.trial.context
     a_clip = _positions(prepared, short, "train", "replay") / _clips(prepared, "train", "replay")
-    scored = sum(_positions(prepared, context, *EVALUATION_SPLITS) for context in (short, full))
+    scored = sum(_positions(prepared, context, *EVALUATION_SPLITS) for context in (short, FULL_CONTEXT))
     return (2 * heard * a_clip + 4 * scored) * FRAMES_PER_POSITION * mel_bins / 2**20
 
 

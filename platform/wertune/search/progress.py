@@ -4,14 +4,13 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
-if TYPE_CHECKING:
-    from rich.console import Console, Group
-    from rich.live import Live
-    from rich.text import Text
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-Outcome = str  # completed, pruned or failed
 COLOURS = {"running": "cyan", "completed": "green", "pruned": "yellow", "failed": "red", "interrupted": "red"}
 SIGNS = {"running": "▶", "completed": "✓", "pruned": "✂", "failed": "✗", "interrupted": "■"}
 COLUMNS = {"trial": 5, "": 13, "epoch": 5, "val WER": 8, "retention": 9, "clips/s": 7}
@@ -28,7 +27,7 @@ class Epoch(NamedTuple):
     val_wer: float
     retention: float | None
     clips_per_s: float
-    best: float  # the least objective of all trials so far
+    best: float  # the trial's least objective so far
 
 
 @dataclass
@@ -58,7 +57,7 @@ class Progress:
         epochs: int,
         expected_epochs: float,
         say: Callable[[str], None] = print,
-        console: "Console | None" = None,
+        console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`expected_epochs`: of all trials; corrected as they end. `say` takes the lines where there is no console."""
@@ -75,8 +74,6 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self.console:
-            from rich.live import Live
-
             self._live = Live(console=self.console, get_renderable=self.draw, refresh_per_second=2)
             self._live.start(refresh=True)
         return self
@@ -97,8 +94,10 @@ class Progress:
         self._at_once = max(self._at_once, len(self._running()))
 
     def epoch(self, ended: Epoch) -> None:
-        """A trial goes on, or ends next."""
+        """A trial goes on, or ends next; an epoch that is told again is known already."""
         row, now = self._row(ended.number), self._clock()
+        if ended.epoch <= row.epoch:
+            return
         self._epochs_s.append(now - row.since)
         row.last, row.since = ended, now
         if self._best is None or ended.best < self._best.best:
@@ -108,10 +107,10 @@ class Progress:
             self._say(
                 f"{self._gone()} {trial_name(ended.number)} epoch {ended.epoch}/{ended.epochs}: "
                 f"WER {percent(ended.val_wer)}{kept}, {ended.clips_per_s:.1f} clips/s; "
-                f"best objective so far {ended.best:.4f}"
+                f"best objective so far {self._best.best:.4f}"
             )
 
-    def ended(self, number: int, outcome: Outcome, reason: str = "") -> None:
+    def ended(self, number: int, outcome: str, reason: str = "") -> None:
         """A trial is over: completed, pruned or failed, the last with its reason."""
         row = self._row(number)
         row.state, row.reason = outcome, reason
@@ -168,12 +167,8 @@ class Progress:
         """Since the search began, or began again."""
         return clock(self._clock() - self._start)
 
-    def draw(self) -> "Group":
+    def draw(self) -> Group:
         """A row a trial; above them the best so far and the time that is left."""
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
         assert self.console
         wide, shown = self.console.width >= NARROW, self._shown(self.console.height - 6)
         table = Table(box=None, padding=(0, 1), expand=wide)
@@ -199,9 +194,7 @@ class Progress:
         best = f"best objective {self._best.best:.4f} ({trial_name(self._best.number)}); " if self._best else ""
         return f"{head}\n{best}" + ", ".join(filter(None, [f"{self._gone()} gone", self._left()]))
 
-    def _cells(self, number: int) -> "list[Text | str]":
-        from rich.text import Text
-
+    def _cells(self, number: int) -> list[Text | str]:
         row = self._rows[number]
         is_best = self._best is not None and number == self._best.number
         return [
@@ -215,13 +208,9 @@ class Progress:
         ]
 
 
-def terminal(stdout: IO[str]) -> "Console | None":
+def terminal(stdout: IO[str]) -> Console | None:
     """Where a table can be drawn: none in logs and in CI."""
-    if not stdout.isatty() or "CI" in os.environ or os.environ.get("TERM") == "dumb":
-        return None
-    from rich.console import Console
-
-    return Console()
+    return Console() if stdout.isatty() and "CI" not in os.environ and os.environ.get("TERM") != "dumb" else None
 
 
 def trial_name(number: int) -> str:

@@ -1,11 +1,12 @@
 """The files of a prepared project by key: listed, read in parts, and stored anew on a node that lacks them."""
 
 import hashlib
+import json
 import re
 import shutil
 import tempfile
 import threading
-from collections import Counter, defaultdict
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +58,20 @@ class FileServer:
     Its methods may run at the same time. Digests are worked out when the first node asks: one alone needs none.
     """
 
-    def __init__(self, base: Sequence[Path], audio: Sequence[Path], features: Path) -> None:
-        self._base, self._audio, self._features = base, audio, features
+    def __init__(self, packed: bytes) -> None:
+        base, audio, features = json.loads(zlib.decompress(packed))
+        self._base, self._audio, self._features = list(map(Path, base)), list(map(Path, audio)), Path(features)
         self._paths: dict[str, Path] = {}
         self._catalogue: Catalogue | None = None
-        self._handed_out: dict[str, Counter[str]] = defaultdict(Counter)
         self._lock = threading.Lock()
+
+    @staticmethod
+    def pack(base: Sequence[Path], audio: Sequence[Path], features: Path) -> bytes:
+        """What a server is told, in little: Ray starts an actor again for sure only then.
+
+        Beyond 100 kB arguments go to the object store, from which they may be lost (ray-project/ray#53727).
+        """
+        return zlib.compress(json.dumps([list(map(str, base)), list(map(str, audio)), str(features)]).encode())
 
     def catalogue(self) -> Catalogue:
         with self._lock:
@@ -77,23 +86,14 @@ class FileServer:
         stat = path.stat()
         return Entry(key, stat.st_size, stat.st_mtime_ns, sha256_of(path))
 
-    def read(self, spans: Sequence[Span], reader: str = "") -> list[bytes]:
+    def read(self, spans: Sequence[Span]) -> list[bytes]:
         """The bytes of each span, fewer where the file ends before it or is not there; at most PART_BYTES in all.
 
         Raises ValueError for any other wish, a key that is none of this project's among them.
         """
         if sum(span.length for span in spans) > PART_BYTES or any(min(span[1:]) < 0 for span in spans):
             raise ValueError(f"asked for {spans}, but a part has 0 to {PART_BYTES} bytes")
-        parts = [_read(self._path(span.key), span.offset, span.length) for span in spans]
-        with self._lock:
-            for span, part in zip(spans, parts, strict=True):
-                self._handed_out[reader][span.key.partition("/")[0]] += len(part)
-        return parts
-
-    def handed_out(self) -> dict[str, dict[str, int]]:
-        """Bytes of `base`, `audio` and `features`, by reader."""
-        with self._lock:
-            return {reader: dict(counts) for reader, counts in self._handed_out.items()}
+        return [_read(self._path(span.key), span.offset, span.length) for span in spans]
 
     def _path(self, key: str) -> Path:
         if found := _FEATURE_KEY.fullmatch(key):

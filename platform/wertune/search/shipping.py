@@ -4,9 +4,7 @@ On the driver's node one actor without a CPU hands out base, audio and features 
 and audio when its first trial starts, once for all workers of its node, and features that its own cache does not have.
 """
 
-import json
 import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -15,32 +13,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wertune.base.files import cache_root
+from wertune.search.checkpoints import start_on_this_node
 from wertune.search.shipped_files import FileServer, Span, audio_here, base_here, feature_parts
 from wertune.whisper.base_model import files_of
 
 if TYPE_CHECKING:  # torch takes the actor's process a quarter of a minute to import
-    from wertune.data.manifest import Dataset
     from wertune.training.prepare import Prepared
-
-
-class PackedFileServer(FileServer):
-    """A server whose long list of files is packed: Ray starts an actor again for sure only if it was told little.
-
-    Beyond 100 kB arguments go to the object store, from which they may be lost (ray-project/ray#53727).
-    """
-
-    def __init__(self, packed: bytes) -> None:
-        base, audio, features = json.loads(zlib.decompress(packed))
-        super().__init__([Path(path) for path in base], [Path(path) for path in audio], Path(features))
-
-    @staticmethod
-    def pack(base: Sequence[Path], audio: Sequence[Path], features: Path) -> bytes:
-        """What a PackedFileServer is told."""
-        texts = [str(path) for path in base], [str(path) for path in audio], str(features)
-        return zlib.compress(json.dumps(texts).encode())
 
 
 @dataclass(frozen=True)
@@ -52,30 +32,18 @@ class DriverFiles:
     server: Any = field(compare=False, repr=False)
 
     def ask(self, spans: Sequence[Span]) -> list[bytes]:
-        return list(ray.get(self.server.read.remote(spans, _node_id())))
+        return list(ray.get(self.server.read.remote(spans)))
 
     def features(self, name: str) -> Iterator[bytes]:
         """The parts of a file of the driver's feature cache; none where it has none."""
         return feature_parts(name, self.ask)
 
-    def handed_out(self) -> dict[str, dict[str, int]]:
-        """Bytes of `base`, `audio` and `features` that each node was given, by its id."""
-        return dict(ray.get(self.server.handed_out.remote()))
-
 
 def start_file_server(prepared: "Prepared") -> DriverFiles:
     """Starts the actor on the driver's node; it reads nothing before a worker of another node asks."""
-    node_id = _node_id()
     audio = sorted({recording.path for split in prepared.dataset.splits.values() for recording in split})
-    actor = ray.remote(PackedFileServer).options(
-        num_cpus=0,
-        max_concurrency=4,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        max_restarts=-1,  # as the checkpoint store's
-        max_task_retries=-1,
-    )
-    server = actor.remote(PackedFileServer.pack(files_of(prepared.base), audio, cache_root() / "features"))
-    return DriverFiles(uuid4().hex, node_id, server)
+    packed = FileServer.pack(files_of(prepared.base), audio, cache_root() / "features")
+    return DriverFiles(uuid4().hex, _node_id(), start_on_this_node(FileServer, 4, packed))
 
 
 def prepared_here(prepared: "Prepared", files: DriverFiles) -> "Prepared":
@@ -83,10 +51,14 @@ def prepared_here(prepared: "Prepared", files: DriverFiles) -> "Prepared":
     if _node_id() == files.node_id:
         return prepared
     base, audio = _paths_here(prepared.base.path, files)
+    splits = {
+        split: tuple(replace(recording, path=audio[recording.path]) for recording in recordings)
+        for split, recordings in prepared.dataset.splits.items()
+    }
     return replace(
         prepared,
         base=replace(prepared.base, path=base),
-        dataset=_moved(prepared.dataset, audio),
+        dataset=replace(prepared.dataset, splits=splits),
         fetch=files.features,
     )
 
@@ -108,14 +80,6 @@ def _paths_here(base: Path, files: DriverFiles) -> tuple[Path, Mapping[Path, Pat
     took_s = time.monotonic() - started
     print(f"fetched {fetched_bytes / 1e6:.1f} MB of base and audio in {took_s:.1f} s", flush=True)
     return paths
-
-
-def _moved(dataset: "Dataset", paths: Mapping[Path, Path]) -> "Dataset":
-    splits = {
-        split: tuple(replace(recording, path=paths[recording.path]) for recording in recordings)
-        for split, recordings in dataset.splits.items()
-    }
-    return replace(dataset, splits=splits)
 
 
 def _node_id() -> str:

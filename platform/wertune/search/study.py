@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import optuna
@@ -98,9 +99,6 @@ class Proposals(Searcher):  # type: ignore[misc]
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is in its database, whose URL may hold a password."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as nothing was saved."""
-
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
@@ -121,16 +119,9 @@ def asha(config: SearchConfig, epochs: int, past: list[FrozenTrial]) -> AsyncHyp
         reduction_factor=config.asha.reduction_factor,
     )
     for trial in past:
-        known = _Past(f"finished {trial.number}")
+        known = SimpleNamespace(trial_id=f"finished {trial.number}")  # as much of a Ray trial as ASHA looks at
         scheduler.on_trial_add(None, known)
         for epoch, value in sorted(trial.intermediate_values.items()):
             scheduler.on_trial_result(None, known, {EPOCH: epoch, METRIC: value})
         scheduler.on_trial_remove(None, known)
     return scheduler
-
-
-class _Past:
-    """As much of a Ray trial as ASHA looks at."""
-
-    def __init__(self, trial_id: str) -> None:
-        self.trial_id = trial_id

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -35,11 +34,15 @@ class TrialRuns:
     """How the runs of trials are begun, written and ended."""
 
     def __init__(self, journal: JournalWriter, checkpoints: CheckpointStore, epochs: int) -> None:
-        self._journal, self._checkpoints, self.epochs = journal, checkpoints, epochs
+        self._journal, self.checkpoints, self.epochs = journal, checkpoints, epochs
 
     def begin(self, number: int, point: Mapping[str, Any]) -> None:
-        """Opens the trial's run, or opens it again."""
-        self._journal.open(str(number), f"{trial_name(number)}: {_describe(point)}", {POINT_TAG: json.dumps(point)})
+        """Opens the trial's run, or opens it again; its name has the first values, in search.yaml's order.
+
+        All are its parameters. MLflow's pages show some thirty letters of a name.
+        """
+        described = short_point(dict(list(point.items())[:NAMED_VALUES]))
+        self._journal.open(str(number), f"{trial_name(number)}: {described}", {POINT_TAG: json.dumps(point)})
 
     def write(self, number: int, log: str) -> None:
         """Writes what a TrialLog gave."""
@@ -64,16 +67,12 @@ class TrialRuns:
         """Ends a run of which nothing else is to be said: KILLED where its trial can go on, FINISHED or FAILED."""
         self._journal.log(str(number), status=status)
 
-    def short_of_memory(self, number: int, cause: str) -> None:
-        """The trial's next process is to know that Ray ended this one."""
-        self._checkpoints.add_shortage(number, cause)
-
     def _move_adapter(self, number: int) -> None:
         """From the checkpoints, which nobody goes on with, to the journal."""
-        if adapter := self._checkpoints.get(number, ADAPTER_ARTIFACT):
+        if adapter := self.checkpoints.get(number, ADAPTER_ARTIFACT):
             self._journal.artifacts(str(number), adapter, ADAPTER_ARTIFACT)
         for name in (ADAPTER_ARTIFACT, STATE, SHORTAGES):
-            self._checkpoints.forget(number, name)
+            self.checkpoints.forget(number, name)
 
 
 def end_finished_trials(runs: TrialRuns, study: optuna.Study, parent: RunRef) -> None:
@@ -116,8 +115,6 @@ class RecordTrials(Callback):  # type: ignore[misc]
         self._runs, self._progress = runs, progress
         self._fault: WertuneError | None = None
         self._open: set[int] = set()
-        self._last_epoch: dict[int, int] = {}
-        self._best = math.inf
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -140,14 +137,9 @@ class RecordTrials(Callback):  # type: ignore[misc]
         self._runs.write(number, result[LOG])
         if result.get(FAILURE):
             trial.max_failures = 0  # what it raised it would raise again
-        if result.get(FAILURE) or epoch <= self._last_epoch.get(number, 0):
             return
-        self._last_epoch[number] = epoch
-        self._best = min(self._best, result[METRIC])
-        retention = result.get("retention_val_wer")
-        rate = result["clips_per_s"]
-        told = Epoch(number, epoch, self._runs.epochs, result["val_wer"], retention, rate, self._best)
-        self._progress.epoch(told)
+        wer, retention, rate = result["val_wer"], result.get("retention_val_wer"), result["clips_per_s"]
+        self._progress.epoch(Epoch(number, epoch, self._runs.epochs, wer, retention, rate, result[METRIC]))
 
     @_ending_the_search
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -162,8 +154,8 @@ class RecordTrials(Callback):  # type: ignore[misc]
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number, traceback = trial.config[NUMBER], _traceback(trial)
         cause = _memory_cause(traceback)
-        if cause:
-            self._runs.short_of_memory(number, cause)
+        if cause:  # the trial's next process is to know that Ray ended this one
+            self._runs.checkpoints.add_shortage(number, cause)
         why = cause or shorten(_last_line(traceback), CAUSE_CHARACTERS)
         self._progress.say(f"{trial_name(number)} lost its process, goes on from its last epoch: {why}")
 
@@ -196,14 +188,6 @@ def _memory_cause(traceback: str) -> str:
     used = re.search(r"[\d.]+GB used / [\d.]+GB limit", traceback)
     at = datetime.now().astimezone().isoformat(timespec="milliseconds")
     return f"Ray ended its process at {at} for want of memory: {used.group() if used else 'no figures given'}"
-
-
-def _describe(point: Mapping[str, Any]) -> str:
-    """The first values of a configuration, in search.yaml's order, as the name of its run; all are its parameters.
-
-    MLflow's pages show some thirty letters of it.
-    """
-    return short_point(dict(list(point.items())[:NAMED_VALUES]))
 
 
 def _last_line(text: str) -> str:

@@ -1,7 +1,6 @@
 """What runs in Ray's workers, each of which waits for what it imports: neither MLflow nor Optuna."""
 
 import traceback
-from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -11,7 +10,6 @@ from ray.exceptions import RayActorError
 from wertune.base.config import TrialConfig, with_overrides
 from wertune.base.contract import RESOURCES_TAG
 from wertune.base.errors import SearchStorageError, WertuneError
-from wertune.search.checkpoints import TrialCheckpoints
 from wertune.search.shipping import DriverFiles, prepared_here
 from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, GatheredLog, TrialLog
 from wertune.training.baseline import Texts, Wanted, transcribe_with_base
@@ -42,9 +40,9 @@ def run_one(proposal: dict[str, Any], prepared: Prepared, files: DriverFiles, ob
     What it raises is reported first, so that the driver knows it from the death of the process, which is forgiven.
     """
     best, epoch = WORST, 0
-    checkpoints = TrialCheckpoints(store, proposal[NUMBER])
-    log = TrialLog(checkpoints)
-    log.tags({RESOURCES_TAG: _resources(ray.get_runtime_context().get_assigned_resources())})
+    log = TrialLog(store, proposal[NUMBER])
+    assigned = ray.get_runtime_context().get_assigned_resources()
+    log.tags({RESOURCES_TAG: ", ".join(f"{assigned[name]:g} {name}" for name in ("CPU", "GPU") if assigned.get(name))})
 
     def report(result: EpochResult) -> None:
         nonlocal best, epoch
@@ -53,7 +51,7 @@ def run_one(proposal: dict[str, Any], prepared: Prepared, files: DriverFiles, ob
 
     try:
         config = with_overrides(prepared.project.trial, proposal[POINT], "search.yaml: space")
-        run_trial(config, prepared_here(prepared, files), objective, log, after_epoch=report, store=checkpoints)
+        run_trial(config, prepared_here(prepared, files), objective, log, after_epoch=report, store=log)
     except RayActorError:
         raise
     except SearchStorageError as error:
@@ -63,8 +61,3 @@ def run_one(proposal: dict[str, Any], prepared: Prepared, files: DriverFiles, ob
         tune.report({METRIC: best, EPOCH: epoch, LOG: log.take(), FAILURE: cause})
         if not isinstance(error, WertuneError):  # after a CUDA error, say, no other trial should get this process
             raise
-
-
-def _resources(assigned: Mapping[str, float]) -> str:
-    """Such as `4 CPU, 0.25 GPU`."""
-    return ", ".join(f"{assigned[name]:g} {name}" for name in ("CPU", "GPU") if assigned.get(name))

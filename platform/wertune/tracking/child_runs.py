@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from wertune.base.contract import TRIAL_TAG
 from wertune.base.errors import TrackingError
-from wertune.tracking.journal import END, METRICS, OPEN, PARAMS, TAGS, Operation
 from wertune.tracking.runs import RunRef, store_name
 
+# Its `kind`, the key of its `run`, the time `at_ms` at which it was said, and what it says.
+Operation = Mapping[str, Any]
+OPEN, METRICS, PARAMS, TAGS, END, FILES = "open", "metrics", "params", "tags", "end", "files"
 RUNNING = "RUNNING"
 
 
@@ -29,7 +33,6 @@ class ChildRuns:
 
     def __init__(self, parent: RunRef) -> None:
         self._parent = parent
-        self._experiment_id = ""
         self._written: dict[str, ChildRun] = {}
         self.name = store_name(parent.tracking_uri)
 
@@ -78,11 +81,9 @@ class ChildRuns:
     def _client(self) -> MlflowClient:
         return self._parent.client
 
-    @property
+    @cached_property
     def _experiment(self) -> str:
-        if not self._experiment_id:
-            self._experiment_id = self._client.get_run(self._parent.run_id).info.experiment_id
-        return self._experiment_id
+        return str(self._client.get_run(self._parent.run_id).info.experiment_id)
 
     def _find(self, key: str) -> ChildRun | None:
         """The newest child of the trial."""

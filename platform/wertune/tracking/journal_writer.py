@@ -10,8 +10,8 @@ is looked for before it is made, a metric keeps the time at which it was said, a
 and a file that was uploaded is gone from `files/`.
 """
 
-import fcntl
 import json
+import os
 import secrets
 import shutil
 import threading
@@ -21,18 +21,62 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from wertune.base.errors import TrackingError
-from wertune.base.files import storing, sync, write_atomically, write_files
-from wertune.tracking.child_runs import ChildRuns
-from wertune.tracking.journal import END, FILES, METRICS, OPEN, PARAMS, TAGS, Journal, Operation
+from wertune.base.files import storing, sync, take_lock, write_atomically, write_files
+from wertune.tracking.child_runs import END, FILES, METRICS, OPEN, PARAMS, TAGS, ChildRuns, Operation
 from wertune.tracking.outage import TOLD_FAILURES, Backoff, is_temporary, quick_requests, reason, tell
-from wertune.tracking.runs import RunRef, checked_status, now_ms, param_text
+from wertune.tracking.runs import RunRef, now_ms, param_text
 
 MAX_VALUES = 1000  # what MLflow takes in one request
 CLOSING_S = 5.0  # of each thread
 REMEDY = "make room, then resume the search"
+
+
+class Journal:
+    """Operations in the order in which they were said; they are on the disk before `append` returns.
+
+    A line that a killed process, or a full disk, left without its end was never said, and goes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._size = path.read_bytes().rfind(b"\n") + 1
+        os.ftruncate(self._handle, self._size)
+
+    def append(self, operations: Sequence[Operation]) -> None:
+        """Raises OSError when the disk does not take all the lines, of which it then has none."""
+        lines = "".join(json.dumps(operation) + "\n" for operation in operations).encode()
+        rest = memoryview(lines)
+        try:
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
+            os.fsync(self._handle)
+        except OSError:
+            os.ftruncate(self._handle, self._size)
+            raise
+        self._size += len(lines)
+
+    def operations(self) -> Iterator[Operation]:
+        """All of them; TrackingError for a line that is no JSON, which a failing disk alone can leave."""
+        offset = 0
+        for line in self._path.read_bytes().splitlines(keepends=True):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                place = f"{self._path} behind byte {offset}"
+                raise TrackingError(f"{place} is damaged ({error}); delete that line, then resume the search") from None
+            offset += len(line)
+
+    def clear(self) -> None:
+        """Forgets every line."""
+        os.ftruncate(self._handle, 0)
+        self._size = 0
+
+    def close(self) -> None:
+        os.close(self._handle)
 
 
 @dataclass
@@ -61,8 +105,9 @@ class JournalWriter:
     """The child runs of a search; what is said returns when it is on the disk, and is written to MLflow in its order.
 
     What an earlier, killed driver left in the folder is written first. Temporary faults are waited for, without end.
+    Whoever makes one has the search's folder `held`.
 
-    Raises TrackingError for a folder of another search, or one that another process writes.
+    Raises TrackingError for a folder of another search.
     """
 
     def __init__(
@@ -74,10 +119,9 @@ class JournalWriter:
         self._closing = self._told = False
         self._told_refusals: set[str] = set()
         self._fault = ""
-        self._records, self._files = Queue(), Queue()
+        self._queues = self._records, self._files = Queue(), Queue()
         with storing("the search's journal", folder, REMEDY):
             (folder / "files").mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(folder / "lock")
             _claim(folder / "state.json", parent)
             self._journal = Journal(folder / "journal.jsonl")
             sync(folder)
@@ -111,7 +155,7 @@ class JournalWriter:
         if tags:
             said.append({"kind": TAGS, "values": _texts(tags)})
         if status:
-            said.append({"kind": END, "status": checked_status(status)})
+            said.append({"kind": END, "status": status})
         self._append(run, *said)
 
     def artifacts(self, run: str, files: Mapping[str, bytes], name: str = "") -> None:
@@ -145,11 +189,6 @@ class JournalWriter:
             thread.join(CLOSING_S)
         if not any(thread.is_alive() for thread in self._threads):
             self._journal.close()
-            self._lock.close()
-
-    @property
-    def _queues(self) -> tuple[Queue, Queue]:
-        return self._records, self._files
 
     @property
     def _waiting(self) -> int:
@@ -180,7 +219,12 @@ class JournalWriter:
     def _serve(self, queue: Queue) -> None:
         """A thread's work."""
         with quick_requests():
-            while request := self._wait_for_request(queue):
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing or self._request(queue))
+                    if self._closing:
+                        return
+                    request = self._request(queue)
                 try:
                     self._try(queue, request)
                 except Exception as error:  # whatever it is, the thread must live on
@@ -188,20 +232,12 @@ class JournalWriter:
                 else:
                     self._answered(queue)
 
-    def _wait_for_request(self, queue: Queue) -> Sequence[Operation]:
-        """Some of a run's operations; none when it is time to end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._request(queue))
-            return () if self._closing else self._request(queue)
-
     def _request(self, queue: Queue) -> Sequence[Operation]:
         """What may go in one request: of files one, whose run is there."""
         if queue is self._records:
             return next((_fitting(operations) for operations in queue.waiting.values()), ())
-        return next((files[:1] for run, files in queue.waiting.items() if not self._is_to_be_opened(run)), ())
-
-    def _is_to_be_opened(self, run: str) -> bool:
-        return any(operation["kind"] == OPEN for operation in self._records.waiting.get(run, ()))
+        to_open = {run for run, said in self._records.waiting.items() if any(each["kind"] == OPEN for each in said)}
+        return next((files[:1] for run, files in queue.waiting.items() if run not in to_open), ())
 
     def _try(self, queue: Queue, request: Sequence[Operation]) -> None:
         """Writes the request; what is refused as a whole goes one by one. Raises what may pass."""
@@ -268,19 +304,10 @@ class JournalWriter:
 def held(folder: Path) -> Iterator[None]:
     """A search's folder, this process's alone until the block ends; raises TrackingError when another one holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock"):
+    with (folder / "lock").open("w") as file:
+        if not take_lock(file, wait=False):
+            raise TrackingError(f"{folder} is written by another process; wait for its end, or end it")
         yield
-
-
-def _locked(path: Path) -> IO[str]:
-    """The open file whose lock the system frees when the process dies, however it dies."""
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise TrackingError(f"{path.parent} is written by another process; wait for its end, or end it") from None
-    return file
 
 
 def _claim(path: Path, parent: RunRef) -> None:

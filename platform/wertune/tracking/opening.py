@@ -57,7 +57,8 @@ def open_run(experiment: str, name: str, resume: str = "") -> Iterator[RunRef]:
 def _start(experiment: str, name: str, resume: str, uri: str) -> str:
     with _asked_once(uri):
         if resume:
-            _leave_project_run(resume)
+            if made := os.environ.pop("MLFLOW_RUN_ID", None):  # what it is for goes on in the one that is resumed
+                MlflowClient(uri).set_tag(made, DESCRIPTION_TAG, f"resumed run {resume}")
             return str(mlflow.start_run(run_id=resume).info.run_id)
         if "MLFLOW_RUN_ID" not in os.environ:
             mlflow.set_experiment(experiment)
@@ -113,7 +114,8 @@ def _close(run: RunRef, status: str, error: BaseException | None = None) -> None
 
     def write() -> None:
         if error is not None:
-            run.client.set_tag(run.run_id, DESCRIPTION_TAG, _reason(error))
+            why = "Interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+            run.client.set_tag(run.run_id, DESCRIPTION_TAG, why)
         run.client.set_terminated(run.run_id, status, at_ms)
 
     try:
@@ -151,18 +153,6 @@ def check_artifacts(run: RunRef) -> None:
     # A store that forbids deleting keeps a file of 32 bytes.
     with quick_requests(), suppress(Exception):
         get_artifact_repository(place, tracking_uri=run.tracking_uri).delete_artifacts(f"{PROBE}.txt")
-
-
-def _leave_project_run(resume: str) -> None:
-    """`mlflow run` made a run for this command; what it is for goes on in the one that is resumed."""
-    made = os.environ.pop("MLFLOW_RUN_ID", None)
-    if made:
-        MlflowClient(tracking_uri()).set_tag(made, DESCRIPTION_TAG, f"resumed run {resume}")
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
-    return "Interrupted" if isinstance(error, KeyboardInterrupt) else text
 
 
 def fail_project_run(reason: str) -> None:

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import mlflow
 import pandas as pd
 from mlflow.entities import Dataset as DatasetEntity
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from wertune.base.contract import OUTCOME_TAG, RESTART_TAG
+from wertune.base.contract import RESTART_TAG
 from wertune.tracking.credentials import split_credentials, without_password
 from wertune.tracking.outage import patiently
 
@@ -105,6 +105,10 @@ class RunRef:
     def download(self, name: str, folder: Path) -> Path:
         return Path(self.ask(lambda client: client.download_artifacts(self.run_id, name, str(folder))))
 
+    def finish(self) -> None:
+        """Ends the run as FINISHED."""
+        self.ask(lambda client: client.set_terminated(self.run_id))
+
     @property
     def ui_path(self) -> str:
         """The run's page as a link that MLflow's UI follows, wherever it is served."""
@@ -126,16 +130,6 @@ class RunRef:
         tag = f"{VIEW_TAG}{VIEW}", json.dumps({"selectedColumns": columns, **order})
         self.ask(lambda client: client.set_experiment_tag(self._experiment_id, *tag))
 
-    def end(self, status: str) -> None:
-        """`status` is FINISHED, FAILED or KILLED."""
-        at_ms = now_ms()
-        self.ask(lambda client: client.set_terminated(self.run_id, checked_status(status), at_ms))
-
-    def fail(self, reason: str) -> None:
-        """Ends the run as FAILED with the reason as its description."""
-        self.tags({DESCRIPTION_TAG: reason, OUTCOME_TAG: "failed"})
-        self.end("FAILED")
-
 
 def now_ms() -> int:
     return int(time.time() * 1000)
@@ -143,10 +137,6 @@ def now_ms() -> int:
 
 def param_text(value: Any) -> str:
     return str(value)[:MAX_PARAM_CHARACTERS]
-
-
-def checked_status(status: str) -> str:
-    return str(RunStatus.to_string(RunStatus.from_string(status)))
 
 
 def store_name(uri: str) -> str:

@@ -20,6 +20,7 @@ from wertune.whisper.transcription import in_batches
 from wertune.whisper.wording import MAX_TOKENS_BEFORE
 
 OF_A_BOOST = {"boost_beyond_certainty", "boost_floor"}  # settings without effect where nothing is boosted
+FULL_CONTEXT = ContextConfig(short=False)
 EVALUATION_SPLITS = ("validation", "test", "retention_validation", "retention_test")
 
 
@@ -45,11 +46,9 @@ def ways_of(prepared: Prepared) -> tuple[Way, ...]:
     return (Way.PLAIN, *boosted, Way.PROMPTED)
 
 
-def baseline_scores(
-    prepared: Prepared, splits: Sequence[str] = EVALUATION_SPLITS, transcribe: Transcribe | None = None
-) -> dict[str, Scores]:
+def baseline_scores(prepared: Prepared, splits: Sequence[str] = EVALUATION_SPLITS) -> dict[str, Scores]:
     """Scores of the untouched base, writing plainly, on the splits that the project has."""
-    texts = baseline_texts(prepared, dict.fromkeys(splits, (Way.PLAIN,)), transcribe)
+    texts = baseline_texts(prepared, dict.fromkeys(splits, (Way.PLAIN,)))
     return {split: prepared.score(prepared.dataset[split], written[Way.PLAIN]) for split, written in texts.items()}
 
 
@@ -81,7 +80,7 @@ def transcribe_with_base(prepared: Prepared, wanted: Wanted) -> Texts:
     decode = baseline_decode(prepared.project.trial.decode)
     texts: Texts = {}
     for split, ways in wanted.items():
-        clips = prepared.evaluation_set(split, ContextConfig(short=False), whisper.mel_bins)
+        clips = prepared.evaluation_set(split, FULL_CONTEXT, whisper.mel_bins)
         durations_s = [recording.duration_s for recording in clips.recordings]
         written = in_batches(_writer(whisper, prepared, ways), clips.features, durations_s, decode)
         texts[split] = {way: list(each) for way, each in zip(ways, zip(*written, strict=True), strict=True)}

@@ -3,12 +3,12 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -16,7 +16,7 @@ from wertune.base.config import Frozen, TrialConfig
 from wertune.base.errors import StateError
 from wertune.base.files import content_digest, storing
 from wertune.training.prepare import Prepared
-from wertune.training.train import EpochResult, Objective, TrainingState
+from wertune.training.train import EpochResult, Objective
 from wertune.whisper.adapter import ADAPTER_FILES
 
 FORMAT = 1
@@ -41,20 +41,11 @@ class TrialStore(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TrialState:
-    """What a trial goes on from; the best adapter lies in a folder beside it.
+class TrialRecord(Frozen):
+    """`state.json`: what a trial goes on from beside tensors and its best adapter; of the trial with that digest.
 
     `peaks_mb` is each epoch's peak memory, `halved` why the batch was halved, empty where it was not.
     """
-
-    training: TrainingState
-    peaks_mb: tuple[float, ...]
-    halved: str
-
-
-class _Record(Frozen):
-    """`state.json`."""
 
     trial: str
     results: tuple[EpochResult, ...]
@@ -75,23 +66,18 @@ def trial_digest(config: TrialConfig, prepared: Prepared, objective: Objective) 
     return content_digest(depends_on)
 
 
-def write_state(state: TrialState, adapter: Path, trial: str, folder: Path) -> None:
-    """The state and the best adapter's files in the new `folder`, or nothing: StorageError."""
-    record = _Record(trial=trial, results=state.training.results, peaks_mb=state.peaks_mb, halved=state.halved)
+def write_state(record: TrialRecord, tensors: Mapping[str, torch.Tensor], adapter: Path, folder: Path) -> None:
+    """The state and the best adapter's files in the new `folder`; StorageError where they find no room."""
     with storing("the trial's state", folder, STORAGE_REMEDY):
-        try:
-            folder.mkdir()
-            for name in ADAPTER_FILES:
-                shutil.copyfile(adapter / name, folder / name)
-            save_file(dict(state.training.tensors), folder / TENSORS)
-            (folder / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
-            (folder / DIGESTS).write_text(json.dumps(_digests(folder), indent=1), encoding="utf-8")
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        folder.mkdir()
+        for name in ADAPTER_FILES:
+            shutil.copyfile(adapter / name, folder / name)
+        save_file(dict(tensors), folder / TENSORS)
+        (folder / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
+        (folder / DIGESTS).write_text(json.dumps(_digests(folder), indent=1), encoding="utf-8")
 
 
-def read_state(folder: Path, trial: str, adapter: Path) -> TrialState:
+def read_state(folder: Path, trial: str, adapter: Path) -> tuple[TrialRecord, dict[str, torch.Tensor]]:
     """The state of the `trial` that the folder holds, its best adapter copied to `adapter`; StateError if it has none.
 
     Torn, damaged, of another trial: there is nothing to mend, a trial can always begin anew.
@@ -99,7 +85,7 @@ def read_state(folder: Path, trial: str, adapter: Path) -> TrialState:
     try:
         if json.loads((folder / DIGESTS).read_text(encoding="utf-8")) != _digests(folder):
             raise StateError(f"{DIGESTS} does not fit the other files: they are damaged")
-        record = _Record.model_validate_json((folder / RECORD).read_bytes())
+        record = TrialRecord.model_validate_json((folder / RECORD).read_bytes())
         if record.trial != trial:
             raise StateError("it is of another configuration, base model, objective or data set")
         tensors = load_file(folder / TENSORS)
@@ -108,7 +94,7 @@ def read_state(folder: Path, trial: str, adapter: Path) -> TrialState:
             shutil.copyfile(folder / name, adapter / name)
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise StateError(f"it is damaged: {error}") from error
-    return TrialState(TrainingState(record.results, tensors), record.peaks_mb, record.halved)
+    return record, tensors
 
 
 def _digests(folder: Path) -> dict[str, str]:

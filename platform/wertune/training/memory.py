@@ -5,13 +5,11 @@ import gc
 import os
 import resource
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from wertune.base.config import TrainConfig, TrialConfig
+from wertune.base.config import TrialConfig
 from wertune.base.errors import OutOfMemory
 from wertune.whisper.transcription import Transcriber
 
@@ -49,11 +47,6 @@ def halved_once(config: TrialConfig, is_halved: bool, place: str, cause: str) ->
         size = f"train.batch_size is {config.train.batch_size}, {known}"
         raise OutOfMemory(f"{place}: {size}, but a trial must fit the memory ({cause}); {REMEDY}")
     return halved(config)
-
-
-def ran_params(train: TrainConfig) -> Mapping[str, Any]:
-    """What a halved trial ran with: a run's parameters, once logged, cannot be changed."""
-    return {"ran_batch_size": train.batch_size, "ran_accumulation_steps": train.accumulation_steps}
 
 
 def start_memory_peak() -> None:

@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 
 from wertune.base.config import ContextConfig, DecodeConfig, TrialConfig
-from wertune.training.baseline import baseline_decode
+from wertune.training.baseline import FULL_CONTEXT, baseline_decode
 from wertune.training.batches import Batch, TrainingData, training_batches
 from wertune.training.memory import keep_freed_memory, peak_memory_mb, start_memory_peak
 from wertune.training.optimizer import Updater
@@ -49,7 +49,7 @@ def probe(prepared: Prepared, threads: int) -> Probe:
     beams = trial.train.evaluation_beams or trial.decode.num_beams
     keep_freed_memory()
     with prepared.resident_whisper(trial.quantization) as base, using_threads(threads):
-        baseline_s = _evaluation_s(base, prepared, ContextConfig(short=False), baseline_decode(trial.decode))
+        baseline_s = _evaluation_s(base, prepared, FULL_CONTEXT, baseline_decode(trial.decode))
         start_memory_peak()
         whisper = add_lora(base, trial.lora, trial.seed)
         started, worked = time.perf_counter(), time.process_time()

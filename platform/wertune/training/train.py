@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -143,9 +142,7 @@ def train(
         _restore_random_state(state.tensors, whisper.device)
     whisper.checkpoint_layers(config.train.gradient_checkpointing)
     for epoch in range(done + 1, config.train.epochs + 1):
-        started = time.perf_counter()
-        clips, loss = _train_epoch(config, whisper, data, epoch, updater)
-        trained = Trained(epoch, clips, loss, updater.learning_rate, time.perf_counter() - started)
+        trained = _train_epoch(config, whisper, data, epoch, updater)
         tensors = updater.tensors()
         _require_finite_weights(tensors, epoch)
         with updater.average.applied(), at_strength(whisper, config.lora.strength):
@@ -172,8 +169,9 @@ def _train_epoch(
     data: TrainingData,
     epoch: int,
     updater: Updater,
-) -> tuple[int, float]:
-    """One pass; returns the number of clips and the mean loss a token."""
+) -> Trained:
+    """One pass; its loss is the mean a token."""
+    started = time.perf_counter()
     whisper.model.train()
     loss_sum, tokens, clips, step = 0.0, 0, 0, 0
     loader = training_batches(config, whisper, data, epoch)
@@ -190,13 +188,10 @@ def _train_epoch(
                 loss_sum, tokens, clips = loss_sum + loss.item(), tokens + batch.tokens, clips + batch.size
                 bar.update()
             _require_finite("gradient norm", updater.step(), f"epoch {epoch}, batch {step}")
-            bar.set_postfix(loss=f"{loss_sum / tokens:.3f}", clips_per_s=f"{_rate(clips, bar):.1f}")
-    return clips, loss_sum / tokens
-
-
-def _rate(clips: int, bar: Any) -> float:
-    elapsed = bar.format_dict["elapsed"]
-    return clips / elapsed if elapsed else 0.0
+            bar.set_postfix(
+                loss=f"{loss_sum / tokens:.3f}", clips_per_s=f"{clips / (time.perf_counter() - started):.1f}"
+            )
+    return Trained(epoch, clips, loss_sum / tokens, updater.learning_rate, time.perf_counter() - started)
 
 
 def _evaluate_epoch(

@@ -3,8 +3,8 @@
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,20 +14,19 @@ from wertune.base import contract
 from wertune.base.config import TrialConfig, flatten
 from wertune.base.errors import StateError
 from wertune.base.files import storing
-from wertune.training.checkpoint import STORAGE_REMEDY, TrialState, TrialStore, read_state, trial_digest, write_state
+from wertune.training.checkpoint import STORAGE_REMEDY, TrialRecord, TrialStore, read_state, trial_digest, write_state
 from wertune.training.memory import (
     give_back_memory,
     halved_once,
     is_out_of_memory,
     keep_freed_memory,
     peak_memory_mb,
-    ran_params,
     start_memory_peak,
 )
 from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective, TrainingState, best_of, train
 from wertune.whisper.adapter import add_lora, remove_lora, save_adapter
-from wertune.whisper.model import ModelSize, Whisper
+from wertune.whisper.model import Whisper
 
 ADAPTER_ARTIFACT = "adapter"
 ARTIFACT_REMEDY = "free some space where MLflow keeps artifacts, and see that this machine can write there"
@@ -67,57 +66,54 @@ def run_trial(
     keep_freed_memory()
     start_memory_peak()
     log.params(short_names(flatten(config.model_dump(mode="json"))))
-    with prepared.resident_whisper(config.quantization) as base, _scratch() as scratch:
+    with storing("a trial's files", Path(tempfile.gettempdir()), STORAGE_REMEDY):
+        scratch = tempfile.TemporaryDirectory(prefix="wertune-", ignore_cleanup_errors=True)
+    with scratch as folder, prepared.resident_whisper(config.quantization) as base:
         log.tags(where_it_runs(base, config.quantization))
-        trial = _Trial(config, prepared, objective, log, after_epoch or (lambda result: None), store, scratch)
+        trial = _Trial(config, prepared, objective, log, after_epoch or (lambda result: None), store, Path(folder))
         trial.resume()
         return trial.run(base)
 
 
+@dataclass
 class _Trial:
     """A trial under way: the configuration it runs, what it goes on from, and how many epochs it has told of."""
 
-    def __init__(
-        self,
-        config: TrialConfig,
-        prepared: Prepared,
-        objective: Objective,
-        log: RunLog,
-        after_epoch: AfterEpoch,
-        store: TrialStore | None,
-        scratch: Path,
-    ) -> None:
-        self._config, self._prepared, self._objective = config, prepared, objective
-        self._log, self._after_epoch, self._store, self._scratch = log, after_epoch, store, scratch
-        self._digest = trial_digest(config, prepared, objective)
-        self._adapter = scratch / ADAPTER_ARTIFACT
-        self._training: TrainingState | None = None
-        self._peaks_mb: list[float] = []
-        self._halved = ""
-        self._told = 0
+    _config: TrialConfig
+    _prepared: Prepared
+    _objective: Objective
+    _log: RunLog
+    _after_epoch: AfterEpoch
+    _store: TrialStore | None
+    _scratch: Path
+    _training: TrainingState | None = None
+    _peaks_mb: list[float] = field(default_factory=list)
+    _halved: str = ""
+    _told: int = 0
+
+    def __post_init__(self) -> None:
+        self._digest = trial_digest(self._config, self._prepared, self._objective)  # whatever is halved later
+        self._adapter = self._scratch / ADAPTER_ARTIFACT
 
     def resume(self) -> None:
-        """Takes up the stored state; the batch is halved where a process was ended for want of memory since."""
+        """Takes up the stored state; the batch is halved where a process was ended for want of memory since.
+
+        A state that cannot be used is named in a tag, and the trial begins anew.
+        """
         if self._store is None:
             return
-        self._take_up(self._store)
-        for cause in self._store.shortages():
-            if cause != self._halved:
-                self._halve(cause)
-
-    def _take_up(self, store: TrialStore) -> None:
-        """A state that cannot be used is named in a tag, and the trial begins anew."""
+        causes = [*self._store.shortages()]
         try:
             with tempfile.TemporaryDirectory(dir=self._scratch) as stored:
-                if not store.load(Path(stored)):
-                    return
-                state = read_state(Path(stored), self._digest, self._adapter)
+                if self._store.load(Path(stored)):
+                    record, tensors = read_state(Path(stored), self._digest, self._adapter)
+                    self._training, self._peaks_mb = TrainingState(record.results, tensors), list(record.peaks_mb)
+                    causes.insert(0, record.halved)
         except StateError as error:
             self._log.tags({contract.REFUSED_TAG: error})
-            return
-        self._training, self._peaks_mb = state.training, list(state.peaks_mb)
-        if state.halved:
-            self._halve(state.halved)
+        for cause in causes:
+            if cause and cause != self._halved:
+                self._halve(cause)
 
     def run(self, base: Whisper) -> EpochResult:
         """The best epoch."""
@@ -137,7 +133,8 @@ class _Trial:
         config = self._config
         whisper = add_lora(base, config.lora, config.seed)
         data = self._prepared.training_data(config.context, whisper.mel_bins)
-        self._log.metrics(size_metrics(whisper.size()))
+        size = whisper.size()
+        self._log.metrics({name: getattr(size, name) for name in SIZE_METRICS})
         self._tell()
 
         def on_epoch(result: EpochResult, is_best: bool, state: TrainingState) -> None:
@@ -155,9 +152,12 @@ class _Trial:
         """Stores the state, before anybody is told of the epoch: who stops the trial there may go on with it."""
         if self._store is None or self._training is None:
             return
-        state, folder = TrialState(self._training, tuple(self._peaks_mb), self._halved), self._scratch / "state"
-        write_state(state, self._adapter, self._digest, folder)
+        record = TrialRecord(
+            trial=self._digest, results=self._training.results, peaks_mb=tuple(self._peaks_mb), halved=self._halved
+        )
+        folder = self._scratch / "state"
         try:
+            write_state(record, self._training.tensors, self._adapter, folder)
             with storing("the trial's state", Path(type(self._store).__name__), STORE_REMEDY):
                 self._store.save(folder)
         finally:
@@ -186,25 +186,14 @@ class _Trial:
         self._config = halved_once(self._config, bool(self._halved), f"epoch {epoch}", cause)
         self._halved = cause
         self._log.tags({contract.HALVED_TAG: cause})
-        self._log.params(ran_params(self._config.train))
+        train = self._config.train  # under other names: a run's parameters, once logged, cannot be changed
+        self._log.params({"ran_batch_size": train.batch_size, "ran_accumulation_steps": train.accumulation_steps})
 
 
 def best_metrics(result: EpochResult) -> dict[str, float]:
     """What is known of the epoch whose adapter is kept; a pruned trial has it too."""
     chosen = {name: value for name, value in result.metrics().items() if name == "objective" or "_wer" in name}
     return {f"best_{name}": value for name, value in chosen.items()} | {"best_epoch": result.epoch}
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder of this trial's own, gone when the block ends."""
-    place = Path(tempfile.gettempdir())
-    with storing("a trial's files", place, STORAGE_REMEDY):
-        folder = Path(tempfile.mkdtemp(prefix="wertune-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def where_it_runs(whisper: Whisper, quantization: str) -> dict[str, str]:
@@ -232,6 +221,7 @@ def short_names(values: dict[str, Any]) -> dict[str, Any]:
     return {key.removeprefix("train.").replace(".", "_"): value for key, value in values.items()}
 
 
+# Counts of the model, so that trials can be sorted by them.
 SIZE_METRICS = (
     contract.TRAINABLE_PARAMETERS,
     "total_parameters",
@@ -251,8 +241,3 @@ BEST_METRICS = (
     "clips_per_s",
     contract.PEAK_MEMORY_MB,
 )
-
-
-def size_metrics(size: ModelSize) -> dict[str, float]:
-    """Counts of the model as metrics, so that trials can be sorted by them."""
-    return {name: getattr(size, name) for name in SIZE_METRICS}

@@ -23,7 +23,8 @@ def approve(registry: RegistryClient, number: str, approver: str, comment: str, 
     if found is None:
         raise Refused(f"version {number} has no report on the policy's test set; promote it to Staging first")
     require_staging(version, policy, found)
-    _check_approver(approver, registry.model.registrar(version), policy)
+    if fault := _approver_fault(approver, registry.model.registrar(version), policy):
+        raise Refused(fault)
     approval = Approval(
         id=new_token(),
         version=number,
@@ -37,19 +38,18 @@ def approve(registry: RegistryClient, number: str, approver: str, comment: str, 
     return approval
 
 
-def _check_approver(approver: str, registrar: str, policy: Policy) -> None:
-    """Refused where the policy forbids it: the approver registered the version, or nobody knows who did."""
+def _approver_fault(approver: str, registrar: str, policy: Policy) -> str:
+    """Why the policy forbids it: the approver registered the version, or nobody knows who did; empty where it may."""
     if not policy.approval.forbid_self:
-        return
+        return ""
     if not registrar:
-        raise Refused(
+        return (
             "nobody knows who registered the version (its run has no tag mlflow.user), but the policy forbids "
             f"that this is the approver; set the version's tag {REGISTRAR_TAG}"
         )
     if _folded(approver) == _folded(registrar):
-        raise Refused(
-            f"approver is {approver!r}, who registered the version, but the policy forbids that; ask somebody else"
-        )
+        return f"approver is {approver!r}, who registered the version, but the policy forbids that; ask somebody else"
+    return ""
 
 
 def _folded(person: str) -> str:
@@ -61,39 +61,21 @@ def valid_approval(
 ) -> Approval:
     """The newest approval that holds for this very move; Refused says of the newest why it does not."""
     used = {record.move.approval.id for record in records if record.move.approval}
+    days = policy.approval.expires_after_days
     faults = []
     for approval in reversed(approvals_of(version.tags)):
-        fault = _fault(approval, version, registrar, report, policy, used, now)
+        who, at = approval.approver, approval.at
+        expired = days is not None and now - at > timedelta(days=days)
+        void = {
+            f"it is for version {approval.version}": approval.version != version.number,
+            f"the policy has changed since {who} approved": approval.policy_digest != policy.digest,
+            f"the version was evaluated again since {who} approved": approval.report_digest != report.digest,
+            f"it has served for a move already ({who}, {at:%Y-%m-%d %H:%M} UTC)": approval.id in used,
+            f"it is of {at:%Y-%m-%d} and held for {days or 0:g} days": expired,
+        }
+        fault = next((why for why, is_so in void.items() if is_so), "") or _approver_fault(who, registrar, policy)
         if not fault:
             return approval
         faults.append(fault)
     reason = f"the last approval is void: {faults[0]}" if faults else "it has no approval"
     raise Refused(f"version {version.number} may not go to Production: {reason}; run approve")
-
-
-def _fault(
-    approval: Approval,
-    version: Version,
-    registrar: str,
-    report: EvalReport,
-    policy: Policy,
-    used: set[str],
-    now: datetime,
-) -> str:
-    """Why the approval does not hold; empty when it does."""
-    days = policy.approval.expires_after_days
-    if approval.version != version.number:
-        return f"it is for version {approval.version}"
-    if approval.policy_digest != policy.digest:
-        return f"the policy has changed since {approval.approver} approved"
-    if approval.report_digest != report.digest:
-        return f"the version was evaluated again since {approval.approver} approved"
-    if approval.id in used:
-        return f"it has served for a move already ({approval.approver}, {approval.at:%Y-%m-%d %H:%M} UTC)"
-    if days is not None and now - approval.at > timedelta(days=days):
-        return f"it is of {approval.at:%Y-%m-%d} and held for {days:g} days"
-    try:
-        _check_approver(approval.approver, registrar, policy)
-    except Refused as refused:
-        return str(refused)
-    return ""

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from wergate.commands.approve import valid_approval
 from wergate.errors import Refused
-from wergate.gates.decision import Decision, summary
+from wergate.gates.decision import decide, summary
 from wergate.gates.page import text_table
 from wergate.gates.policy import Policy
 from wergate.registry.client import Outcome, RegistryClient
 from wergate.trail.moves import Guard
-from wergate.trail.records import Approval, DecisionRef, Move, Stage, clean_note, new_token, trail
+from wergate.trail.records import Approval, Move, Stage, clean_note, new_token, trail
 from wergate.trail.registered_model import FoundReport, Snapshot, Version
 from wergate.trail.reports import Evaluate, find_report, record_decision, require_report, require_staging
 
@@ -53,9 +53,11 @@ class _Promotion:
         version = snapshot.version(self.candidate.report.version)
         place = f"{snapshot.name}/{version.number}"
         if version.stage == "Production":
-            return self._in_production_already(place)
+            if self.to == "Staging":
+                raise Refused(f"{place} is in Production; promote or roll back to another version first")
+            return Outcome(False, f"{place} is in Production already: nothing to do")
         against = champion.report if champion else None
-        decision = self.registry.judge(self.candidate.report, against, self.policy, self.to.lower())
+        decision = decide(self.candidate.report, against, self.policy, self.to.lower())
         reference = record_decision(self.registry.model, self.candidate.run_id, decision)
         self.registry.cards.tell_verdict(self.candidate, champion)
         if not decision.passed:
@@ -64,28 +66,6 @@ class _Promotion:
         if version.stage == self.to:
             return Outcome(False, f"{place} is in {self.to} already; the new decision is recorded", decision)
         approval = self._approval(snapshot, version) if self.to == "Production" else None
-        return self._move(guard, snapshot, version, decision, reference, approval)
-
-    def _in_production_already(self, place: str) -> Outcome:
-        if self.to == "Staging":
-            raise Refused(f"{place} is in Production; promote or roll back to another version first")
-        return Outcome(False, f"{place} is in Production already: nothing to do")
-
-    def _approval(self, snapshot: Snapshot, version: Version) -> Approval:
-        require_staging(version, self.policy, self.candidate)
-        registrar = self.registry.model.registrar(version)
-        records = trail(snapshot.tags)
-        return valid_approval(version, registrar, self.candidate.report, self.policy, records, self.registry.now())
-
-    def _move(
-        self,
-        guard: Guard,
-        snapshot: Snapshot,
-        version: Version,
-        decision: Decision,
-        reference: DecisionRef,
-        approval: Approval | None,
-    ) -> Outcome:
         replaced = next(iter(snapshot.holders(self.to)), "")
         move = Move(
             token=new_token(),
@@ -99,8 +79,14 @@ class _Promotion:
             decision=reference,
             approval=approval,
         )
-        text = f"{snapshot.name}/{version.number} is in {self.to}" + (f", {replaced} is archived" if replaced else "")
+        text = f"{place} is in {self.to}" + (f", {replaced} is archived" if replaced else "")
         return self.registry.move(snapshot, move, guard, Outcome(True, text, decision))
+
+    def _approval(self, snapshot: Snapshot, version: Version) -> Approval:
+        require_staging(version, self.policy, self.candidate)
+        registrar = self.registry.model.registrar(version)
+        records = trail(snapshot.tags)
+        return valid_approval(version, registrar, self.candidate.report, self.policy, records, self.registry.now())
 
 
 def _champion(snapshot: Snapshot, candidate: str) -> Version | None:

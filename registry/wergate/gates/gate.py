@@ -1,19 +1,22 @@
 """What every gate has: its limit, the one place where that is applied, and the result that comes of it."""
 
+import operator
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from wergate.gates.evidence import Evidence, NoEvidence
-from wergate.gates.power import Power, power_of
+from wergate.gates.power import Power, power_at
 from wergate.gates.units import show
 from wertune.base.config import Frozen
 from wertune.scores.bootstrap import Interval
 
 SetName = Annotated[str, Field(min_length=1)]
 UNIT = "of the value and of the limit"
+HOLDS: Mapping[str, Callable[[float, float], bool]] = {"<=": operator.le, "<": operator.lt, ">=": operator.ge}
 
 
 class GateResult(Frozen):
@@ -56,8 +59,7 @@ class Size:
 class Gate(Frozen):
     """What every gate has; a gate that does not block warns."""
 
-    at_least: ClassVar[bool] = False
-    strict: ClassVar[bool] = False
+    rule: ClassVar[str] = "<="
     kind: str
     limit: float
     unit: str
@@ -95,8 +97,11 @@ class Gate(Frozen):
 
     def judged_end(self, interval: Interval, detail: str, remedy: str, size: Size | None = None) -> GateResult:
         """The less favourable confidence end against the limit; with `size` it is also said what the set can show."""
-        end, name = (interval.low, "lower end") if self.at_least else (interval.high, "upper end")
-        power = power_of(self, interval, size.count, size.what, size.scale) if size else None
+        end, name = (interval.low, "lower end") if self.rule == ">=" else (interval.high, "upper end")
+        power = None
+        if size:
+            variance = interval.error**2 * size.count
+            power = power_at(self, variance, size.count, size.what, interval.quantile, interval.point, size.scale)
         found = {"value": interval.point, "interval": (interval.low, interval.high), "power": power}
         return self._held(end, name, f"{detail}; {interval.note}", remedy, **found)
 
@@ -105,26 +110,17 @@ class Gate(Frozen):
         return self._result(True, detail, "")
 
     def _held(self, held: float, name: str, detail: str, remedy: str, **found: Any) -> GateResult:
-        passed = self._allows(held)
+        passed = HOLDS[self.rule](held, self.limit)
         if not passed:
             what = f"{name} {show(held, self.unit)}".strip()
-            detail = f"{what}, but must be {self._rule} {show(self.limit, self.unit)}: {detail}"
-        return self._result(passed, detail, remedy, rule=f"{name} {self._rule}".strip(), **found)
-
-    def _allows(self, held: float) -> bool:
-        if self.at_least:
-            return held >= self.limit
-        return held < self.limit if self.strict else held <= self.limit
-
-    @property
-    def _rule(self) -> str:
-        return ">=" if self.at_least else "<" if self.strict else "<="
+            detail = f"{what}, but must be {self.rule} {show(self.limit, self.unit)}: {detail}"
+        return self._result(passed, detail, remedy, rule=f"{name} {self.rule}".strip(), **found)
 
     def _result(self, passed: bool, detail: str, remedy: str, **found: Any) -> GateResult:
         """A result of this gate; without `found` there was nothing to measure."""
         gate = {"name": self.title, "kind": self.kind, "limit": self.limit, "unit": self.unit, "blocks": self.blocks}
         verdict = {"passed": passed, "detail": detail, "remedy": "" if passed else remedy}
-        return GateResult(**{"value": None, "rule": self._rule} | gate | verdict | found)
+        return GateResult(**{"value": None, "rule": self.rule} | gate | verdict | found)
 
 
 class OnSet(Gate):

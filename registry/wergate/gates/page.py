@@ -6,18 +6,17 @@ from wergate.gates.decision import Decision
 from wergate.gates.gate import GateResult
 from wergate.gates.units import show, show_ends
 from wertune.reports.html_page import rendered
+from wertune.scores.comparison import markdown_table
 
 FIGURES = ("gate", "value", "interval", "limit", "verdict")
 
 
 def text_table(decision: Decision) -> str:
     """Verdict and gates as Markdown that also lines up in a terminal, then why each gate refused or warned."""
-    cells = [(*_figures(gate), gate.remedy) for gate in decision.gates]
-    rows = [tuple(_plain(cell) for cell in row) for row in ((*FIGURES, "what would help"), *cells)]
-    widths = [max(len(row[position]) for row in rows) for position in range(len(FIGURES))]
-    # The last column is not padded: remedies are long, and most gates have none.
-    lines = ["| " + " | ".join((*map(str.ljust, row[:-1], widths), row[-1])) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|---|")
+    rows = [FIGURES, *(tuple(map(_plain, _figures(gate))) for gate in decision.gates)]
+    # Not padded as the others: remedies are long, and most gates have none.
+    last = [" what would help |", "---|", *(f" {_plain(gate.remedy)} |" for gate in decision.gates)]
+    lines = map(str.__add__, markdown_table(rows).splitlines(), last)
     reasons = [f"- {gate.name} {gate.verdict}: {_plain(gate.detail)}" for gate in decision.gates if not gate.passed]
     return "\n".join(
         [headline(decision), f"scored as served by {decision.engine}", "", *lines, *([""] if reasons else []), *reasons]

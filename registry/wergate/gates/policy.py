@@ -47,10 +47,19 @@ class Policy(Frozen):
 
     @model_validator(mode="after")
     def _one_test_set(self) -> Self:
-        frozen = {digest for gates in (self.staging, self.production) if (digest := _frozen(gates))}
-        if len(frozen) > 1:
+        if len(frozen := self._frozen) > 1:
             raise ValueError(f"test_digest is {' and '.join(sorted(frozen))}; freeze one test set for both transitions")
         return self
+
+    @property
+    def _frozen(self) -> set[str]:
+        gates = (*self.staging, *self.production)
+        return {gate.test_digest for gate in gates if isinstance(gate, ProvenanceGate) and gate.test_digest}
+
+    @property
+    def test_digest(self) -> str:
+        """The frozen test set's; empty where no gate freezes one."""
+        return next(iter(self._frozen), "")
 
     @property
     def digest(self) -> str:
@@ -65,10 +74,6 @@ class Policy(Frozen):
         if transition == "production":
             return self.production
         raise ConfigError(f"transition is {transition!r}, but must be staging or production")
-
-
-def _frozen(gates: Gates) -> str | None:
-    return next((gate.test_digest for gate in gates if isinstance(gate, ProvenanceGate) and gate.test_digest), None)
 
 
 def load_policy(path: Path) -> Policy:

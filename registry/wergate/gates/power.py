@@ -8,7 +8,6 @@ from pydantic import Field
 
 from wergate.gates.units import show_size
 from wertune.base.config import Frozen
-from wertune.scores.bootstrap import Interval
 
 if TYPE_CHECKING:
     from wergate.gates.gate import Gate
@@ -43,23 +42,6 @@ class Power(Frozen):
         return f"{told}; {chances}{bring}"
 
 
-def power_of(gate: "Gate", found: Interval, size: float, what: str, scale: float = 1.0) -> Power:
-    """From an interval over the set's own clips; `scale / size` is what one error more is worth in the gate's unit.
-
-    Where two hardly differ, draws show no spread, though a new set might: as many errors as Agresti and Coull (1998)
-    add, the quantile squared, are taken to have been seen on top.
-    """
-    return _power(gate, found.point, found.error**2 * size, found.quantile * scale, found.quantile, size, what)
-
-
-def power_at(gate: "Gate", variance: float, size: float, what: str, quantile: float, point: float = 0.0) -> Power:
-    """The same before anything is measured: with `variance` of one of `what`; `point` is where a version truly stands.
-
-    `size` may be 0: `needed` says how much would be enough.
-    """
-    return _power(gate, point, variance, quantile, quantile, size, what)
-
-
 def error_at(variance: float, size: float, one: float) -> float:
     """Standard error of a rate over `size`, with `variance` of one, and with `one` error more as seen."""
     size = max(size, 1.0)  # of nothing as much is known as of one
@@ -71,10 +53,25 @@ def size_for(variance: float, one: float, error: float) -> float:
     return (variance + math.sqrt(variance**2 + (2 * error * one) ** 2)) / (2 * error**2)
 
 
-def _power(gate: "Gate", point: float, variance: float, one: float, quantile: float, size: float, what: str) -> Power:
+def power_at(
+    gate: "Gate",
+    variance: float,
+    size: float,
+    what: str,
+    quantile: float,
+    point: float = 0.0,
+    scale: float = 1.0,
+) -> Power:
+    """With `variance` of one of `what`, measured or assumed; `point` is where a version truly stands.
+
+    `scale / size` is what one error more is worth in the gate's unit. Where two hardly differ, draws show no spread,
+    though a new set might: as many errors as Agresti and Coull (1998) add, the quantile squared, are taken to have
+    been seen on top. `size` may be 0: `needed` says how much would be enough.
+    """
     equal_to_other = gate.compares and gate.limit >= 0
     truth = 0.0 if equal_to_other else point
-    room = (truth - gate.limit) if gate.at_least else (gate.limit - truth)
+    room = (truth - gate.limit) if gate.rule == ">=" else (gate.limit - truth)
+    one = quantile * scale
     error = error_at(variance, size, one)
     equal = NORMAL.cdf(room / error - quantile)
     needed = size_for(variance, one, room / (quantile + NORMAL.inv_cdf(WANTED))) if room > 0 else None
@@ -91,34 +88,18 @@ def _power(gate: "Gate", point: float, variance: float, one: float, quantile: fl
 
 def counted(gate: "Gate", rate: float, size: float, what: str, scale: float) -> Power:
     """Of rare events that are counted and held to the limit as they are: Poisson's chances, no interval."""
+    from scipy.special import pdtr, pdtri  # its import takes as long as all other gates
+
     most = math.floor(gate.limit * size / scale + 1e-9)
-    truth = rate * size / scale
     return Power(
         size=round(size),
         what=what,
-        told=_refused_from(most) * scale / size,
-        equal=at_most(most, truth),
-        worse=at_most(most, gate.limit * size / scale),
+        told=float(pdtri(most, 0.05)) * scale / size,  # the least that is refused with 95 % (Garwood 1936)
+        equal=float(pdtr(most, rate * size / scale)),
+        worse=float(pdtr(most, gate.limit * size / scale)),
         needed=None,
         like="one as good as this",
     )
-
-
-def at_most(most: int, mean: float) -> float:
-    """Poisson's chance of `most` events or fewer where `mean` are expected."""
-    if mean <= 0:
-        return 1.0
-    terms = (math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(most + 1))
-    return min(1.0, math.fsum(terms))
-
-
-def _refused_from(most: int, confidence: float = 0.95) -> float:
-    """The least mean that brings more than `most` events with `confidence` (Garwood 1936), by bisection."""
-    low, high = 0.0, 3.0 * (most + 2.0)
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if at_most(most, middle) > 1 - confidence else (low, middle)
-    return high
 
 
 def percent(chance: float) -> int:

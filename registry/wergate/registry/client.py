@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from wergate.errors import LockLost, RegistryError
-from wergate.gates.decision import Decision, decide
-from wergate.gates.policy import Policy
+from wergate.gates.decision import Decision
 from wergate.registry.cards import Cards
-from wergate.trail.moves import Guard, carry_out, drifts, repair, require_no_drift, settle
+from wergate.trail.moves import Guard, carry_out, mendable, repair, settle
 from wergate.trail.records import Move, trail, utc_now
 from wergate.trail.registered_model import RegisteredModel, Snapshot
-from wertune.scores.eval_report import EvalReport
-
-Judge = Callable[[EvalReport, EvalReport | None, Policy, str], Decision]
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,6 @@ class RegistryClient:
     model: RegisteredModel
     lock: Callable[[], AbstractContextManager[Guard]]
     who: str
-    judge: Judge = decide
     now: Callable[[], datetime] = utc_now
     say: Callable[[str], None] = lambda text: None
 
@@ -57,7 +52,10 @@ class RegistryClient:
             text, snapshot = settle(self.model, guard)
             if text:
                 self.say(text)
-            require_no_drift(snapshot)
+            # Nothing is promoted over what nobody can explain.
+            if found := "; ".join(mendable(snapshot)):
+                problem = f"{snapshot.name} has drifted from its audit trail: {found}"
+                raise RegistryError(f"{problem}; run check with repair=true")
             yield guard, snapshot
 
     def move(self, snapshot: Snapshot, move: Move, guard: Guard, outcome: Outcome) -> Outcome:
@@ -67,17 +65,14 @@ class RegistryClient:
         """
         try:
             carry_out(self.model, snapshot, move, guard)
-            if self._mendable():
+            if mendable(self.model.look()):
                 repair(self.model, guard, self.who)
-                if left := self._mendable():
+                if left := mendable(self.model.look()):
                     raise RegistryError(f"moved, but {'; '.join(left)}; run check with repair=true")
         except LockLost as error:
             raise Overtaken(str(error), move.token, outcome) from None
         self.cards.tell_standing([move.version, move.replaced])
         return outcome
-
-    def _mendable(self) -> list[str]:
-        return [drift.text for drift in drifts(self.model.look()) if drift.repairable]
 
     def surviving(self, act: Callable[[], Outcome]) -> Outcome:
         """`act`; where it lost its lock, a new one tells what came of the move, and whether to begin again.

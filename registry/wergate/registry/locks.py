@@ -9,11 +9,15 @@ own watch before it moves anything. No two clocks are compared. What is left ove
 on its way for longer than `lease_s`; the check after each move mends that.
 """
 
+import hashlib
 import json
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -22,11 +26,13 @@ from wergate.trail.records import new_token
 from wergate.trail.registered_model import ModelTags
 from wertune.base.config import Frozen
 from wertune.base.contract import TICKET_PREFIX
+from wertune.base.files import take_lock
 
 LEASE_S = 60.0
 WAIT_S = 600.0
 MAX_LEASE_S = WAIT_S / 2  # whoever waits must live to see the lease of the dead run out
 POLL_S = 0.1
+FILE_POLL_S = 0.02
 
 DatabaseLock = Callable[[float], AbstractContextManager[Callable[[], bool]]]
 
@@ -85,7 +91,8 @@ class Lease:
         self._model.delete_tag(self._ticket.key)
 
     def _others(self) -> list[Ticket]:
-        tickets = _tickets(self._model)
+        tags = self._model.tags().items()
+        tickets = [_ticket(key, value) for key, value in tags if key.startswith(TICKET_PREFIX)]
         if self._ticket.key not in {ticket.key for ticket in tickets}:
             raise LockLost(f"the lock on {self._model.name} was taken over: this process was silent for too long")
         return [ticket for ticket in tickets if ticket.key != self._ticket.key]
@@ -113,10 +120,6 @@ class _Watch:
             if self._seen.get(ticket.key, (None, 0.0))[0] != ticket:
                 self._seen[ticket.key] = (ticket, now)
         return [t for t in tickets if (self._direct and t.direct) or now - self._seen[t.key][1] > t.lease_s]
-
-
-def _tickets(model: ModelTags) -> list[Ticket]:
-    return [_ticket(key, value) for key, value in model.tags().items() if key.startswith(TICKET_PREFIX)]
 
 
 def _ticket(key: str, value: str) -> Ticket:
@@ -165,3 +168,69 @@ def _first_in_line(model: ModelTags, blank: Ticket, still_locked: Callable[[], b
             raise
         else:
             return lease
+
+
+def database_lock(uri: str, name: str) -> DatabaseLock | None:
+    """The lock that the registry's URI allows; None for HTTP and for databases that have no lock here."""
+    if uri.startswith("sqlite:///"):
+        return partial(_file_lock, Path(uri.removeprefix("sqlite:///").partition("?")[0]), name)
+    if uri.startswith(("postgresql:", "postgresql+", "postgres:")):
+        return partial(_advisory_lock, uri, name)
+    return None
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(f"wergate:{name}".encode()).digest()
+
+
+@contextmanager
+def _file_lock(database: Path, name: str, wait_s: float) -> Iterator[Callable[[], bool]]:
+    """flock on a file beside the SQLite database: the kernel drops it with the process, kill -9 included.
+
+    The file stays: to remove it would let a second holder lock a new file of the same name.
+    """
+    database = database.resolve()
+    path = database.with_name(f"{database.name}-{_digest(name).hex()[:12]}.lock")
+    deadline = time.monotonic() + wait_s
+    with path.open("a", encoding="utf-8") as file:
+        while not take_lock(file, wait=False):
+            if time.monotonic() > deadline:
+                raise LockError(f"{name} is still held by another process on {path}; wait for it and start again")
+            time.sleep(FILE_POLL_S)
+        yield lambda: True
+
+
+@contextmanager
+def _advisory_lock(uri: str, name: str, wait_s: float) -> Iterator[Callable[[], bool]]:
+    """PostgreSQL's session lock on the model's name: the server drops it with the connection.
+
+    A pooler that shares sessions between clients (pgbouncer in transaction mode) breaks it: connect without one.
+    """
+    import sqlalchemy as sa
+    from sqlalchemy.pool import NullPool
+
+    key = int.from_bytes(_digest(name)[:8], signed=True)
+    engine = sa.create_engine(uri.replace("postgres:", "postgresql:", 1), poolclass=NullPool)
+    try:
+        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    except sa.exc.OperationalError as error:
+        text = " ".join(str(error.orig).split())
+        raise LockError(f"PostgreSQL does not answer: {text}; check MLFLOW_TRACKING_URI") from None
+    with connection:
+        connection.execute(sa.text(f"SET lock_timeout = {max(1, round(wait_s * 1000))}"))
+        try:
+            connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": key})
+        except sa.exc.OperationalError:
+            raise LockError(f"{name} is still locked in PostgreSQL after {wait_s:.0f} s; start again later") from None
+        yield partial(_still_holds, connection)
+
+
+def _still_holds(connection: Any) -> bool:
+    """Whether this session has its one advisory lock; not so after the connection was cut."""
+    import sqlalchemy as sa
+
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()"
+    try:
+        return bool(connection.execute(sa.text(query)).scalar_one() == 1)
+    except sa.exc.SQLAlchemyError:
+        return False

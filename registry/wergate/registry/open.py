@@ -10,19 +10,16 @@ from pathlib import Path
 
 from wergate.errors import RegistryError
 from wergate.registry.client import RegistryClient
-from wergate.registry.database_locks import database_lock
-from wergate.registry.locks import LEASE_S, WAIT_S, hold
+from wergate.registry.locks import database_lock, hold
 from wergate.registry.store import open_model, store_uris
 from wergate.trail.reports import Evaluate
 
 
-def open_registry(
-    name: str, say: Callable[[str], None], wait_s: float = WAIT_S, lease_s: float = LEASE_S
-) -> RegistryClient:
+def open_registry(name: str, say: Callable[[str], None]) -> RegistryClient:
     """The model in the registry that MLflow's settings name, with the strongest lock that it offers."""
     model, who = open_model(name), _user()
     owner = f"{who}@{os.uname().nodename}:{os.getpid()}"
-    lock = partial(hold, model, database_lock(store_uris()[1], name), owner, wait_s, lease_s)
+    lock = partial(hold, model, database_lock(store_uris()[1], name), owner)
     return RegistryClient(model, lock, who, say=say)
 
 

@@ -4,10 +4,10 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -32,81 +32,31 @@ NOT_FOUND_REMEDIES = {"get_registered_model": "train or tune first, or name anot
 Answer = TypeVar("Answer")
 
 
-class Stages(Protocol):
-    """Where a version stands: the one seam that knows of MLflow's deprecated stages."""
-
-    def read(self, version: Any, aliases: Mapping[str, str]) -> str: ...
-
-    def write(self, name: str, version: str, stage: str, aliases: Callable[[], Mapping[str, str]]) -> None: ...
-
-
-class MlflowStages:
-    """Stages as MLflow keeps them; its archiving of the others is one transaction with the move."""
-
-    def __init__(self, client: MlflowClient) -> None:
-        self._client = client
-
-    def read(self, version: Any, aliases: Mapping[str, str]) -> str:
-        return str(version.current_stage)
-
-    def write(self, name: str, version: str, stage: str, aliases: Callable[[], Mapping[str, str]]) -> None:
-        alone = stage in ("Staging", "Production")
-        with warnings.catch_warnings():
-            # Stages are deprecated, and they are what this project's users asked for.
-            warnings.simplefilter("ignore", FutureWarning)
-            _answer(self._client.transition_model_version_stage, name, version, stage, archive_existing_versions=alone)
-
-
-class AliasStages:
-    """Stages read off the aliases, for an MLflow that has dropped its own."""
-
-    def __init__(self, client: MlflowClient) -> None:
-        self._client = client
-
-    def read(self, version: Any, aliases: Mapping[str, str]) -> str:
-        number = str(version.version)
-        return next((stage for stage in ("Production", "Staging") if aliases.get(stage.lower()) == number), "None")
-
-    def write(self, name: str, version: str, stage: str, aliases: Callable[[], Mapping[str, str]]) -> None:
-        if stage in ("Staging", "Production"):
-            _answer(self._client.set_registered_model_alias, name, stage.lower(), version)
-        for alias, holder in aliases().items():
-            if holder == version and alias in ("staging", "production") and alias != stage.lower():
-                _answer(self._client.delete_registered_model_alias, name, alias)
-
-
 class MlflowModel:
     """A registered model behind `wergate.trail.registered_model.RegisteredModel`."""
 
-    def __init__(self, name: str, uri: str, registry_uri: str, stages: Stages | None = None) -> None:
+    def __init__(self, name: str, uri: str, registry_uri: str) -> None:
         self.name = name
         self._client = MlflowClient(uri, registry_uri)
-        has_stages = hasattr(self._client, "transition_model_version_stage")
-        self._stages = stages or (MlflowStages if has_stages else AliasStages)(self._client)
 
     def tags(self) -> Mapping[str, str]:
         return dict(self._model().tags)
 
     def look(self) -> Snapshot:
         """Versions first: an alias that is read later may be newer than its stage, never older."""
-        found = list(self._versions())
+        ask = partial(_answer, self._client.search_model_versions, f"name='{self.name}'", 1000)
+        versions = {
+            str(v.version): Version(
+                str(v.version), str(v.current_stage), v.creation_timestamp, v.run_id or "", dict(v.tags)
+            )
+            for v in all_of(lambda token: ask(page_token=token))
+        }
         model = self._model()
         aliases = {alias: str(version) for alias, version in model.aliases.items()}
-        versions = {str(v.version): self._version(v, aliases) for v in found}
         return Snapshot(self.name, versions, aliases, dict(model.tags))
 
     def _model(self) -> Any:
         return _answer(self._client.get_registered_model, self.name)
-
-    def _versions(self) -> Iterator[Any]:
-        ask = partial(_answer, self._client.search_model_versions, f"name='{self.name}'", 1000)
-        return all_of(lambda token: ask(page_token=token))
-
-    def _version(self, version: Any, aliases: Mapping[str, str]) -> Version:
-        stage = self._stages.read(version, aliases)
-        return Version(
-            str(version.version), stage, version.creation_timestamp, version.run_id or "", dict(version.tags)
-        )
 
     def registrar(self, version: Version) -> str:
         """Who ran the run that registered the version, or its tag `wergate.registrar`; empty when neither is known."""
@@ -129,7 +79,14 @@ class MlflowModel:
         _answer(self._client.set_model_version_tag, self.name, version, key, value)
 
     def set_stage(self, version: str, stage: str) -> None:
-        self._stages.write(self.name, version, stage, lambda: self.look().aliases)
+        """MLflow's archiving of the others is one transaction with the move."""
+        alone = stage in ("Staging", "Production")
+        with warnings.catch_warnings():
+            # Stages are deprecated, and they are what this project's users asked for.
+            warnings.simplefilter("ignore", FutureWarning)
+            _answer(
+                self._client.transition_model_version_stage, self.name, version, stage, archive_existing_versions=alone
+            )
 
     def set_alias(self, alias: str, version: str) -> None:
         _answer(self._client.set_registered_model_alias, self.name, alias, version)
@@ -156,8 +113,11 @@ class MlflowModel:
     def _load(self, run: Any, version: str) -> FoundReport:
         run_id = run.info.run_id
         with tempfile.TemporaryDirectory() as folder:
-            path = _answer(self._client.download_artifacts, run_id, EVAL_REPORT, folder)
-            report = parse_report(Path(path).read_text(encoding="utf-8"), f"run {run_id}: {EVAL_REPORT}")
+            text = Path(_answer(self._client.download_artifacts, run_id, EVAL_REPORT, folder)).read_bytes()
+        try:
+            report = parse(EvalReport, json.loads(text), f"run {run_id}: {EVAL_REPORT}")
+        except ValueError as error:
+            raise RegistryError(f"run {run_id}: {EVAL_REPORT} is not JSON: {error}; evaluate again") from None
         promised = run.data.tags.get(REPORT_DIGEST_TAG)
         if (report.model, report.version, report.digest) != (self.name, version, promised):
             raise RegistryError(
@@ -174,14 +134,6 @@ class MlflowModel:
 
     def write_card(self, version: Version, card: str) -> None:
         _with_files(partial(write_card, VersionCard(self._client, self.name, version.number), card))
-
-
-def parse_report(text: str, place: str) -> EvalReport:
-    """The report, or a ConfigError with every fault of its JSON."""
-    try:
-        return parse(EvalReport, json.loads(text), place)
-    except ValueError as error:
-        raise RegistryError(f"{place} is not JSON: {error}; evaluate again") from None
 
 
 def store_uris() -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from wergate.trail.records import Approval, Move, Record, approvals_of, trail
+from wergate.trail.records import Approval, DecisionRef, Record, approvals_of, trail
 from wergate.trail.registered_model import Snapshot
 from wertune.scores.final_set import Opening, opened_for, openings, versions_opened
 
@@ -28,38 +28,23 @@ def history_table(entries: Sequence[Entry]) -> str:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
+    when = f"{entry.at:%Y-%m-%d %H:%M:%S}"
     if isinstance(entry, Record):
-        return _move_row(entry)
-    return _approval_row(entry) if isinstance(entry, Approval) else _opening_row(entry)
+        move = entry.move
+        approver, digests = move.approval.approver if move.approval else "", _digests(move.decision)
+        return (
+            str(entry.number), when, move.who, move.kind, move.version,
+            move.from_stage, move.to_stage, move.replaced, approver, digests, move.reason,
+        )  # fmt: skip
+    if isinstance(entry, Approval):
+        return ("", when, entry.approver, "approve", entry.version, "", "", "", "", _digests(entry), entry.comment)
+    found = f"final set {entry.set_digest[:DIGEST_CHARACTERS]}"
+    wer = [f"{100 * entry.figures[name]:.2f} %" for name in ("baseline_final_wer", "final_wer")]
+    return ("", when, entry.who, "open", entry.version, "", "", "", "", found, f"WER {' → '.join(wer)}")
 
 
-def _move_row(record: Record) -> tuple[str, ...]:
-    move = record.move
-    approver = move.approval.approver if move.approval else ""
-    return (
-        str(record.number), f"{record.at:%Y-%m-%d %H:%M:%S}", move.who, move.kind, move.version,
-        move.from_stage, move.to_stage, move.replaced, approver, _digests(move), move.reason,
-    )  # fmt: skip
-
-
-def _approval_row(approval: Approval) -> tuple[str, ...]:
-    digests = _short(approval.report_digest, approval.policy_digest)
-    when = f"{approval.at:%Y-%m-%d %H:%M:%S}"
-    return ("", when, approval.approver, "approve", approval.version, "", "", "", "", digests, approval.comment)
-
-
-def _opening_row(opening: Opening) -> tuple[str, ...]:
-    found, when = f"final set {opening.set_digest[:DIGEST_CHARACTERS]}", f"{opening.at:%Y-%m-%d %H:%M:%S}"
-    wer = [f"{100 * opening.figures[name]:.2f} %" for name in ("baseline_final_wer", "final_wer")]
-    return ("", when, opening.who, "open", opening.version, "", "", "", "", found, f"WER {' → '.join(wer)}")
-
-
-def _digests(move: Move) -> str:
-    return _short(move.decision.report_digest, move.decision.policy_digest) if move.decision else ""
-
-
-def _short(report: str, policy: str) -> str:
-    return f"report {report[:DIGEST_CHARACTERS]} policy {policy[:DIGEST_CHARACTERS]}"
+def _digests(of: DecisionRef | Approval | None) -> str:
+    return f"report {of.report_digest[:DIGEST_CHARACTERS]} policy {of.policy_digest[:DIGEST_CHARACTERS]}" if of else ""
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -7,7 +7,6 @@ the entry was written); one whose version has reached it is finished. Every step
 from dataclasses import dataclass
 from typing import Protocol
 
-from wergate.errors import RegistryError
 from wergate.trail.records import (
     Expected,
     Move,
@@ -120,14 +119,13 @@ def repair(model: RegisteredModel, guard: Guard, who: str) -> list[str]:
     """
     text, snapshot = settle(model, guard)
     done = [text] if text else []
-    found = [drift for drift in drifts(snapshot) if drift.repairable]
-    if not found:
+    faults = mendable(snapshot)
+    if not faults:
         return done
     wanted = expected(trail(snapshot.tags))
     guard.check()
     _restore_stages(model, snapshot, wanted)
     _set_aliases(model, model.look(), wanted)
-    faults = [drift.text for drift in found]
     move = Move(
         token=new_token(),
         kind="repair",
@@ -152,9 +150,6 @@ def _restore_stages(model: RegisteredModel, snapshot: Snapshot, wanted: Expected
                 model.set_stage(version, "None")
 
 
-def require_no_drift(snapshot: Snapshot) -> None:
-    """RegistryError with every drift: nothing is promoted over what nobody can explain."""
-    found = [drift for drift in drifts(snapshot) if drift.repairable]
-    if found:
-        text = "; ".join(drift.text for drift in found)
-        raise RegistryError(f"{snapshot.name} has drifted from its audit trail: {text}; run check with repair=true")
+def mendable(snapshot: Snapshot) -> list[str]:
+    """Every drift that `repair` would mend."""
+    return [drift.text for drift in drifts(snapshot) if drift.repairable]

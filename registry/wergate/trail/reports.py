@@ -15,17 +15,11 @@ Evaluate = Callable[[str, str], None]
 
 def find_report(model: RegisteredModel, version: Version, policy: Policy) -> FoundReport | None:
     """The newest report of the version on the policy's test set, if it is of the engine that serves the version."""
-    return _as_served(model.find_report(version, _test_digest(policy)), version)
+    return _as_served(model.find_report(version, policy.test_digest), version)
 
 
 def _as_served(found: FoundReport | None, version: Version) -> FoundReport | None:
     return found if found and found.report.provenance.engine == version.engine else None
-
-
-def _test_digest(policy: Policy) -> str:
-    """The frozen test set's digest; empty where no gate of the policy freezes one."""
-    found = (getattr(gate, "test_digest", None) for gate in (*policy.staging, *policy.production))
-    return next((digest for digest in found if digest), "")
 
 
 def require_report(model: RegisteredModel, version: Version, policy: Policy, evaluate: Evaluate) -> FoundReport:

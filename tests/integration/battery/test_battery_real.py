@@ -7,7 +7,7 @@ from tests.support.places import DEMO
 
 from wertune.base.config import load_project
 from wertune.battery import score
-from wertune.battery.shelf import Battery, battery_folder, load_battery
+from wertune.battery.shelf import Battery, project_battery
 from wertune.training.prepare import Prepared, prepare
 
 EVERY = 45  # of 910 clips, those of no more than four seconds: a dozen
@@ -20,9 +20,9 @@ def prepared() -> Prepared:
 
 @pytest.fixture(scope="module")
 def battery(prepared: Prepared) -> Battery:
-    folder = battery_folder(DEMO, prepared.project)
-    assert folder is not None
-    return load_battery(folder)
+    found = project_battery(DEMO, prepared.project)
+    assert found is not None
+    return found
 
 
 def test_they_are_taken_as_they_lie_there(

@@ -20,7 +20,7 @@ from wergate.__main__ import cli
 from wergate.commands.promote import promote
 from wergate.commands.rollback import check, rollback
 from wergate.errors import Refused, RegistryError
-from wergate.registry.store import AliasStages, MlflowModel, open_model
+from wergate.registry.store import MlflowModel, open_model
 from wergate.trail.moves import drifts
 from wergate.trail.records import broken_links, trail
 from wertune.base.contract import TICKET_PREFIX
@@ -192,19 +192,6 @@ def test_alias_and_stage_name_the_same_model_and_rollback_takes_both_back(backen
     assert [str(found.version) for found in by_stage] == ["1"]
     assert str(backend.client.get_model_version_by_alias(name, "production").version) == "1"
     assert backend.client.get_model_version(name, "2").current_stage == "Archived"
-
-
-def test_aliases_and_tags_carry_on_without_stages(sqlite: Backend) -> None:
-    versions = sqlite.register("without_stages", 3)
-    model = worker.QuickModel("without_stages", sqlite.uri, sqlite.uri, AliasStages(sqlite.client))
-    registry = worker.registry_of(model, sqlite.uri)
-    for version in versions:
-        worker.prepare(registry, version)
-        promote(registry, version, "Production", worker.POLICY, worker.never)
-    rollback(registry, "loops")
-    assert drifts(model.look()) == []
-    assert model.look().aliases == {"production": "2", "previous": "1"}
-    assert {found.current_stage for found in sqlite.client.search_model_versions("name='without_stages'")} == {"None"}
 
 
 def _evaluated(backend: Backend, name: str, version: str, errors: int = 1, finish: bool = True) -> str:

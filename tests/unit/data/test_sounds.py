@@ -29,7 +29,7 @@ from pathlib import Path
 import wertune.base.kept as keeper
 import wertune.data.sounds as module
 clock = time.time_ns
-module.time.time_ns, keeper.AT_ONCE = lambda: clock() + 10 * module.TICK_NS, 1
+module.time.time_ns = lambda: clock() + 10 * module.TICK_NS
 kept = keeper.Kept(Path(sys.argv[1]))
 for path in map(Path, sys.argv[2:]):
     part = module.Part(path, 0.0, 31.0)
@@ -244,14 +244,11 @@ def test_a_full_disk(
     assert len(decoded) == 2
 
 
-def test_threads_and_processes_at_once(
-    tmp_path: Path, decoded: list[Path], write_noise: WriteNoise, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_and_processes_at_once(tmp_path: Path, decoded: list[Path], write_noise: WriteNoise) -> None:
     """Each sound is right whoever kept it, and nobody is refused by another's writing."""
     clips = [write_noise(tmp_path / f"{number}.wav", 0.1, seed=number) for number in range(30)]
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "cache"), *map(str, clips)]
     others = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    monkeypatch.setattr(keeper, "AT_ONCE", 1)
     with closing(Kept(tmp_path / "cache")) as kept, ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda path: _heard(path, kept), clips))
     assert [other.communicate()[1] for other in others] == ["", ""]

@@ -69,8 +69,10 @@ def test_a_trial_that_completes_has_its_name_values_adapter_and_outcome(told: To
     assert told.files.get(3, STATE) is told.files.get(3, ADAPTER_ARTIFACT) is None
 
 
-def test_a_trials_name_is_short_and_says_what_it_is() -> None:
-    assert wertune.search.trial_runs._describe(POINT_OF_TRIAL) == "lr=0.0005 r=8 on=q_proj alpha=32"
+def test_a_trials_name_is_short_and_says_what_it_is(told: Told) -> None:
+    told.callback.on_trial_start(0, [], told.trial())
+    (run,) = told.runs()
+    assert run.name == "trial 01: lr=0.0005 r=8 on=q_proj alpha=32"
 
 
 def test_an_epoch_that_is_told_again_is_shown_once(told: Told) -> None:
@@ -244,9 +246,12 @@ def test_a_run_that_has_ended_is_not_touched(told: Told, monkeypatch: pytest.Mon
     end_finished_trials(told.trial_runs, study, PARENT)
 
 
-def test_what_a_trial_says_is_taken_once(tmp_path: Path) -> None:
-    kept: list[tuple[str, Path]] = []
-    said = TrialLog(SimpleNamespace(put=lambda name, folder: kept.append((name, folder))))  # type: ignore[arg-type]
+def test_what_a_trial_says_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[tuple[int, str, dict[str, bytes]]] = []
+    put = SimpleNamespace(remote=lambda trial, name, files: kept.append((trial, name, files)))
+    monkeypatch.setattr("wertune.search.trial_log.ray.get", lambda answer: answer)
+    (tmp_path / "weights").write_text("new")
+    said = TrialLog(SimpleNamespace(put=put), 3)
     said.params({"r": 8})
     said.metrics({"val_wer": 0.5}, step=1)
     said.tags({"host": "here"})
@@ -257,4 +262,4 @@ def test_what_a_trial_says_is_taken_once(tmp_path: Path) -> None:
         "metrics": [[1, {"val_wer": 0.5}]],
     }
     assert json.loads(said.take()) == {"params": {}, "tags": {}, "metrics": []}
-    assert kept == [("adapter", tmp_path)]
+    assert kept == [(3, "adapter", {"weights": b"new"})]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wertune.tracking.journal import Journal
+from wertune.tracking.journal_writer import Journal
 
 
 @given(
@@ -46,7 +46,7 @@ def test_of_lines_that_a_full_disk_takes_in_part_none_is_said(tmp_path: Path, mo
         return write(handle, rest[:12])
 
     with monkeypatch.context() as patch:
-        patch.setattr("wertune.tracking.journal.os.write", in_part)
+        patch.setattr("wertune.tracking.journal_writer.os.write", in_part)
         with pytest.raises(OSError, match="No space left"):
             journal.append([{"lost": 1}, {"lost": 2}])
 
@@ -54,7 +54,7 @@ def test_of_lines_that_a_full_disk_takes_in_part_none_is_said(tmp_path: Path, mo
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("wertune.tracking.journal.os.fsync", full)
+        patch.setattr("wertune.tracking.journal_writer.os.fsync", full)
         with pytest.raises(OSError, match="No space left"):
             journal.append([{"lost": "a longer line than the next"}])
     journal.append([{"said": 2}, {"said": 3}])

@@ -17,7 +17,7 @@ import wertune.tracking.journal_writer
 import wertune.tracking.outage
 from wertune.base.errors import StorageError, TrackingError
 from wertune.tracking.child_runs import ChildRun, ChildRuns
-from wertune.tracking.journal_writer import JournalWriter
+from wertune.tracking.journal_writer import JournalWriter, held
 from wertune.tracking.runs import RunRef
 
 PARENT = RunRef("http://127.0.0.1:1", "parent")
@@ -40,6 +40,7 @@ class FakeRun:
     tags: dict[str, str]
     start_ms: int
     status: str = "RUNNING"
+    name: str = ""
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[Metric, None] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class FakeServer(ChildRuns):
 
     def _create(self, key: str, name: str, tags: Mapping[str, str], start_ms: int) -> str:
         def act() -> str:
-            self.runs.append(FakeRun(key, dict(tags), start_ms))
+            self.runs.append(FakeRun(key, dict(tags), start_ms, name=name))
             return str(len(self.runs) - 1)
 
         return self._call(act)
@@ -430,10 +431,9 @@ def test_a_clock_that_jumps_back_loses_and_reorders_nothing(tmp_path: Path, monk
 
 
 def test_a_folder_belongs_to_one_search_and_one_process(tmp_path: Path) -> None:
-    journal = JournalWriter(tmp_path, PARENT, FakeServer())
-    with pytest.raises(TrackingError, match="another process"):
-        JournalWriter(tmp_path, PARENT, FakeServer())
-    journal.close()
+    with held(tmp_path), pytest.raises(TrackingError, match="another process"), held(tmp_path):
+        pass
+    JournalWriter(tmp_path, PARENT, FakeServer()).close()
     with pytest.raises(TrackingError, match="what run parent said, but this is run other"):
         JournalWriter(tmp_path, RunRef(PARENT.tracking_uri, "other"), FakeServer())
 
@@ -455,7 +455,7 @@ def test_an_operation_that_a_full_disk_refuses_is_not_said(tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("wertune.tracking.journal.os.fsync", full)
+        patch.setattr("wertune.tracking.journal_writer.os.fsync", full)
         with pytest.raises(StorageError, match=r"No space left on device.*make room"):
             journal.log("a", metrics=[(2, {"loss": 0.4})])
     journal.log("a", status="KILLED")

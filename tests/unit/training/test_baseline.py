@@ -12,7 +12,6 @@ from wertune.training.baseline import (
     Way,
     _name,
     baseline_decode,
-    baseline_scores,
     baseline_texts,
     transcribe_with_base,
     ways_of,
@@ -65,7 +64,7 @@ def test_what_is_kept_is_not_written_again(small_project: Path) -> None:
         asked.append({split: tuple(ways) for split, ways in wanted.items()})
         return {split: {way: [f"{split} {way}"] * 2 for way in ways} for split, ways in wanted.items()}
 
-    baseline_scores(prepared, ["validation", "replay"], transcribe)
+    baseline_texts(prepared, dict.fromkeys(("validation", "replay"), (Way.PLAIN,)), transcribe)
     texts = baseline_texts(prepared, {"validation": ALL}, transcribe)
     assert texts == {"validation": {way: [f"validation {way}"] * 2 for way in ALL}}
     assert baseline_texts(prepared, {"validation": ALL}, transcribe) == texts

@@ -265,7 +265,7 @@ def test_no_damage_to_a_state_is_overlooked(
 ) -> None:
     trial = trial_digest(CONFIG, prepared, OBJECTIVE)
     folder = Path(shutil.copytree(undisturbed[2], tmp_path / "state"))
-    assert len(read_state(folder, trial, tmp_path / "whole").training.results) == EPOCHS
+    assert len(read_state(folder, trial, tmp_path / "whole")[0].results) == EPOCHS
     damage(folder / name)
     with pytest.raises(StateError, match="damaged"):
         read_state(folder, trial, tmp_path / "adapter")

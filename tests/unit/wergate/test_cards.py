@@ -10,7 +10,7 @@ from wergate.commands.approve import approve
 from wergate.commands.promote import promote
 from wergate.commands.rollback import check, rollback
 from wergate.errors import Refused
-from wergate.gates.kinds import WerGate
+from wergate.gates.kinds.accuracy import WerGate
 from wergate.gates.policy import Policy
 from wergate.registry.client import RegistryClient
 from wertune.scores.bootstrap import BootstrapSettings

@@ -10,21 +10,18 @@ from hypothesis import strategies as st
 
 from wergate.gates.decision import Decision, decide, summary
 from wergate.gates.gate import GateResult
-from wergate.gates.kinds import (
-    AnyGate,
+from wergate.gates.kinds import AnyGate
+from wergate.gates.kinds.accuracy import (
     BaseGate,
     CerGate,
     ChampionGate,
     ForgettingGate,
-    HallucinationGate,
     LexiconWerGate,
-    LoopGate,
     OtherWerGate,
-    SliceGate,
-    TermGate,
     WerGate,
-    WorstTermGate,
 )
+from wergate.gates.kinds.robustness import HallucinationGate, LoopGate, SliceGate
+from wergate.gates.kinds.terms import TermGate, WorstTermGate
 from wergate.gates.policy import Policy
 from wertune.base.errors import ConfigError
 from wertune.scores.bootstrap import BootstrapSettings
@@ -142,7 +139,7 @@ def test_a_tighter_limit_never_turns_a_refusal_into_a_pass(
     report, champion = _candidate(make_report, make_clip, found), _candidate(make_report, make_clip, now, "1")
     shift = [data.draw(st.floats(0, 0.3)) for _ in GATES]
     tighter = tuple(
-        gate.model_copy(update={"limit": gate.limit + (by if gate.at_least else -by)})
+        gate.model_copy(update={"limit": gate.limit + (by if gate.rule == ">=" else -by)})
         for gate, by in zip(GATES, shift, strict=True)
     )
     before, after = (decide(report, champion, _policy(*gates), "staging") for gates in (GATES, tighter))

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from wergate.errors import LockError
 from wergate.registry import locks
-from wergate.registry.database_locks import database_lock
-from wergate.registry.locks import MAX_LEASE_S, WAIT_S, DatabaseLock, Ticket, hold
+from wergate.registry.locks import MAX_LEASE_S, WAIT_S, DatabaseLock, Ticket, database_lock, hold
 from wertune.base.contract import TICKET_PREFIX
 
 DEAD = '{"token": "dead", "lease_s": 0.2, "direct": %s, "number": 1, "beat": 0, "owner": "dead@there:1"}'
@@ -214,7 +213,7 @@ def test_a_cut_connection_is_noticed() -> None:
 
 def test_the_file_lock_is_given_back_by_kill_9(tmp_path: Path) -> None:
     program = (
-        "import os, signal; from pathlib import Path; from wergate.registry.database_locks import database_lock\n"
+        "import os, signal; from pathlib import Path; from wergate.registry.locks import database_lock\n"
         f"with database_lock('sqlite:///{tmp_path / 'mlflow.db'}', 'demo')(1.0):\n"
         "    print('held', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGSTOP)\n"

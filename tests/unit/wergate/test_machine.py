@@ -11,9 +11,7 @@ from wergate.commands.approve import approve
 from wergate.commands.promote import promote
 from wergate.commands.rollback import check, rollback
 from wergate.errors import RegistryError
-from wergate.gates.decision import Decision
-from wergate.gates.gate import GateResult
-from wergate.gates.kinds import WerGate
+from wergate.gates.kinds.delivery import LeakageGate
 from wergate.gates.policy import Policy
 from wergate.registry.client import RegistryClient
 from wergate.trail.moves import drifts
@@ -36,7 +34,7 @@ deaths = st.one_of(st.none(), st.integers(0, 12))
 
 
 def _policy(limit: float) -> Policy:
-    gates = (WerGate(limit=limit),)
+    gates = (LeakageGate(limit=limit),)
     return Policy(staging=gates, production=gates)
 
 
@@ -60,30 +58,14 @@ class Registry(RuleBasedStateMachine):
             sets={"test": SetReport(digest="sha256:test", utterances=())},
             baseline={},
             training_terms={},
+            leakage=("a clip",) if number == "3" else (),
             cost=COST,
             provenance=Provenance(),
         )
         self.world.evaluate(report)
 
-    @staticmethod
-    def _judge(candidate: EvalReport, champion: EvalReport | None, policy: Policy, transition: str) -> Decision:
-        passed = candidate.version != "3"
-        gate = GateResult(
-            name="wer", kind="wer", value=0.1, limit=0.2, unit="", passed=passed, detail="", remedy="train more"
-        )
-        return Decision(
-            model="demo",
-            version=candidate.version,
-            transition=transition,
-            policy_digest=policy.digest,
-            report_digest=candidate.digest,
-            test_digest="sha256:test",
-            champion_version=champion.version if champion else None,
-            gates=(gate,),
-        )
-
     def _try(self, command: Any, dies_at: int | None, *arguments: Any) -> None:
-        registry = RegistryClient(FakeModel(self.world, dies_at), free_lock, "carol", judge=self._judge)
+        registry = RegistryClient(FakeModel(self.world, dies_at), free_lock, "carol")
         try:
             command(registry, *arguments)
         except (Killed, RegistryError):

@@ -8,7 +8,7 @@ import pytest
 
 from wergate.gates.decision import Decision, decide
 from wergate.gates.gate import GateResult
-from wergate.gates.kinds import BaseGate, CerGate, WerGate
+from wergate.gates.kinds.accuracy import BaseGate, CerGate, WerGate
 from wergate.gates.page import html_page, text_table
 from wergate.gates.policy import Policy
 from wergate.gates.units import show, show_ends

@@ -7,7 +7,9 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from wergate.gates.kinds import AnyGate, SliceGate, WerGate
+from wergate.gates.kinds import AnyGate
+from wergate.gates.kinds.accuracy import WerGate
+from wergate.gates.kinds.robustness import SliceGate
 from wergate.gates.policy import Policy, load_policy
 from wertune.base.errors import ConfigError
 

@@ -15,7 +15,8 @@ from wergate.commands.approve import approve
 from wergate.commands.promote import promote
 from wergate.commands.rollback import check, rollback
 from wergate.errors import LockLost, Refused, RegistryError
-from wergate.gates.kinds import ProvenanceGate, WerGate
+from wergate.gates.kinds.accuracy import WerGate
+from wergate.gates.kinds.delivery import ProvenanceGate
 from wergate.gates.policy import ApprovalSettings, Policy
 from wergate.registry.client import Outcome, RegistryClient
 from wergate.trail.history import history, history_table

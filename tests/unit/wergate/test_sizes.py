@@ -9,7 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.trials.draws import SETS, Speech, draw
 
-from wergate.gates.kinds import BatteryGate, ForgettingGate, TermGate, WerGate
+from wergate.gates.kinds.accuracy import ForgettingGate, WerGate
+from wergate.gates.kinds.battery import BatteryGate
+from wergate.gates.kinds.terms import TermGate
 from wergate.gates.policy import Policy
 from wergate.gates.power import WANTED, error_at, power_at, size_for
 from wergate.gates.sizes import ALONE, TOGETHER, SetSize, _power, _Sample, can_show, missing

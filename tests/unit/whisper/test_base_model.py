@@ -6,7 +6,7 @@ import hashlib
 import json
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -350,7 +350,14 @@ def test_the_loser_of_a_race_uses_the_winners_folder(tmp_path: Path, monkeypatch
     answers = iter([False, False])  # as it looked before the other process was done
     real = files.is_whole
     monkeypatch.setattr(files, "is_whole", lambda folder: next(answers, None) is not False and real(folder))
-    monkeypatch.setattr("shutil.rmtree", lambda path, ignore_errors: None)  # the rename then finds it there
+
+    @contextlib.contextmanager
+    def beaten(folder: Path) -> Iterator[Path]:
+        (tmp_path / "partial").mkdir()
+        yield tmp_path / "partial"
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr(files, "replacing_folder", beaten)
     assert resolve_base_model(str(source)) == winner
 
 

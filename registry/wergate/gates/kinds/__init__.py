@@ -4,47 +4,28 @@ from typing import Annotated
 
 from pydantic import Field
 
-from wergate.gates.kinds.accuracy import (
-    BaseGate,
-    CerGate,
-    ChampionGate,
-    ForgettingGate,
-    LexiconWerGate,
-    OtherWerGate,
-    WerGate,
-)
-from wergate.gates.kinds.battery import BatteryGate, FormattedWerGate
-from wergate.gates.kinds.delivery import (
-    AdapterSizeGate,
-    LeakageGate,
-    PeakMemoryGate,
-    ProvenanceGate,
-    RealTimeFactorGate,
-    TrainableGate,
-)
-from wergate.gates.kinds.robustness import HallucinationGate, LoopGate, SliceGate
-from wergate.gates.kinds.terms import TermGate, WorstTermGate
+from wergate.gates.kinds import accuracy, battery, delivery, robustness, terms
 
 AnyGate = Annotated[
-    WerGate
-    | CerGate
-    | LexiconWerGate
-    | OtherWerGate
-    | BaseGate
-    | ChampionGate
-    | ForgettingGate
-    | FormattedWerGate
-    | BatteryGate
-    | TermGate
-    | WorstTermGate
-    | HallucinationGate
-    | LoopGate
-    | SliceGate
-    | TrainableGate
-    | AdapterSizeGate
-    | PeakMemoryGate
-    | RealTimeFactorGate
-    | ProvenanceGate
-    | LeakageGate,
+    accuracy.WerGate
+    | accuracy.CerGate
+    | accuracy.LexiconWerGate
+    | accuracy.OtherWerGate
+    | accuracy.BaseGate
+    | accuracy.ChampionGate
+    | accuracy.ForgettingGate
+    | battery.FormattedWerGate
+    | battery.BatteryGate
+    | terms.TermGate
+    | terms.WorstTermGate
+    | robustness.HallucinationGate
+    | robustness.LoopGate
+    | robustness.SliceGate
+    | delivery.TrainableGate
+    | delivery.AdapterSizeGate
+    | delivery.PeakMemoryGate
+    | delivery.RealTimeFactorGate
+    | delivery.ProvenanceGate
+    | delivery.LeakageGate,
     Field(discriminator="kind"),
 ]

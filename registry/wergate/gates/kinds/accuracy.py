@@ -121,7 +121,7 @@ class Difference(OnSet):
 class BaseGate(Difference):
     """WER minus the untouched base's below `limit`: 0 asks to be better, -0.1 by ten points, 0.01 not to be worse."""
 
-    strict = True
+    rule = "<"
     remedy = "compare transcripts with the base's; train longer, or on clips nearer to this set"
     kind: Literal["base"] = "base"
     limit: float = Field(0.0, ge=-1, le=1, description="the difference must be below it: -0.1 is ten points better")
@@ -130,7 +130,7 @@ class BaseGate(Difference):
 class ChampionGate(Difference):
     """WER minus present Production's below `limit`: 0 asks to be better, above 0 is a margin of non-inferiority."""
 
-    strict = True
+    rule = "<"
     kind: Literal["champion"] = "champion"
     limit: float = Field(0.0, ge=-1, le=1, description="the difference must be below it: 0.01 is one point worse")
 

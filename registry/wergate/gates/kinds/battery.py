@@ -11,7 +11,7 @@ from wergate.gates.gate import Gate, GateResult, Judge, SetName, Size
 from wergate.gates.kinds.accuracy import Difference
 from wergate.gates.power import counted
 from wertune.base.contract import BATTERY_PREFIX
-from wertune.scores.bootstrap import Floats, corpus_rate
+from wertune.scores.bootstrap import corpus_rate
 from wertune.scores.eval_report import SetReport, UtteranceCounts
 
 LOOPS = 2.4  # Whisper's own (Radford et al. 2022, 4.5)
@@ -43,14 +43,6 @@ def _surplus(clip: UtteranceCounts) -> float:
     return max(clip.hypothesis_words - clip.words, 0)
 
 
-FORMATTED = Measure(
-    lambda clip: clip.formatted_errors,
-    lambda clip: clip.formatted_words,
-    "wrong as written",
-    "words",
-    "errors/word",
-    "write training texts as Whisper writes: numbers in digits, case and punctuation; add such sentences to replay",
-)
 MEASURES: Mapping[str, Measure] = {
     "deleted": Measure(
         lambda clip: float(clip.words > 0 and clip.hypothesis_words == 0),
@@ -77,7 +69,14 @@ MEASURES: Mapping[str, Measure] = {
         "errors/word",
         "everyday speech is forgotten: add replay of such speech by many voices, or lower lora.strength",
     ),
-    "formatted_wer": FORMATTED,
+    "formatted_wer": Measure(
+        lambda clip: clip.formatted_errors,
+        lambda clip: clip.formatted_words,
+        "wrong as written",
+        "words",
+        "errors/word",
+        "write training texts as Whisper writes: numbers in digits, case and punctuation; add such sentences to replay",
+    ),
     "wrong_entities": Measure(
         lambda clip: clip.entity_errors,
         lambda clip: clip.entities,
@@ -169,19 +168,12 @@ class BatteryGate(Gate):
     def _evaluate(self, evidence: Evidence) -> GateResult:
         """The measure over all clips of the parts, its rise over the base's where the gate compares."""
         names = self._sets(evidence)
-        where = "battery" if self.parts == ("all",) else ", ".join(self.parts)
-        after = _joined(evidence.set(name) for name in names)
-        measure, point = MEASURES[self.measure], self.judge == "point"
+        after = _joined(map(evidence.set, names))
+        before: SetReport | None = None
         if self.against == "base":
-            before = (same_clips(evidence.set(name), evidence.baseline(name), BASE, AGAIN) for name in names)
-            return _rise(self, measure, evidence, after, _joined(before), where, point)
-        whole, wrong = _whole(measure, after, where), column(after, measure.wrong)
-        size, rate = float(whole.sum()), measure.scale * float(wrong.sum() / whole.sum())
-        detail = f"{where}: {wrong.sum():.5g} {measure.said}, in {size:.5g} {measure.of}"
-        if point:
-            power = counted(self, rate, size, measure.of, measure.scale)
-            return self.judged(rate, detail, measure.remedy, power)
-        return _ended(self, measure, evidence, after, wrong, whole, detail)
+            before = _joined(same_clips(evidence.set(name), evidence.baseline(name), BASE, AGAIN) for name in names)
+        where = "battery" if self.parts == ("all",) else ", ".join(self.parts)
+        return _measured(self, MEASURES[self.measure], evidence, after, before, where, self.judge == "point")
 
     def _sets(self, evidence: Evidence) -> list[str]:
         """The names of the parts' sets; NoEvidence where the whole battery was not measured."""
@@ -198,49 +190,43 @@ class BatteryGate(Gate):
 class FormattedWerGate(Difference):
     """WER of texts as they are written (case, punctuation, form of numbers) minus the untouched base's."""
 
-    strict = True
+    rule = "<"
     kind: Literal["formatted_wer"] = "formatted_wer"
     limit: float = Field(0.0, ge=-1, le=1, description="the difference must be below it: -0.1 is ten points better")
 
     def _evaluate(self, evidence: Evidence) -> GateResult:
         after = evidence.set(self.set)
         before = same_clips(after, evidence.baseline(self.set), BASE, AGAIN)
-        return _rise(self, FORMATTED, evidence, after, before, self.set)
+        return _measured(self, MEASURES["formatted_wer"], evidence, after, before, self.set)
 
 
 def _joined(sets: Iterable[SetReport]) -> SetReport:
     return SetReport(digest="", utterances=tuple(clip for found in sets for clip in found.utterances))
 
 
-def _whole(measure: Measure, clips: SetReport, where: str) -> Floats:
-    whole = column(clips, measure.whole)
-    if not whole.any():
-        raise NoEvidence(f"{where}: the report counts no {measure.of}", "evaluate again, with a set that has some")
-    return whole
-
-
-def _rise(
+def _measured(
     gate: Gate,
     measure: Measure,
     evidence: Evidence,
     after: SetReport,
-    before: SetReport,
+    before: SetReport | None,
     where: str,
     point: bool = False,
 ) -> GateResult:
-    """Paired: what went wrong more often than by the base, on the same clips in the same draws."""
-    whole = _whole(measure, after, where)
-    now, then = column(after, measure.wrong), column(before, measure.wrong)
-    counts = f"{now.sum():.4g} {measure.said}, {BASE} {then.sum():.4g}"
-    detail = f"{where}: {counts}, of {whole.sum():.4g} {measure.of}"
+    """What goes wrong, or how much more often than `before`: paired, on the same clips in the same draws."""
+    whole, wrong = column(after, measure.whole), column(after, measure.wrong)
+    if not whole.any():
+        raise NoEvidence(f"{where}: the report counts no {measure.of}", "evaluate again, with a set that has some")
+    size = float(whole.sum())
+    detail = f"{where}: {wrong.sum():.5g} {measure.said}, in {size:.5g} {measure.of}"
+    if before:
+        then = column(before, measure.wrong)
+        detail = f"{where}: {wrong.sum():.4g} {measure.said}, {BASE} {then.sum():.4g}, of {size:.4g} {measure.of}"
+        wrong = wrong - then
     if point:
-        return gate.judged(measure.scale * float((now - then).sum() / whole.sum()), detail, measure.remedy)
-    return _ended(gate, measure, evidence, after, now - then, whole, detail)
-
-
-def _ended(
-    gate: Gate, measure: Measure, evidence: Evidence, clips: SetReport, wrong: Floats, whole: Floats, detail: str
-) -> GateResult:
+        rate = measure.scale * float(wrong.sum()) / size
+        power = None if before else counted(gate, rate, size, measure.of, measure.scale)
+        return gate.judged(rate, detail, measure.remedy, power)
     with enough(f"{detail};", "evaluate more such clips of more speakers"):
-        ends = corpus_rate(measure.scale * wrong, whole, speakers(clips), evidence.bootstrap)
-    return gate.judged_end(ends, detail, measure.remedy, Size(float(whole.sum()), measure.of, measure.scale))
+        ends = corpus_rate(measure.scale * wrong, whole, speakers(after), evidence.bootstrap)
+    return gate.judged_end(ends, detail, measure.remedy, Size(size, measure.of, measure.scale))

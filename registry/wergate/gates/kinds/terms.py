@@ -1,7 +1,8 @@
 """Terms of the lexicon, those of several words included: how many were written, and the worst important one."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -15,28 +16,18 @@ from wertune.scores.eval_report import SetReport, UtteranceCounts
 HIT, MISS, FALSE = 0, 1, 2
 
 
-def recall(sums: Floats) -> Floats:
-    """Share of the said terms that were written; sums (m, 3) of hits, misses and false alarms to (m,)."""
-    return 1.0 - ratio(np.stack([sums[:, MISS], sums[:, HIT] + sums[:, MISS]], axis=1))
-
-
-def precision(sums: Floats) -> Floats:
-    """Share of the written terms that were said; 1 where none was written."""
-    return 1.0 - ratio(np.stack([sums[:, FALSE], sums[:, HIT] + sums[:, FALSE]], axis=1))
-
-
-def f1(sums: Floats) -> Floats:
-    """Harmonic mean of both; 1 where none was said and none written."""
-    wrong = sums[:, MISS] + sums[:, FALSE]
-    return 1.0 - ratio(np.stack([wrong, 2 * sums[:, HIT] + wrong], axis=1))
-
-
-MEASURES: Mapping[str, Callable[[Floats], Floats]] = {"recall": recall, "precision": precision, "f1": f1}
+# How often hits, misses and false alarms count as wrong, and in what that is out of.
+_COUNTED = {"recall": ((0, 1, 0), (1, 1, 0)), "precision": ((0, 0, 1), (1, 0, 1)), "f1": ((0, 1, 1), (2, 1, 1))}
 _REMEDIES = {
     "recall": "add training clips for the terms most often missed",
     "precision": "add replay and domain clips without terms: terms are written that nobody said",
     "f1": "look at missed and false terms; add training clips for them",
 }
+
+
+def term_rate(measure: str, sums: Floats) -> Floats:
+    """Recall, precision or F1 of sums (m, 3) of hits, misses and false alarms: (m,); 1 where nothing could be wrong."""
+    return 1.0 - ratio(sums @ np.array(_COUNTED[measure]).T)
 
 
 def _counts(utterance: UtteranceCounts, wanted: Callable[[str], bool]) -> tuple[int, int, int]:
@@ -64,7 +55,7 @@ def _listed(names: list[str], most: int = 5) -> str:
 class TermGate(OnSet):
     """Precision, recall or F1 of lexicon terms at least `limit`; `of` picks those seen or not seen in training."""
 
-    at_least = True
+    rule = ">="
     kind: Literal["term"] = "term"
     unit: Literal["share"] = Field("share", description=UNIT)
     limit: float = Field(ge=0, le=1, description="at least: 0.8 is four of five")
@@ -93,7 +84,7 @@ class TermGate(OnSet):
                 f"{detail}, but must be said >= {self.min_occurrences} times",
                 f"add clips with such terms to the set {self.set}, or lower min_occurrences",
             )
-        measure = MEASURES[self.measure]
+        measure = partial(term_rate, self.measure)
         if not hits + misses + false:
             return self.waived(f"{detail}: nothing to judge, which min_occurrences 0 allows")
         # With nothing said there is nothing to draw.
@@ -119,7 +110,7 @@ class TermGate(OnSet):
 class WorstTermGate(OnSet):
     """Recall of the worst important term at least `limit`."""
 
-    at_least = True
+    rule = ">="
     kind: Literal["worst_term"] = "worst_term"
     unit: Literal["share"] = Field("share", description=UNIT)
     limit: float = Field(ge=0, le=1, description="at least: 0.5 is every other time")
