@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wertune.base import contract
 from wertune.base.config import TrialConfig
+from wertune.base.errors import AdapterError
 from wertune.base.files import content_digest
 from wertune.jobs.trials import BestTrial, downloaded_adapter
 from wertune.search.driver import train_again
@@ -90,7 +91,11 @@ def _mean(
     with ExitStack() as until_the_end, tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
         adapters = [until_the_end.enter_context(downloaded_adapter(each)) for each in (best.run, *members)]
         mean = Path(scratch) / ADAPTER_ARTIFACT
-        average_adapters(adapters, mean, RANKS * config.lora.r)
+        try:
+            average_adapters(adapters, mean, RANKS * config.lora.r)
+        except AdapterError as error:  # with lora.dora, lengths are learnt too
+            say(f"no mean of the runs: {error}; {best.name} is taken alone")
+            return best
         whisper = load_adapter(prepared.whisper(config.quantization), mean)
         data = prepared.training_data(config.context, whisper.mel_bins)
         validation, retention = validation_scores(config, whisper, data)

@@ -13,6 +13,7 @@ from wertune.base.config import ContextConfig, ProjectConfig
 from wertune.base.errors import ConfigError
 from wertune.base.files import cache_root
 from wertune.base.machine import cores, free_disk_mb, free_memory_mb
+from wertune.battery.shelf import project_battery
 from wertune.search.halving import Estimate, expected_epochs, one_after_another
 from wertune.search.search_space import SearchConfig, checked_space
 from wertune.training.baseline import EVALUATION_SPLITS, FULL_CONTEXT, ways_of
@@ -86,7 +87,11 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
     epochs, first_points = trial.train.epochs, len(search.first_points)
     all_epochs = expected_epochs(search.asha, search.trials, epochs, first_points)
     search_s = _search_s(all_epochs, search.trials, epochs, machine.trials_at_once, epoch_s, features_s)
-    rest_s = {"check": checked_s} | _rest_s(prepared, measured, machine.trials_at_once)
+    battery = project_battery(folder, project)
+    ordinary = len(battery.rows) if battery else 0
+    rest_s = {"check": checked_s} | _rest_s(prepared, measured, machine.trials_at_once, ordinary)
+    if restarts := search.restarts:
+        rest_s["restarts"] = math.ceil(restarts / machine.trials_at_once) * epochs * epoch_s
     rest = sum(rest_s.values())
     return Plan(
         project=project.name,
@@ -108,7 +113,7 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
         memory_free_mb=_free_mb(machine),
         cache_mb=_cache_mb(prepared, measured.mel_bins, heard),
         cache_free_mb=free_disk_mb(cache_root()),
-        adapters_mb=measured.adapter_mb * (search.trials + 1),
+        adapters_mb=measured.adapter_mb * (search.trials + 1 + 3 * search.restarts),
         disk_free_mb=free_disk_mb(Path.cwd()),
         advice=quantization_advice(prepared.base.path, trial.quantization),
         probe=measured,
@@ -151,15 +156,15 @@ def _clips(prepared: Prepared, *splits: str) -> int:
     return sum(len(prepared.dataset[split]) for split in splits)
 
 
-def _rest_s(prepared: Prepared, measured: Probe, at_once: int) -> dict[str, float]:
-    """What is done beside the search."""
+def _rest_s(prepared: Prepared, measured: Probe, at_once: int, battery: int) -> dict[str, float]:
+    """What is done beside the search; `battery` clips of ordinary speech are written once."""
     validation = _clips(prepared, "validation")
     written_again = validation * WRITING_SHARE * (len(ways_of(prepared)) - 1)
     # Once for the results and once as the version serves, for the gates; validation for what each part brings.
     final = 2 * (_clips(prepared, "test", "retention_test") + (validation if prepared.lexicon.terms else 0))
     return {
         "baseline": (_clips(prepared, *EVALUATION_SPLITS) + written_again) * measured.baseline_clip_s / at_once,
-        "final": final * measured.final_clip_s,
+        "final": (final + battery) * measured.final_clip_s,
         "start_up": START_UP_S,
     }
 
@@ -206,6 +211,7 @@ def as_text(plan: Plan) -> str:
 BESIDE = {
     "check": "checks",
     "baseline": "the base's scores",
+    "restarts": "the best again from other seeds",
     "final": "final evaluation and gates",
     "start_up": "processes and reports",
 }

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,6 +69,20 @@ def planned(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pla
         return make_plan(project, load_project(project), SearchConfig.model_validate({"space": SPACE} | (search or {})))
 
     return make
+
+
+def test_restarts_and_the_battery_take_their_time(
+    planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = planned({"trials": 2})
+    plan = planned({"trials": 2, "restarts": 3})
+    # Three runs of four epochs on two places: one waits for a place.
+    assert plan.rest_s == plain.rest_s | {"check": plan.rest_s["check"], "restarts": pytest.approx(8 * plan.epoch_s)}
+    assert "the best again from other seeds" in as_text(plan)
+    assert "again from other seeds" not in as_text(plain)
+    monkeypatch.setattr(module, "project_battery", lambda *_: SimpleNamespace(rows=[None] * 50))
+    more = planned({"trials": 2})
+    assert more.rest_s["final"] == pytest.approx(plain.rest_s["final"] + 50 * more.probe.final_clip_s)
 
 
 def test_it_adds_up(planned: Callable[..., Plan]) -> None:
