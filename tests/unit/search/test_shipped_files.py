@@ -206,7 +206,7 @@ def test_any_other_key_is_refused(driver: Driver, key: str) -> None:
 
 @given(st.text(max_size=40))
 def test_no_text_is_a_key_of_another_file(text: str) -> None:
-    server = FileServer([], [], Path(os.devnull))
+    server = FileServer(FileServer.pack([], [], Path(os.devnull)))
     with pytest.raises(ValueError, match="a key is one of the catalogue's"):
         server.read([Span(text, 0, 10)])
 
@@ -219,5 +219,5 @@ def test_a_part_is_bounded(driver: Driver, span: tuple[int, int]) -> None:
 
 def test_a_file_server_that_was_started_again_answers_without_being_asked_for_its_catalogue(driver: Driver) -> None:
     (key,) = (entry.key for entry in driver.server.catalogue().audio.values() if entry.size_bytes == 3)
-    again = FileServer([], driver.audio, driver.folder / "features")
+    again = FileServer(FileServer.pack([], driver.audio, driver.folder / "features"))
     assert again.read([Span(key, 1, 10)]) == [b"ne"]
