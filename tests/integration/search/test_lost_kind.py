@@ -59,7 +59,7 @@ killing = threading.Thread(target=nodes.remove_node, args=(with_gpu, False))
 hanging = threading.Timer(600, give_up)
 hanging.daemon = True
 hanging.start()
-wertune.search.driver._say = say
+wertune.search.driver.tell = say
 with closing(JournalWriter(folder / "journal", parent)) as journal:
     runs = TrialRuns(journal, CheckpointStore(folder / "trials"), EPOCHS)
     wertune.search.driver.fit(trial, config, study, runs, folder)
