@@ -17,7 +17,7 @@ from wergate.gates.units import show, show_size
 from wertune.base.config import Frozen
 from wertune.scores.bootstrap import Blocks, BootstrapSettings, TooFewBlocks, choose_blocks, t_quantile
 
-# Near what the demo's version 1 had (docs/decision.png): on 665 words of retention the upper end lay 1.9 points above
+# Near what the demo's first version had: on 665 words of retention the upper end lay 1.9 points above
 # the rise (2.1 by these), on 1,413 words by 6 speakers 3.1 points above a WER of 7.0 % (2.9), and of 151 terms the
 # lower end 4.0 points below a recall of 92.1 % (5.7).
 ALONE = 0.025  # of words, those that one of two has wrong and the other right
