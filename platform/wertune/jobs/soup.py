@@ -13,7 +13,7 @@ from pathlib import Path
 from wertune.base import contract
 from wertune.base.config import TrialConfig
 from wertune.base.errors import AdapterError
-from wertune.base.files import content_digest
+from wertune.base.files import content_digest, write_files
 from wertune.jobs.trials import BestTrial, downloaded_adapter
 from wertune.search.driver import train_again
 from wertune.search.search_space import SearchConfig
@@ -21,7 +21,7 @@ from wertune.search.trial_log import GatheredLog
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, create_nested, restarts
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective, validation_scores
-from wertune.training.trial import ADAPTER_ARTIFACT, SIZE_METRICS
+from wertune.training.trial import ADAPTER_ARTIFACT, size_metrics
 from wertune.whisper.adapter import average_adapters, load_adapter
 from wertune.whisper.model import Whisper
 
@@ -70,8 +70,7 @@ def _logged(run: RunRef, best: BestTrial, config: TrialConfig, log: GatheredLog)
     for step, values in log.said_metrics:
         nested.metrics(values, step)
     with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
-        for name, content in log.files.items():
-            (Path(scratch) / name).write_bytes(content)
+        write_files(log.files, Path(scratch))
         nested.artifacts(Path(scratch), ADAPTER_ARTIFACT)
     nested.finish()
     return nested
@@ -80,8 +79,7 @@ def _logged(run: RunRef, best: BestTrial, config: TrialConfig, log: GatheredLog)
 def _size(whisper: Whisper) -> dict[str, float]:
     """Of a model whose adapter is loaded and so frozen: its weights count as trained all the same."""
     adapter = sum(p.numel() for name, p in whisper.model.named_parameters() if "lora_" in name)
-    size = replace(whisper.size(), trainable_parameters=adapter)
-    return {name: getattr(size, name) for name in SIZE_METRICS}
+    return size_metrics(replace(whisper.size(), trainable_parameters=adapter))
 
 
 def _mean(

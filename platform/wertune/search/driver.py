@@ -174,14 +174,18 @@ def _check_listens(address: str) -> None:
             raise ConnectionError(str(error)) from None
 
 
+def _task(function: Callable[..., Any], config: SearchConfig, **options: Any) -> Any:
+    """The function as a task of the cluster that gets what a trial gets, a GPU where there are any."""
+    place = trial_resources(ray.nodes(), config)[0]
+    needs = {"num_cpus": place.resources["CPU"], "num_gpus": place.resources.get("GPU", 0)}
+    return ray.remote(function).options(label_selector=dict(place.labels), **needs, **options)
+
+
 def transcribe_across(config: SearchConfig) -> Transcribe:
     """`transcribe_with_base` with the cluster's workers, a split each, the largest first."""
 
     def transcribe(prepared: Prepared, wanted: Wanted) -> Texts:
-        best = trial_resources(ray.nodes(), config)[0]
-        task = ray.remote(transcribe_part).options(
-            num_cpus=best.resources["CPU"], num_gpus=best.resources.get("GPU", 0), label_selector=dict(best.labels)
-        )
+        task = _task(transcribe_part, config)
         shared, files = ray.put(prepared), start_file_server(prepared)
         by_size = sorted(wanted, key=lambda split: len(prepared.dataset[split]), reverse=True)
         parts = ray.get([task.remote(shared, files, {split: wanted[split]}) for split in by_size])
@@ -198,13 +202,7 @@ def train_again(
     say: Callable[[str], object],
 ) -> Iterator[tuple[TrialConfig, GatheredLog]]:
     """What each run says of itself and its adapter, as they end; one that fails is told, and the others go on."""
-    place = trial_resources(ray.nodes(), search)[0]
-    task = ray.remote(run_again).options(
-        num_cpus=place.resources["CPU"],
-        num_gpus=place.resources.get("GPU", 0),
-        label_selector=dict(place.labels),
-        max_retries=2,  # of a process that dies: what a run raises it would raise again
-    )
+    task = _task(run_again, search, max_retries=DEATHS_FORGIVEN)
     shared, files = ray.put(prepared), start_file_server(prepared)
     going = {task.remote(shared, files, config, objective): config for config in configs}
     while going:

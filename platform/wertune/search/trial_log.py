@@ -18,7 +18,7 @@ NUMBER, POINT = "number", "point"
 
 
 class GatheredLog:
-    """What a run of the best configuration says of itself (a RunLog), its adapter too, gathered until it has ended."""
+    """What a run says of itself (a RunLog), its adapter too, gathered in its process until somebody takes it."""
 
     def __init__(self) -> None:
         self.said_params: dict[str, str] = {}
@@ -36,35 +36,28 @@ class GatheredLog:
         self.said_tags |= {key: str(value) for key, value in values.items()}
 
     def artifacts(self, folder: Path, name: str) -> None:
-        self.files = {file.name: file.read_bytes() for file in folder.iterdir()}
+        self.files = _content(folder)
 
 
-class TrialLog:
+def _content(folder: Path) -> dict[str, bytes]:
+    """All files of the folder by their paths in it, as `write_files` takes them."""
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+class TrialLog(GatheredLog):
     """What a trial says of itself (a RunLog), gathered until its next report takes it to the driver.
 
     Artifacts and state (it is a TrialStore too) go to the driver's checkpoints at once: they outlive the process.
     """
 
     def __init__(self, checkpoints: Any, trial: int) -> None:
+        super().__init__()
         self._checkpoints, self._trial = checkpoints, trial
-        self._params: dict[str, Any] = {}
-        self._tags: dict[str, Any] = {}
-        self._metrics: list[tuple[int, dict[str, float]]] = []
-
-    def params(self, values: Mapping[str, Any]) -> None:
-        self._params |= {key: str(value) for key, value in values.items()}
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        self._metrics.append((step, {key: float(value) for key, value in values.items()}))
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        self._tags |= {key: str(value) for key, value in values.items()}
 
     def artifacts(self, folder: Path, name: str) -> None:
         """Keeps all files of the folder under the name; raises SearchStorageError when the driver's disk is full."""
-        files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
         try:
-            ray.get(self._checkpoints.put.remote(self._trial, name, files))
+            ray.get(self._checkpoints.put.remote(self._trial, name, _content(folder)))
         except RayTaskError as error:  # which holds the store's own error and a page of traceback
             raise error.cause from None
 
@@ -87,6 +80,6 @@ class TrialLog:
 
     def take(self) -> str:
         """All of it as JSON: Ray Tune would go through a mapping's values one by one."""
-        taken = json.dumps({"params": self._params, "tags": self._tags, "metrics": self._metrics})
-        self._params, self._tags, self._metrics = {}, {}, []
+        taken = json.dumps({"params": self.said_params, "tags": self.said_tags, "metrics": self.said_metrics})
+        self.said_params, self.said_tags, self.said_metrics = {}, {}, []
         return taken

@@ -26,7 +26,7 @@ from wertune.training.memory import (
 from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective, TrainingState, best_of, train
 from wertune.whisper.adapter import add_lora, remove_lora, save_adapter
-from wertune.whisper.model import Whisper
+from wertune.whisper.model import ModelSize, Whisper
 
 ADAPTER_ARTIFACT = "adapter"
 ARTIFACT_REMEDY = "free some space where MLflow keeps artifacts, and see that this machine can write there"
@@ -133,8 +133,7 @@ class _Trial:
         config = self._config
         whisper = add_lora(base, config.lora, config.seed)
         data = self._prepared.training_data(config.context, whisper.mel_bins)
-        size = whisper.size()
-        self._log.metrics({name: getattr(size, name) for name in SIZE_METRICS})
+        self._log.metrics(size_metrics(whisper.size()))
         self._tell()
 
         def on_epoch(result: EpochResult, is_best: bool, state: TrainingState) -> None:
@@ -230,6 +229,11 @@ SIZE_METRICS = (
     "int8_layers",
     "weight_memory_mb",
 )
+
+
+def size_metrics(size: ModelSize) -> dict[str, float]:
+    """The counts by their names."""
+    return {name: getattr(size, name) for name in SIZE_METRICS}
 
 
 # Of the trial that a search registers, on the search's own run too: sorted there, runs of searches compare.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,9 +148,8 @@ def average_adapters(folders: Sequence[Path], out: Path, rank: int) -> None:
     kept = averaged[name].shape[0]
     with storing("the adapter", out, ADAPTER_REMEDY), replacing_folder(out) as writing:
         save_file(averaged, writing / ADAPTER_FILES[1], metadata={"format": "pt"})
-        same = {"r": kept, "lora_alpha": kept, "use_rslora": False}
-        text = json.dumps(configs[0] | same, indent=2, sort_keys=True) + "\n"
-        (writing / ADAPTER_FILES[0]).write_text(text, encoding="utf-8")
+        shutil.copyfile(folders[0] / ADAPTER_FILES[0], writing / ADAPTER_FILES[0])
+        amend_config(writing, r=kept, lora_alpha=kept, use_rslora=False)
 
 
 def _scale_of(config: Mapping[str, Any]) -> float:
