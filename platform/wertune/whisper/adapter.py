@@ -141,7 +141,7 @@ def average_adapters(folders: Sequence[Path], out: Path, rank: int) -> None:
         up = torch.cat([each[other].double() * scale for each, scale in zip(tensors, scales, strict=True)], dim=1)
         (left, left_r), (right, right_r) = torch.linalg.qr(up), torch.linalg.qr(down.T)
         u, s, v = torch.linalg.svd(left_r @ right_r.T)
-        kept = min(rank, s.numel())
+        kept = min(rank, s.numel(), MAX_RANK)  # of a larger rank no adapter is loaded
         root = s[:kept].sqrt()
         averaged[other] = (left @ u[:, :kept] * root).float().contiguous()
         averaged[name] = (root[:, None] * (v[:kept] @ right.T)).float().contiguous()

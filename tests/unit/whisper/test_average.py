@@ -60,6 +60,16 @@ def test_a_lower_rank_keeps_the_largest_of_it(load_tiny: LoadTiny, tmp_path: Pat
     assert json.loads((tmp_path / "mean" / "adapter_config.json").read_text())["r"] == 5
 
 
+def test_no_mean_has_a_rank_that_is_refused_when_it_is_loaded(
+    load_tiny: LoadTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wertune.whisper.adapter.MAX_RANK", 6)
+    folders = [_adapter(load_tiny, tmp_path / str(n), n) for n in range(2)]
+    average_adapters(folders, tmp_path / "mean", rank=8)
+    assert json.loads((tmp_path / "mean" / "adapter_config.json").read_text())["r"] == 6
+    load_adapter(load_tiny(), tmp_path / "mean")
+
+
 def test_of_one_it_is_the_same(load_tiny: LoadTiny, tmp_path: Path) -> None:
     folder = _adapter(load_tiny, tmp_path / "one", 1, 0.7)
     average_adapters([folder, folder], tmp_path / "mean", rank=64)
