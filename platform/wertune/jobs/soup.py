@@ -18,7 +18,7 @@ from wertune.jobs.trials import BestTrial, downloaded_adapter
 from wertune.search.driver import train_again
 from wertune.search.search_space import SearchConfig
 from wertune.search.trial_log import GatheredLog
-from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, create_nested, restarts
+from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, nested_run, restarts
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective, validation_scores
 from wertune.training.trial import ADAPTER_ARTIFACT, size_metrics
@@ -63,16 +63,16 @@ def _figures(metrics: Mapping[str, float]) -> str:
 
 
 def _logged(run: RunRef, best: BestTrial, config: TrialConfig, log: GatheredLog) -> RunRef:
-    """The run below the search's that has all of it; FINISHED last, so that half of one is never taken for a whole."""
-    nested = create_nested(run, f"seed {config.seed} of {best.name}", {contract.RESTART_TAG: _key(config)})
-    nested.params(log.said_params)
-    nested.tags(log.said_tags)
-    for step, values in log.said_metrics:
-        nested.metrics(values, step)
+    """The run below the search's that has all of it."""
+    tags = {contract.RESTART_TAG: _key(config)}
     with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
         write_files(log.files, Path(scratch))
-        nested.artifacts(Path(scratch), ADAPTER_ARTIFACT)
-    nested.finish()
+        with nested_run(run, f"seed {config.seed} of {best.name}", tags) as nested:
+            nested.params(log.said_params)
+            nested.tags(log.said_tags)
+            for step, values in log.said_metrics:
+                nested.metrics(values, step)
+            nested.artifacts(Path(scratch), ADAPTER_ARTIFACT)
     return nested
 
 
@@ -101,12 +101,10 @@ def _mean(
         metrics = {contract.BEST_OBJECTIVE: value, "best_val_wer": validation.wer} | _size(whisper)
         metrics |= {"best_retention_val_wer": retention.wer} if retention else {}
         metrics |= best.run.latest((contract.PEAK_MEMORY_MB, "clips_per_s", "best_epoch"))
-        nested = create_nested(run, name, {contract.RESTART_TAG: "mean"})
-        nested.metrics(metrics)
-        nested.artifacts(mean, ADAPTER_ARTIFACT)
-    alone = best.run.latest((contract.BEST_OBJECTIVE,))[contract.BEST_OBJECTIVE]
-    told = f"{name}: {_figures(metrics)}, objective {value:.4f}; {alone:.4f} of {best.name} alone"
+        alone = best.run.latest((contract.BEST_OBJECTIVE,))[contract.BEST_OBJECTIVE]
+        told = f"{name}: {_figures(metrics)}, objective {value:.4f}; {alone:.4f} of {best.name} alone"
+        with nested_run(run, name, {contract.RESTART_TAG: "mean", DESCRIPTION_TAG: told}) as nested:
+            nested.metrics(metrics)
+            nested.artifacts(mean, ADAPTER_ARTIFACT)
     say(told)
-    nested.tags({DESCRIPTION_TAG: told})
-    nested.finish()
     return BestTrial(nested, name, config) if value < alone else best

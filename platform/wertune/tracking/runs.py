@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,9 +106,9 @@ class RunRef:
     def download(self, name: str, folder: Path) -> Path:
         return Path(self.ask(lambda client: client.download_artifacts(self.run_id, name, str(folder))))
 
-    def finish(self) -> None:
-        """Ends the run as FINISHED."""
-        self.ask(lambda client: client.set_terminated(self.run_id))
+    def end(self, status: str) -> None:
+        """Ends the run as FINISHED, FAILED or KILLED."""
+        self.ask(lambda client: client.set_terminated(self.run_id, status))
 
     @property
     def ui_path(self) -> str:
@@ -181,16 +182,33 @@ def children(parent: RunRef) -> list[Any]:
 
 
 def restarts(parent: RunRef) -> dict[str, Any]:
-    """Finished runs of the best configuration from other seeds, and of their mean, by what each is known as."""
-    nested = (run for run in _nested(parent) if run.info.status == "FINISHED")
-    return {run.data.tags[RESTART_TAG]: run for run in nested if RESTART_TAG in run.data.tags}
+    """Finished runs of the best configuration from other seeds, and of their mean, by what each is known as.
+
+    One that a process which is gone has left behind ends as KILLED.
+    """
+    found = {}
+    for run in _nested(parent):
+        if RESTART_TAG in run.data.tags and run.info.status == "FINISHED":
+            found[run.data.tags[RESTART_TAG]] = run
+        elif RESTART_TAG in run.data.tags and run.info.status == "RUNNING":
+            RunRef(parent.tracking_uri, run.info.run_id).end("KILLED")
+    return found
 
 
-def create_nested(parent: RunRef, name: str, tags: Mapping[str, str]) -> RunRef:
-    """A run below another, begun now."""
+@contextmanager
+def nested_run(parent: RunRef, name: str, tags: Mapping[str, str]) -> Iterator[RunRef]:
+    """A run below another: FINISHED once the block is through, so that half of one is never taken for a whole."""
     nested = {"mlflow.parentRunId": parent.run_id, **tags}
     made = parent.client.create_run(parent._experiment_id, tags=nested, run_name=name)
-    return RunRef(parent.tracking_uri, made.info.run_id)
+    run, status = RunRef(parent.tracking_uri, made.info.run_id), "KILLED"
+    try:
+        yield run
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        run.end(status)
 
 
 def _nested(parent: RunRef) -> list[Any]:

@@ -19,6 +19,7 @@ from tests.support.processes import answers, free_port, running, wait_for
 from tests.support.shown_commands import blocks_as_shown
 from tests.support.workspace import Workspace
 
+from wertune.base.contract import RESTART_TAG
 from wertune.data.audio import load_audio
 from wertune.scores.eval_report import EvalReport
 
@@ -27,6 +28,7 @@ DOCS = ROOT / "docs"
 SEARCH = {
     "trials": 2,
     "max_concurrent": 1,
+    "restarts": 1,
     "space": {
         "train.learning_rate": {"low": 1e-4, "high": 1e-3, "log": True},
         "lora.dora": {"choices": [False, True]},  # which PEFT cannot train on 8 bits on a CPU
@@ -44,20 +46,23 @@ def searched(make_workspace: Callable[[str], Workspace]) -> SimpleNamespace:
     workspace = make_workspace("searched")
     workspace.write_search(SEARCH)
     printed = _interrupt(workspace, "scoring the untouched base", "tune", "--project", "project")
-    again = re.search(r"go on with: (python -m wertune .*--resume (\w+).*)", printed)
-    assert again, printed
-    arguments, run_id = shlex.split(again[1])[3:], again[2]
+    told = re.search(r"go on with: (python -m wertune .*--resume (\w+).*)", printed)
+    assert told, printed
+    arguments, run_id = shlex.split(told[1])[3:], told[2]
     _interrupt(workspace, "trial 01 epoch 1/2", *arguments)
     client = workspace.client
     statuses = {run.info.run_name: run.info.status for run in _family(client, run_id)}
     output = workspace.run(*arguments).stdout
-    parent, *children = _family(client, run_id)
+    parent, *nested = _family(client, run_id)
+    again = {run.data.tags[RESTART_TAG]: run for run in nested if RESTART_TAG in run.data.tags}
+    children = [run for run in nested if RESTART_TAG not in run.data.tags]
     return SimpleNamespace(
         workspace=workspace,
         output=output,
         client=client,
         parent=parent,
         children=children,
+        again=again,
         interrupted=statuses,
     )
 
@@ -107,6 +112,21 @@ def test_the_trial_that_raises_is_failed_and_the_search_goes_on(searched: Simple
     assert "in run_trial" in Path(traceback).read_text()
     assert searched.parent.info.status == "FINISHED"
     assert len(searched.children) == 2
+
+
+def test_the_best_configuration_is_trained_again_on_the_cluster_and_the_mean_weighed(searched: SimpleNamespace) -> None:
+    mean = searched.again.pop("mean")
+    (other,) = searched.again.values()
+    assert {run.info.status for run in (mean, other)} == {"FINISHED"}
+    assert other.data.params["seed"] == "1"
+    best = _outcome(searched, "completed").data
+    assert other.data.params["learning_rate"] == best.params["learning_rate"]
+    history = searched.client.get_metric_history(other.info.run_id, "val_wer")
+    assert [metric.step for metric in history] == [1, 2]
+    assert mean.data.metrics["trainable_percent"] == pytest.approx(2 * best.metrics["trainable_percent"], rel=0.05)
+    assert f"seed 1: WER {100 * other.data.metrics['best_val_wer']:.2f} %" in searched.output
+    taken = mean.data.metrics["best_objective"] < best.metrics["best_objective"]
+    assert f"best: {mean.info.run_name if taken else 'trial 01'}" in searched.output
 
 
 def test_the_trial_that_ends_is_finished_with_a_metric_for_every_epoch(searched: SimpleNamespace) -> None:

@@ -1,6 +1,7 @@
 """The best configuration from other seeds: what is logged of it, taken up again, and registered."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from wertune.jobs.soup import restarted
 from wertune.jobs.trials import BestTrial
 from wertune.search.search_space import SearchConfig
 from wertune.search.trial_log import GatheredLog
-from wertune.tracking.runs import RunRef, children, create_nested, create_run, restarts
+from wertune.tracking.runs import RunRef, children, create_run, nested_run, restarts
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.train import Objective
 from wertune.training.trial import run_trial
@@ -34,8 +35,8 @@ def search(mlflow_store: str) -> RunRef:
 
 @pytest.fixture
 def best(prepared: Prepared, search: RunRef) -> BestTrial:
-    run = create_nested(search, "trial 02: lr=0.01", {OUTCOME_TAG: "completed", POINT_TAG: "{}"})
-    run_trial(prepared.project.trial, prepared, OBJECTIVE, run)
+    with nested_run(search, "trial 02: lr=0.01", {OUTCOME_TAG: "completed", POINT_TAG: "{}"}) as run:
+        run_trial(prepared.project.trial, prepared, OBJECTIVE, run)
     return BestTrial(run, "trial 02: lr=0.01", prepared.project.trial)
 
 
@@ -115,6 +116,27 @@ def test_an_interrupted_job_takes_up_the_runs_that_ended(
     assert cluster.asked == [2]
     assert found.name.startswith("mean of 3 runs")
     assert len(restarts(search)) == 3
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"), [(None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_a_run_ends_as_its_block_does(search: RunRef, ending: type[BaseException] | None, status: str) -> None:
+    with suppress(ValueError, KeyboardInterrupt), nested_run(search, "one", {RESTART_TAG: "key"}):
+        if ending:
+            raise ending
+    (run,) = search.client.search_runs(
+        [search.client.get_run(search.run_id).info.experiment_id], "attributes.run_name = 'one'"
+    )
+    assert run.info.status == status
+    assert ("key" in restarts(search)) == (status == "FINISHED")
+
+
+def test_what_a_killed_process_has_left_running_is_closed_and_never_taken(search: RunRef) -> None:
+    experiment = search.client.get_run(search.run_id).info.experiment_id
+    left = search.client.create_run(experiment, tags={"mlflow.parentRunId": search.run_id, RESTART_TAG: "key"})
+    assert restarts(search) == {}
+    assert search.client.get_run(left.info.run_id).info.status == "KILLED"
 
 
 @pytest.mark.parametrize(("failing", "runs"), [((1,), 2), ((1, 2), 0)])
