@@ -3,11 +3,14 @@
 import functools
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -19,8 +22,11 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_STATUS = (
     "Exit status: 0 done, 1 refused or a mistake in what was asked for (said in one line on standard error), "
-    "2 usage, 130 interrupted."
+    "2 usage, 130 interrupted, 143 ended by SIGTERM."
 )
+# What schedulers, containers and `timeout` end a command with, and a terminal that is closed.
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+_ended_by: list[int] = []
 
 
 class Tool(click.Group):
@@ -60,12 +66,33 @@ class NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+def end_as_interrupted() -> None:
+    """Lets what ends a command do what Ctrl-C does: runs are closed, what is kept is kept, the way on is said.
+
+    Called again where a library has put its own handler in place. What is ignored (nohup) stays so.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        _ended_by.append(number)
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler):  # Ray Tune has one of its own while it runs
+            handler(signal.SIGINT, frame)
+        else:  # a shell starts its background jobs with SIGINT ignored
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():  # others may set no handler
+        for each in ENDING:
+            if signal.getsignal(each) != signal.SIG_IGN:
+                signal.signal(each, end)
+
+
 def run_tool(tool: Tool, name: str, end_run: Callable[[str], None]) -> None:
     """Runs a command; a user's mistake ends it with a message, and `end_run` the run that `mlflow run` made."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # With S3 behind it, MLflow's server would send clients to a store that they have neither account nor path to.
     for direction in ("DOWNLOAD", "UPLOAD"):
         os.environ.setdefault(f"MLFLOW_ENABLE_PROXY_MULTIPART_{direction}", "false")
+    end_as_interrupted()
     try:
         tool.main(standalone_mode=False, prog_name=name)
     except click.ClickException as error:
@@ -73,7 +100,10 @@ def run_tool(tool: Tool, name: str, end_run: Callable[[str], None]) -> None:
     except WertuneError as error:
         _refuse(name, str(error), EXIT_REFUSED, end_run)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(EXIT_INTERRUPTED)
+        if not _ended_by:
+            sys.exit(EXIT_INTERRUPTED)
+        click.echo(f"{name}: ended by {signal.Signals(_ended_by[0]).name}", err=True)
+        sys.exit(128 + _ended_by[0])
 
 
 def _refuse(name: str, reason: str, status: int, end_run: Callable[[str], None]) -> None:

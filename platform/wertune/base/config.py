@@ -108,9 +108,14 @@ class DecodeConfig(Frozen):
     boost_floor: float | None = Field(
         -1.0, le=0, description="a boosted text of a lower mean log-probability is written without a boost; null: never"
     )
-    max_new_tokens: int = Field(224, ge=1, le=440, description="of one clip of up to 30 s, at most")
-    tokens_per_second: float = Field(
-        10.0, gt=0, description="caps a clip's tokens at 8 + this x duration_s: what loops ends"
+    max_new_tokens: int | None = Field(
+        None, ge=1, le=448, description="of one clip at most; where not given, what the transcripts need, at least 224"
+    )
+    tokens_per_second: float | None = Field(
+        None,
+        gt=0,
+        description="caps a clip's tokens at 8 + this x duration_s: what loops ends; where not given, what the "
+        "transcripts need in their script, at least 10",
     )
     loop_guard: bool = Field(
         True, description="nothing but digits and letters is said over and over; what loops all the same, written again"

@@ -10,6 +10,8 @@ from wertune.base.errors import ConfigError
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
+SOCKET_PATH_BYTES = 107  # Linux's limit
+RAY_SOCKET = "/ray/session_2026-11-29_21-49-20_123456_4194304/sockets/plasma_store"  # the longest below Ray's folder
 PACKAGES: dict[Engine, tuple[str, ...]] = {"torch": (), "ctranslate2": ("ctranslate2",)}
 
 
@@ -49,6 +51,21 @@ def free_disk_mb(folder: Path) -> float:
 def existing(folder: Path) -> Path:
     """The folder, or its nearest parent that there is."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def ray_folder() -> Path:
+    """Where a local Ray puts its sockets, as it finds the folder itself."""
+    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
+
+
+def require_short_temp() -> None:
+    """ConfigError where Ray would end in a page of traceback after 40 s: a socket's path has a limit."""
+    folder = ray_folder()
+    room = SOCKET_PATH_BYTES - len(RAY_SOCKET)
+    if (length := len(os.fsencode(folder))) > room:
+        named = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+        problem = f"{named} is {folder}, of {length} characters, but must have at most {room}"
+        raise ConfigError(f"{problem}: Ray's sockets lie below it; set RAY_TMPDIR to a shorter folder, such as /tmp")
 
 
 def require_engine(engine: Engine) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from wertune.base.config import Frozen, load_yaml
 from wertune.base.kept import Kept, code_digest
@@ -25,6 +25,16 @@ _UNSPACED = (
 _CLOSED = re.compile(f"[{_UNSPACED}\u3000-\u3003\u3008-\u301f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]")
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 _BLANK_OF_OURS = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
+# What nobody sees and no tokenizer takes for nothing: soft hyphens, zero-width blanks, byte-order marks, marks of
+# direction. The two joiners are letters' business in Persian and Indic scripts; scoring alone does without them.
+_JOINERS = "\u200c\u200d"
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
+)
+_BLANKS = re.compile(r"[^\S ]+| {2,}")
+COMMAND = re.compile(r"<\|[^|<>\s]*\|>")
+# Signs without which a term is another word: C++, C#, A*. A full stop counts before a term alone (.NET).
+_SIGNS = "+#*&@%^~="
 # Of Whisper's languages those in these scripts; Latin terms, too, stand in them without blanks.
 UNSPACED_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
 
@@ -41,15 +51,27 @@ def joined(pieces: Iterable[str]) -> str:
     return text
 
 
+def invisible(text: str) -> list[str]:
+    """The characters of the text that nobody sees, each once, as U+200B ZERO WIDTH SPACE."""
+    found = sorted(set(_INVISIBLE.findall(text)))
+    return [f"U+{ord(sign):04X} {unicodedata.name(sign, 'without a name')}" for sign in found]
+
+
+def visible(text: str) -> str:
+    """The text as it is seen: accents composed, without what is invisible, every run of blanks as one."""
+    return _BLANKS.sub(" ", _INVISIBLE.sub("", unicodedata.normalize("NFC", text))).strip()
+
+
 def label_text(text: str, language: str) -> str:
     """A transcript as Whisper's own begin: with a blank (` My`), but where nobody writes blanks between words.
 
     Its first token is then the one that it has inside of a sentence too; an empty text stays empty.
     """
+    text = visible(text)
     return f" {text}" if text and language not in UNSPACED_LANGUAGES else text
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def normaliser(language: str) -> "Normaliser":
     """Made once a process: what it knows of texts is everybody's."""
     return Normaliser(language)
@@ -91,7 +113,8 @@ class Normaliser:
         return found
 
     def _clean(self, text: str) -> str:
-        spaced = letter_by_letter(self._normalise(text))
+        seen = visible(text).translate(dict.fromkeys(map(ord, _JOINERS)))
+        spaced = letter_by_letter(self._normalise(seen))
         # Both turn "..." into a word "."; what has no letter and no digit is not a word.
         return " ".join(word for word in spaced.split() if any(map(str.isalnum, word)))
 
@@ -163,6 +186,18 @@ class Term(Frozen):
         description="other ways in which it is written: Kid's Start. Forms that differ in blanks, dots, hyphens or "
         "case alone are known",
     )
+
+    @field_validator("term", "aliases")
+    @classmethod
+    def _is_seen(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """What nobody sees would never be found."""
+        for name in [value] if isinstance(value, str) else value:
+            if hidden := invisible(name):
+                raise ValueError(f"{name!r} holds {', '.join(hidden)}, which nobody sees; type the term anew")
+            if COMMAND.search(name):
+                raise ValueError(f"{name!r} holds a token of Whisper's own; name a word that people say")
+        return value
+
     kind: str = Field("", description="for people: agency, scheme, system, …")
     meaning: str = Field("", description="for people")
 
@@ -201,16 +236,31 @@ class Lexicon(Frozen):
 
 
 class TermFinder:
-    """Finds the terms of a lexicon in text; matching is on normalised words, so case and commas do not matter."""
+    """Finds the terms of a lexicon in text; matching is on normalised words, so case and commas do not matter.
+
+    Terms that the normaliser makes nothing of, one of (C, C++), or another word of (C#) are found `as_written`. Those
+    that are `lost` are of punctuation alone, and never found.
+    """
 
     def __init__(self, terms: Iterable[str], normalise: Normalise) -> None:
-        self._written = {words: term for term in terms if (words := normalise(term))}
+        terms = tuple(terms)
         self._normalise = normalise
+        shared = Counter(map(normalise, terms))
+        findable = [term for term in terms if any(sign.isalnum() or sign in _SIGNS for sign in term)]
+        self.lost = tuple(term for term in terms if term not in findable)
+        self.as_written = tuple(t for t in findable if shared[normalise(t)] > 1 or _loses(t, normalise(t)))
+        self._written = {normalise(term): term for term in findable if term not in self.as_written}
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         longest_first = sorted(self._written, key=len, reverse=True)
         return re.compile(r"(?<!\S)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\S)")
+
+    @cached_property
+    def _pattern_as_written(self) -> re.Pattern[str]:
+        longest_first = sorted(self.as_written, key=len, reverse=True)
+        beside = rf"[\w{re.escape(_SIGNS)}]"
+        return re.compile(rf"(?<!{beside})(?:{'|'.join(map(re.escape, longest_first))})(?!{beside})", re.IGNORECASE)
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -219,9 +269,19 @@ class TermFinder:
 
     def find(self, text: str) -> Counter[str]:
         """How often each term occurs in `text`."""
-        if not self._written:
-            return Counter()
-        return Counter(self._written[match] for match in self._pattern.findall(self._normalise(text)))
+        found = Counter[str]()
+        if self._written:
+            found.update(self._written[match] for match in self._pattern.findall(self._normalise(text)))
+        if self.as_written:
+            names = {term.lower(): term for term in self.as_written}
+            found.update(names[match.lower()] for match in self._pattern_as_written.findall(visible(text)))
+        return found
+
+
+def _loses(term: str, normalised: str) -> bool:
+    """Whether a term's normalised words are not the term any more."""
+    ends = term[0] in f"{_SIGNS}." or term[-1] in _SIGNS
+    return not normalised or (ends and not any(sign in normalised for sign in _SIGNS))
 
 
 def load_lexicon(path: Path | None) -> Lexicon:

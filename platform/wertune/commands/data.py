@@ -17,7 +17,7 @@ from wertune.commands.options import project_option
 @click.option("--name", default="imported", help="of the manifest and of the folder of recordings")
 @click.option(
     "--form",
-    type=click.Choice(["", "audiofolder", "datasets", "kaldi", "common-voice", "plain"]),
+    type=click.Choice(["", "audiofolder", "datasets", "parquet", "kaldi", "common-voice", "plain"]),
     default="",
     help="empty: by the files that are there",
 )
@@ -42,6 +42,8 @@ def import_(
     done = import_recordings(source, form, project, name, cast(Encoding, audio), columns, skip)
     for bad in done.skipped:
         click.echo(f"skipped {bad}")
+    for duplicate in done.duplicates:
+        click.echo(f"left out {duplicate}")
     click.echo(f"{done.manifest}: {done.clips} clips, {done.minutes:.1f} minutes, {done.speakers} speakers")
     return {
         "manifest": str(done.manifest),
@@ -49,6 +51,7 @@ def import_(
         "minutes": round(done.minutes, 2),
         "speakers": done.speakers,
         "skipped": [str(bad) for bad in done.skipped],
+        "duplicates": [str(duplicate) for duplicate in done.duplicates],
     }
 
 
@@ -78,12 +81,15 @@ def split_(project: Path, manifest: Path, out: Path | None, shares: str, per_ter
     from wertune.base.config import load_project
     from wertune.base.text import TermFinder, load_lexicon, normaliser
     from wertune.data.split import describe, parse_shares, split_manifest
+    from wertune.training.prepare import unusable_rows
 
     config = load_project(project)
     normalise = normaliser(config.language)
     finder = TermFinder(load_lexicon(project / config.lexicon if config.lexicon else None).written, normalise)
     out = out or project / "manifests"
-    report = split_manifest(manifest, out, parse_shares(shares), normalise, finder, per_term, seed)
+    asked = parse_shares(shares)
+    unusable = unusable_rows(manifest, project, config)
+    report = split_manifest(manifest, out, asked, normalise, finder, per_term, seed, unusable)
     click.echo(describe(report))
     return report
 
@@ -119,12 +125,22 @@ def validate(project: Path) -> dict[str, Any]:
     for line in told.missing:
         click.echo(f"→ {line}")
     click.echo(told.assumed)
+    if prepared.limits and prepared.limits.told:
+        click.echo(prepared.limits.told)
+    for note in prepared.dataset.notes:
+        click.echo(note)
+    if lost := prepared.finder.lost:
+        click.echo(f"terms {' '.join(lost)} hold no letter, digit or sign, and are never found")
+    if as_written := prepared.finder.as_written:
+        rule = "are one, another or no word once case and signs are gone, and are counted as they are written"
+        click.echo(f"terms {', '.join(as_written)} {rule}")
     skipped = [str(fault) for fault in prepared.dataset.skipped]
     for fault in skipped:
         click.echo(f"skipped {fault}")
     click.echo(f"base model {prepared.base.spec}, {prepared.base.digest}")
     base = {"source": prepared.base.spec, "digest": prepared.base.digest}
-    return {"splits": splits, "skipped": skipped, "base_model": base, "can_show": told.to_json()}
+    also = {"skipped": skipped, "notes": list(prepared.dataset.notes)}
+    return {"splits": splits, **also, "base_model": base, "can_show": told.to_json()}
 
 
 @click.command()

@@ -36,8 +36,16 @@ class _RangeOrNothing(click.FloatRange):
     default=None,
     help="longest piece, cut at a pause; a cue of srt and vtt is one. Not given, or empty: as the version serves",
 )
+@click.option("--language", default="", help="that is spoken, as Whisper names it; empty: the project's")
 def transcribe(
-    project: Path, files: tuple[Path, ...], model: str, base: str, form: str, out: str, piece_s: float | None
+    project: Path,
+    files: tuple[Path, ...],
+    model: str,
+    base: str,
+    form: str,
+    out: str,
+    piece_s: float | None,
+    language: str,
 ) -> None:
     """Writes what recordings say; one that cannot be decoded is told, the others go on, and the status is 1."""
     if bool(model) == bool(base):
@@ -54,7 +62,14 @@ def transcribe(
         check_out(chosen, folder, cast(TextFormat, form))
     voice = version_voice(version_uri(model, config.name)) if model else base_voice(base, config)
     failed = transcribe_files(
-        voice, chosen, cast(TextFormat, form), folder, piece_s, click.echo, lambda text: click.echo(text, err=True)
+        voice,
+        chosen,
+        cast(TextFormat, form),
+        folder,
+        piece_s,
+        language,
+        click.echo,
+        lambda text: click.echo(text, err=True),
     )
     if failed:
         raise AudioError(f"{failed} of {len(chosen)} recordings could not be read; the others were transcribed")

@@ -78,7 +78,7 @@ def _scored(project: Path, model_uri: str, base: str, manifest: str, engine: str
     from wertune.jobs.evaluate import evaluate_manifest, evaluate_version
 
     if model_uri and not manifest:
-        found = evaluate_version(project, model_uri, engine)
+        found = evaluate_version(project, model_uri, engine, click.echo)
         scores = found.scores
         click.echo(f"{found.battery}\n" if found.battery else "no battery of ordinary speech: see docs/battery.md")
         click.echo(f"engine: {found.engine}")

@@ -70,6 +70,10 @@ def tune(
         plan = make_plan(project, config, search_config)
         click.echo(as_text(plan))
         return asdict(plan)
+    from wertune.base.machine import require_short_temp
+
+    if not ray_address:
+        require_short_temp()
     policy = _policy(config.name)
     from wertune.jobs.tune import Search, Task
     from wertune.jobs.tune import tune as run

@@ -1,7 +1,9 @@
 """Recordings as Whisper hears them: 16 kHz, mono, float32."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from math import gcd
 from pathlib import Path
@@ -23,6 +25,16 @@ PIECE_FRAMES = 1 << 22
 # What torchaudio's filter sees beside a frame, in steps of its phase: six zero crossings at 0.99 of the band.
 MARGIN_STEPS = 8
 
+# Of channels that cancel each other out no hundredth of their power is left; of unlike ones at least a quarter.
+CANCELLED = 0.01
+# Decoded mp3 and opus go a little over full scale; float recordings of another scale much and often.
+FULL_SCALE, OVER_SHARE = 1.0, 1e-3
+LEAST_PEAK = 16 / 32768
+# Of a header's promise, so much may be missing: what encoders cut off and add at the ends.
+MISSING_SHARE, MISSING_S = 0.05, 0.1
+ENDLESS_BYTES = 0x7FFFF000  # what is written as it is recorded promises all that a header can
+_SHORT_DATA = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+
 Samples = npt.NDArray[np.float32]
 
 
@@ -35,7 +47,8 @@ def load_audio(
     """Mono float32 samples (n,) at 16 kHz of a wav, flac, ogg/opus or mp3 file or its bytes.
 
     `check` is called before each piece: it may raise what ends the work.
-    Raises AudioError when it cannot be decoded, is empty, or holds NaN or infinite samples.
+    Raises AudioError when it cannot be decoded, is empty, shorter than its header says, over full scale, holds NaN or
+    infinite samples, or channels that cancel each other out.
     """
     # soundfile and torchaudio cost a second to import: not before there is a file to read.
     import soundfile
@@ -50,9 +63,12 @@ def load_audio(
             if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
                 rule = f"must have {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz"
                 raise AudioError(f"{place} has {rate} Hz, but {rule}; export it again")
-            file.seek(min(round(offset_s * rate), len(file)))
+            start = min(round(offset_s * rate), len(file))
+            file.seek(start)
             frames = len(file) if duration_s is None else round(duration_s * rate)
-            samples = _joined(_resampled(_mono_pieces(file, frames, check), rate))
+            heard = _Heard()
+            samples = _joined(_resampled(_mono_pieces(file, frames, check, heard), rate))
+            faults = _faults(file, min(frames, len(file) - start), heard)
     except (OSError, RuntimeError, ValueError) as error:
         remedy = "give wav, flac, ogg/opus or mp3"
         problem = str(error).replace(repr(readable), place)
@@ -61,10 +77,52 @@ def load_audio(
         raise AudioError(f"{place} holds no samples from {offset_s:g} s on; remove the row or mend its offset")
     if not np.isfinite(samples).all():
         raise AudioError(f"{place} holds NaN or infinite samples; export it again")
+    if faults:
+        raise AudioError(f"{place} {'; it '.join(faults)}")
     return samples
 
 
-def _mono_pieces(file: "SoundFile", frames: int, check: Callable[[], object]) -> Iterator[Samples]:
+@dataclass
+class _Heard:
+    """What averaging the channels leaves no trace of, summed over the pieces."""
+
+    frames: int = 0
+    over: int = 0
+    peak: float = 0.0
+    channels_power: float = 0.0
+    mono_power: float = 0.0
+
+    def add(self, block: Samples, mono: Samples) -> None:
+        """A block (frames, channels), and the mean of its channels (frames,)."""
+        loud = np.abs(block)
+        self.frames += len(block)
+        self.over += int((loud.max(axis=1) > FULL_SCALE).sum())
+        self.peak = max(self.peak, float(loud.max(initial=0.0)))
+        self.channels_power += float(np.square(block, dtype=np.float64).mean(axis=1).sum())
+        self.mono_power += float(np.square(mono, dtype=np.float64).sum())
+
+
+def _faults(file: "SoundFile", promised: int, heard: _Heard) -> list[str]:
+    """What decodes and is not what was recorded; `promised` are the frames that the header says are there."""
+    rate, found = file.samplerate, []
+    if (short := _SHORT_DATA.search(file.extra_info)) and int(short[1]) < ENDLESS_BYTES:
+        promised, there = (int(size) for size in short.groups())
+        unit = max(1, there // max(1, len(file)))  # bytes of a frame
+        promised, rest = promised // unit, there // unit
+    else:
+        rest = heard.frames
+    if promised - rest > max(MISSING_SHARE * promised, MISSING_S * rate):
+        lasts = f"{promised / rate:.2f} s, but {rest / rate:.2f} s are there"
+        found.append(f"promises {lasts}: it was cut off on its way; fetch or upload it again")
+    if heard.over > OVER_SHARE * heard.frames and heard.frames:
+        share = f"{heard.over / heard.frames:.1%} of its samples are beyond full scale, up to {heard.peak:.3g} times it"
+        found.append(f"is too loud: {share}; export it again at a lower level")
+    if file.channels > 1 and heard.mono_power < CANCELLED * heard.channels_power:
+        found.append("has channels that cancel each other out (one is the other upside down); give one of them")
+    return found
+
+
+def _mono_pieces(file: "SoundFile", frames: int, check: Callable[[], object], heard: _Heard) -> Iterator[Samples]:
     """The next frames, channels averaged, PIECE_FRAMES at a time; a damaged header may promise more than there are."""
     most = max(1, BLOCK_VALUES // file.channels)
     blocks: list[Samples] = []
@@ -74,7 +132,9 @@ def _mono_pieces(file: "SoundFile", frames: int, check: Callable[[], object]) ->
         block = file.read(min(frames, most, PIECE_FRAMES - gathered), dtype="float32", always_2d=True)
         if not len(block):
             break
-        blocks.append(block.mean(axis=1))
+        mono = block.mean(axis=1)
+        heard.add(block, mono)
+        blocks.append(mono)
         frames, gathered = frames - len(block), gathered + len(block)
         if gathered == PIECE_FRAMES:
             yield _joined(blocks)
@@ -116,6 +176,15 @@ def _filtered(samples: Samples, rate_hz: int) -> Samples:
 
     resampled = torchaudio.functional.resample(torch.from_numpy(samples), rate_hz, SAMPLE_RATE_HZ)
     return np.asarray(resampled.numpy(), dtype=np.float32)
+
+
+def refuse_unheard(samples: Samples, place: str) -> None:
+    """AudioError where somebody is said to speak and nothing can be heard: noise of the last four bits of 16."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak < LEAST_PEAK:
+        level = f"peaks at {20 * np.log10(peak):.0f} dBFS" if peak else "is silent"
+        rule = f"must reach {20 * np.log10(LEAST_PEAK):.0f} dBFS for speech to be heard"
+        raise AudioError(f"{place} {level}, but {rule}; record it anew or remove the row")
 
 
 def audio_digest(samples: Samples) -> str:

@@ -3,27 +3,34 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from wertune.base.config import DataConfig
+from wertune.base.config import LANGUAGES, DataConfig
 from wertune.base.errors import AudioError, ManifestError
 from wertune.base.faults import describe
 from wertune.base.files import NUL_RULE
 from wertune.base.kept import Kept
-from wertune.base.text import Normalise
+from wertune.base.steps import clips_are_done
+from wertune.base.text import COMMAND, Normalise, invisible
 from wertune.data.audio import Samples, load_audio
 from wertune.data.sounds import Part, Sound, known_sound, sound_of
 
 MAX_LABEL_TOKENS = 448
 FEW_BYTES = 440  # a token is a byte or more, and at most eight belong to no text: so short a one need not be counted
 MAX_SECONDS = 1e6
+SHOWN = 3
+# What `import` and `synthesize` write into rows for people.
+OUR_OWN = frozenset({"source", "sentence", "voice", "rest", "lang"})
 TRAINING_SPLITS = frozenset({"train", "replay"})
 RETENTION_SPLITS = frozenset({"retention_validation", "retention_test"})
 FINAL_SPLIT = "final"
@@ -33,7 +40,7 @@ _OF_A_ROW = (ValueError, OSError, RuntimeError, AudioError)  # RuntimeError: lin
 class Row(BaseModel):
     """One line: NeMo's field names; keys that are not ours are kept out of the way, not refused."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     audio_filepath: str = Field(min_length=1)
     text: str
@@ -42,7 +49,19 @@ class Row(BaseModel):
     speaker: str = ""
     terms: tuple[str, ...] = ()
     channel: str = ""
+    language: str = Field(
+        "", validation_alias=AliasChoices("language", "lang"), description="of the clip, where it is not the project's"
+    )
     weight: int = Field(1, ge=1, le=100, description="how often a pass over a training split holds the clip")
+
+    @field_validator("language")
+    @classmethod
+    def _of_whisper(cls, value: str) -> str:
+        """`te` of te-IN and TE."""
+        code = re.split("[-_]", value.lower())[0]
+        if code not in ("", *LANGUAGES):
+            raise ValueError(f"{value!r} is no language of Whisper's; give its code, such as en, zh, ms, ta")
+        return code
 
     @field_validator("audio_filepath")
     @classmethod
@@ -72,6 +91,7 @@ class Recording:
     path: Path
     duration_s: float
     digest: str
+    project_language: str = ""  # of rows that name none, where others name theirs
 
     def samples(self) -> Samples:
         """Mono float32 samples (n,) at 16 kHz."""
@@ -81,24 +101,44 @@ class Recording:
     def text(self) -> str:
         return self.row.text
 
+    @property
+    def language(self) -> str:
+        """Empty where all of the project is in its one language."""
+        return self.row.language or self.project_language
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """The usable recordings of each split, and the faults of the rows that were left out."""
+    """The usable recordings of each split, the faults of the rows that were left out, and what else is to be known.
+
+    `notes` tell of what rows hold that is taken out or not read.
+    """
 
     splits: Mapping[str, tuple[Recording, ...]]
     skipped: tuple[Fault, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
     def __getitem__(self, split: str) -> tuple[Recording, ...]:
         """The split's recordings; a split that the project does not have is empty."""
         return self.splits.get(split, ())
 
     def digest(self, split: str) -> str:
-        """sha256 over the split's audio and texts, in order."""
+        """sha256 over the split's audio and texts, and the languages that rows name, in order."""
         whole = hashlib.sha256()
         for recording in self[split]:
-            whole.update(f"{recording.digest}\n{recording.row.text}\n".encode())
+            named = f"{recording.row.language}\n" if recording.row.language else ""
+            whole.update(f"{recording.digest}\n{recording.row.text}\n{named}".encode())
         return whole.hexdigest()
+
+    def spoken_in(self, language: str) -> "Dataset":
+        """The same, rows that name no language in this one where others name theirs."""
+        if not any(recording.row.language for recording in chain(*self.splits.values())):
+            return self
+        each = {
+            split: tuple(replace(recording, project_language=language) for recording in recordings)
+            for split, recordings in self.splits.items()
+        }
+        return replace(self, splits=each)
 
 
 def manifests_of(data: DataConfig, project_dir: Path, final: bool = False) -> dict[str, Path]:
@@ -124,15 +164,11 @@ def load_dataset(
     Raises ManifestError with every fault unless `data.on_bad_row` is `skip`; a split left empty is always an error.
     """
     faults: list[Fault] = []
-    roots = [project_dir] if project_dir else []
-    if data.audio_root is not None:
-        roots.append(root := (project_dir or Path()) / data.audio_root)
-        if not root.is_dir():
-            problem = f"data.audio_root is {data.audio_root}, but {root} is no folder"
-            raise ManifestError(f"{problem}; mend it in project.yaml")
+    roots = _roots(data, project_dir)
+    notes: list[str] = []
     read: dict[str, list[Recording]] = {split: [] for split in manifests}
     for split, path in manifests.items():
-        for found in _read_split(split, path, roots, data, kept or Kept(None)):
+        for found in _read_split(split, path, roots, data, kept or Kept(None), notes):
             if isinstance(found, Fault):
                 faults.append(found)
             else:
@@ -146,7 +182,35 @@ def load_dataset(
     splits = {split: tuple(_without(faults, recordings)) for split, recordings in read.items()}
     if empty := [str(manifests[split]) for split, recordings in splits.items() if not recordings]:
         raise ManifestError(f"no usable row in {', '.join(empty)}; a split needs at least one clip")
-    return Dataset(splits, tuple(faults))
+    return Dataset(splits, tuple(faults), tuple(notes))
+
+
+def _roots(data: DataConfig, project_dir: Path | None) -> list[Path]:
+    """Where audio may lie beside a manifest's own folder; ManifestError where `data.audio_root` is no folder."""
+    roots = [project_dir] if project_dir else []
+    if data.audio_root is not None:
+        roots.append(root := (project_dir or Path()) / data.audio_root)
+        if not root.is_dir():
+            problem = f"data.audio_root is {data.audio_root}, but {root} is no folder"
+            raise ManifestError(f"{problem}; mend it in project.yaml")
+    return roots
+
+
+def row_faults(
+    manifest: Path,
+    data: DataConfig,
+    normalise: Normalise,
+    count_tokens: Callable[[str], int],
+    project_dir: Path,
+    kept: Kept,
+) -> dict[int, str]:
+    """Line and fault of each row that can be in no split, such as the second of two with the same audio."""
+    found = _read_split("manifest", manifest, _roots(data, project_dir), data, kept, [])
+    faults = [each for each in found if isinstance(each, Fault)]
+    read = [each for each in found if isinstance(each, Recording)]
+    faults += [Fault(each.place, wrong) for each in read for wrong in _row_faults(each, data, normalise, count_tokens)]
+    faults += _duplicates(_without(faults, read))
+    return {_file_and_line(fault)[1]: fault.problem for fault in faults}
 
 
 def _file_and_line(fault: Fault) -> tuple[str, int]:
@@ -154,7 +218,9 @@ def _file_and_line(fault: Fault) -> tuple[str, int]:
     return path, int(line)
 
 
-def _read_split(split: str, path: Path, roots: Sequence[Path], data: DataConfig, kept: Kept) -> list[Recording | Fault]:
+def _read_split(
+    split: str, path: Path, roots: Sequence[Path], data: DataConfig, kept: Kept, notes: list[str]
+) -> list[Recording | Fault]:
     try:
         if not path.exists():
             raise ManifestError(f"{path} does not exist; write it, or mend data.{split} in project.yaml")
@@ -172,8 +238,39 @@ def _read_split(split: str, path: Path, roots: Sequence[Path], data: DataConfig,
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     read = [_read_line(f"{path}:{number}", line, places, kept) for number, line in numbered]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding audio leaves Python's lock
-        heard = pool.map(partial(_listen, kept), [each for each in read if isinstance(each, _Unheard)])
-        return [next(heard) if isinstance(each, _Unheard) else each for each in read]
+        heard = _counted(pool.map(partial(_listen, kept), [each for each in read if isinstance(each, _Unheard)]))
+        found = [next(heard) if isinstance(each, _Unheard) else each for each in read]
+    notes += _notes(path, places.unread, [each for each in found if isinstance(each, Recording)])
+    return found
+
+
+Each = TypeVar("Each")
+
+
+def _counted(heard: Iterable[Each]) -> Iterator[Each]:
+    """The same, and whoever listens is told of each."""
+    for each in heard:
+        clips_are_done(1)
+        yield each
+
+
+def count_rows(manifest: Path) -> int:
+    """How many lines it has that hold something; 0 where there is no file, which is told by who reads it."""
+    if not manifest.is_file():
+        return 0
+    return sum(bool(line.strip()) for line in manifest.read_bytes().split(b"\n"))
+
+
+def _notes(path: Path, unread: Mapping[str, int], recordings: Sequence[Recording]) -> Iterable[str]:
+    """What rows hold that nobody sees or that nothing here reads, a line a kind."""
+    hidden = [(recording.place, found) for recording in recordings if (found := invisible(recording.text))]
+    if hidden:
+        places = ", ".join(f"{place} ({', '.join(found)})" for place, found in hidden[:SHOWN])
+        more = f" and {len(hidden) - SHOWN} more" if len(hidden) > SHOWN else ""
+        yield f"characters that nobody sees are taken out of the texts of {places}{more}"
+    if unread:
+        keys = ", ".join(f"{key} ({count} rows)" for key, count in sorted(unread.items()))
+        yield f"{path}: keys that are not read: {keys}"
 
 
 @dataclass(frozen=True)
@@ -184,6 +281,7 @@ class _Places:
     roots: tuple[Path, ...]
     longest_s: float
     real: Callable[[Path], Path] = field(default_factory=lambda: cache(Path.resolve))  # once for all files of a folder
+    unread: Counter[str] = field(default_factory=Counter)  # keys of rows
 
     def locate(self, name: str) -> Path:
         """The file of that name, links followed; AudioError where it is none or lies in none of the folders."""
@@ -216,7 +314,9 @@ class _Unheard:
 def _read_line(place: str, line: str, places: _Places, kept: Kept) -> Recording | _Unheard | Fault:
     """The recording of a line, unless it must be decoded, or what is wrong with it."""
     try:
-        row = Row.model_validate(_parse_line(line))
+        values = _parse_line(line)
+        row = Row.model_validate(values)
+        places.unread.update(values.keys() - Row.model_fields.keys() - OUR_OWN)
         seconds = min(row.duration or places.longest_s, places.longest_s)
         unheard = _Unheard(row, place, Part(places.locate(row.audio_filepath), row.offset, seconds))
         sound = known_sound(unheard.part, kept)
@@ -264,6 +364,9 @@ def _row_faults(
         yield f"duration is {recording.row.duration:g} s, but the audio ends after {seconds:.2f} s; mend the duration"
     if not text.strip():
         yield "text is empty; transcribe the clip or remove the row"
+    elif command := COMMAND.search(text):
+        rule = "which is a token of Whisper's own and nothing that is said"
+        yield f"text holds {command[0]}, {rule}; take it out, or write it as it is said"
     elif not normalise(text):
         yield f"text is empty after normalisation ({text[:60]!r}); transcribe the clip or remove the row"
     elif len(text.encode()) > FEW_BYTES and (tokens := count_tokens(text)) > MAX_LABEL_TOKENS:

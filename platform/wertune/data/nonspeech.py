@@ -62,6 +62,7 @@ class Nonspeech:
     seed: int
     speech: Recording | None = None
     text: str = ""
+    language: str = ""
 
     def samples(self) -> Samples:
         """Equal for equal clips, float32 at 16 kHz."""

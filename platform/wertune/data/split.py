@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,23 +85,26 @@ def split_manifest(
     finder: TermFinder,
     per_term: int,
     seed: int,
+    unusable: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
     """Writes train.jsonl, validation.jsonl, test.jsonl and split.json to `out` and returns the last one's content.
 
-    Nothing is written over, and nothing is written where a split would be empty.
+    Nothing is written over, and nothing is written where a split would be empty. Rows that are `unusable`, by their
+    lines, are dropped for the reason given there.
     """
     files = [out / name for name in (*(f"{split}.jsonl" for split in SPLITS), REPORT)]
     if standing := [str(path) for path in files if path.exists()]:
         remedy = "give another --out or remove them"
         raise ConfigError(f"{', '.join(standing)} exist, and nothing is written over; {remedy}")
-    read = read_rows(manifest)
+    unusable = unusable or {}
+    read = [each for each in read_rows(manifest) if each[0] not in unusable]
     division = divide([row for _, _, row in read], shares, normalise, finder, per_term, seed)
     empty = [split for split in SPLITS if not division.splits[split]]
     if empty:
         rule = "each split needs speakers and sentences of its own"
         remedy = "bring more speakers or sentences, or name the speakers of the rows"
         raise ManifestError(f"{manifest}: {', '.join(empty)} would be empty, but {rule}; {remedy}")
-    report = _report(manifest, read, division, shares, per_term, seed)
+    report = _report(manifest, read, division, shares, per_term, seed, unusable)
     with storing("the manifests", out, "free some space there, or give --out a folder that can be written"):
         for split in SPLITS:
             write_rows(out / f"{split}.jsonl", [_moved(read[i][1], manifest, out) for i in division.splits[split]])
@@ -124,7 +128,9 @@ def _report(
     shares: Sequence[float],
     per_term: int,
     seed: int,
+    unusable: Mapping[int, str],
 ) -> dict[str, Any]:
+    reasons = {read[i][0]: reason for i, reason in division.dropped.items()} | dict(unusable)
     kept = sum(len(numbers) for numbers in division.splits.values())
     splits = {}
     for split, asked in zip(SPLITS, shares, strict=True):
@@ -140,12 +146,12 @@ def _report(
     return {
         "manifest": manifest.name,
         "seed": seed,
-        "rows": len(read),
+        "rows": len(read) + len(unusable),
         "kept": kept,
         "splits": splits,
         "per_term": per_term,
         "short_terms": division.short_terms(per_term),
-        "dropped": [{"line": read[i][0], "reason": reason} for i, reason in division.dropped.items()],
+        "dropped": [{"line": line, "reason": reason} for line, reason in sorted(reasons.items())],
     }
 
 
@@ -156,7 +162,8 @@ def describe(report: Mapping[str, Any]) -> str:
         f"{s['speakers']} speakers, {s['terms']} terms"
         for name, s in report["splits"].items()
     ]
-    reasons = Counter(each["reason"] for each in report["dropped"])
+    # "the same audio as manifest.jsonl:12; …": a line for all of a kind.
+    reasons = Counter(re.split(r" as [^ ]+:\d|;", each["reason"])[0] for each in report["dropped"])
     lines += [f"dropped {count} of {report['rows']} rows: {reason}" for reason, count in reasons.most_common()]
     short = report["short_terms"]
     if short:

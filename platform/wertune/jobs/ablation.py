@@ -127,7 +127,7 @@ def ablation(
 
 def rewritten(scores: Scores, write: Callable[[str], str], normalise: Normalise, finder: TermFinder) -> Scores:
     """The scores of the same clips with each transcript as `write` writes it."""
-    clips = (Clip(u.id, u.reference, u.speaker, u.channel, u.duration_s) for u in scores.utterances)
+    clips = (Clip(u.id, u.reference, u.speaker, u.channel, u.duration_s, u.language) for u in scores.utterances)
     return score(clips, (write(u.hypothesis) for u in scores.utterances), normalise, finder)
 
 

@@ -1,5 +1,6 @@
 """A registered version as it serves, measured for the gates, on any manifest, or once on the final set; or a base."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from wertune.base import contract
 from wertune.base.config import BaseModelConfig, ProjectConfig, load_project
 from wertune.base.errors import ConfigError, ManifestError
+from wertune.base.steps import Steps, heard_by
 from wertune.base.text import normaliser_version
 from wertune.battery.counts import set_report
 from wertune.battery.score import base_texts, battery_sets, write_battery
@@ -68,15 +70,22 @@ class Evaluated:
     battery: str
 
 
-def evaluate_version(folder: Path, model_uri: str, engine: str = "") -> Evaluated:
-    """Measures a registered version as it serves, or in another `engine`, and keeps its EvalReport as a run."""
+def evaluate_version(
+    folder: Path, model_uri: str, engine: str = "", say: Callable[[str], object] = lambda line: None
+) -> Evaluated:
+    """Measures a registered version as it serves, or in another `engine`, and keeps its EvalReport as a run.
+
+    `say` hears how far it is.
+    """
     project = load_project(folder)
     version = registered_version(tracking_uri(), model_uri)
     with start_experiment(folder, project, f"evaluate {version.name} v{version.version}") as (run, prepared):
         uri = f"models:/{version.name}/{version.version}"
         served = load_registered(uri, engine)
         battery = project_battery(folder, project)
-        report, comparisons = assess(prepared, served, version, battery)
+        clips = sum(len(prepared.dataset[split]) for split in SCORED_SPLITS) + (len(battery.rows) if battery else 0)
+        with heard_by(Steps("the version as it serves", clips, say)):
+            report, comparisons = assess(prepared, served, version, battery)
         told = table(report.sets, report.baseline) if battery else ""
         run.metrics(battery_metrics(report.sets) | battery_metrics(report.baseline, "baseline_"))
         for split, both in comparisons.items():

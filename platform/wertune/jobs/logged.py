@@ -13,7 +13,7 @@ from wertune.reports.card_text import INTERVALS
 from wertune.reports.drawing import figures_page, file_name, picture
 from wertune.reports.error_report import ScoredSet, error_report
 from wertune.reports.figures import TrialHistory, importances_of, run_figures
-from wertune.scores.comparison import Comparison, markdown_table, summary_rows
+from wertune.scores.comparison import Comparison, markdown_table, metric_name, summary_rows
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, children
 from wertune.tracking.versions import VersionCard
 from wertune.training.prepare import Prepared
@@ -86,7 +86,12 @@ def log_comparison(run: RunRef, split: str, both: Comparison) -> None:
     """Metrics before and after, and tables of utterances, speakers and terms."""
     run.metrics(both.metrics(split))
     run.table(both.rows(), f"{split}_utterances.json")
-    run.table(both.by_speaker(), f"{split}_by_speaker.json")
+    run.table(both.by("speaker"), f"{split}_by_speaker.json")
+    if len(by_language := both.by("language")) > 1:
+        run.table(by_language, f"{split}_by_language.json")
+        named = {metric_name(split, f"wer_{row['language']}"): row for row in by_language}
+        run.metrics({name: row["wer_after"] for name, row in named.items()})
+        run.metrics({f"baseline_{name}": row["wer_before"] for name, row in named.items()})
     if both.by_term():
         run.table(both.by_term(), f"{split}_terms.json")
 

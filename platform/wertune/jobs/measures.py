@@ -85,5 +85,6 @@ def score_split(
         clips = prepared.evaluation_set(split, context, whisper.mel_bins)
         return score_set(whisper, clips, decode, prepared.normalise, prepared.finder)
     samples = [recording.samples() for recording in recordings]
-    texts = [each.text for each in transcribe_samples(whisper, samples, context, decode, longest_s=longest_s)]
-    return prepared.score(recordings, texts)
+    languages = [recording.language for recording in recordings]
+    transcripts = transcribe_samples(whisper, samples, context, decode, longest_s=longest_s, languages=languages)
+    return prepared.score(recordings, [each.text for each in transcripts])

@@ -1,7 +1,7 @@
 """The main job, in reading order: checked project, baseline, search, final evaluation, registered version, gates."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from wergate.registry.open import evaluate_in_a_clean_process, open_registry
 from wergate.trail.reports import last_decision, page_of
 from wertune.base import contract
 from wertune.base.config import ProjectConfig, flatten
+from wertune.base.steps import Steps, heard_by
+from wertune.data.manifest import count_rows, manifests_of
 from wertune.jobs.ablation import what_it_brings
 from wertune.jobs.logged import ABLATION, Results, describe, log_comparison, log_error_report, log_figures, log_search
 from wertune.jobs.measures import score_split
@@ -31,7 +33,7 @@ from wertune.serving.served import longest_piece_s
 from wertune.tracking.journal_writer import held
 from wertune.tracking.runs import RunRef
 from wertune.tracking.versions import VersionCard, production_version
-from wertune.training.baseline import EVALUATION_SPLITS, Transcribe, Way, baseline_scores, baseline_texts, ways_of
+from wertune.training.baseline import EVALUATION_SPLITS, Transcribe, Way, baseline_scores, baseline_texts, told, ways_of
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective
 from wertune.training.trial import BEST_METRICS, SIZE_METRICS, run_trial, short_names
@@ -111,7 +113,7 @@ def tune(task: Task, search: Search) -> Registered:
         task.say(f"should this be interrupted or killed, {go_on}")
         with cluster(search.ray_address, config):
             task.say("scoring the untouched base on validation, test and retention …")
-            baseline = score_baseline(run, prepared, transcribe_across(config))
+            baseline = score_baseline(run, prepared, transcribe_across(config, task.say))
             task.say(f"searching: {config.trials} trials of at most {epochs} epochs …")
             try:
                 search_trials(
@@ -129,12 +131,14 @@ def tune(task: Task, search: Search) -> Registered:
 
 def train(task: Task) -> Registered:
     """One trial, which is registered."""
-    trial = task.project.trial
-    with start_experiment(task.folder, task.project, f"train {task.project.name}") as (run, prepared):
+    with ExitStack() as until_the_end:
+        with _reading(task):
+            opened = start_experiment(task.folder, task.project, f"train {task.project.name}")
+            run, prepared = until_the_end.enter_context(opened)
         advise(prepared, task.say)
         task.say("scoring the untouched base …")
-        baseline = score_baseline(run, prepared)
-        objective = objective_of(prepared, baseline)
+        baseline = score_baseline(run, prepared, told(task.say))
+        objective, trial = objective_of(prepared, baseline), prepared.project.trial
         run_trial(trial, prepared, objective, run, lambda result: task.say(result.line()))
         return finish(task, run, prepared, baseline, BestTrial(run, "this one", trial))
 
@@ -148,20 +152,31 @@ def _opened(task: Task, search: Search) -> Iterator[tuple[RunRef, Prepared, optu
     from wertune.search.study import open_study
 
     title = f"tune {task.project.name}"
-    with ExitStack() as until_the_end:
+    with ExitStack() as until_the_end, ExitStack() as running:  # the run is closed before its folder is let go
         study = None
         if search.resume:
             study = open_study(search.resume, search.storage_url, search.config, resume=True)
             until_the_end.enter_context(held(search.folder / search.resume))
-        with start_experiment(task.folder, task.project, title, search.resume, search.config) as (run, prepared):
-            if study is None:
-                until_the_end.enter_context(held(search.folder / run.run_id))
-                study = open_study(run.run_id, search.storage_url, search.config, resume=False)
-            yield run, prepared, study
+        with _reading(task):
+            opened = start_experiment(task.folder, task.project, title, search.resume, search.config)
+            run, prepared = running.enter_context(opened)
+        if study is None:
+            until_the_end.enter_context(held(search.folder / run.run_id))
+            study = open_study(run.run_id, search.storage_url, search.config, resume=False)
+        yield run, prepared, study
+
+
+def _reading(task: Task) -> AbstractContextManager[None]:
+    """Says that the data are read, and how far that is where it takes long: with every recording the first time."""
+    task.say("checking data and base model …")
+    rows = sum(count_rows(manifest) for manifest in manifests_of(task.project.data, task.folder).values())
+    return heard_by(Steps("recordings read", rows, task.say))
 
 
 def advise(prepared: Prepared, say: Say) -> None:
-    """A word where 8 bits save next to nothing on this base; the job goes on as it was asked for."""
+    """A word of what in rows is not read, and where 8 bits save next to nothing; the job goes on as asked for."""
+    for note in prepared.dataset.notes:
+        say(note)
     if advice := quantization_advice(prepared.base.path, prepared.project.trial.quantization):
         say(advice)
 
@@ -198,7 +213,7 @@ def finish(
     """From the best adapter to the gates' verdict; the tables of results are said at the end."""
     say, name = task.say, prepared.project.name
     say(f"best: {best.name}; evaluating it on test and retention …")
-    results = final_evaluation(run, prepared, baseline, best)
+    results = final_evaluation(run, prepared, baseline, best, say)
     log_figures(run, prepared, results.comparisons, study, rungs)
     version = register(run, prepared, best, results.comparisons)
     say(f"registered as models:/{name}/{version}; evaluating it as it serves, for the gates of Staging …")
@@ -209,7 +224,9 @@ def finish(
     return Registered(run, prepared, best, results, version, verdict)
 
 
-def final_evaluation(run: RunRef, prepared: Prepared, baseline: Mapping[str, Scores], best: BestTrial) -> Results:
+def final_evaluation(
+    run: RunRef, prepared: Prepared, baseline: Mapping[str, Scores], best: BestTrial, say: Say
+) -> Results:
     """The adapter, loaded back from its artifact onto a fresh base, on test and retention test."""
     config = best.config
     run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
@@ -218,13 +235,18 @@ def final_evaluation(run: RunRef, prepared: Prepared, baseline: Mapping[str, Sco
         adapter_mb = sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()) / 2**20
         run.metrics(best.run.latest(SIZE_METRICS + BEST_METRICS) | {contract.ADAPTER_MB: adapter_mb})
     comparisons = {}
-    for split in FINAL_SPLITS:
-        if split in baseline:
+    splits = [split for split in FINAL_SPLITS if split in baseline]
+    with heard_by(Steps(" and ".join(splits), sum(len(prepared.dataset[split]) for split in splits), say)):
+        for split in splits:
             after = score_split(prepared, whisper, split, config.context, config.decode, longest_piece_s(prepared))
             comparisons[split] = Comparison(baseline[split], after)
             log_comparison(run, split, comparisons[split])
     log_error_report(run, prepared, comparisons, f"{best.name} on {prepared.base.spec}")
-    found = what_it_brings(prepared, config, whisper, comparisons) if prepared.lexicon.terms else None
+    found = None
+    if prepared.lexicon.terms:
+        ways = 2 if config.decode.term_boost else 1
+        with heard_by(Steps("what each part brings", ways * len(prepared.dataset["validation"]), say)):
+            found = what_it_brings(prepared, config, whisper, comparisons)
     if found:
         run.table(found.artifact(), ABLATION)
         run.metrics(found.metrics())

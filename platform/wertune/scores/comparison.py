@@ -5,7 +5,8 @@ Tables for the terminal, for MLflow's description and for its table view.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
+from typing import Any, Literal
 
 import numpy as np
 
@@ -108,19 +109,20 @@ class Comparison:
         told = [name for name in RATES if self.before.terms.said or not name.startswith("term_")]
         return [(RATES[name], _valued(self.before, name), _valued(self.after, name)) for name in told]
 
-    def by_speaker(self) -> list[dict[str, Any]]:
-        """One row a speaker: WER before and after."""
-        before, after = self.before.by(lambda u: u.speaker), self.after.by(lambda u: u.speaker)
+    def by(self, name: Literal["speaker", "language"]) -> list[dict[str, Any]]:
+        """One row a speaker or language: WER before and after."""
+        group = attrgetter(name)
+        before, after = self.before.by(group), self.after.by(group)
         return [
             {
-                "speaker": speaker,
+                name: each,
                 "utterances": len(scores.utterances),
-                "wer_before": before[speaker].wer,
+                "wer_before": before[each].wer,
                 "wer_after": scores.wer,
-                "term_recall_before": before[speaker].terms.recall,
+                "term_recall_before": before[each].terms.recall,
                 "term_recall_after": scores.terms.recall,
             }
-            for speaker, scores in after.items()
+            for each, scores in after.items()
         ]
 
     def by_term(self) -> list[dict[str, Any]]:
@@ -165,6 +167,7 @@ def scores_of(report: SetReport) -> Scores:
                 terms={term: TermCounts(*counts) for term, counts in each.terms.items()},
                 speaker=each.speaker,
                 channel=each.channel,
+                language=each.language,
                 duration_s=each.duration_s,
             )
             for each in report.utterances

@@ -19,6 +19,7 @@ class UtteranceCounts(Frozen):
     id: str
     speaker: str = ""
     channel: str = ""
+    language: str = Field("", description="empty: the project's")
     duration_s: float = Field(ge=0)
     reference: str
     hypothesis: str

@@ -7,7 +7,7 @@ from typing import Any
 
 import jiwer
 
-from wertune.base.text import Normalise, TermFinder, closed_up
+from wertune.base.text import Normalise, TermFinder, closed_up, normaliser
 from wertune.scores.alignment import Pair, align, skipped_words
 
 
@@ -119,6 +119,7 @@ class Clip:
     speaker: str = ""
     channel: str = ""
     duration_s: float = 0.0
+    language: str = ""  # empty: the project's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +146,8 @@ class Utterance(Clip):
 
 
 def score_utterance(clip: Clip, hypothesis: str, normalise: Normalise, finder: TermFinder) -> Utterance:
-    """Counts of one transcript, both texts normalised first."""
+    """Counts of one transcript, both texts normalised first, as its language has it."""
+    normalise = normaliser(clip.language) if clip.language else normalise
     reference, written = normalise(clip.reference), normalise(hypothesis)
     pairs = align(reference, written)
     return Utterance(

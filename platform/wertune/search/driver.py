@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
 
 import wertune
+from wertune.base.cli import end_as_interrupted
 from wertune.base.config import TrialConfig
 from wertune.base.errors import ConfigError, WertuneError
 from wertune.search import ray_private
@@ -29,11 +30,11 @@ from wertune.search.shipping import start_file_server
 from wertune.search.study import Proposals, asha, finished
 from wertune.search.trial_log import GatheredLog
 from wertune.search.trial_runs import RecordTrials, TrialRuns, end_finished_trials
-from wertune.search.worker import run_again, run_one, transcribe_part
+from wertune.search.worker import Count, run_again, run_one, transcribe_part
 from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.outage import patience_s, tell
 from wertune.tracking.runs import RunRef
-from wertune.training.baseline import Texts, Transcribe, Wanted
+from wertune.training.baseline import Texts, Transcribe, Wanted, base_steps
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective
 
@@ -162,6 +163,7 @@ def _start_ray(address: str | None) -> None:
         remedy = "start one with `ray start --head`, or leave ray_address empty for a local Ray"
         place = address or "local"
         raise ConfigError(f"ray_address is {place}, but no Ray answers there ({error}); {remedy}") from None
+    end_as_interrupted()  # Ray's own handler of SIGTERM leaves runs open and prints its stack
 
 
 def _check_listens(address: str) -> None:
@@ -181,15 +183,20 @@ def _task(function: Callable[..., Any], config: SearchConfig, **options: Any) ->
     return ray.remote(function).options(label_selector=dict(place.labels), **needs, **options)
 
 
-def transcribe_across(config: SearchConfig) -> Transcribe:
-    """`transcribe_with_base` with the cluster's workers, a split each, the largest first."""
+def transcribe_across(config: SearchConfig, say: Callable[[str], object]) -> Transcribe:
+    """`transcribe_with_base` with the cluster's workers, a split each, the largest first; `say` hears how far it is."""
 
     def transcribe(prepared: Prepared, wanted: Wanted) -> Texts:
         task = _task(transcribe_part, config)
         shared, files = ray.put(prepared), start_file_server(prepared)
         by_size = sorted(wanted, key=lambda split: len(prepared.dataset[split]), reverse=True)
-        parts = ray.get([task.remote(shared, files, {split: wanted[split]}) for split in by_size])
-        return {split: texts for part in parts for split, texts in part.items()}
+        count = ray.remote(Count).options(num_cpus=0).remote()
+        going = parts = [task.remote(shared, files, {split: wanted[split]}, count) for split in by_size]
+        steps = base_steps(prepared, wanted, say)
+        while going:
+            _, going = ray.wait(going, timeout=1)
+            steps(ray.get(count.taken.remote()))
+        return {split: texts for part in ray.get(parts) for split, texts in part.items()}
 
     return transcribe
 

@@ -10,6 +10,7 @@ from ray.exceptions import RayActorError
 from wertune.base.config import TrialConfig, with_overrides
 from wertune.base.contract import RESOURCES_TAG
 from wertune.base.errors import SearchStorageError, WertuneError
+from wertune.base.steps import heard_by
 from wertune.search.shipping import DriverFiles, prepared_here
 from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, GatheredLog, TrialLog
 from wertune.training.baseline import Texts, Wanted, transcribe_with_base
@@ -21,10 +22,27 @@ from wertune.training.trial import run_trial
 WORST = 1e9  # Optuna and Ray want a finite number of a trial without one
 
 
-def transcribe_part(prepared: Prepared, files: DriverFiles, wanted: Wanted) -> Texts:
-    """Some splits' texts by the untouched base, in a task of `transcribe_across`."""
+class Count:
+    """How many clips the tasks of `transcribe_across` have done between them, in an actor."""
+
+    def __init__(self) -> None:
+        self._clips = 0
+
+    def add(self, clips: int) -> None:
+        """A task has done so many more."""
+        self._clips += clips
+
+    def taken(self) -> int:
+        """Those since it was asked last."""
+        found, self._clips = self._clips, 0
+        return found
+
+
+def transcribe_part(prepared: Prepared, files: DriverFiles, wanted: Wanted, count: Any) -> Texts:
+    """Some splits' texts by the untouched base, in a task of `transcribe_across`; `count` is an actor of Count."""
     keep_freed_memory()
-    return transcribe_with_base(prepared_here(prepared, files), wanted)
+    with heard_by(count.add.remote):
+        return transcribe_with_base(prepared_here(prepared, files), wanted)
 
 
 def run_again(prepared: Prepared, files: DriverFiles, config: TrialConfig, objective: Objective) -> GatheredLog:

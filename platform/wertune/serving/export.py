@@ -30,14 +30,14 @@ from wertune.training.prepare import Prepared, prepare
 from wertune.whisper.adapter import ADAPTER_FILES, amend_config, merged
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.ctranslate2_engine import converted
-from wertune.whisper.hugging_face import read_json
+from wertune.whisper.hugging_face import preprocessor_config, read_json
+from wertune.whisper.token_limit import LEAST_RATE
 from wertune.whisper.transcription import Transcriber, transcribe_samples
 
 RECORD = "export.json"
-# What plain libraries do: no boost, no guard against loops, no cap by the clip's length.
-PLAIN = DecodeConfig(
-    max_new_tokens=MAX_NEW_TOKENS, tokens_per_second=1e3, loop_guard=False, may_be_empty=False, batch_size=8
-)
+# What plain libraries do: no boost, no guard against loops; what is longer than a clip may be is cut there, too.
+PLAIN = DecodeConfig(max_new_tokens=MAX_NEW_TOKENS, loop_guard=False, may_be_empty=False, batch_size=8)
+FEATURES = "preprocessor_config.json"
 _WEIGHTS_AND_OWN = ("config.json", "generation_config.json", "source.json")
 _RUN_CARD = """\
 import json, sys
@@ -90,8 +90,9 @@ def export(
     recordings = sample(prepared.dataset["test"], clips)
     with _partial(folder) as partial:
         write_folder(served, base, form_, partial)
-        multilingual = bool(read_json(base.path / "generation_config.json").get("is_multilingual"))
-        code = loading_code(form_, *_base_for_card(served), served.settings["language"], multilingual)
+        wording = served.artefact().wording
+        rate = served.decode.tokens_per_second or LEAST_RATE
+        code = loading_code(form_, *_base_for_card(served), served.settings["language"], wording.prompt_names, rate)
         record = {
             "model": f"{registered.name} {registered.version}",
             "format": form_,
@@ -132,6 +133,7 @@ def write_folder(served: Served, base: BaseModel, form: Format, folder: Path) ->
     elif form == "merged":
         merged(base.path, served.adapter, language).half().save_pretrained(folder)
         _copy_wording(base, folder)
+        _complete_generation(served, folder)
     else:
         made = converted(base, served.adapter, language)
         for file in made.iterdir():
@@ -151,6 +153,24 @@ def _write_peft(served: Served, base: BaseModel, folder: Path) -> None:
         for file in base.path.iterdir():
             if file.suffix in (".json", ".safetensors", ".txt") and file.name != "source.json":
                 shutil.copyfile(file, folder / "base" / file.name)
+        _write_features(base, folder / "base")
+        _complete_generation(served, folder / "base")
+
+
+def _write_features(base: BaseModel, folder: Path) -> None:
+    """How features are made, in the one file that all plain libraries read: a base of transformers 5 may lack it."""
+    bins = int(read_json(base.path / "config.json")["num_mel_bins"])
+    own = base.path / FEATURES
+    if not own.is_file() or read_json(own).get("feature_size") != bins:
+        content = json.dumps(preprocessor_config(bins), indent=1) + "\n"
+        (folder / FEATURES).write_text(content, encoding="utf-8")
+
+
+def _complete_generation(served: Served, folder: Path) -> None:
+    """What plain transformers need to be told a language, where the base's file, an old one, does not say it."""
+    path = folder / "generation_config.json"
+    said = read_json(path) if path.is_file() else {}
+    path.write_text(json.dumps(served.artefact().wording.facts() | said, indent=1) + "\n", encoding="utf-8")
 
 
 def _copy_wording(base: BaseModel, folder: Path) -> None:
@@ -158,6 +178,7 @@ def _copy_wording(base: BaseModel, folder: Path) -> None:
     for file in base.path.iterdir():
         if file.suffix in (".json", ".txt") and file.name not in _WEIGHTS_AND_OWN and "safetensors" not in file.name:
             shutil.copyfile(file, folder / file.name)
+    _write_features(base, folder)
 
 
 def _is_on_hub(served: Served) -> bool:
@@ -198,7 +219,8 @@ def compare(
     prepared: Prepared, served: Served, recordings: Sequence[Recording], texts: Sequence[str], limit: float
 ) -> dict[str, Any]:
     """WER of the exported texts, and of the version decoded alike and as it serves, with the verdict."""
-    alike = _texts(served.whisper, recordings, ContextConfig(short=False), PLAIN)
+    plain = PLAIN.model_copy(update={"tokens_per_second": served.decode.tokens_per_second})
+    alike = _texts(served.whisper, recordings, ContextConfig(short=False), plain)
     written = {
         "exported": texts,
         "version_same_decoding": alike,

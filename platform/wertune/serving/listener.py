@@ -36,10 +36,17 @@ class Voice:
     limits: ServingConfig
     longest_piece_s: float = MAX_SEGMENT_S
 
-    def write(self, clips: Sequence[Samples], longest_s: float | None = None) -> list[list[Segment]]:
-        """The segments of each clip of 16 kHz samples, one after the other; what is longer is cut at pauses."""
-        longest_s = longest_s or self.longest_piece_s
-        transcripts = transcribe_samples(self.whisper, clips, self.context, self.decode, longest_s=longest_s)
+    def write(
+        self, clips: Sequence[Samples], longest_s: float | None = None, language: str = ""
+    ) -> list[list[Segment]]:
+        """The segments of each clip of 16 kHz samples, one after the other; what is longer is cut at pauses.
+
+        They are of the model's own language unless another is given.
+        """
+        longest_s, languages = longest_s or self.longest_piece_s, [language] * len(clips)
+        transcripts = transcribe_samples(
+            self.whisper, clips, self.context, self.decode, longest_s=longest_s, languages=languages
+        )
         return [list(_segments(transcript)) for transcript in transcripts]
 
 

@@ -17,13 +17,13 @@ from mlflow.types.schema import AnyType
 import wertune
 from wertune.base.config import Engine, ServingConfig, TrialConfig, parse
 from wertune.base.contract import ENGINE_TAG
-from wertune.base.errors import TrackingError, WertuneError
+from wertune.base.errors import WertuneError
 from wertune.base.machine import PACKAGES
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.serving.guard import ServingError, Turns, failed, guard_server, is_served
 from wertune.serving.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
 from wertune.serving.served import Served, load_served, stored_settings
-from wertune.tracking.outage import no_answer
+from wertune.tracking.versions import not_loaded
 from wertune.training.prepare import Prepared
 from wertune.whisper.transcription import transcribe_samples
 
@@ -46,7 +46,7 @@ SIGNATURE = ModelSignature(
             ColSpec(DataType.double, "duration_s", required=False),
         ]
     ),
-    params=ParamSchema([ParamSpec("details", DataType.boolean, False)]),
+    params=ParamSchema([ParamSpec("details", DataType.boolean, False), ParamSpec("language", DataType.string, "")]),
 )
 
 
@@ -70,9 +70,10 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
                 folder = os.environ.get(AUDIO_FOLDER_VARIABLE)
                 files = AudioFiles(folder=Path(folder) if folder else None, served=is_served())
                 clips = read_request(_rows(model_input), self.limits, files, clock.check)
-                served = self.served
+                served, language = self.served, str((params or {}).get("language") or "")
+                longest_s, languages = served.longest_piece_s, [language] * len(clips)
                 transcripts = transcribe_samples(
-                    served.whisper, clips, served.context, served.decode, clock.check, served.longest_piece_s
+                    served.whisper, clips, served.context, served.decode, clock.check, longest_s, languages
                 )
         except ServingError:
             raise
@@ -120,14 +121,13 @@ def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Pre
 def load_registered(uri: str, engine: str = "") -> Served:
     """The very artefact that `models:/…` serves, to be scored; `engine` in the place of its own where it is given.
 
-    Raises TrackingError where there is no such version.
+    Raises TrackingError where there is no such version, or its files are gone.
     """
     override = {"serving": {"engine": engine}} if engine else None
     try:
         model = mlflow.pyfunc.load_model(uri, model_config=override).unwrap_python_model()
-    except MlflowException as error:
-        rule = "must be a registered version, such as models:/sg_gov/1"
-        raise TrackingError(no_answer(error) or f"model_uri is {uri}, but {rule}: {error.message}") from None
+    except (MlflowException, OSError) as error:
+        raise not_loaded(mlflow.get_tracking_uri(), uri, error) from None
     served: Served = model.served
     return served
 

@@ -46,9 +46,10 @@ class Served:
 
 def stored_settings(trial: TrialConfig, prepared: Prepared) -> dict[str, Any]:
     """What is stored beside the adapter of a trial: all that serving it takes."""
-    source = prepared.project.base_model
+    source, base = prepared.project.base_model, prepared.base
+    named = {"source": source.source, "revision": source.revision, "digest": base.digest, "files": dict(base.files)}
     return {
-        "base_model": {"source": source.source, "revision": source.revision, "digest": prepared.base.digest},
+        "base_model": named,
         "language": prepared.project.language,
         "quantization": trial.quantization,
         "context": trial.context.model_dump(),
@@ -90,4 +91,6 @@ def _in_torch(settings: Mapping[str, Any], adapter: Path) -> Whisper:
 def base_of(settings: Mapping[str, Any]) -> BaseModel:
     """The base that a version names, found by reference and digest."""
     base = settings["base_model"]
-    return resolve_base_model(base["source"], revision=base["revision"], expected_digest=base["digest"])
+    found = resolve_base_model(base["source"], revision=base["revision"], expected_digest=base["digest"])
+    found.check_files(base.get("files", {}))
+    return found

@@ -60,10 +60,13 @@ def transcribe_files(
     form: TextFormat,
     out: Path | None,
     longest_s: float | None,
+    language: str,
     say: Say,
     complain: Say,
 ) -> int:
     """Says or writes each recording's text in the order of the files; how many could not be read.
+
+    They are of the model's own language where `language` is empty.
 
     JSON of several is said as one list, at the end.
     """
@@ -72,7 +75,7 @@ def transcribe_files(
     for start in range(0, len(files), voice.decode.batch_size):
         read = [(file, _read(file)) for file in files[start : start + voice.decode.batch_size]]
         clips = [samples for _, samples in read if not isinstance(samples, AudioError)]
-        written = iter(voice.write(clips, longest_s))
+        written = iter(voice.write(clips, longest_s, language))
         for file, samples in read:
             if isinstance(samples, AudioError):
                 failed += 1

@@ -31,6 +31,10 @@ from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, now_ms, read_text, st
 
 EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 PROBE = "wertune-probe"
+RESTORE_REMEDY = (
+    "restore it with `mlflow experiments restore -x ID` (`mlflow experiments search --view deleted_only` lists them), "
+    "or name another: `mlflow run … --experiment-name`, or `name` in project.yaml"
+)
 
 
 @contextmanager
@@ -89,7 +93,10 @@ def _asked_once(uri: str) -> Iterator[None]:
         if not (isinstance(error, MlflowException) or is_temporary(error)):
             raise
         remedy = "set MLFLOW_TRACKING_URI to a server that answers, or unset it for a local SQLite file"
-        remedy = CREDENTIALS_REMEDY if is_refused_user(error) else remedy
+        if is_refused_user(error):
+            remedy = CREDENTIALS_REMEDY
+        elif not is_temporary(error):  # it has answered, and says what is wrong
+            remedy = RESTORE_REMEDY if "deleted" in str(error) else "mend what it names"
         raise TrackingError(f"{store_name(uri)} refused: {reason(error)}; {remedy}") from None
 
 

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from wertune.base.contract import MODEL_CARD, TRAINING_ROWS
 from wertune.base.errors import TrackingError
-from wertune.tracking.outage import no_answer
+from wertune.tracking.outage import no_answer, reason
 from wertune.tracking.runs import RunRef, read_text
 
 
@@ -35,12 +35,30 @@ def registered_version(uri: str, model_uri: str) -> RegisteredVersion:
         name, number = get_model_name_and_version(client, model_uri)
         run = client.get_run(client.get_model_version(name, number).run_id)
         rows = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{TRAINING_ROWS}"))
-    except MlflowException as error:
-        rule = "must be a registered version, such as models:/sg_gov/1"
-        raise TrackingError(no_answer(error) or f"model_uri is {model_uri}, but {rule}: {error.message}") from None
+    except (MlflowException, OSError) as error:
+        raise not_loaded(uri, model_uri, error) from None
     digests = {str(each.dataset.name).rpartition("/")[2]: each.dataset.digest for each in run.inputs.dataset_inputs}
     training = tuple((digest, text) for digest, text in rows)
     return RegisteredVersion(name, str(number), run.data.tags, run.data.params, run.data.metrics, digests, training)
+
+
+def not_loaded(uri: str, model_uri: str, error: Exception) -> TrackingError:
+    """Why a version could not be read: no server, no such version, or a version whose files are not where they were."""
+    if silence := no_answer(error):
+        return TrackingError(silence)
+    client = MlflowClient(uri)
+    try:
+        name, number = get_model_name_and_version(client, model_uri)
+        found = client.get_model_version(name, number)
+        run = client.get_run(found.run_id) if found.run_id else None
+    except MlflowException as gone:
+        rule = "must be a registered version, such as models:/sg_gov/1"
+        return TrackingError(f"model_uri is {model_uri}, but {rule}: {gone.message}")
+    place = run.info.artifact_uri if run else found.source
+    deleted = run is not None and run.info.lifecycle_stage == "deleted"
+    remedy = f"restore its run, `mlflow runs restore --run-id {found.run_id}`" if deleted else "put them back there"
+    problem = f"{name} version {number} is registered, but its files cannot be read at {place} ({reason(error)})"
+    return TrackingError(f"{problem}; {remedy}, or register another version")
 
 
 def production_version(uri: str, name: str) -> RegisteredVersion | None:

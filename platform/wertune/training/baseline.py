@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.files import cache_root, content_digest, write_atomically
+from wertune.base.steps import Steps, heard_by
 from wertune.scores.metrics import Scores
 from wertune.training.prepare import Prepared
 from wertune.whisper.model import Whisper
@@ -74,6 +75,21 @@ def baseline_texts(prepared: Prepared, wanted: Wanted, transcribe: Transcribe | 
     return texts
 
 
+def base_steps(prepared: Prepared, wanted: Wanted, say: Callable[[str], object]) -> Steps:
+    """What is said while the untouched base writes what is wanted of it."""
+    return Steps("the untouched base", sum(len(prepared.dataset[split]) for split in wanted), say)
+
+
+def told(say: Callable[[str], object]) -> Transcribe:
+    """`transcribe_with_base`, which says how far it is."""
+
+    def transcribe(prepared: Prepared, wanted: Wanted) -> Texts:
+        with heard_by(base_steps(prepared, wanted, say)):
+            return transcribe_with_base(prepared, wanted)
+
+    return transcribe
+
+
 def transcribe_with_base(prepared: Prepared, wanted: Wanted) -> Texts:
     """What the untouched base writes in each way for each clip of each split, at 30 s; a clip is heard once for all."""
     whisper = prepared.whisper(prepared.project.trial.quantization)
@@ -82,23 +98,25 @@ def transcribe_with_base(prepared: Prepared, wanted: Wanted) -> Texts:
     for split, ways in wanted.items():
         clips = prepared.evaluation_set(split, FULL_CONTEXT, whisper.mel_bins)
         durations_s = [recording.duration_s for recording in clips.recordings]
-        written = in_batches(_writer(whisper, prepared, ways), clips.features, durations_s, decode)
+        languages = [recording.language for recording in clips.recordings]
+        write = _writer(whisper, prepared, ways)
+        written = in_batches(write, clips.features, durations_s, decode, languages=languages)
         texts[split] = {way: list(each) for way, each in zip(ways, zip(*written, strict=True), strict=True)}
     return texts
 
 
 def _writer(
     whisper: Whisper, prepared: Prepared, ways: Sequence[Way]
-) -> Callable[[torch.Tensor, Sequence[int]], Sequence[tuple[str, ...]]]:
+) -> Callable[[torch.Tensor, Sequence[int], str], Sequence[tuple[str, ...]]]:
     """Writes a batch in all `ways`, of one pass through the encoder, which is most of the work at 30 s."""
 
     @torch.no_grad()
-    def write(features: torch.Tensor, limits: Sequence[int]) -> list[tuple[str, ...]]:
+    def write(features: torch.Tensor, limits: Sequence[int], language: str) -> list[tuple[str, ...]]:
         states = whisper.encode(features)
         each = []
         for way in ways:
             before = whisper.wording.glossary.tokens if way is Way.PROMPTED else ()
-            found = whisper.write(states, limits, _decode(prepared, way), before)
+            found = whisper.write(states, limits, _decode(prepared, way), before, language)
             each.append([written.text for written in found])
         return list(zip(*each, strict=True))
 
@@ -120,14 +138,15 @@ def _name(prepared: Prepared, split: str, way: Way) -> str:
     decode = _decode(prepared, way)
     settings = decode.model_dump(exclude=set() if decode.term_boost else OF_A_BOOST)
     helped = [] if way is Way.PLAIN else [way.value, MAX_TOKENS_BEFORE, list(prepared.lexicon.written)]
-    heard = [recording.digest for recording in prepared.dataset[split]]
+    # A row without a language is heard in the project's, which the name has anyway.
+    heard = [" ".join([each.digest, each.row.language]).strip() for each in prepared.dataset[split]]
     return texts_name(prepared, settings, heard, transformers.__version__, *helped)
 
 
 def texts_name(prepared: Prepared, decode: Mapping[str, Any], heard: Sequence[str], *others: Any) -> str:
     """The file of what the untouched base writes of recordings of these digests; `others` it depends on, too."""
     project = prepared.project
-    depends_on = [prepared.base.digest, project.trial.quantization, decode, project.language, heard, *others]
+    depends_on = [prepared.base.texts_digest, project.trial.quantization, decode, project.language, heard, *others]
     return f"{content_digest(depends_on)[:32]}.json"
 
 

@@ -97,7 +97,7 @@ def training_batches(config: TrialConfig, whisper: Whisper, data: TrainingData, 
     dataset = _AugmentedClips(drawn, whisper.mel_bins, config, epoch, data.cache)
 
     def collate(items: list[tuple[int, torch.Tensor]]) -> Batch:
-        labels = [whisper.label_ids(clips[i].text) for i, _ in items]
+        labels = [whisper.label_ids(clips[i].text, clips[i].language) for i, _ in items]
         return Batch(pad_features([f for _, f in items]), whisper.pad_labels(labels))
 
     return iter(

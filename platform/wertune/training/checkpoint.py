@@ -59,7 +59,7 @@ def trial_digest(config: TrialConfig, prepared: Prepared, objective: Objective) 
         FORMAT,
         [version(package) for package in ("peft", "transformers")],
         config.model_dump(mode="json"),
-        prepared.base.digest,
+        prepared.base.texts_digest,
         [objective.retention_baseline_wer, objective.retention_margin, objective.penalty],
         [prepared.dataset.digest(split) for split in ("train", "replay", "validation", "retention_validation")],
     ]

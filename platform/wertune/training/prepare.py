@@ -4,18 +4,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wertune.base.config import ContextConfig, ProjectConfig, TrialConfig
-from wertune.base.errors import BaseModelError
+from wertune.base.errors import BaseModelError, ManifestError
 from wertune.base.files import Fetch, cache_root
 from wertune.base.kept import Kept
 from wertune.base.machine import require_engine
 from wertune.base.text import Lexicon, Normalise, TermFinder, label_text, load_lexicon, normaliser
-from wertune.data.manifest import Dataset, Recording, load_dataset, manifests_of
+from wertune.data.manifest import FINAL_SPLIT, Dataset, Recording, load_dataset, manifests_of, row_faults
+from wertune.training.limits import Limits, check_limits, limits_of, needs_of
 from wertune.whisper.base_model import BaseModel, resolve_base_model
-from wertune.whisper.hugging_face import read_json
+from wertune.whisper.hugging_face import END, knows_languages, read_json
 
 if TYPE_CHECKING:  # what takes seconds to import, and `validate` does without
     from tokenizers import Tokenizer
@@ -40,6 +42,7 @@ class Prepared:
     base: BaseModel
     dataset: Dataset
     fetch: Fetch | None = None
+    limits: Limits | None = None  # of a text's tokens, as the transcripts have them
     baselines: Path | None = None  # where the base's texts lie with the project, for everyone who clones it
 
     @property
@@ -136,34 +139,79 @@ def prepare(
     lexicon = load_lexicon(folder / project.lexicon if project.lexicon else None)
     source = project.base_model
     base = resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
+    tokens_of = _token_counter(base.path, project.language)
     with closing(Kept(cache_root())) as kept:
         dataset = load_dataset(
             manifests or manifests_of(project.data, folder.resolve(), final),
             project.data,
             partial(normaliser(project.language).known, kept=kept),
-            _token_counter(base.path, project.language),
+            tokens_of,
             folder.resolve(),
             kept,
-        )
-    if manifests is None:
-        layers = base.encoder_layers
-        for trial in (project.trial, *drawn):
-            trial.lora.check_begins_within(layers)
+        ).spoken_in(project.language)
+    _check_languages(base, dataset)
+    around = tokens_of("") - 1  # the prompt; a text's end is written with it
+    # The final set says nothing of how anything is set.
+    chosen_by = chain(*(rows for split, rows in dataset.splits.items() if split != FINAL_SPLIT))
+    needs = needs_of(chosen_by, lambda text: tokens_of(text) - around)
+    limits = limits_of(needs)
+    project = project.model_copy(update={"trial": limits.fill(project.trial)})
+    for trial in (project.trial, *map(limits.fill, drawn)):
+        check_limits(trial.decode, needs)
+        if manifests is None:
+            trial.lora.check_begins_within(base.encoder_layers)
     shared = folder.resolve() / BASELINES
-    return Prepared(project, lexicon, base, dataset, baselines=shared if shared.is_dir() else None)
+    return Prepared(project, lexicon, base, dataset, limits=limits, baselines=shared if shared.is_dir() else None)
+
+
+def _check_languages(base: BaseModel, dataset: Dataset) -> None:
+    """ManifestError where a row is in a language that the base has no token for."""
+    first: dict[str, str] = {}
+    for recording in chain(*dataset.splits.values()):
+        first.setdefault(recording.language, recording.place)
+    tokenizer, faults = _tokenizer(base.path), []
+    multilingual = _knows_languages(base.path, tokenizer)
+    for language, place in sorted(first.items()):
+        if language and not (tokenizer.token_to_id(f"<|{language}|>") if multilingual else language == "en"):
+            faults.append(f"{place}: language is {language}, which {base.spec} does not know")
+    if faults:
+        remedy = "take a base that does, such as packaged:whisper-base, or leave such rows out"
+        raise ManifestError("\n".join([*faults, remedy]))
+
+
+def unusable_rows(manifest: Path, folder: Path, project: ProjectConfig) -> dict[int, str]:
+    """By their lines, the rows of a manifest that `validate` would refuse, whatever split they went to.
+
+    The base model is looked for where a text is so long that its tokens must be counted.
+    """
+    source = project.base_model
+
+    def count(text: str) -> int:
+        base = resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
+        return _token_counter(base.path, project.language)(text)
+
+    with closing(Kept(cache_root())) as kept:
+        normalise = partial(normaliser(project.language).known, kept=kept)
+        return row_faults(manifest, project.data, normalise, count, folder.resolve(), kept)
 
 
 def _token_counter(folder: Path, language: str) -> Callable[[str], int]:
-    """How many tokens a text has as a label, with those that transformers puts around it."""
-    place = folder / "tokenizer_config.json"
+    """How many tokens a text has as a label (wording.py), the prompt and the end around it."""
     try:
         tokenizer = _tokenizer(folder)
-        config = read_json(place) if place.is_file() else {}
     except Exception as error:  # tokenizers and JSON of another shape each raise their own kinds
         raise BaseModelError(f"{folder} holds no tokenizer of Whisper: {error}; download the model again") from error
-    said = (config.get("language"), config.get("task"), None if config.get("predict_timestamps") else "no timestamps")
-    around = 2 + sum(each is not None for each in said)  # start and end beside them
+    around = 5 if _knows_languages(folder, tokenizer) else 3  # start, language, task, no timestamps, end
     return lambda text: around + len(tokenizer.encode(label_text(text, language), add_special_tokens=False).ids)
+
+
+def _knows_languages(folder: Path, tokenizer: "Tokenizer") -> bool:
+    place = folder / "generation_config.json"
+    said = read_json(place).get("is_multilingual") if place.is_file() else None
+    try:
+        return knows_languages(said, tokenizer.token_to_id(END))
+    except BaseModelError as error:
+        raise BaseModelError(f"{folder}: {error}") from None
 
 
 @lru_cache(maxsize=1)

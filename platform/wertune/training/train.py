@@ -238,7 +238,8 @@ def validation_loss(whisper: Whisper, clips: EvaluationSet, batch_size: int) -> 
     loss_sum, tokens = 0.0, 0
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        labels = whisper.pad_labels([whisper.label_ids(clips.recordings[i].row.text) for i in chosen])
+        said = [clips.recordings[i] for i in chosen]
+        labels = whisper.pad_labels([whisper.label_ids(each.text, each.language) for each in said])
         loss_sum += whisper.summed_loss(pad_features([clips.features[i] for i in chosen]), labels).item()
         tokens += int((labels != -100).sum())
     return loss_sum / tokens

@@ -5,8 +5,9 @@ Only safetensors and CTranslate2 files are read: a pickle runs what it holds.
 """
 
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.util import find_spec
@@ -17,6 +18,10 @@ from wertune.base.files import CACHE_REMEDY, cache_root, content_digest, store_f
 from wertune.whisper.ctranslate2_weights import open_weights
 from wertune.whisper.hugging_face import read_json, write_folder
 
+# What a text depends on beside the weights, and what such files say that it does not depend on.
+_SIDE_FILES = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json"]
+_SIDE_FILES += ["merges.txt", "added_tokens.json", "special_tokens_map.json", "preprocessor_config.json"]
+_OF_NO_MATTER = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
 FORMAT_VERSION = 1  # raise it whenever write_folder writes anything else than before
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["*config.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
@@ -34,11 +39,31 @@ _LOADING_KEYS = (
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model that transformers can load from `path`; `digest` is the same for the same weights."""
+    """A base model that transformers can load from `path`.
+
+    `digest` is of the weights alone, and is what versions and tags of before name; `files` has the name and digest of
+    each other file that its texts depend on.
+    """
 
     spec: str
     path: Path
     digest: str
+    files: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def texts_digest(self) -> str:
+        """Of all that the base's texts depend on: a mended tokenizer writes others of the same weights."""
+        return content_digest([self.digest, self.files])
+
+    def check_files(self, stored: Mapping[str, str]) -> None:
+        """BaseModelError, by name, where a file is not the one of before; nothing is `stored` of older versions."""
+        now = dict(self.files)
+        if others := [
+            name for name in sorted(stored.keys() | now.keys()) if stored and stored.get(name) != now.get(name)
+        ]:
+            rule = "must be what it was when the version was made, or the version writes other texts than its gates saw"
+            remedy = "put those files back, or register a version on the base as it is now"
+            raise BaseModelError(f"{self.path}: {', '.join(others)} has changed, but {rule}; {remedy}")
 
     @property
     def encoder_layers(self) -> int:
@@ -146,7 +171,19 @@ def _hugging_face(spec: str, folder: Path, expected_digest: str | None) -> BaseM
             hashlib.file_digest(stream, lambda: total)
     digest = f"sha256:{total.hexdigest()}"
     _check_digest(folder, digest, expected_digest)
-    return BaseModel(spec, folder, digest)
+    return BaseModel(spec, folder, digest, _side_files(folder, _SIDE_FILES))
+
+
+def _side_files(folder: Path, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Those that are there with their digests: JSON by what it says, since each release writes it in its own way."""
+    return tuple((name, _side_digest(folder / name)) for name in names if (folder / name).is_file())
+
+
+def _side_digest(file: Path) -> str:
+    if file.suffix != ".json":
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    said = {key: value for key, value in read_json(file).items() if key not in _OF_NO_MATTER}
+    return content_digest([json.dumps(said, sort_keys=True)])[:16]
 
 
 def _check_folder(folder: Path) -> None:
@@ -221,4 +258,5 @@ def _ctranslate2(spec: str, parts: Sequence[Path], expected: Sequence[str | None
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         problem = f"the converted weights cannot be stored ({error}; it takes about {len(buffer) >> 20} MiB)"
         raise BaseModelError(f"{final}: {problem}; {CACHE_REMEDY}") from error
-    return BaseModel(spec, final, digest)
+    # Of what was converted, not of what became of it: the next release may write that in another way.
+    return BaseModel(spec, final, digest, _side_files(side, ("config.json", "tokenizer.json")))

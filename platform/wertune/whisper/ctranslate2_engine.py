@@ -42,8 +42,8 @@ def converted(base: BaseModel, adapter: Path, language: str, quantization: str =
 
     check_adapter_files(adapter)
     # Of the adapter both files: its strength is the alpha of its configuration.
-    depends_on = [base.digest, *(hashlib.sha256((adapter / name).read_bytes()).hexdigest() for name in ADAPTER_FILES)]
-    depends_on += [ctranslate2.__version__, quantization, str(FORMAT_VERSION)]
+    depends_on = [hashlib.sha256((adapter / name).read_bytes()).hexdigest() for name in ADAPTER_FILES]
+    depends_on += [base.texts_digest, ctranslate2.__version__, quantization, str(FORMAT_VERSION)]
     final = cache_root() / "engines" / content_digest(depends_on)[:32]
     stamp = {"digest": base.digest, "ctranslate2": ctranslate2.__version__}
     with storing("the converted model", final, CACHE_REMEDY):
@@ -86,22 +86,25 @@ class CTranslate2Whisper:
         self._folder, self._quantization = folder, quantization
         self._models: dict[tuple[int, ...], Any] = {}
 
-    def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
+    def generate(
+        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, language: str = ""
+    ) -> list[Written]:
         """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
-        found = self._write(features, token_limits, decode)
+        found = self._write(features, token_limits, decode, language)
         looping = [clip for clip, (_, loops) in enumerate(found) if loops]
         if looping:
-            again = self._write(features[looping], [token_limits[clip] for clip in looping], last_resort(decode))
+            limits = [token_limits[clip] for clip in looping]
+            again = self._write(features[looping], limits, last_resort(decode), language)
             found = [again.pop(0) if clip in looping else each for clip, each in enumerate(found)]
         return [written for written, _ in found]
 
     def _write(
-        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig
+        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, language: str
     ) -> list[tuple[Written, bool]]:
         """Each clip's text, and whether it is one that the guard would have kept from looping."""
         import ctranslate2
 
-        rules, boost = self.wording.rules(decode.may_be_empty), self.wording.boost(decode)
+        rules, boost = self.wording.rules(decode.may_be_empty, language=language), self.wording.boost(decode)
         guard = self.wording.guard if decode.loop_guard else None
         found = self._model(rules).generate(
             ctranslate2.StorageView.from_array(features.numpy()),

@@ -13,6 +13,9 @@ from wertune.whisper.ctranslate2_weights import DAMAGED, Dims, read_tensors, to_
 # OpenAI's rule and CTranslate2's: a vocabulary of 51864 is English-only, anything larger knows languages.
 MULTILINGUAL_VOCABULARY = 51865
 TIMESTAMPS = 1501  # <|0.00|> to <|30.00|>
+END = "<|endoftext|>"
+# Its id tells of which vocabulary a tokenizer is: GPT-2's, which English-only bases have, or that of all languages.
+_LANGUAGES_BY_END = {50256: False, 50257: True}
 
 
 def write_folder(buffer: memoryview, place: str, side: Path, target: Path) -> None:
@@ -25,7 +28,7 @@ def write_folder(buffer: memoryview, place: str, side: Path, target: Path) -> No
     files = {
         "config.json": _config(dims, tokens),
         "generation_config.json": _generation_config(read_json(side / "config.json"), dims, tokens, side),
-        "preprocessor_config.json": _preprocessor_config(dims),
+        "preprocessor_config.json": preprocessor_config(dims.num_mel_bins, dims.max_source_positions),
         "tokenizer.json": _with_timestamps(tokenizer, tokens),
         "tokenizer_config.json": _tokenizer_config(dims, tokens),
     }
@@ -43,6 +46,20 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BaseModelError(f"{path}: holds a {type(content).__name__}, but must be a JSON object; {DAMAGED}")
     return content
+
+
+def knows_languages(said: object, end: int | None) -> bool:
+    """Whether a base knows more than English: as generation_config.json has `said`, or as the id of `end` tells.
+
+    Bases saved before that file was asked for say nothing; taken for English-only, they would write without language
+    and task. Raises BaseModelError where neither tells.
+    """
+    if isinstance(said, bool):
+        return said
+    if end not in _LANGUAGES_BY_END:
+        rule = f"says no is_multilingual ({said!r}), and {END} is token {end}, neither OpenAI's 50256 nor 50257"
+        raise BaseModelError(f"generation_config.json {rule}; add is_multilingual: true or false to that file")
+    return _LANGUAGES_BY_END[end]
 
 
 def _as_json(content: Mapping[str, Any], source: Path) -> bytes:
@@ -159,12 +176,13 @@ def _alignment_heads(source: Mapping[str, Any], dims: Dims, side: Path) -> list[
     return [list(pair) for pair in found]
 
 
-def _preprocessor_config(dims: Dims) -> dict[str, Any]:
-    seconds = dims.max_source_positions // 50  # a position is two frames of 10 ms
+def preprocessor_config(mel_bins: int, positions: int = 1500) -> dict[str, Any]:
+    """How a Whisper of so many mel bins and encoder positions has its features made."""
+    seconds = positions // 50  # a position is two frames of 10 ms
     return {
         "feature_extractor_type": "WhisperFeatureExtractor",
         "processor_class": "WhisperProcessor",
-        "feature_size": dims.num_mel_bins,
+        "feature_size": mel_bins,
         "sampling_rate": 16000,
         "hop_length": 160,
         "n_fft": 400,

@@ -24,7 +24,7 @@ from wertune.whisper.decoding import beam_search, unpacked
 from wertune.whisper.footprint import product_dtype
 from wertune.whisper.forward import LeanWhisper
 from wertune.whisper.loops import last_resort, shrinks
-from wertune.whisper.wording import Wording, Written
+from wertune.whisper.wording import Wording, Written, generation_of
 
 # 0: no columns of outliers are kept in 16 bits beside the 8-bit product. They matter from 6.7 billion parameters on
 # (Dettmers et al. 2022, section 4); tiny.en and base write as well without (README), and a third faster on a CPU.
@@ -96,14 +96,9 @@ class Whisper:
     def mel_bins(self) -> int:
         return int(self.bare.config.num_mel_bins)
 
-    def label_ids(self, text: str) -> list[int]:
-        """The label of `text`: what the decoder must write after `<|startoftranscript|>`.
-
-        The start token is told by decoder_start_token_id: Whisper's bos_token_id is its end of text.
-        """
-        ids = self.wording.label(text)
-        start = self.bare.config.decoder_start_token_id
-        return ids[1:] if ids[0] == start else ids
+    def label_ids(self, text: str, language: str = "") -> list[int]:
+        """The label of `text`: what the decoder must write after `<|startoftranscript|>`, its language named first."""
+        return self.wording.label(text, language)[1:]
 
     def checkpoint_layers(self, checkpointed: bool) -> None:
         """Whether `loss` keeps no more of each layer than its input: less memory, a third more products."""
@@ -133,29 +128,35 @@ class Whisper:
 
     def _before(self, labels: torch.Tensor) -> torch.Tensor:
         """What the decoder reads to write each label: the start token, and all labels but the last."""
-        settings = self.bare.config
-        read = labels.new_full(labels.shape, settings.decoder_start_token_id)
+        read = labels.new_full(labels.shape, self.wording.prompt[0])
         read[:, 1:] = labels[:, :-1]
-        return read.masked_fill(read == -100, settings.pad_token_id)
+        return read.masked_fill(read == -100, self.wording.end)
 
     @torch.no_grad()
-    def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
+    def generate(
+        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, language: str = ""
+    ) -> list[Written]:
         """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
-        return self.write(self.encode(features), token_limits, decode)
+        return self.write(self.encode(features), token_limits, decode, language=language)
 
     @torch.no_grad()
     def write(
-        self, states: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, before: Sequence[int] = ()
+        self,
+        states: torch.Tensor,
+        token_limits: Sequence[int],
+        decode: DecodeConfig,
+        before: Sequence[int] = (),
+        language: str = "",
     ) -> list[Written]:
         """The texts of encoded clips; `before` are tokens of what is taken to have been said earlier.
 
         What loops is written again against loops, and what the model doubts as it would be without a boost.
         """
-        written = self._write(states, token_limits, decode, before)
+        written = self._write(states, token_limits, decode, before, language)
 
         def again(chosen: list[int], write: Callable[..., list[Written]], otherwise: DecodeConfig) -> None:
             limits = [token_limits[clip] for clip in chosen]
-            for clip, text in zip(chosen, write(states[chosen], limits, otherwise, before), strict=True):
+            for clip, text in zip(chosen, write(states[chosen], limits, otherwise, before, language), strict=True):
                 written[clip] = text
 
         if looping := [clip for clip, each in enumerate(written) if decode.loop_guard and shrinks(each.text)]:
@@ -165,13 +166,18 @@ class Whisper:
         return written
 
     def _write(
-        self, states: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, before: Sequence[int]
+        self,
+        states: torch.Tensor,
+        token_limits: Sequence[int],
+        decode: DecodeConfig,
+        before: Sequence[int],
+        language: str,
     ) -> list[Written]:
         found = beam_search(
             self._lean,
             states,
             token_limits,
-            self.wording.rules(decode.may_be_empty, before),
+            self.wording.rules(decode.may_be_empty, before, language),
             decode.num_beams,
             self.wording.boost(decode),
             decode.no_repeat_ngram,
@@ -224,6 +230,7 @@ def load_whisper(
             ignore_mismatched_sizes=True,  # told by name below
             output_loading_info=True,
         )
+        model.generation_config = generation_of(path)
         tokenizer = WhisperTokenizerFast.from_pretrained(path, local_files_only=True)
     except (MemoryError, torch.OutOfMemoryError):
         raise

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Protocol, TypeVar
 
@@ -10,11 +9,13 @@ import numpy as np
 import torch
 
 from wertune.base.config import ContextConfig, DecodeConfig
+from wertune.base.steps import clips_are_done
 from wertune.base.text import Normalise, TermFinder, joined
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.whisper.features import FRAMES_PER_SECOND, context_positions, log_mel, pad_features
+from wertune.whisper.token_limit import token_limit
 from wertune.whisper.wording import Written
 
 MAX_SEGMENT_S = 28.0
@@ -35,8 +36,13 @@ class Transcriber(Protocol):
     @property
     def mel_bins(self) -> int: ...
 
-    def generate(self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig) -> list[Written]:
-        """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
+    def generate(
+        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, language: str = ""
+    ) -> list[Written]:
+        """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens.
+
+        They are of one `language`, the model's own where it is empty.
+        """
 
 
 @dataclass(frozen=True)
@@ -68,37 +74,60 @@ def score_set(
     whisper: Transcriber, clips: EvaluationSet, decode: DecodeConfig, normalise: Normalise, finder: TermFinder
 ) -> Scores:
     """What the model writes for each clip against its reference."""
-    texts = transcribe_features(whisper, clips.features, [r.duration_s for r in clips.recordings], decode)
+    recordings = clips.recordings
+    durations_s, languages = [r.duration_s for r in recordings], [r.language for r in recordings]
+    texts = transcribe_features(whisper, clips.features, durations_s, decode, languages)
     return score(clips_of(clips.recordings), texts, normalise, finder)
 
 
 def clips_of(recordings: Sequence[Recording]) -> list[Clip]:
     """What scoring needs to know of each."""
-    return [Clip(each.place, each.text, each.row.speaker, each.row.channel, each.duration_s) for each in recordings]
+    return [
+        Clip(each.place, each.text, each.row.speaker, each.row.channel, each.duration_s, each.language)
+        for each in recordings
+    ]
 
 
 def transcribe_features(
-    whisper: Transcriber, features: Sequence[torch.Tensor], durations_s: Sequence[float], decode: DecodeConfig
+    whisper: Transcriber,
+    features: Sequence[torch.Tensor],
+    durations_s: Sequence[float],
+    decode: DecodeConfig,
+    languages: Sequence[str] = (),
 ) -> list[str]:
     """The text of each (mel_bins, frames_i), in the order given; batches are of like length."""
-    write = partial(whisper.generate, decode=decode)
-    return [written.text for written in in_batches(write, features, durations_s, decode)]
+    written = in_batches(_writer(whisper, decode), features, durations_s, decode, languages=languages)
+    return [each.text for each in written]
+
+
+def _writer(whisper: Transcriber, decode: DecodeConfig) -> Callable[[torch.Tensor, Sequence[int], str], list[Written]]:
+    return lambda heard, limits, language: whisper.generate(heard, limits, decode, language)
 
 
 def in_batches(
-    write: Callable[[torch.Tensor, Sequence[int]], Sequence[Each]],
+    write: Callable[[torch.Tensor, Sequence[int], str], Sequence[Each]],
     features: Sequence[torch.Tensor],
     durations_s: Sequence[float],
     decode: DecodeConfig,
     check: Check = lambda: None,
+    languages: Sequence[str] = (),
 ) -> list[Each]:
-    """What `write` makes of each clip's features and token limit, in the order given; batches are of like length."""
+    """What `write` makes of each clip's features and token limit, in the order given; batches are of like length.
+
+    A batch is of one of the clips' `languages`; where none are given all are of the model's own.
+    """
+    of = languages or [""] * len(features)
     written: dict[int, Each] = {}
-    for batch in _batches([f.shape[1] / FRAMES_PER_SECOND for f in features], durations_s, decode):
-        check()
-        limits = [token_limit(durations_s[i], decode) for i in batch]
-        heard = pad_features([features[i] for i in batch])
-        written.update(zip(batch, write(heard, limits), strict=True))
+    for language in sorted(set(of)):
+        chosen = [i for i, each in enumerate(of) if each == language]
+        padded_s = [features[i].shape[1] / FRAMES_PER_SECOND for i in chosen]
+        for positions in _batches(padded_s, [durations_s[i] for i in chosen], decode):
+            check()
+            batch = [chosen[position] for position in positions]
+            limits = [token_limit(durations_s[i], decode) for i in batch]
+            heard = pad_features([features[i] for i in batch])
+            written.update(zip(batch, write(heard, limits, language), strict=True))
+            clips_are_done(len(batch))
     return [written[i] for i in range(len(features))]
 
 
@@ -114,14 +143,6 @@ def _batches(padded_s: Sequence[float], durations_s: Sequence[float], decode: De
         yield batch
 
 
-def token_limit(duration_s: float, decode: DecodeConfig) -> int:
-    """Enough for the fastest speech, few enough that a loop ends: Whisper repeats itself on silence.
-
-    It follows the clip and not its padding, so that the base at 30 s of context is not charged with longer loops.
-    """
-    return min(decode.max_new_tokens, 8 + round(decode.tokens_per_second * duration_s))
-
-
 def transcribe_samples(
     whisper: Transcriber,
     clips: Sequence[Samples],
@@ -129,18 +150,22 @@ def transcribe_samples(
     decode: DecodeConfig,
     check: Check = lambda: None,
     longest_s: float = MAX_SEGMENT_S,
+    languages: Sequence[str] = (),
 ) -> list[Transcript]:
     """What each clip of 16 kHz samples says; what is longer than `longest_s` is cut at pauses.
+
+    The clips are of the model's own language unless their `languages` are given.
 
     `check` is called before each piece is heard and each batch is written: it may raise what ends the work.
     """
     cut = [split_at_pauses(clip, longest_s) for clip in clips]
+    of_pieces = [language for pieces, language in zip(cut, languages, strict=False) for _ in pieces]
     features, durations_s = [], []
     for piece in chain(*cut):
         check()
         durations_s.append(piece.size / SAMPLE_RATE_HZ)
         features.append(log_mel(piece, context_positions(durations_s[-1], context), whisper.mel_bins))
-    written = iter(in_batches(partial(whisper.generate, decode=decode), features, durations_s, decode, check))
+    written = iter(in_batches(_writer(whisper, decode), features, durations_s, decode, check, of_pieces))
     return [Transcript(tuple((piece.size, next(written)) for piece in pieces)) for pieces in cut]
 
 

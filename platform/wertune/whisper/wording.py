@@ -1,5 +1,6 @@
 """How a Whisper is asked to write and what its tokens say: all of its writing but its weights."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from wertune.base.config import DecodeConfig
 from wertune.base.errors import BaseModelError, ConfigError
 from wertune.base.text import UNSPACED_LANGUAGES, is_unspaced, label_text
 from wertune.whisper.boost import TermBoost
 from wertune.whisper.decoding import Rules
+from wertune.whisper.hugging_face import END, knows_languages, read_json
 from wertune.whisper.loops import LoopGuard
 
 
@@ -28,6 +31,8 @@ class Written:
         return sum(self.log_probabilities) / len(self.log_probabilities)
 
 
+_ONCE_IN_CONFIG = ("suppress_tokens", "begin_suppress_tokens", "is_multilingual")
+_TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 # Whisper reads so many tokens of what was said before; half of its decoder's positions are for the text.
 MAX_TOKENS_BEFORE = 223
 
@@ -41,7 +46,10 @@ class Glossary:
 
 
 class Wording:
-    """The prompt that says language and task, what may not be written, and terms that may be boosted."""
+    """The prompt that says language and task, what may not be written, and terms that may be boosted.
+
+    Every token is found by its name, and no id by where it stands: bases have other languages, and teams add tokens.
+    """
 
     def __init__(
         self,
@@ -54,33 +62,97 @@ class Wording:
         self.tokenizer = tokenizer
         self.terms = tuple(terms)
         self._generation, self._vocabulary, self._language = generation, vocabulary, language
-        multilingual = bool(getattr(generation, "is_multilingual", False))
-        if not multilingual and language != "en":
-            remedy = "take a multilingual base, such as packaged:whisper-base or openai/whisper-base"
-            raise ConfigError(f"language is {language}, but base_model knows English only; {remedy}")
-        if multilingual:
-            tokenizer.set_prefix_tokens(language=language, task="transcribe")
+        said = getattr(generation, "is_multilingual", None)
+        self.is_multilingual = knows_languages(said, tokenizer.convert_tokens_to_ids(END))
         self._special = frozenset(tokenizer.all_special_ids)
         self._boosts: dict[tuple[float, float], TermBoost] = {}
+        self.end = self._id(END)
+        self._prompts: dict[str, tuple[int, ...]] = {}
+        self.prompt = self.prompt_in("")
 
-    def label(self, text: str) -> list[int]:
-        """Tokens of a transcript, its prompt and end included."""
-        ids: list[int] = self.tokenizer(label_text(text, self._language)).input_ids
-        return ids
+    def _id(self, name: str) -> int:
+        """The token of that name; BaseModelError where the base has none."""
+        if (found := self._find(name)) is None:
+            remedy = "take the tokenizer and the weights of one model, as it was published"
+            problem = f"base_model has no token {name} below {self._vocabulary}, which every Whisper has"
+            raise BaseModelError(f"{problem}; {remedy}")
+        return found
 
-    def rules(self, may_be_empty: bool, before: Sequence[int] = ()) -> Rules:
+    def _find(self, name: str) -> int | None:
+        """An unknown name is told as the end of text."""
+        found = self.tokenizer.convert_tokens_to_ids(name)
+        known = found is not None and self.tokenizer.convert_ids_to_tokens(found) == name
+        return int(found) if known and found < self._vocabulary else None
+
+    def prompt_in(self, language: str) -> tuple[int, ...]:
+        """The tokens before a text of that language, of the project's where it is empty; ConfigError."""
+        language = language or self._language
+        if language not in self._prompts:
+            asked = (self._language_id(language), self._id("<|transcribe|>")) if self.is_multilingual else ()
+            self._prompts[language] = (self._id("<|startoftranscript|>"), *asked, self._id("<|notimestamps|>"))
+        if not self.is_multilingual and language != "en":
+            remedy = "take a multilingual base, such as packaged:whisper-base or openai/whisper-base"
+            raise ConfigError(f"language is {language}, but base_model knows English only; {remedy}")
+        return self._prompts[language]
+
+    def _language_id(self, language: str) -> int:
+        if (found := self._find(f"<|{language}|>")) is None:
+            remedy = "take one that has (openai/whisper-large-v3 has yue), or name the nearest language that it knows"
+            raise ConfigError(f"language is {language}, but base_model has no token for it; {remedy}")
+        return found
+
+    @property
+    def prompt_names(self) -> tuple[str, ...]:
+        """The tokens before a text by their names."""
+        return tuple(self.tokenizer.convert_ids_to_tokens(list(self.prompt)))
+
+    def facts(self) -> dict[str, Any]:
+        """What generation_config.json has to say of this vocabulary for plain transformers to write in a language."""
+        known = {"is_multilingual": self.is_multilingual, "no_timestamps_token_id": self.prompt[-1]}
+        known |= {"decoder_start_token_id": self.prompt[0], "eos_token_id": self.end}
+        if not self.is_multilingual:
+            return known
+        tasks = {task: self._id(f"<|{task}|>") for task in ("transcribe", "translate")}
+        named = {f"<|{language}|>": self._find(f"<|{language}|>") for language in LANGUAGES}
+        languages = {name: number for name, number in named.items() if number is not None}
+        return known | {"lang_to_id": languages, "task_to_id": tasks}
+
+    def label(self, text: str, language: str = "") -> list[int]:
+        """Tokens of a transcript, its prompt and end included; of the project's `language` where it is empty."""
+        said = self.tokenizer(label_text(text, language or self._language), add_special_tokens=False).input_ids
+        return [*self.prompt_in(language), *said, self.end]
+
+    def rules(self, may_be_empty: bool, before: Sequence[int] = (), language: str = "") -> Rules:
         """Whisper's own, and no timestamps: a damaged adapter was seen to write them though the prompt says none."""
-        settings, end = self._generation, self.tokenizer.eos_token_id
-        timestamps = range(self.tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1, self._vocabulary)
-        # No text begins with a lone blank, nor with its end unless it may be empty.
-        first = [token for token in settings.begin_suppress_tokens or () if not (may_be_empty and token == end)]
+        # No text begins with a lone blank, nor with its end unless it may be empty: Whisper's own, said or not.
+        own = (*self.tokenizer(" ", add_special_tokens=False).input_ids, self.end)
+        begin = own if self._generation.begin_suppress_tokens is None else self._suppressed("begin_suppress_tokens")
+        first = [token for token in begin if not (may_be_empty and token == self.end)]
         return Rules(
-            prompt=tuple(self.tokenizer("").input_ids[:-1]),
-            end=end,
-            never=(*(settings.suppress_tokens or ()), *timestamps),
+            prompt=self.prompt_in(language),
+            end=self.end,
+            never=(*self._suppressed("suppress_tokens"), *self._never_written),
             never_first=tuple(first),
             before=tuple(before),
         )
+
+    def _suppressed(self, key: str) -> tuple[int, ...]:
+        """The ids of a list in generation_config.json; BaseModelError where they are not of this vocabulary."""
+        found = tuple(getattr(self._generation, key, None) or ())
+        if strange := [token for token in found if not 0 <= token < self._vocabulary]:
+            rule = f"must hold ids from 0 to {self._vocabulary - 1}"
+            raise BaseModelError(f"generation_config.json: {key} holds {strange[0]}, but {rule}; take that model's own")
+        return found
+
+    @cached_property
+    def _never_written(self) -> tuple[int, ...]:
+        """Timestamps, and what no token has a name for: OpenAI's first tokenizers do not name their timestamps.
+
+        A token that a team added stands behind them, and may be written.
+        """
+        names = {number: name for name, number in self.tokenizer.get_vocab().items()}
+        late = range(self.prompt[-1] + 1, self._vocabulary)
+        return tuple(token for token in late if token not in names or _TIMESTAMP.fullmatch(names[token]))
 
     @cached_property
     def glossary(self) -> Glossary:
@@ -91,8 +163,7 @@ class Wording:
             if len(written) > MAX_TOKENS_BEFORE:
                 break
             kept, tokens = count, written
-        mark = self.tokenizer.convert_tokens_to_ids("<|startofprev|>")
-        return Glossary(self.terms[:kept], (mark, *tokens) if tokens else ())
+        return Glossary(self.terms[:kept], (self._id("<|startofprev|>"), *tokens) if tokens else ())
 
     @cached_property
     def guard(self) -> LoopGuard:
@@ -117,11 +188,22 @@ class Wording:
         return str(self.tokenizer.decode([token for token in tokens if token not in self._special])).strip()
 
 
+def generation_of(path: Path) -> GenerationConfig:
+    """What a Hugging Face folder says of generation: of a base of before generation_config.json, its config.json.
+
+    What neither says stays open: transformers would put in what is right for English-only bases.
+    """
+    if (path / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(path, local_files_only=True)
+    said = read_json(path / "config.json")
+    return GenerationConfig(**{key: said[key] for key in _ONCE_IN_CONFIG if key in said})
+
+
 def load_wording(path: Path, language: str, terms: Sequence[str] = ()) -> tuple[Wording, int]:
     """The wording of a Hugging Face folder, and how many mel bins its model hears; no weights are read."""
     try:
         config = WhisperConfig.from_pretrained(path, local_files_only=True)
-        generation = GenerationConfig.from_pretrained(path, local_files_only=True)
+        generation = generation_of(path)
         tokenizer = WhisperTokenizerFast.from_pretrained(path, local_files_only=True)
     except Exception as error:  # tokenizers and JSON of another shape each raise their own kinds
         problem = f"does not hold a Whisper model in Hugging Face format: {error}"

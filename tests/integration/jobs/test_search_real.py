@@ -49,7 +49,7 @@ def searched(make_workspace: Callable[[str], Workspace]) -> SimpleNamespace:
     told = re.search(r"go on with: (python -m wertune .*--resume (\w+).*)", printed)
     assert told, printed
     arguments, run_id = shlex.split(told[1])[3:], told[2]
-    _interrupt(workspace, "trial 01 epoch 1/2", *arguments)
+    _interrupt(workspace, "trial 01 epoch 1/2", *arguments, by=signal.SIGTERM)
     client = workspace.client
     statuses = {run.info.run_name: run.info.status for run in _family(client, run_id)}
     output = workspace.run(*arguments).stdout
@@ -74,8 +74,8 @@ def _family(client: MlflowClient, run_id: str) -> list[Any]:
     return [parent, *children]
 
 
-def _interrupt(workspace: Workspace, at: str, *arguments: str) -> str:
-    """Ctrl-C once a line of the search holds `at`; what it printed."""
+def _interrupt(workspace: Workspace, at: str, *arguments: str, by: signal.Signals = signal.SIGINT) -> str:
+    """Ctrl-C, or what a scheduler sends, once a line of the search holds `at`; what it printed."""
     process = subprocess.Popen(
         workspace.command(*arguments),
         cwd=workspace.folder,
@@ -89,8 +89,8 @@ def _interrupt(workspace: Workspace, at: str, *arguments: str) -> str:
     for line in process.stdout:
         seen.append(line)
         if at in line:
-            process.send_signal(signal.SIGINT)
-    assert process.wait() == 130, "".join(seen)
+            process.send_signal(by)
+    assert process.wait() == 128 + by, "".join(seen)
     return "".join(seen)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+import yaml
 from tests.support.places import ROOT
 
 from wertune import __main__ as wertune_line
@@ -59,7 +60,14 @@ def project(
     text = f"name: small\nbase_model: {tiny_whisper_folder}\ndata:\n{data}"
     (tmp_path / "project.yaml").write_text(text)
     write_noise(tmp_path / "recordings" / "one.wav", seed=3).with_suffix(".txt").write_text("one")
-    rows = [{"audio_filepath": "train.wav", "text": f"row {n}", "speaker": f"speaker {n}"} for n in range(9)]
+    rows = [
+        {
+            "audio_filepath": write_noise(tmp_path / f"{n}.wav", seed=9 + n).name,
+            "text": f"row {n}",
+            "speaker": f"speaker {n}",
+        }
+        for n in range(9)
+    ]
     write_manifest(tmp_path / "all.jsonl", rows)
     return tmp_path
 
@@ -222,6 +230,33 @@ def test_import_and_split_answer_a_program(shell: Shell, project: Path, write_no
     assert err.startswith("train: ")
 
 
+def test_what_split_writes_validate_passes(shell: Shell, project: Path, write_noise: Callable[..., Path]) -> None:
+    """Of recordings that stand there twice, one is silent and one is too short, split leaves what can be used."""
+    rows = []
+    for number in range(8):
+        recording = write_noise(project / "new" / f"{number}.wav", seed=100 + number % 6)
+        rows.append({"audio_filepath": recording.name, "text": f"sentence {number}", "speaker": f"s{number}"})
+    write_noise(project / "new" / "short.wav", 0.1, seed=200)
+    (project / "new" / "quiet.wav").write_bytes((project / "new" / "0.wav").read_bytes()[:44] + bytes(32_000))
+    rows += [{"audio_filepath": f"{name}.wav", "text": name, "speaker": name} for name in ("short", "quiet", "gone")]
+    (project / "new" / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, out, _ = shell(
+        "split", str(project / "new" / "all.jsonl"), "--project", str(project), "--shares", "50,25,25", "--json"
+    )
+    report = json.loads(out)
+    assert (status, report["kept"]) == (0, 6)
+    reasons = {each["line"]: each["reason"] for each in report["dropped"]}
+    assert sorted(reasons) == [7, 8, 9, 10, 11]
+    assert "the same audio as" in reasons[7]
+    assert "is silent" in reasons[10]
+    settings = yaml.safe_load((project / "project.yaml").read_text())
+    settings["data"] = {split: f"manifests/{split}.jsonl" for split in ("train", "validation", "test")}
+    (project / "project.yaml").write_text(yaml.safe_dump(settings))
+    status, out, err = shell("validate", "--project", str(project), "--json")
+    assert status == 0, err
+    assert sum(split["clips"] for split in json.loads(out)["splits"].values()) == 6
+
+
 def test_export_answers_a_program(shell: Shell, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wertune.serving.export
 
@@ -242,8 +277,12 @@ def test_transcribe_looks_for_the_files_before_it_loads_a_model(shell: Shell, pr
 
 
 @pytest.mark.parametrize("command", ["transcribe", "split"])
-def test_a_place_that_is_a_file_needs_no_space(shell: Shell, project: Path, command: str) -> None:
+def test_a_place_that_is_a_file_needs_no_space(
+    shell: Shell, project: Path, write_noise: Callable[..., Path], command: str
+) -> None:
     manifest, out = project / "all.jsonl", project / "taken"
+    for n in range(9):
+        write_noise(project / f"{n}.wav", seed=50 + n)
     rows = [{"audio_filepath": f"{n}.wav", "text": f"sentence {n}", "speaker": f"s{n}"} for n in range(9)]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     out.write_text("as it was")
@@ -344,18 +383,31 @@ def test_each_end_has_its_status(
     assert capsys.readouterr() == ("", text)
 
 
-def test_an_interrupted_process_ends_with_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(signal.SIGINT, command_line.EXIT_INTERRUPTED), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+)
+@pytest.mark.parametrize("in_background", [False, True], ids=["", "SIGINT ignored"])
+def test_what_ends_a_process_from_outside_ends_it_as_ctrl_c_does(
+    sent: signal.Signals, status: int, in_background: bool
+) -> None:
+    """A shell's background job begins with SIGINT ignored, which then stays so."""
+    if in_background and sent is signal.SIGINT:
+        return
+    handler = "SIG_IGN" if in_background else "default_int_handler"
     program = (
         "import signal, sys, click\nfrom wertune.base.cli import Tool, run_tool\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job begins with it ignored
+        f"signal.signal(signal.SIGINT, signal.{handler})\n"
         "@click.group(cls=Tool)\ndef tool(): pass\n"
-        "@tool.command()\ndef work():\n    print('working', flush=True)\n    import time; time.sleep(60)\n"
+        "@tool.command()\ndef work():\n    print('working', flush=True)\n    import time\n"
+        "    try:\n        time.sleep(60)\n    finally:\n        print('closed', flush=True)\n"
         "sys.argv = ['tool', 'work']\nrun_tool(tool, 'tool', print)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
     time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == command_line.EXIT_INTERRUPTED
+    process.send_signal(sent)
+    assert process.wait(30) == status
+    assert process.stdout.read() == "closed\n"
     process.stdout.close()

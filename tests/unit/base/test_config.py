@@ -50,7 +50,7 @@ FAULTS = [
     ("train.epochs", None, "but must be a whole number"),
     ("train.replay_ratio", 4.5, "but must be at most 4"),
     ("train.clips_per_epoch", 0, "but must be at least 1"),
-    ("decode.max_new_tokens", 441, "but must be at most 440"),
+    ("decode.max_new_tokens", 449, "but must be at most 448"),
     ("decode.tokens_per_second", float("inf"), "finite number"),
     ("context.margin_positions", 1501, "but must be at most 1500"),
     ("augment.time_masks", 11, "but must be at most 10"),

@@ -21,11 +21,14 @@ from wertune.base.text import (
     Term,
     TermFinder,
     closed_up,
+    invisible,
     joined,
+    label_text,
     load_lexicon,
     normaliser,
     normaliser_version,
     term_pattern,
+    visible,
 )
 
 ENGLISH = normaliser("en")
@@ -270,3 +273,47 @@ def test_no_more_texts_are_known_than_memory_is_for(monkeypatch: pytest.MonkeyPa
     normalise = Normaliser("en")
     assert [normalise(f"number {number}") for number in range(9)] == [ENGLISH(f"number {n}") for n in range(9)]
     assert len(normalise._known) <= 3
+
+
+@pytest.mark.parametrize("language", ["en", "te", "ms"])
+@pytest.mark.parametrize(
+    "hidden", ["\u00ad", "\u200b", "\u2060", "\ufeff", "\u200e", "\u202a", "\u2066", "\u200c", "\u200d"]
+)
+def test_what_nobody_sees_makes_no_word_another(language: str, hidden: str) -> None:
+    assert normaliser(language)(f"re{hidden}ply {hidden}by{hidden} Friday") == normaliser(language)("reply by Friday")
+
+
+def test_a_label_is_what_is_seen() -> None:
+    assert label_text("\ufeffMy\u00a0SRS\u00ad  a\u0301", "en") == " My SRS \u00e1"
+    assert label_text("می\u200cخواهم", "fa") == " می\u200cخواهم"  # a joiner is a letter's business there
+    assert invisible("a\u200b\ufeff\u200b") == ["U+200B ZERO WIDTH SPACE", "U+FEFF ZERO WIDTH NO-BREAK SPACE"]
+    assert not invisible("می\u200cخواهم")
+
+
+@given(st.text(alphabet=st.characters(codec="ascii"), max_size=40))
+def test_plain_text_stays_but_for_its_blanks(text: str) -> None:
+    assert visible(text).split() == text.split()
+    assert visible(visible(text)) == visible(text)
+
+
+def test_terms_that_the_normaliser_makes_one_are_told_apart_as_they_are_written() -> None:
+    finder = TermFinder(["C++", "C#", "CPF", ".NET", "A*"], ENGLISH)
+    assert finder.as_written == ("C++", "C#", ".NET", "A*")
+    said = "Vitamin C is no language; c++ and C# are. An A in maths is no A*: the net, not .NET. C++ for CPF"
+    assert finder.find(said) == Counter({"C++": 2, "C#": 1, "A*": 1, ".NET": 1, "CPF": 1})
+    assert finder.words == {"cpf"}
+
+
+def test_a_term_that_is_one_with_another_only_beside_it_is_found_by_its_words_alone() -> None:
+    assert TermFinder(["e-Services"], ENGLISH).as_written == ()
+    both = TermFinder(["e-Services", "E services"], ENGLISH)
+    assert both.find("the E services and e-Services") == Counter({"e-Services": 1, "E services": 1})
+
+
+@pytest.mark.parametrize(
+    ("term", "fault"),
+    [("Sing\u200bpass", "holds U\\+200B ZERO WIDTH SPACE, which nobody sees"), ("<|endoftext|>", "Whisper's own")],
+)
+def test_a_term_that_nobody_could_find_is_refused(tmp_path: Path, term: str, fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        load_lexicon(_lexicon_file(tmp_path, f"terms: [{{term: {term!r}}}]".replace("'", '"')))

@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 
 import wertune.data.audio
 from wertune.base.errors import AudioError
-from wertune.data.audio import MAX_RATE_HZ, MIN_RATE_HZ, SAMPLE_RATE_HZ, audio_digest, load_audio, resample
+from wertune.data.audio import (
+    MAX_RATE_HZ,
+    MIN_RATE_HZ,
+    SAMPLE_RATE_HZ,
+    audio_digest,
+    load_audio,
+    refuse_unheard,
+    resample,
+)
 
 Array = npt.NDArray[np.float32]
 WriteNoise = Callable[..., Path]
@@ -217,15 +225,15 @@ def test_no_rate_makes_a_kernel_of_gigabytes(rate_hz: int) -> None:
 @example(44_100, 29_999, 1)
 def test_pieces_join_to_what_the_whole_gives(rate_hz: int, frames: int, piece_frames: int) -> None:
     piece_frames = max(piece_frames, frames // 50)
-    noise = np.random.default_rng(frames).standard_normal(frames).astype(np.float32)
+    noise = (0.1 * np.random.default_rng(frames).standard_normal(frames)).astype(np.float32)
     whole = resample(noise, rate_hz)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wertune.data.audio, "PIECE_FRAMES", piece_frames)
         in_pieces = resample(noise, rate_hz)
         read = load_audio(_encoded("float wav", noise, rate_hz))
     assert in_pieces.size == whole.size
-    np.testing.assert_allclose(in_pieces, whole, atol=1e-5)
-    np.testing.assert_allclose(read, whole, atol=1e-5)
+    np.testing.assert_allclose(in_pieces, whole, atol=1e-6)
+    np.testing.assert_allclose(read, whole, atol=1e-6)
 
 
 def test_the_work_can_be_ended_while_a_recording_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,3 +270,49 @@ def test_equal_sound_has_an_equal_digest_in_any_file() -> None:
     other = quantised.copy()
     other[100] += 1e-4
     assert audio_digest(other) != audio_digest(quantised)
+
+
+def test_channels_that_cancel_each_other_out_are_told() -> None:
+    voice = _voice(SAMPLE_RATE_HZ)
+    for other, cancels in ((-voice, True), (-0.95 * voice, True), (0 * voice, False), (-0.5 * voice, False)):
+        stereo = _encoded("wav", np.stack([voice, other], axis=1))
+        if cancels:
+            with pytest.raises(AudioError, match=r"has channels that cancel each other out .* give one of them"):
+                load_audio(stereo)
+        else:
+            assert np.abs(load_audio(stereo)).max() > 0.05
+
+
+def test_a_recording_of_another_scale_is_told_and_a_little_over_it_is_not() -> None:
+    loud = 8 * _voice(SAMPLE_RATE_HZ)
+    with pytest.raises(AudioError, match=r"is too loud: \d+\.\d% of its samples are beyond full scale, up to [\d.]+ "):
+        load_audio(_encoded("float wav", loud))
+    peak = _voice(SAMPLE_RATE_HZ)
+    peak[100] = 1.3  # one sample, as a decoder's filter makes it
+    assert load_audio(_encoded("float wav", peak)).max() == np.float32(1.3)
+
+
+@pytest.mark.parametrize("container", ["wav", "float wav", "mp3"])
+def test_what_was_cut_off_on_its_way_is_told(container: str) -> None:
+    whole = _encoded(container, _voice(SAMPLE_RATE_HZ, 4.0))
+    with pytest.raises(AudioError, match=r"promises 4\.\d+ s, but \d\.\d+ s are there: it was cut off on its way"):
+        load_audio(whole[: len(whole) // 2])
+    assert load_audio(whole).size >= 4 * SAMPLE_RATE_HZ - 1600
+
+
+def test_a_header_of_a_stream_promises_nothing() -> None:
+    """ffmpeg writes 0xFFFFFFFF where it cannot go back to the header."""
+    whole = bytearray(_encoded("wav", _voice(SAMPLE_RATE_HZ)))
+    at = whole.index(b"data") + 4
+    whole[4:8] = whole[at : at + 4] = b"\xff\xff\xff\xff"
+    assert load_audio(bytes(whole)).size == SAMPLE_RATE_HZ
+
+
+@pytest.mark.parametrize(("level", "told"), [(0.0, "is silent"), (1e-4, "peaks at -80 dBFS"), (1e-3, "")])
+def test_what_nobody_can_hear_is_told(level: float, told: str) -> None:
+    samples = np.full(1600, level, np.float32)
+    if told:
+        with pytest.raises(AudioError, match=f"{told}, but must reach -66 dBFS for speech to be heard"):
+            refuse_unheard(samples, "it")
+    else:
+        refuse_unheard(samples, "it")

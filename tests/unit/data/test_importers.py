@@ -214,7 +214,7 @@ def test_a_table_tells_all_faults_by_line(
 
 @pytest.mark.parametrize("end", ["-1", "600"])
 def test_of_a_long_recording_no_more_is_decoded_than_may_be_used(source: Path, tmp_path: Path, end: str) -> None:
-    soundfile.write(source / "long.flac", np.zeros(600 * SAMPLE_RATE_HZ, np.int16), SAMPLE_RATE_HZ)
+    soundfile.write(source / "long.flac", np.full(600 * SAMPLE_RATE_HZ, 999, np.int16), SAMPLE_RATE_HZ)
     (source / "wav.scp").write_text("r0 long.flac\n")
     (source / "text").write_text("u0 some words\n")
     (source / "utt2spk").write_text("u0 ann\n")
@@ -516,3 +516,37 @@ def test_half_a_surrogate_pair_and_endless_numbers_are_told_by_line(
     faults = _faults(source, tmp_path / "project")
     places = [f"{source / 'metadata.jsonl'}:{number}: not JSON (" for number in (1, 2)]
     assert [fault[: len(place)] for fault, place in zip(faults, places, strict=True)] == places
+
+
+def test_the_same_audio_is_taken_once_and_the_others_are_listed(
+    source: Path, wavs: list[Path], tmp_path: Path, write_noise: WriteNoise
+) -> None:
+    for name, text in (("a", "the same words"), ("b", "the same words"), ("c", "others")):
+        (source / f"{name}.wav").write_bytes(wavs[0].read_bytes())
+        (source / f"{name}.txt").write_text(text)
+    for wav in wavs:
+        wav.unlink()
+    done = _import(source, tmp_path / "project", form="plain")
+    assert (done.clips, done.skipped) == (1, ())
+    assert [str(each) for each in done.duplicates] == [
+        "b.wav: the same audio as a.wav",
+        "c.wav: the same audio as a.wav, with another text ('the same words')",
+    ]
+    assert len(list((tmp_path / "project" / "audio" / "new").iterdir())) == 1
+
+
+def test_a_data_set_of_the_hub_is_read_from_its_parquet_files(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    folder = source / "data"
+    folder.mkdir()
+    for number, wav in enumerate(wavs):
+        rows = [{"audio": {"bytes": wav.read_bytes(), "path": wav.name}, "text": TEXTS[number], "speaker_id": "ann"}]
+        table = pyarrow.Table.from_pylist(rows)
+        pyarrow.parquet.write_table(table, folder / f"train-0000{number}-of-00002.parquet")
+        wav.unlink()
+    assert form_of(source) == "parquet"
+    done = _import(source, tmp_path / "project")
+    assert [row.text for _, _, row in read_rows(done.manifest)] == list(TEXTS)
+    (folder / "broken.parquet").write_bytes(b"PAR1 nothing PAR1")
+    with pytest.raises(ManifestError, match=r"broken\.parquet is no Parquet file .* download it again"):
+        _import(source, tmp_path / "other")

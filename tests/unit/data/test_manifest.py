@@ -437,7 +437,7 @@ def test_a_pipe_is_neither_waited_for_as_audio_nor_as_a_manifest(folder: Path, w
 def test_of_a_recording_that_is_too_long_no_more_is_read_than_tells_so(
     folder: Path, write_manifest: WriteManifest
 ) -> None:
-    soundfile.write(folder / "hour.flac", np.zeros(SAMPLE_RATE_HZ * 3600, np.int16), SAMPLE_RATE_HZ)
+    soundfile.write(folder / "hour.flac", np.full(SAMPLE_RATE_HZ * 3600, 999, np.int16), SAMPLE_RATE_HZ)
     path = write_manifest(folder / "train.jsonl", [GOOD, GOOD | {"audio_filepath": "hour.flac", "duration": 3600}])
     (fault,) = _faults({"train": path})
     assert fault == f"{path}:2: duration is at least 31.00 s, but must be <= 30; split the recording"
@@ -504,3 +504,35 @@ def test_whatever_a_manifest_holds_only_manifest_errors_are_raised(bad_folder: P
         return
     assert len(dataset["train"]) > 0
     assert len(dataset.digest("train")) == 64
+
+
+@pytest.mark.parametrize("command", ["<|endoftext|>", "<|0.00|>", "<|zh|>", "<|team|>"])
+def test_a_token_of_whispers_own_is_no_text(folder: Path, write_manifest: WriteManifest, command: str) -> None:
+    path = write_manifest(folder / "m.jsonl", [GOOD | {"text": f"pay {command} now"}])
+    assert _faults({"train": path}) == [
+        f"{path}:1: text holds {command}, which is a token of Whisper's own and nothing that is said; take it out, or "
+        "write it as it is said"
+    ]
+
+
+def test_what_rows_hold_that_is_not_read_is_said_once(folder: Path, write_manifest: WriteManifest) -> None:
+    rows: Rows = [
+        GOOD | {"text": "reply\u200b by \u00adFriday", "lang": "en", "sentence": 1},
+        GOOD | {"audio_filepath": "other.wav", "lang": "en", "emotion": "calm"},
+    ]
+    path = write_manifest(folder / "m.jsonl", rows)
+    assert _load({"train": path}).notes == (
+        "characters that nobody sees are taken out of the texts of "
+        f"{path}:1 (U+00AD SOFT HYPHEN, U+200B ZERO WIDTH SPACE)",
+        f"{path}: keys that are not read: emotion (1 rows)",
+    )
+    assert _load({"train": write_manifest(folder / "n.jsonl", [GOOD])}).notes == ()
+
+
+def test_a_silent_recording_of_speech_is_a_fault(folder: Path, write_manifest: WriteManifest) -> None:
+    soundfile.write(folder / "silent.wav", np.zeros(8000), 8000)
+    path = write_manifest(folder / "m.jsonl", [GOOD | {"audio_filepath": "silent.wav"}])
+    assert _faults({"train": path}) == [
+        f"{path}:1: the recording is silent, but must reach -66 dBFS for speech to be heard; record it anew or remove "
+        "the row"
+    ]

@@ -182,3 +182,14 @@ def test_shares_that_are_none_are_refused(text: str) -> None:
 
 def test_shares_are_of_their_sum() -> None:
     assert parse_shares("8,1,1") == parse_shares("80, 10, 10") == (0.8, 0.1, 0.1)
+
+
+def test_rows_that_validate_would_refuse_are_dropped_with_their_reasons(
+    tmp_path: Path, write_manifest: Callable[..., Path]
+) -> None:
+    manifest = _manifest(tmp_path, write_manifest)
+    unusable = {2: f"the same audio as {manifest}:1; remove one of the two rows", 5: "text has 450 tokens, but no more"}
+    report = split_manifest(manifest, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0, unusable)
+    assert (report["rows"], report["kept"]) == (11, 8)
+    assert [each["line"] for each in report["dropped"]] == [2, 5, 11]
+    assert "dropped 1 of 11 rows: the same audio" in describe(report)

@@ -219,7 +219,7 @@ def test_what_each_part_brings_is_logged_told_and_in_the_description(
     monkeypatch.setattr(
         "wertune.training.baseline.transcribe_with_base", lambda *_: pytest.fail("the base wrote again")
     )
-    results = final_evaluation(run, prepared, baseline, best)
+    results = final_evaluation(run, prepared, baseline, best, lambda line: None)
     assert results.ablation is not None
     logged = MlflowClient(mlflow_store).get_run(run.run_id).data.metrics
     assert results.ablation.metrics().items() <= logged.items()
@@ -241,7 +241,7 @@ def test_without_terms_there_is_no_such_table(
     save_adapter(add_lora(load_tiny(), prepared.project.trial.lora, seed=0), small_project / "adapter", "tiny")
     run.artifacts(small_project / "adapter", "adapter")
     best = BestTrial(run, "this one", prepared.project.trial)
-    results = final_evaluation(run, prepared, score_baseline(run, prepared), best)
+    results = final_evaluation(run, prepared, score_baseline(run, prepared), best, lambda line: None)
     assert results.ablation is None
     _register_empty(mlflow_store, run)
     assert "What each part brings" not in describe(run, prepared, results, "this one", "1", "passed")

@@ -24,7 +24,9 @@ class _Saying:
     def __init__(self, text: str) -> None:
         self.text = text
 
-    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[Written]:
+    def generate(
+        self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig, language: str = ""
+    ) -> list[Written]:
         return [Written(self.text, (-0.5,)) for _ in token_limits]
 
 

@@ -28,7 +28,9 @@ class _Counting:
 
     device, mel_bins = torch.device("cpu"), 80
 
-    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[Written]:
+    def generate(
+        self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig, language: str = ""
+    ) -> list[Written]:
         return [Written(f"{len(token_limits)} of {features.shape[2]}", (-0.5,)) for _ in token_limits]
 
 
@@ -79,12 +81,12 @@ def test_one_bad_file_stops_no_other(voice: Voice, tmp_path: Path, write_noise: 
     files.append(tmp_path / "gone.wav")
     said: list[str] = []
     faults: list[str] = []
-    failed = transcribe_files(voice, files, "txt", None, 28, said.append, faults.append)
+    failed = transcribe_files(voice, files, "txt", None, 28, "", said.append, faults.append)
     assert failed == len(faults) == 2
     assert [line.partition(": ")[0] for line in said] == [str(tmp_path / f"{n}.wav") for n in range(3)]
     assert "bad.wav cannot be decoded" in faults[0]
     assert "gone.wav does not exist" in faults[1]
-    transcribe_files(voice, files, "srt", tmp_path / "out", 28, said.append, faults.append)
+    transcribe_files(voice, files, "srt", tmp_path / "out", 28, "", said.append, faults.append)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.srt", "1.srt", "2.srt"]
 
 

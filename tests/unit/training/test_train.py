@@ -60,7 +60,7 @@ class Numbering:
     mel_bins = 80
     device = torch.device("cpu")
 
-    def label_ids(self, text: str) -> list[int]:
+    def label_ids(self, text: str, language: str = "") -> list[int]:
         return [int(text)]
 
     def pad_labels(self, labels: Sequence[list[int]]) -> torch.Tensor:
@@ -561,7 +561,7 @@ def test_an_epoch_holds_its_share_of_clips_without_a_word(make_recordings: MakeR
     data = _data(_numbered(make_recordings, 8))
 
     class Marking(Numbering):
-        def label_ids(self, text: str) -> list[int]:
+        def label_ids(self, text: str, language: str = "") -> list[int]:
             return [int(text or "-1")]
 
     def labels(epoch: int) -> list[int]:

@@ -329,15 +329,6 @@ def test_a_label_has_no_start_token_begins_with_a_blank_and_ends(base: Whisper, 
     assert len(base.wording.label(text)) == len(label) + 1
 
 
-def test_a_tokenizer_that_writes_no_start_token_loses_nothing(base: Whisper) -> None:
-    class Bare:
-        def __call__(self, text: str) -> Any:
-            return type("Encoding", (), {"input_ids": [base.bare.config.bos_token_id, 5303]})
-
-    base.wording.tokenizer = Bare()
-    assert base.label_ids("hi") == [END, 5303]
-
-
 @given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=5), min_size=1, max_size=4))
 def test_labels_are_padded_with_what_the_loss_leaves_out(labels: list[list[int]]) -> None:
     padded = Whisper.pad_labels(None, labels)  # type: ignore[arg-type]

@@ -76,7 +76,9 @@ class FakeWhisper:
 
     mel_bins = 80
 
-    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[Written]:
+    def generate(
+        self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig, language: str = ""
+    ) -> list[Written]:
         seconds = features.shape[2] // 100
         return [Written(" ".join(["word"] * seconds), (-0.01 * seconds,) * seconds) for _ in features]
 

@@ -1,5 +1,6 @@
 """Long recordings are cut at pauses, batches hold clips of like length, and no text ends up at another clip."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -34,15 +35,20 @@ class FakeWhisper:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 
-    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[Written]:
-        self.calls.append({"shape": tuple(features.shape), "limits": token_limits, "beams": decode.num_beams})
+    def generate(
+        self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig, language: str = ""
+    ) -> list[Written]:
+        call = {"shape": tuple(features.shape), "limits": token_limits, "beams": decode.num_beams}
+        self.calls.append(call | ({"language": language} if language else {}))
         return [Written(f"{clip[0, 0]:g}", (-0.1,)) for clip in features]
 
 
 class SpellingWhisper(FakeWhisper):
     """Writes how many frames it heard, and nothing for silence."""
 
-    def generate(self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig) -> list[Written]:
+    def generate(
+        self, features: torch.Tensor, token_limits: list[int], decode: DecodeConfig, language: str = ""
+    ) -> list[Written]:
         self.calls.append({"shape": tuple(features.shape)})
         texts = ["" if clip.max() == clip.min() else f"{clip.shape[1]} frames" for clip in features]
         return [Written(text, (-0.1,)) for text in texts]
@@ -207,3 +213,16 @@ def test_a_clip_of_the_model_itself_is_written_alone_as_in_a_batch(load_tiny: Ca
     together = transcribe_samples(whisper, clips, ContextConfig(), decode)
     alone = [transcribe_samples(whisper, [clip], ContextConfig(), decode)[0] for clip in clips]
     assert [transcript.text for transcript in together] == [transcript.text for transcript in alone]
+
+
+@given(st.lists(st.sampled_from(["", "te", "en"]), min_size=1, max_size=12))
+def test_a_batch_is_of_one_language_and_texts_come_back_in_their_order(languages: list[str]) -> None:
+    whisper = FakeWhisper()
+    features = [torch.full((80, 100 + number), float(number)) for number in range(len(languages))]
+    durations_s = [1.0] * len(languages)
+    texts = transcribe_features(whisper, features, durations_s, DecodeConfig(batch_size=4), languages)  # type: ignore[arg-type]
+    assert texts == [f"{number}" for number in range(len(languages))]
+    asked = Counter(dict.fromkeys(set(languages), 0))
+    for call in whisper.calls:
+        asked[call.get("language", "")] += call["shape"][0]
+    assert asked == Counter(languages)

@@ -17,12 +17,19 @@ class Letters:
     """A tokenizer whose tokens are letters."""
 
     all_special_ids: tuple[int, ...] = ()
+    named = tuple(
+        f"<|{name}|>"
+        for name in ["endoftext", "startoftranscript", "transcribe", "notimestamps", "en", "zh", "ms", "th"]
+    )
+
+    def convert_tokens_to_ids(self, name: str) -> int:
+        return self.named.index(name) if name in self.named else 0
+
+    def convert_ids_to_tokens(self, number: int) -> str:
+        return self.named[number]
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> SimpleNamespace:
         return SimpleNamespace(input_ids=[ord(letter) for letter in text])
-
-    def set_prefix_tokens(self, language: str, task: str) -> None:
-        """A real one writes language and task before a text."""
 
 
 def _boost(language: str, *terms: str) -> TermBoost:

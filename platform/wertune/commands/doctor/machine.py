@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wertune.base.errors import AudioError
+from wertune.base.errors import AudioError, ConfigError
 from wertune.base.files import CACHE_REMEDY, cache_root
-from wertune.base.machine import cores, existing, free_disk_mb
+from wertune.base.machine import cores, existing, free_disk_mb, ray_folder, require_short_temp
 from wertune.commands.doctor import Check, Finding, Site, fail, ok, warn
 
 PYTHONS = ((3, 11), (3, 13))  # as pyproject.toml says
@@ -128,6 +128,16 @@ def working_folder(site: Site) -> Finding:
     return _room("working folder", Path.cwd(), "free some space there, or run from a folder with more")
 
 
+def sockets(site: Site) -> Finding:
+    """A search's own Ray speaks through files whose paths have a limit."""
+    try:
+        require_short_temp()
+    except ConfigError as error:
+        problem, _, remedy = str(error).partition("; ")
+        return fail("Ray's sockets", problem, remedy)
+    return ok("Ray's sockets", str(ray_folder()))
+
+
 def _room(name: str, folder: Path, remedy: str) -> Finding:
     try:
         with tempfile.TemporaryFile(dir=existing(folder)) as file:
@@ -147,4 +157,5 @@ CHECKS: dict[str, Check] = {
     "audio": audio,
     "cache": cache,
     "working folder": working_folder,
+    "Ray's sockets": sockets,
 }

@@ -1,4 +1,4 @@
-"""A folder that Hugging Face's `datasets` has saved: Arrow files, read without that library."""
+"""What Hugging Face's `datasets` has saved, or the Hub offers: Arrow and Parquet files, read without that library."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from wertune.base.errors import ManifestError
 from wertune.base.faults import describe
 from wertune.data.importers.item import Columns, Fault, Found, Item, leads_out, read_text
 
+ROWS_AT_ONCE = 16  # each may hold the bytes of a recording
 STATE, SPLITS = "state.json", "dataset_dict.json"
 
 
@@ -40,6 +41,27 @@ def read_saved(folder: Path, columns: Columns) -> Found:
             yield from _read(_inside(folder, name, folder / SPLITS), columns)
     else:
         yield from _read(folder, columns)
+
+
+def read_parquet(source: Path, columns: Columns) -> Found:
+    """Rows of a Parquet file, or of all of a folder, as a data set on the Hub has them."""
+    files = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
+    if not files:
+        raise ManifestError(f"{source} has no .parquet file; give the folder that holds one")
+    for path in files:
+        for number, row in enumerate(_parquet_rows(path), start=1):
+            yield _item(path.parent, f"{path}:{number}", row, columns)
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+    except Exception as error:  # of damaged bytes pyarrow raises a dozen kinds
+        raise ManifestError(f"{path} is no Parquet file ({error}); download it again") from None
 
 
 def _parse(model: type[Model], path: Path) -> Model:

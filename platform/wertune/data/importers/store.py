@@ -1,5 +1,6 @@
 """Utterances of any form into a project: recordings in `audio/NAME`, rows in `manifests/NAME.jsonl`, all or none."""
 
+import hashlib
 import os
 import re
 import secrets
@@ -17,12 +18,12 @@ import soundfile
 from wertune.base.errors import AudioError, ConfigError, ManifestError
 from wertune.base.faults import NAME, NAME_RULE
 from wertune.base.files import storing, write_rows
-from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
+from wertune.data.audio import SAMPLE_RATE_HZ, load_audio, refuse_unheard
 from wertune.data.clip_files import write_clip
 from wertune.data.importers.item import Columns, Fault, Found, Item
 from wertune.data.importers.kaldi import read_kaldi
 from wertune.data.importers.plain import read_plain
-from wertune.data.importers.saved_datasets import SPLITS, STATE, read_saved
+from wertune.data.importers.saved_datasets import SPLITS, STATE, read_parquet, read_saved
 from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, read_common_voice
 
 Encoding = Literal["flac", "opus"]
@@ -30,6 +31,7 @@ Encoding = Literal["flac", "opus"]
 READERS: dict[str, Callable[[Path, Columns], Found]] = {
     "audiofolder": read_audiofolder,
     "datasets": read_saved,
+    "parquet": read_parquet,
     "kaldi": read_kaldi,
     "common-voice": read_common_voice,
     "plain": read_plain,
@@ -42,13 +44,14 @@ AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Imported:
-    """The manifest, how much it holds, and what was left out of it."""
+    """The manifest, how much it holds, and what was left out of it: bad rows, and audio that was there before."""
 
     manifest: Path
     clips: int
     minutes: float
     speakers: int
     skipped: tuple[Fault, ...]
+    duplicates: tuple[Fault, ...] = ()
 
 
 def form_of(source: Path) -> str:
@@ -59,6 +62,8 @@ def form_of(source: Path) -> str:
         return "kaldi"
     if (source / STATE).is_file() or (source / SPLITS).is_file():
         return "datasets"
+    if source.suffix == ".parquet" or any(source.rglob("*.parquet")):
+        return "parquet"
     return "audiofolder" if any(found for name in NAMES for found in source.rglob(name)) else "plain"
 
 
@@ -82,19 +87,36 @@ def import_recordings(
         try:
             partial.mkdir(parents=True)
             found = list(_encoded(READERS[form or form_of(source)](source, columns), partial, name, encoding))
-            rows = [row for row in found if not isinstance(row, Fault)]
+            encoded = [row for row in found if not isinstance(row, Fault)]
             bad = tuple(each for each in found if isinstance(each, Fault))
             if bad and not skip:
                 lines, count = "\n".join(map(str, bad)), f"{len(bad)} fault{'s' if len(bad) > 1 else ''}"
                 raise ManifestError(f"{lines}\n{count}; mend them, or leave these rows out with --skip true")
-            if not rows:
+            if not encoded:
                 raise ManifestError(f"{source} holds no usable row; a manifest needs at least one clip")
+            rows, duplicates = _each_once(encoded, partial)
             partial.rename(audio)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         write_rows(manifest, rows)
     minutes = sum(row["duration"] for row in rows) / 60
-    return Imported(manifest, len(rows), minutes, len({row["speaker"] for row in rows if row["speaker"]}), bad)
+    return Imported(
+        manifest, len(rows), minutes, len({row["speaker"] for row in rows if row["speaker"]}), bad, duplicates
+    )
+
+
+def _each_once(rows: list[dict[str, Any]], folder: Path) -> tuple[list[dict[str, Any]], tuple[Fault, ...]]:
+    """Rows whose recording no earlier one has, and the others, their files removed: equal samples are equal bytes."""
+    first: dict[str, dict[str, Any]] = {}
+    duplicates = []
+    for row in rows:
+        file = folder / Path(row["audio_filepath"]).name
+        earlier = first.setdefault(hashlib.sha256(file.read_bytes()).hexdigest(), row)
+        if earlier is not row:
+            file.unlink()
+            other = "" if earlier["text"] == row["text"] else f", with another text ({earlier['text'][:60]!r})"
+            duplicates.append(Fault(row["source"], f"the same audio as {earlier['source']}{other}"))
+    return list(first.values()), tuple(duplicates)
 
 
 def _encoded(
@@ -119,6 +141,7 @@ def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> 
         if isinstance(item.audio, Path) and not item.audio.is_file():
             return Fault(item.place, f"there is no recording {item.audio}; add it or remove the row")
         samples = load_audio(item.audio, item.offset_s, min(item.duration_s or LONGEST_READ_S, LONGEST_READ_S))
+        refuse_unheard(samples, "the recording")
     except (AudioError, OSError) as error:  # OSError: a name that is too long for a file
         return Fault(item.place, str(error))
     duration_s = samples.size / SAMPLE_RATE_HZ
@@ -127,10 +150,11 @@ def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> 
         lasts = f"{'at least ' if duration_s >= LONGEST_READ_S - 0.01 else ''}{duration_s:.2f} s"
         return Fault(item.place, f"the recording lasts {lasts}, but {rule}; split it or remove the row")
     file = folder / f"{stem}.{encoding}"
+    samples = samples / max(1.0, float(np.abs(samples).max()))  # a decoded mp3 goes a little over full scale
     if encoding == "opus":
         write_clip(file, samples, OPUS_KBPS)
     else:
-        soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+        soundfile.write(file, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     return {
         "audio_filepath": f"../audio/{name}/{file.name}",
         "text": item.text.strip(),

@@ -52,11 +52,11 @@ class LoopGate(Gate):
 
 
 class SliceGate(OnSet):
-    """WER of the worst speaker, channel or duration band at most `limit`; smaller slices are not judged."""
+    """WER of the worst speaker, channel, language or duration band at most `limit`; smaller slices are not judged."""
 
     kind: Literal["slice"] = "slice"
     unit: Literal["errors/word"] = Field("errors/word", description=UNIT)
-    by: Literal["speaker", "channel", "duration"] = Field(description="what clips are divided by")
+    by: Literal["speaker", "channel", "language", "duration"] = Field(description="what clips are divided by")
     only: str = Field("", description="one speaker, channel or band such as `2-5 s`; empty: the worst of all")
     edges_s: tuple[float, ...] = Field((2.0, 5.0, 10.0), description="where one duration band ends and the next begins")
     min_words: int = Field(50, ge=1, description="said in a slice; a smaller one is not judged")
@@ -109,6 +109,8 @@ class SliceGate(OnSet):
             return utterance.speaker
         if self.by == "channel":
             return utterance.channel
+        if self.by == "language":
+            return utterance.language
         bounds = ["0", *(f"{edge:g}" for edge in self.edges_s), "inf"]
         band = bisect_right(self.edges_s, utterance.duration_s)
         return f"{bounds[band]}-{bounds[band + 1]} s"
