@@ -167,7 +167,7 @@ def served_folder(
 
     import wertune.serving.pyfunc
     from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
-    from wertune.whisper.adapter import add_lora, save_adapter
+    from wertune.whisper.adapter import adapter_files, add_lora, save_adapter
 
     folder = tmp_path_factory.mktemp("served")
     tuned = add_lora(load_tiny("none"), LoraConfig(r=4), seed=0)
@@ -184,6 +184,7 @@ def served_folder(
         "decode": DecodeConfig(max_new_tokens=6).model_dump(),
         "terms": ["SkillsFuture"],
         "serving": {"max_batch": 4},
+        "adapter": adapter_files(folder / "adapter"),
     }
     mlflow.pyfunc.save_model(
         folder / "model",

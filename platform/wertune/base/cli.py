@@ -1,6 +1,7 @@
 """What both command lines share: commands that are imported late, answers as JSON, and the exit status."""
 
 import functools
+import getpass
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ EXIT_STATUS = (
 )
 # What schedulers, containers and `timeout` end a command with, and a terminal that is closed.
 ENDING = (signal.SIGTERM, signal.SIGHUP)
+LOST_AGAIN_S = 0.1
 _ended_by: list[int] = []
 
 
@@ -80,7 +82,16 @@ def end_as_interrupted() -> None:
         else:  # a shell starts its background jobs with SIGINT ignored
             raise KeyboardInterrupt
 
+    def again(lost: "sys.UnraisableHookArgs") -> None:
+        """Python drops what is raised while it collects garbage: the signal is sent once more."""
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(lost)
+            return
+        number = _ended_by[-1] if _ended_by else signal.SIGINT
+        threading.Timer(LOST_AGAIN_S, os.kill, (os.getpid(), number)).start()
+
     if threading.current_thread() is threading.main_thread():  # others may set no handler
+        sys.unraisablehook = again
         for each in ENDING:
             if signal.getsignal(each) != signal.SIG_IGN:
                 signal.signal(each, end)
@@ -92,6 +103,7 @@ def run_tool(tool: Tool, name: str, end_run: Callable[[str], None]) -> None:
     # With S3 behind it, MLflow's server would send clients to a store that they have neither account nor path to.
     for direction in ("DOWNLOAD", "UPLOAD"):
         os.environ.setdefault(f"MLFLOW_ENABLE_PROXY_MULTIPART_{direction}", "false")
+    _name_user()
     end_as_interrupted()
     try:
         tool.main(standalone_mode=False, prog_name=name)
@@ -104,6 +116,14 @@ def run_tool(tool: Tool, name: str, end_run: Callable[[str], None]) -> None:
             sys.exit(EXIT_INTERRUPTED)
         click.echo(f"{name}: ended by {signal.Signals(_ended_by[0]).name}", err=True)
         sys.exit(128 + _ended_by[0])
+
+
+def _name_user() -> None:
+    """A user of a number alone, as containers have, is named by it: torch's compiler must have a name."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
 
 
 def _refuse(name: str, reason: str, status: int, end_run: Callable[[str], None]) -> None:

@@ -210,7 +210,7 @@ class TrainConfig(Frozen):
 class TrialConfig(Frozen):
     """Everything that one trial may vary; a search key is a path in here, such as `lora.r`."""
 
-    seed: int = Field(0, ge=0, description="of everything that is drawn: weights, order, augmentation")
+    seed: int = Field(0, ge=0, lt=2**62, description="of everything that is drawn: weights, order, augmentation")
     quantization: Literal["int8", "nf4", "none"] = Field("int8", description="how the frozen base is stored")
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()

@@ -44,9 +44,13 @@ def content_digest(depends_on: Sequence[Any]) -> str:
 
 def cache_root() -> Path:
     """Where this machine keeps what can be made again: `$WERTUNE_CACHE`, or else the user's cache."""
-    if own := os.environ.get("WERTUNE_CACHE"):
-        return Path(own).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "wertune"
+    own = os.environ.get("WERTUNE_CACHE")
+    named = own or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/wertune"
+    try:
+        return Path(named).expanduser().absolute()
+    except RuntimeError as error:  # no such user, or one without a home
+        remedy = "set WERTUNE_CACHE to a folder on a local disk"
+        raise StorageError(f"the cache is to be {named}, but {error}; {remedy}") from None
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -26,10 +26,12 @@ _CLOSED = re.compile(f"[{_UNSPACED}\u3000-\u3003\u3008-\u301f\uff01-\uff0f\uff1a
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 _BLANK_OF_OURS = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
 # What nobody sees and no tokenizer takes for nothing: soft hyphens, zero-width blanks, byte-order marks, marks of
-# direction. The two joiners are letters' business in Persian and Indic scripts; scoring alone does without them.
+# direction, selectors of a letter's look, tags. The two joiners are letters' business in Persian and Indic scripts;
+# scoring alone does without them.
 _JOINERS = "\u200c\u200d"
 _INVISIBLE = re.compile(
-    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
+    "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e01ef]"
 )
 _BLANKS = re.compile(r"[^\S ]+| {2,}")
 COMMAND = re.compile(r"<\|[^|<>\s]*\|>")
@@ -190,16 +192,23 @@ class Term(Frozen):
     @field_validator("term", "aliases")
     @classmethod
     def _is_seen(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        """What nobody sees would never be found."""
-        for name in [value] if isinstance(value, str) else value:
-            if hidden := invisible(name):
-                raise ValueError(f"{name!r} holds {', '.join(hidden)}, which nobody sees; type the term anew")
-            if COMMAND.search(name):
-                raise ValueError(f"{name!r} holds a token of Whisper's own; name a word that people say")
-        return value
+        """What nobody sees would never be found; accents and blanks become what labels and scores have."""
+        if not isinstance(value, str):
+            return tuple(map(_seen, value))
+        return _seen(value)
 
     kind: str = Field("", description="for people: agency, scheme, system, …")
     meaning: str = Field("", description="for people")
+
+
+def _seen(name: str) -> str:
+    if hidden := invisible(name):
+        raise ValueError(f"{name!r} holds {', '.join(hidden)}, which nobody sees; type the term anew")
+    if COMMAND.search(name):
+        raise ValueError(f"{name!r} holds a token of Whisper's own; name a word that people say")
+    if not (seen := visible(name)):
+        raise ValueError(f"{name!r} is blank; name a word that people say")
+    return seen
 
 
 def said(entry: Term, language: str) -> str:
@@ -223,16 +232,28 @@ class Lexicon(Frozen):
         twice = [term for term, count in Counter(entry.term.lower() for entry in self.terms).items() if count > 1]
         if twice:
             raise ValueError(f"terms listed twice: {', '.join(sorted(twice))}; keep one entry for each")
-        names = [name for entry in self.terms for name in {each.lower() for each in (entry.term, *entry.aliases)}]
-        shared = [name for name, count in Counter(names).items() if count > 1]
-        if shared:
-            raise ValueError(f"names of two terms: {', '.join(sorted(shared))}; let each alias stand for one term")
+        # As aliases are found: terms alone may differ in signs (C, C++), which are then counted as they are written.
+        meant: dict[str, str] = {}
+        for entry in self.terms:
+            meant.setdefault(_letters(entry.term), entry.term)
+        for entry in self.terms:
+            for alias in entry.aliases:
+                other = meant.setdefault(_letters(alias), entry.term)
+                if other != entry.term:
+                    raise ValueError(
+                        f"{alias!r} is a name of two terms: {other}, {entry.term}; let each alias stand for one term"
+                    )
         return self
 
     @property
     def written(self) -> tuple[str, ...]:
         """The terms as they stand in transcripts."""
         return tuple(entry.term for entry in self.terms)
+
+
+def _letters(name: str) -> str:
+    """What is compared where blanks, signs and case do not matter."""
+    return "".join(filter(str.isalnum, name.casefold())) or name
 
 
 class TermFinder:
@@ -243,7 +264,7 @@ class TermFinder:
     """
 
     def __init__(self, terms: Iterable[str], normalise: Normalise) -> None:
-        terms = tuple(terms)
+        terms = tuple(map(visible, terms))
         self._normalise = normalise
         shared = Counter(map(normalise, terms))
         findable = [term for term in terms if any(sign.isalnum() or sign in _SIGNS for sign in term)]
@@ -258,9 +279,14 @@ class TermFinder:
 
     @cached_property
     def _pattern_as_written(self) -> re.Pattern[str]:
-        longest_first = sorted(self.as_written, key=len, reverse=True)
+        """A group a term, by which it is known: `re` finds more than one way to fold a letter's case."""
         beside = rf"[\w{re.escape(_SIGNS)}]"
-        return re.compile(rf"(?<!{beside})(?:{'|'.join(map(re.escape, longest_first))})(?!{beside})", re.IGNORECASE)
+        groups = "|".join(f"({re.escape(term)})" for term in self._longest_first)
+        return re.compile(rf"(?<!{beside})(?:{groups})(?!{beside})", re.IGNORECASE)
+
+    @cached_property
+    def _longest_first(self) -> list[str]:
+        return sorted(self.as_written, key=len, reverse=True)
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -273,8 +299,8 @@ class TermFinder:
         if self._written:
             found.update(self._written[match] for match in self._pattern.findall(self._normalise(text)))
         if self.as_written:
-            names = {term.lower(): term for term in self.as_written}
-            found.update(names[match.lower()] for match in self._pattern_as_written.findall(visible(text)))
+            matches = self._pattern_as_written.finditer(visible(text))
+            found.update(self._longest_first[match.lastindex - 1] for match in matches if match.lastindex)
         return found
 
 

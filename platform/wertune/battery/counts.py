@@ -38,6 +38,7 @@ def _counts(prepared: Prepared, utterance: Utterance, entities: Sequence[str]) -
         id=Path(utterance.id).name,
         speaker=utterance.speaker,
         channel=utterance.channel,
+        language=utterance.language,
         duration_s=utterance.duration_s,
         reference=reference,
         hypothesis=text,

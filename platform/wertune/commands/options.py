@@ -34,8 +34,6 @@ def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def configured(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> "ProjectConfig":
     """project.yaml with the command line's values in its `trial:`, all of it checked."""
-    import yaml
-
     from wertune.base.config import load_project, with_overrides
 
     values: dict[str, Any] = {}
@@ -44,11 +42,24 @@ def configured(project: Path, overrides: tuple[str, ...], epochs: str, seed: str
             key, separator, text = item.partition("=")
             if not separator:
                 raise ConfigError(f"--set is {item!r}, but must be KEY=VALUE, such as lora.r=8")
-            values[f"trial.{key}"] = yaml.safe_load(text)
+            values[f"trial.{key}"] = value_of(f"--set {key}", text)
     for key, text in (("train.epochs", epochs), ("seed", seed)):
         if text:
-            values[f"trial.{key}"] = yaml.safe_load(text)
+            values[f"trial.{key}"] = value_of(f"--{key.rpartition('.')[2]}", text)
     return with_overrides(load_project(project), values, "command line")
+
+
+def value_of(option: str, text: str) -> Any:
+    """An option's value as YAML has it; ConfigError."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        why = str(getattr(error, "problem", None) or error)
+        raise ConfigError(
+            f"{option} is {text!r}, but must be a value in YAML, such as 8 or [q_proj, v_proj]: {why}"
+        ) from None
 
 
 def version_uri(model: str, name: str) -> str:

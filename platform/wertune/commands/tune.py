@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wertune.base.cli import is_mlflow_run, json_option
-from wertune.commands.options import configured, project_option, trial_options
+from wertune.commands.options import configured, project_option, trial_options, value_of
 
 if TYPE_CHECKING:
     from wergate.gates.policy import Policy
@@ -106,14 +106,12 @@ def resume_command(given: Mapping[str, Any], experiment_id: str | None, run_id: 
 
 
 def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_trial: str) -> "SearchConfig":
-    import yaml
-
     from wertune.base.config import load_yaml, with_overrides
     from wertune.search.search_space import SearchConfig, checked_space
 
     path = project / "search.yaml"
     given = {"trials": trials, "gpus_per_trial": gpus_per_trial}
-    values = {key: yaml.safe_load(text) for key, text in given.items() if text}
+    values = {key: value_of(f"--{key.replace('_', '-')}", text) for key, text in given.items() if text}
     config = with_overrides(load_yaml(path, SearchConfig), values, "command line")
     checked_space(config, trial, str(path))
     return config

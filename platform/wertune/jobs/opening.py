@@ -11,6 +11,7 @@ import yaml
 from wertune.base import contract
 from wertune.base.config import ProjectConfig, flatten
 from wertune.base.errors import ConfigError
+from wertune.base.files import content_digest
 from wertune.base.text import normaliser_version
 from wertune.search.search_space import SearchConfig, checked_space
 from wertune.tracking.opening import check_artifacts, kept_text, open_run
@@ -78,12 +79,20 @@ def _search_settings(prepared: Prepared, search: SearchConfig) -> dict[str, Any]
         "trial": prepared.project.trial.model_dump(mode="json"),
         "data": {split: prepared.dataset.digest(split) for split in prepared.dataset.splits},
         "base_model": prepared.base.digest,
+        "base_texts": prepared.base.texts_digest,
+        "language": prepared.project.language,
+        "retention": prepared.project.retention.model_dump(mode="json"),
+        "lexicon": content_digest(prepared.lexicon.written),
+        "weights": content_digest(
+            [[r.digest, r.row.weight] for rows in prepared.dataset.splits.values() for r in rows if r.row.weight != 1]
+        ),
     }
 
 
 def _differences(began: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is not as it was, of all that a trial depends on."""
-    was, is_now = flatten(began), flatten(now)
+    known = {key: value for key, value in now.items() if key in began}  # what an older search did not keep
+    was, is_now = flatten(began), flatten(known)
     keys = [key for key in was | is_now if key.removeprefix("search.") not in FREE_TO_CHANGE]
     return [f"{key} {was.get(key)}, not {is_now.get(key)}" for key in keys if was.get(key) != is_now.get(key)]
 

@@ -217,7 +217,12 @@ def finish(
     log_figures(run, prepared, results.comparisons, study, rungs)
     version = register(run, prepared, best, results.comparisons)
     say(f"registered as models:/{name}/{version}; evaluating it as it serves, for the gates of Staging …")
-    verdict = to_staging(task, version)
+    try:
+        verdict = to_staging(task, version)
+    except KeyboardInterrupt:
+        command = f"python -m wergate promote --project {task.folder} --version {version} --to Staging"
+        say(f"interrupted before the verdict; models:/{name}/{version} stays, go on with: {command}")
+        raise
     link = f"[{best.name}]({best.run.ui_path})"
     say("\n" + describe(run, prepared, results, link, version, verdict.text) + "\n")
     say(f"models:/{name}/{version}, stage {verdict.stage}: {verdict.text}\n")

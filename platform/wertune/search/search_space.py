@@ -90,7 +90,7 @@ class SearchConfig(Frozen):
     """The whole of `search.yaml`."""
 
     trials: int = Field(12, ge=1, description="configurations that are tried")
-    seed: int = Field(0, ge=0, description="of what is proposed")
+    seed: int = Field(0, ge=0, lt=2**32, description="of what is proposed")
     gpus_per_trial: float | Literal["auto"] = Field("auto", description="auto: one GPU each; 0 without GPUs")
     cpus_per_trial: int = Field(1, ge=1, description="cores, each with one thread of work")
     max_concurrent: int | Literal["auto"] = Field("auto", description="trials at once; auto: as many as fit")

@@ -98,7 +98,7 @@ def _rows(model_input: pd.DataFrame) -> list[Mapping[str, Any]]:
 
 def log_and_register(name: str, adapter: Path, trial: TrialConfig, prepared: Prepared) -> str:
     """Logs the model to the active run, registers it under `name`, and returns the version."""
-    settings = stored_settings(trial, prepared)
+    settings = stored_settings(trial, prepared, adapter)
     package = Path(wertune.__file__).parent
     engine = prepared.project.serving.engine
     needed = REQUIREMENTS + PACKAGED_REQUIREMENTS.get(prepared.base.spec, ()) + PACKAGES[engine]
@@ -126,8 +126,8 @@ def load_registered(uri: str, engine: str = "") -> Served:
     override = {"serving": {"engine": engine}} if engine else None
     try:
         model = mlflow.pyfunc.load_model(uri, model_config=override).unwrap_python_model()
-    except (MlflowException, OSError) as error:
-        raise not_loaded(mlflow.get_tracking_uri(), uri, error) from None
+    except (MlflowException, OSError, AttributeError, TypeError) as error:  # the last two of an MLmodel that is none
+        raise not_loaded(mlflow.get_tracking_uri(), uri, error, of_model=True) from None
     served: Served = model.served
     return served
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from wertune.base.config import ContextConfig, DecodeConfig, Engine, TrialConfig, stored_decode
+from wertune.base.errors import BaseModelError
 from wertune.training.prepare import Prepared
-from wertune.whisper.adapter import load_adapter
+from wertune.whisper.adapter import adapter_files, check_unchanged, load_adapter
 from wertune.whisper.base_model import BaseModel, resolve_base_model
 from wertune.whisper.ctranslate2_engine import load_engine
 from wertune.whisper.model import Whisper, load_whisper
@@ -44,8 +45,8 @@ class Served:
         return self.whisper if isinstance(self.whisper, Whisper) else _in_torch(self.settings, self.adapter)
 
 
-def stored_settings(trial: TrialConfig, prepared: Prepared) -> dict[str, Any]:
-    """What is stored beside the adapter of a trial: all that serving it takes."""
+def stored_settings(trial: TrialConfig, prepared: Prepared, adapter: Path) -> dict[str, Any]:
+    """What is stored beside the adapter of a trial: all that serving it takes, and what its files are."""
     source, base = prepared.project.base_model, prepared.base
     named = {"source": source.source, "revision": source.revision, "digest": base.digest, "files": dict(base.files)}
     return {
@@ -57,6 +58,7 @@ def stored_settings(trial: TrialConfig, prepared: Prepared) -> dict[str, Any]:
         "longest_piece_s": longest_piece_s(prepared),
         "terms": list(prepared.lexicon.written),
         "serving": prepared.project.serving.model_dump(mode="json"),
+        "adapter": adapter_files(adapter),
     }
 
 
@@ -70,7 +72,8 @@ def longest_piece_s(prepared: Prepared) -> float:
 
 
 def load_served(settings: Mapping[str, Any], adapter: Path, engine: Engine) -> Served:
-    """The base by reference and digest, with the adapter, in the engine that is to serve it."""
+    """The base and the adapter, both as the version was made of them, in the engine that is to serve them."""
+    check_unchanged(adapter, settings.get("adapter", {}))
     context, decode = ContextConfig.model_validate(settings["context"]), stored_decode(settings["decode"])
     whisper: Transcriber
     if engine == "torch":
@@ -91,6 +94,12 @@ def _in_torch(settings: Mapping[str, Any], adapter: Path) -> Whisper:
 def base_of(settings: Mapping[str, Any]) -> BaseModel:
     """The base that a version names, found by reference and digest."""
     base = settings["base_model"]
-    found = resolve_base_model(base["source"], revision=base["revision"], expected_digest=base["digest"])
+    try:
+        found = resolve_base_model(base["source"], revision=base["revision"], expected_digest=base["digest"])
+    except BaseModelError as error:
+        remedy = "put that model back where it was, or register a version on one that is there"
+        raise BaseModelError(
+            f"the version is of the base {base['source']}, which cannot be loaded ({error}); {remedy}"
+        ) from None
     found.check_files(base.get("files", {}))
     return found

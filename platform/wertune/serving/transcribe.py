@@ -40,6 +40,9 @@ def recordings_of(paths: Sequence[Path]) -> list[Path]:
     gone = [str(file) for file in files if not file.exists()]
     if gone:
         raise ConfigError(f"{', '.join(gone)} {'do' if len(gone) > 1 else 'does'} not exist; mend the names")
+    strange = [str(file) for file in files if not file.is_file()]
+    if strange:  # a pipe might never end
+        raise ConfigError(f"{', '.join(strange)} must be a plain file; save it as one first")
     return files
 
 

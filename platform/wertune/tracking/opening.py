@@ -23,6 +23,7 @@ from wertune.tracking.outage import (
     is_refused_user,
     is_temporary,
     patiently,
+    proxy_remedy,
     quick_requests,
     reason,
     tell,
@@ -93,6 +94,8 @@ def _asked_once(uri: str) -> Iterator[None]:
         if not (isinstance(error, MlflowException) or is_temporary(error)):
             raise
         remedy = "set MLFLOW_TRACKING_URI to a server that answers, or unset it for a local SQLite file"
+        if is_temporary(error):
+            remedy = proxy_remedy(uri) or remedy
         if is_refused_user(error):
             remedy = CREDENTIALS_REMEDY
         elif not is_temporary(error):  # it has answered, and says what is wrong

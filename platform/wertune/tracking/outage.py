@@ -1,13 +1,18 @@
 """Which faults of a tracking store pass, and how long they are waited for."""
 
+import errno
 import logging
 import os
 import re
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from wertune.base.errors import ConfigError, TrackingError
 from wertune.tracking.credentials import without_passwords
@@ -15,6 +20,7 @@ from wertune.tracking.credentials import without_passwords
 PATIENCE_VARIABLE = "WERTUNE_TRACKING_PATIENCE_S"
 PATIENCE_S = 1200.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+NO_ROOM_BYTES = 2**16
 # A hiccup that the second try gets over is not worth a line.
 TOLD_FAILURES = 2
 CREDENTIALS_REMEDY = (
@@ -70,6 +76,16 @@ def no_answer(error: Exception) -> str | None:
     return f"no MLflow server answers at {found[1]}; start it, or mend MLFLOW_TRACKING_URI" if found else None
 
 
+def proxy_remedy(uri: str) -> str:
+    """What to do where the environment sends requests to a server through a proxy; empty where it does not."""
+    parts = urlsplit(uri)
+    proxy = getproxies().get(parts.scheme)
+    if parts.hostname is None or not proxy or proxy_bypass(parts.hostname):
+        return ""
+    name = f"{parts.scheme.upper()}_PROXY"
+    return f"requests go through {name}={without_passwords(proxy)}; add {parts.hostname} to NO_PROXY, or mend the proxy"
+
+
 def is_refused_user(error: Exception) -> bool:
     """Whether the server asks for other credentials: 401 and 403."""
     codes = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
@@ -79,6 +95,8 @@ def is_refused_user(error: Exception) -> bool:
 def reason(error: Exception) -> str:
     """The fault in a few words, without passwords."""
     text = " ".join(str(error).split())
+    if getattr(error, "errno", None) == errno.ENOSPC and shutil.disk_usage(tempfile.gettempdir()).free < NO_ROOM_BYTES:
+        return f"no space left in {tempfile.gettempdir()}, where temporary files go; free some, or set TMPDIR"
     cause = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)|(Read timed out)", text)
     return without_passwords((cause[1] or cause[2]).rstrip(": ") if cause else text)[:300] or type(error).__name__
 

@@ -42,8 +42,11 @@ def registered_version(uri: str, model_uri: str) -> RegisteredVersion:
     return RegisteredVersion(name, str(number), run.data.tags, run.data.params, run.data.metrics, digests, training)
 
 
-def not_loaded(uri: str, model_uri: str, error: Exception) -> TrackingError:
-    """Why a version could not be read: no server, no such version, or a version whose files are not where they were."""
+def not_loaded(uri: str, model_uri: str, error: Exception, of_model: bool = False) -> TrackingError:
+    """Why a version could not be read: no server, no such version, or a version whose files are not where they were.
+
+    Those are `of_model`, or else of the run that registered it.
+    """
     if silence := no_answer(error):
         return TrackingError(silence)
     client = MlflowClient(uri)
@@ -54,11 +57,22 @@ def not_loaded(uri: str, model_uri: str, error: Exception) -> TrackingError:
     except MlflowException as gone:
         rule = "must be a registered version, such as models:/sg_gov/1"
         return TrackingError(f"model_uri is {model_uri}, but {rule}: {gone.message}")
-    place = run.info.artifact_uri if run else found.source
+    place = run.info.artifact_uri if run and not of_model else _model_place(client, found.source)
     deleted = run is not None and run.info.lifecycle_stage == "deleted"
     remedy = f"restore its run, `mlflow runs restore --run-id {found.run_id}`" if deleted else "put them back there"
     problem = f"{name} version {number} is registered, but its files cannot be read at {place} ({reason(error)})"
     return TrackingError(f"{problem}; {remedy}, or register another version")
+
+
+def _model_place(client: MlflowClient, source: str) -> str:
+    """Where the files of a version lie: MLflow 3 keeps them beside runs, and names the model."""
+    logged = source.removeprefix("models:/")
+    if logged == source:
+        return source
+    try:
+        return str(client.get_logged_model(logged).artifact_location)
+    except MlflowException:
+        return source
 
 
 def production_version(uri: str, name: str) -> RegisteredVersion | None:

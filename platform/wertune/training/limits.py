@@ -79,6 +79,6 @@ def check_limits(decode: DecodeConfig, needs: Sequence[Need]) -> None:
     wanted = limits_of(needs)
     raise ConfigError(
         f"{limits}, but the text of {shown}{more} has more tokens than a clip of its length may get, and would be cut; "
-        f"remove both settings, so that the transcripts say them, or set them to {wanted.tokens_per_second:g} and "
+        f"leave both out, so that the transcripts say them, or set them to {wanted.tokens_per_second:g} and "
         f"{wanted.max_new_tokens} ({worst.recording.place} needs the most a second)"
     )

@@ -157,6 +157,21 @@ def _scale_of(config: Mapping[str, Any]) -> float:
     return float(config["lora_alpha"]) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
+def adapter_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a saved adapter."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ADAPTER_FILES}
+
+
+def check_unchanged(folder: Path, stored: Mapping[str, str]) -> None:
+    """AdapterError where files are not those that a version was made of; versions of before hold no digests."""
+    check_adapter_files(folder)
+    now = adapter_files(folder)
+    if others := [name for name, digest in stored.items() if now.get(name) != digest]:
+        rule = "must be what it was when the version was made, or the version writes other texts than its gates saw"
+        remedy = "put it back, or register the adapter as another version"
+        raise AdapterError(f"{folder}: {', '.join(others)} has changed, but {rule}; {remedy}")
+
+
 def load_adapter(whisper: Whisper, folder: Path) -> Whisper:
     """The model with a saved adapter, for inference; AdapterError when the folder is incomplete or does not fit."""
     check_adapter_files(folder)

@@ -103,8 +103,11 @@ _PACKAGED = {
 
 def resolve_base_model(spec: str, *, revision: str | None = None, expected_digest: str | None = None) -> BaseModel:
     """The model that `spec` names, downloaded or converted on first use; raises BaseModelError."""
-    folder = Path(spec).expanduser()
-    is_folder = bool(spec) and folder.is_dir()
+    try:
+        folder = Path(spec).expanduser()
+        is_folder = bool(spec) and folder.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a user that is not there, a NUL
+        raise BaseModelError(f"base_model is {spec!r}, which is no folder's name ({error}); correct it") from None
     is_hub_id = not is_folder and not spec.startswith("packaged:") and _HUB_ID.fullmatch(spec)
     if revision is not None and not is_hub_id:
         raise BaseModelError(f"{spec}: revision is {revision}, but only a Hub id has revisions; remove it")
@@ -117,7 +120,7 @@ def resolve_base_model(spec: str, *, revision: str | None = None, expected_diges
         raise BaseModelError(f"base_model is {spec!r}, but must be one of {', '.join(_PACKAGED)}; correct it")
     if not is_folder:
         rule = "must be a folder, a Hub id such as openai/whisper-base, or one of " + ", ".join(_PACKAGED)
-        raise BaseModelError(f"base_model is {spec!r}, but {rule}; correct it in project.yaml")
+        raise BaseModelError(f"base_model is {spec!r}, but {rule}; correct it")
     if (folder / "model.bin").is_file() and not _has_safetensors(folder):
         return _ctranslate2(spec, [folder / "model.bin"], [expected_digest])
     return _hugging_face(spec, folder.resolve(), expected_digest)

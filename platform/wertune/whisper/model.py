@@ -249,7 +249,14 @@ def _check_weights(path: Path, model: WhisperForConditionalGeneration, found: Ma
     # On the way into 8 or 4 bits no size is checked, neither by transformers nor by bitsandbytes.
     misfits = {f"{name}.weight" for name, module in model.named_modules() if not _fits(module)}
     misfits |= {name for name, *_ in found["mismatched_keys"]}
-    for names, problem in ((sorted(misfits), "not of the size that config.json says"), (missing, "missing")):
+    # Other weights that it has no place for are of no matter; a layer that is left out changes every text.
+    beyond = sorted(name for name in found["unexpected_keys"] if ".layers." in name)
+    problems = (
+        (misfits, "not of the size that config.json says"),
+        (missing, "missing"),
+        (beyond, "of layers that config.json does not name"),
+    )
+    for names, problem in ((sorted(each), told) for each, told in problems):
         if names:
             many = f"{len(names)} weight{'s are' if len(names) > 1 else ' is'} {problem}, such as {names[0]}"
             raise BaseModelError(f"{path}: {many}, but a base model must be whole; download it again")

@@ -120,12 +120,20 @@ class Wording:
     def label(self, text: str, language: str = "") -> list[int]:
         """Tokens of a transcript, its prompt and end included; of the project's `language` where it is empty."""
         said = self.tokenizer(label_text(text, language or self._language), add_special_tokens=False).input_ids
+        # Where the blank is a token of its own (Telugu, Bengali), no text that is written begins with it (`rules`).
+        said = said[len(self._blank) :] if said[: len(self._blank)] == self._blank else said
         return [*self.prompt_in(language), *said, self.end]
+
+    @cached_property
+    def _blank(self) -> list[int]:
+        """A lone blank's tokens."""
+        found: list[int] = self.tokenizer(" ", add_special_tokens=False).input_ids
+        return found
 
     def rules(self, may_be_empty: bool, before: Sequence[int] = (), language: str = "") -> Rules:
         """Whisper's own, and no timestamps: a damaged adapter was seen to write them though the prompt says none."""
         # No text begins with a lone blank, nor with its end unless it may be empty: Whisper's own, said or not.
-        own = (*self.tokenizer(" ", add_special_tokens=False).input_ids, self.end)
+        own = (*self._blank, self.end)
         begin = own if self._generation.begin_suppress_tokens is None else self._suppressed("begin_suppress_tokens")
         first = [token for token in begin if not (may_be_empty and token == self.end)]
         return Rules(
@@ -139,9 +147,11 @@ class Wording:
     def _suppressed(self, key: str) -> tuple[int, ...]:
         """The ids of a list in generation_config.json; BaseModelError where they are not of this vocabulary."""
         found = tuple(getattr(self._generation, key, None) or ())
-        if strange := [token for token in found if not 0 <= token < self._vocabulary]:
+        if strange := [each for each in found if not isinstance(each, int) or not 0 <= each < self._vocabulary]:
             rule = f"must hold ids from 0 to {self._vocabulary - 1}"
-            raise BaseModelError(f"generation_config.json: {key} holds {strange[0]}, but {rule}; take that model's own")
+            raise BaseModelError(
+                f"generation_config.json: {key} holds {strange[0]!r}, but {rule}; take that model's own"
+            )
         return found
 
     @cached_property

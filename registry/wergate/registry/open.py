@@ -14,6 +14,8 @@ from wergate.registry.locks import database_lock, hold
 from wergate.registry.store import open_model, store_uris
 from wergate.trail.reports import Evaluate
 
+INTERRUPTED_TOO_S = 2.0
+
 
 def open_registry(name: str, say: Callable[[str], None]) -> RegistryClient:
     """The model in the registry that MLflow's settings name, with the strongest lock that it offers."""
@@ -40,10 +42,23 @@ def evaluate_in_a_clean_process(project: Path) -> Evaluate:
         # Without the run of this command, which the evaluation would otherwise take for its own.
         environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
         environment["MLFLOW_TRACKING_URI"], environment["MLFLOW_REGISTRY_URI"] = store_uris()
-        done = subprocess.run(command, env=environment, stdout=sys.stderr, check=False)
-        if done.returncode != 0:
-            raise RegistryError(
-                f"evaluating {name}/{version} ended with status {done.returncode}; see its message above"
-            )
+        if status := _status(subprocess.Popen(command, env=environment, stdout=sys.stderr)):
+            raise RegistryError(f"evaluating {name}/{version} ended with status {status}; see its message above")
 
     return evaluate
+
+
+def _status(process: "subprocess.Popen[bytes]") -> int:
+    """Of a process that is waited for; where that is interrupted, it ends first, and closes its run.
+
+    `subprocess.run` would kill it after a quarter of a second.
+    """
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        try:
+            process.wait(INTERRUPTED_TOO_S)  # in a terminal Ctrl-C reaches it as well
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait()
+        raise

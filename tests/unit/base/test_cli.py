@@ -411,3 +411,20 @@ def test_what_ends_a_process_from_outside_ends_it_as_ctrl_c_does(
     assert process.wait(30) == status
     assert process.stdout.read() == "closed\n"
     process.stdout.close()
+
+
+def test_a_signal_that_python_loses_while_it_collects_garbage_ends_the_command_all_the_same() -> None:
+    """What a weak reference's callback raises is dropped."""
+    program = (
+        "import gc, os, signal, sys, time, weakref, click\nfrom wertune.base.cli import Tool, run_tool\n"
+        "class Thing: pass\n"
+        "def callback(dead):\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(0.01)\n"
+        "@click.group(cls=Tool)\ndef tool(): pass\n"
+        "@tool.command()\ndef work():\n    thing = Thing()\n    thing.itself = thing\n"
+        "    held = weakref.ref(thing, callback)\n    del thing\n    gc.collect()\n"
+        "    print('goes on', flush=True)\n    time.sleep(30)\n    print('to its end', flush=True)\n"
+        "sys.argv = ['tool', 'work']\nrun_tool(tool, 'tool', print)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (143, "goes on\n")
+    assert done.stderr.splitlines()[-1] == "tool: ended by SIGTERM"

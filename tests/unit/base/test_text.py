@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from wertune.base import text as text_module
 from wertune.base.config import LANGUAGES
@@ -317,3 +318,30 @@ def test_a_term_that_is_one_with_another_only_beside_it_is_found_by_its_words_al
 def test_a_term_that_nobody_could_find_is_refused(tmp_path: Path, term: str, fault: str) -> None:
     with pytest.raises(ConfigError, match=fault):
         load_lexicon(_lexicon_file(tmp_path, f"terms: [{{term: {term!r}}}]".replace("'", '"')))
+
+
+@pytest.mark.parametrize(
+    ("terms", "text"),
+    [(("\u00b5-law", "\u00b5 law"), "the \u03bc-law codec"), (("S++", "S"), "\u017f++"), (("C++", "C"), "c++")],
+)
+def test_a_term_as_written_is_found_however_its_letters_fold(terms: tuple[str, ...], text: str) -> None:
+    """`re` takes the micro sign for the Greek letter, and a long s for an s."""
+    assert TermFinder(terms, normaliser("en")).find(text) == {terms[0]: 1}
+
+
+@pytest.mark.parametrize(
+    "written", ["Cafe\u0301 Royal", "Caf\u00e9  Royal", " Caf\u00e9 Royal ", "Caf\u00e9\u00a0Royal", "Caf\u00e9\nRoyal"]
+)
+def test_a_term_is_what_labels_have_of_it(written: str) -> None:
+    assert Term(term=written).term == "Caf\u00e9 Royal"
+    assert Term(term="x", aliases=(written,)).aliases == ("Caf\u00e9 Royal",)
+
+
+def test_two_ways_to_write_one_term_are_one() -> None:
+    with pytest.raises(ValidationError, match="terms listed twice: caf\u00e9"):
+        Lexicon(terms=(Term(term="Cafe\u0301"), Term(term="Caf\u00e9")))
+    with pytest.raises(ValidationError, match=r"'kids start' is a name of two terms: A, B"):
+        Lexicon(terms=(Term(term="A", aliases=("Kid's Start",)), Term(term="B", aliases=("kids start",))))
+    with pytest.raises(ValidationError, match="is blank; name a word that people say"):
+        Term(term=" \u00a0 ")
+    assert len(Lexicon(terms=(Term(term="C"), Term(term="C++"))).terms) == 2

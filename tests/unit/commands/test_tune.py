@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from wertune.base.config import TrialConfig
-from wertune.base.errors import TrackingError
+from wertune.base.errors import ConfigError, TrackingError
 from wertune.commands.tune import _told, resume_command, tune
 from wertune.jobs.logged import Results
 from wertune.jobs.trials import BestTrial
@@ -129,3 +129,20 @@ def test_a_search_is_resumed_in_the_way_and_experiment_in_which_it_began(
         monkeypatch.setenv(name, value)
     done = CliRunner().invoke(tune, ["--project", str(small_project)], catch_exceptions=False)
     assert f"go on with: {begins} " in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--set", "lora.r=[1"], "--set lora.r is '[1', but must be a value in YAML, such as 8"),
+        (["--epochs", "!!python/object:os.system x"], "--epochs is '!!python/object:os.system x', but must be"),
+        (["--trials", "[1"], "--trials is '[1', but must be a value in YAML"),
+        (["--seed", "99999999999999999999999"], "seed is 99999999999999999999999"),
+    ],
+)
+def test_a_value_that_is_none_is_told_before_anything_begins(
+    small_project: Path, options: list[str], told: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        CliRunner().invoke(tune, ["--project", str(small_project), *options], catch_exceptions=False)
+    assert told in str(caught.value)

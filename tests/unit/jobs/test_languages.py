@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
+from tests.trials.registry_worker import make_report
 
+from wergate.gates.decision import decide
+from wergate.gates.kinds.robustness import SliceGate
+from wergate.gates.policy import Policy
 from wertune.base.config import load_project
 from wertune.base.errors import ManifestError
 from wertune.base.text import TermFinder, normaliser
+from wertune.battery.counts import set_report
 from wertune.data.manifest import Row
 from wertune.jobs.logged import log_comparison
 from wertune.scores.comparison import Comparison
@@ -60,6 +65,18 @@ def test_each_clip_is_scored_as_its_language_has_it() -> None:
     clips = [Clip("a", "twenty five dollars"), Clip("b", "twenty five dollars", language="ms")]
     english, malay = score(clips, ["$25", "$25"], normaliser("en"), NOTHING).utterances
     assert (english.words.errors, malay.words.errors) == (0, 3)
+
+
+def test_a_gate_judges_the_worst_language_by_the_report(small_project: Path) -> None:
+    prepared = prepare(small_project, load_project(small_project))
+    clips = [Clip("a:1", "two words", language="en"), Clip("b:1", "two words", language="ms")]
+    report = set_report(prepared, score(clips, ["two words", "two"], str.lower, NOTHING), "sha256:test")
+    gate = SliceGate(by="language", set="test", limit=0.3, min_words=1)
+    candidate = make_report("m", "1").model_copy(update={"sets": {"test": report}})
+    policy = Policy(staging=(gate,), production=(gate,))
+    (found,) = decide(candidate, None, policy, "staging").gates
+    assert (found.passed, found.value) == (False, 0.5)
+    assert "language ms, 1 errors in 2 words, worst of 2" in found.detail
 
 
 def test_wer_is_logged_by_language_where_there_are_several(mlflow_store: str, tmp_path: Path) -> None:

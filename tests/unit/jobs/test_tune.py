@@ -64,6 +64,7 @@ def test_a_search_may_have_more_trials_and_other_resources(small_project: Path, 
         ({"space": {"lora.r": {"choices": [2]}}}, {}, "search.space.lora.r.choices [2, 4], not [2]"),
         ({}, {"trial.lora.r": 8}, "trial.lora.r 4, not 8"),
         ({}, {"trial.train.epochs": 5}, "trial.train.epochs 4, not 5"),
+        ({}, {"retention.penalty": 0.0}, "retention.penalty 2.0, not 0.0"),
     ],
 )
 def test_what_differs_is_named_and_the_run_stays_as_it_was(
@@ -83,6 +84,26 @@ def test_another_clip_is_another_search(small_project: Path, begun: str) -> None
     manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(ConfigError, match=r"began with data\.train \w+, not \w+; resume with"):
         _begin(small_project, _search(), resume=begun)
+
+
+def test_other_terms_and_other_weights_of_clips_are_another_search(small_project: Path, begun: str) -> None:
+    (small_project / "other.yaml").write_text("terms: [{term: a term of their own}]")
+    other = with_overrides(load_project(small_project), {"lexicon": "other.yaml"}, "test")
+    with pytest.raises(ConfigError, match=r"began with lexicon \w+, not \w+; resume with"):
+        _begin(small_project, _search(), resume=begun, project=other)
+    manifest = small_project / "train.jsonl"
+    first, *others = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([json.dumps(json.loads(first) | {"weight": 50}), *others]))
+    with pytest.raises(ConfigError, match=r"began with weights \w+, not \w+; resume with"):
+        _begin(small_project, _search(), resume=begun)
+
+
+def test_a_search_of_before_is_held_to_what_it_kept(small_project: Path, begun: str) -> None:
+    client = MlflowClient()
+    kept = yaml.safe_load(Path(client.download_artifacts(begun, "search_settings.yaml")).read_text())
+    old = {key: kept[key] for key in ("search", "trial", "data", "base_model")}
+    client.log_text(begun, yaml.safe_dump(old), "search_settings.yaml")
+    assert _begin(small_project, _search(), resume=begun) == begun
 
 
 @pytest.mark.parametrize("text", ["", "search: {trials: 3", "- 1", "3"])

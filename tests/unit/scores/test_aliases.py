@@ -83,9 +83,11 @@ def test_without_terms_every_text_stays() -> None:
 
 
 def test_a_name_stands_for_one_term() -> None:
-    with pytest.raises(ValidationError, match=r"names of two terms: mom; let each alias stand for one term"):
+    with pytest.raises(
+        ValidationError, match=r"'Mom' is a name of two terms: MOM, CPF; let each alias stand for one term"
+    ):
         _lexicon("MOM", CPF=("Mom",))
-    with pytest.raises(ValidationError, match="names of two terms: see pee"):
+    with pytest.raises(ValidationError, match="'See Pee' is a name of two terms: MOM, CPF"):
         _lexicon(MOM=("see pee",), CPF=("See Pee",))
     assert _lexicon(MOM=("mom",)).terms[0].aliases == ("mom",)
 

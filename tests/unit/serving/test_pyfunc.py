@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -17,10 +18,11 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import wertune.serving.pyfunc
 from wertune.base.config import BaseModelConfig, DataConfig, ProjectConfig, ServingConfig, TrialConfig
-from wertune.base.errors import ConfigError, RequestError, TrackingError
+from wertune.base.errors import AdapterError, BaseModelError, ConfigError, RequestError, TrackingError
 from wertune.base.text import Lexicon
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.data.manifest import Dataset, Recording, Row
@@ -652,7 +654,7 @@ def test_a_version_that_is_not_there_is_named() -> None:
     ],
 )
 def test_a_version_is_cut_at_what_it_learned_from_unless_the_project_says_otherwise(
-    durations_s: list[float], given_s: float | None, stored_s: float, tiny_whisper_folder: Path
+    durations_s: list[float], given_s: float | None, stored_s: float, tiny_whisper_folder: Path, served_folder: Path
 ) -> None:
     data = DataConfig(train=Path("a"), validation=Path("b"), test=Path("c"))
     base, serving = BaseModelConfig(source=str(tiny_whisper_folder)), ServingConfig(longest_piece_s=given_s)
@@ -662,4 +664,32 @@ def test_a_version_is_cut_at_what_it_learned_from_unless_the_project_says_otherw
     tiny = BaseModel("tiny", tiny_whisper_folder, "sha256:tiny")
     dataset = Dataset({"train": recordings[:-1], "replay": recordings[-1:]})
     prepared = Prepared(project, Lexicon(terms=()), tiny, dataset)
-    assert stored_settings(TrialConfig(), prepared)["longest_piece_s"] == stored_s
+    adapter = served_folder / "artifacts" / "adapter"
+    assert stored_settings(TrialConfig(), prepared, adapter)["longest_piece_s"] == stored_s
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_that_has_changed_since_the_gates_is_not_served(
+    served_folder: Path, tmp_path: Path, name: str
+) -> None:
+    copied = shutil.copytree(served_folder, tmp_path / "model")
+    file = copied / "artifacts" / "adapter" / name
+    if name.endswith(".json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"lora_alpha": 320.0}))
+    else:
+        tensors = load_file(file)
+        save_file({key: value * 2 for key, value in tensors.items()}, file, metadata={"format": "pt"})
+    with pytest.raises(AdapterError, match=rf"{name} has changed, but must be what it was when the version was made"):
+        mlflow.pyfunc.load_model(str(copied))
+
+
+def test_a_version_of_before_its_adapter_was_sealed_is_served(load: Callable[..., Any]) -> None:
+    assert load(adapter={}).predict([{"audio": WAV}])["text"].tolist()
+
+
+def test_a_base_that_has_moved_since_is_named_as_the_versions(load: Callable[..., Any]) -> None:
+    gone = {"source": "/nowhere/whisper", "revision": None, "digest": None}
+    with pytest.raises(
+        BaseModelError, match=r"the version is of the base /nowhere/whisper, which .*put that model back"
+    ):
+        load(base_model=gone)

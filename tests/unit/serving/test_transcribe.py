@@ -1,6 +1,7 @@
 """Recordings in, texts and cues out: times are those of the cuts, and one bad file stops no other."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,13 @@ def test_a_folder_stands_for_its_recordings(tmp_path: Path, write_noise: Callabl
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="holds no recording"):
         recordings_of([tmp_path / "empty"])
+
+
+def test_a_pipe_is_no_recording(tmp_path: Path) -> None:
+    """Nobody may ever write to it."""
+    os.mkfifo(tmp_path / "a.wav")
+    with pytest.raises(ConfigError, match=r"a\.wav must be a plain file; save it as one first"):
+        recordings_of([tmp_path / "a.wav"])
 
 
 def test_two_recordings_are_never_written_to_one_file(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """Which faults are waited for, and how long."""
 
+import errno
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +19,7 @@ from wergate.errors import RegistryError
 from wergate.registry.store import _answer
 from wertune.base.errors import ConfigError, TrackingError
 from wertune.tracking.opening import fail_project_run, kept_text
-from wertune.tracking.outage import is_temporary, no_answer, patiently, quick_requests, reason
+from wertune.tracking.outage import is_temporary, no_answer, patiently, proxy_remedy, quick_requests, reason
 from wertune.tracking.versions import registered_version
 
 
@@ -178,3 +182,23 @@ def test_a_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch)
     assert no_answer(MlflowException("Registered Model with name=sg_gov not found")) is None
     with pytest.raises(TrackingError, match=r"^no MLflow server answers at http://127.0.0.1:9; start it"):
         registered_version("http://127.0.0.1:9", "models:/sg_gov/1")
+
+
+def test_a_full_temporary_folder_is_not_the_stores_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert "temporary" not in reason(full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    assert reason(full) == f"no space left in {tmp_path}, where temporary files go; free some, or set TMPDIR"
+
+
+def test_a_proxy_that_stands_before_the_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert proxy_remedy("http://127.0.0.1:5000") == proxy_remedy("sqlite:///mlflow.db") == ""
+    monkeypatch.setenv("http_proxy", "http://ann:secret@proxy:9")
+    told = proxy_remedy("http://127.0.0.1:5000")
+    assert told.endswith("add 127.0.0.1 to NO_PROXY, or mend the proxy")
+    assert "secret" not in told
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert proxy_remedy("http://127.0.0.1:5000") == ""

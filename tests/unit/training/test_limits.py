@@ -49,7 +49,7 @@ def test_what_a_configuration_says_stays_and_is_refused_where_it_would_cut_a_ref
     assert str(caught.value) == (
         "decode.tokens_per_second is 10 and max_new_tokens 90, but the text of m.jsonl:2 (71 tokens in 3.2 s), "
         "m.jsonl:1 (98 tokens in 4.6 s), m.jsonl:4 (88 tokens in 4.1 s) and 1 more has more tokens than a clip of its "
-        "length may get, and would be cut; remove both settings, so that the transcripts say them, or set them to 25 "
+        "length may get, and would be cut; leave both out, so that the transcripts say them, or set them to 25 "
         "and 224 (m.jsonl:2 needs the most a second)"
     )
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -175,13 +176,13 @@ def test_the_evaluation_is_a_process_of_its_own_that_does_not_take_this_run(
 ) -> None:
     seen: dict[str, Any] = {}
 
-    def run(command: list[str], env: dict[str, str], **options: Any) -> subprocess.CompletedProcess[str]:
+    def start(command: list[str], env: dict[str, str], **options: Any) -> Any:
         seen.update(command=command, env=env)
-        return subprocess.CompletedProcess(command, 3)
+        return SimpleNamespace(wait=lambda: 3)
 
     monkeypatch.setenv("MLFLOW_RUN_ID", "promotion")
     monkeypatch.setattr(opening, "store_uris", lambda: ("sqlite:///runs.db", "sqlite:///registry.db"))
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "Popen", start)
     with pytest.raises(RegistryError, match="evaluating demo/1 ended with status 3"):
         opening.evaluate_in_a_clean_process(tmp_path)("demo", "1")
     assert seen["command"][1:4] == ["-m", "wertune", "evaluate"]
@@ -189,3 +190,35 @@ def test_the_evaluation_is_a_process_of_its_own_that_does_not_take_this_run(
     assert "MLFLOW_RUN_ID" not in seen["env"]
     assert seen["env"]["MLFLOW_TRACKING_URI"] == "sqlite:///runs.db"
     assert seen["env"]["MLFLOW_REGISTRY_URI"] == "sqlite:///registry.db"
+
+
+SLOW_TO_END = """
+import signal, sys, time
+def end(*_):
+    time.sleep(0.5)
+    print("closed", flush=True)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_an_interrupted_evaluation_closes_its_run_before_the_command_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM reaches the command alone, and the evaluation needs longer than the quarter of a second of `run`."""
+    monkeypatch.setattr(opening, "INTERRUPTED_TOO_S", 0.1)
+    process = subprocess.Popen([sys.executable, "-c", SLOW_TO_END], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    wait, calls = process.wait, iter([KeyboardInterrupt()])
+
+    def interrupted(timeout: float | None = None) -> int:
+        for error in calls:
+            raise error
+        return wait(timeout)
+
+    monkeypatch.setattr(process, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        opening._status(process)
+    assert process.stdout.read() == b"closed\n"
+    assert process.returncode == 143

