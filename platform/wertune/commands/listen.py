@@ -133,6 +133,8 @@ def export(
     from wertune.serving.export import export as run
     from wertune.serving.export import free_for_export
 
+    if not limit >= 0:  # NaN, too
+        raise ConfigError(f"--limit is {limit:g}, but must be a share from 0, such as 0.03; correct it")
     free_for_export(out, force)
     done = run(project, uri, form, out, clips, limit, licence)
     click.echo(done.text)

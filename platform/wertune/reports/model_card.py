@@ -32,11 +32,13 @@ def model_card(of: CardOf, prepared: Prepared) -> str:
     parts = [
         f"# {name} version {of.version}",
         card.about,
-        f"A LoRA adapter on an untouched Whisper for the domain `{name}`, language `{prepared.project.language}`.",
+        f"A LoRA adapter on an untouched Whisper for the domain `{name}`, {_languages(prepared)}.",
         f"## {contract.RESULTS}",
         "Measured in torch before it was registered:",
         markdown_table(summary_rows(of.comparisons)),
-        f"{INTERVALS} Errors are counted after {normaliser_version(prepared.project.language)}. "
+        _by_language(of.comparisons),
+        f"{INTERVALS} Errors are counted after {normaliser_version(prepared.project.language)}"
+        f"{', in other languages after theirs' if _others(prepared) else ''}. "
         "The base is scored at 30 s of context, without the boost of terms.",
         f"## {contract.AGAINST_PRODUCTION}",
         _against_champion(of, prepared),
@@ -53,6 +55,29 @@ def model_card(of: CardOf, prepared: Prepared) -> str:
         _data(prepared),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _others(prepared: Prepared) -> list[str]:
+    """The languages that rows name and that are not the project's."""
+    named = {recording.language for recordings in prepared.dataset.splits.values() for recording in recordings}
+    return sorted(named - {"", prepared.project.language})
+
+
+def _languages(prepared: Prepared) -> str:
+    others = ", ".join(f"`{each}`" for each in _others(prepared))
+    return f"language `{prepared.project.language}`" + (f", with clips in {others}" if others else "")
+
+
+def _by_language(comparisons: Mapping[str, Comparison]) -> str:
+    """WER of each language, where there are several."""
+    found = {split: both.by("language") for split, both in comparisons.items()}
+    rows = [
+        [split, row["language"], row["utterances"], f"{row['wer_before']:.2%}", f"{row['wer_after']:.2%}"]
+        for split, each in found.items()
+        for row in each
+        if len(each) > 1
+    ]
+    return markdown_table([["set", "language", "clips", "WER of the base", "WER"], *rows]) if rows else ""
 
 
 def _against_champion(of: CardOf, prepared: Prepared) -> str:

@@ -52,7 +52,7 @@ class EpochResult:
     validation_loss: float
     validation_wer: float
     validation_cer: float
-    validation_term_recall: float
+    validation_term_recall: float | None  # where validation says a term
     retention_wer: float | None
     learning_rate: float
     train_s: float
@@ -67,13 +67,13 @@ class EpochResult:
             "val_loss": self.validation_loss,
             "val_wer": self.validation_wer,
             "val_cer": self.validation_cer,
-            "val_term_recall": self.validation_term_recall,
             "learning_rate_now": self.learning_rate,
             "train_s": self.train_s,
             "evaluation_s": self.evaluation_s,
             "clips_per_s": self.clips_per_s,
         }
-        return values if self.retention_wer is None else {**values, "retention_val_wer": self.retention_wer}
+        where_measured = {"val_term_recall": self.validation_term_recall, "retention_val_wer": self.retention_wer}
+        return values | {name: value for name, value in where_measured.items() if value is not None}
 
     def line(self) -> str:
         """The epoch in one plain line."""
@@ -212,7 +212,7 @@ def _evaluate_epoch(
         validation_loss=loss,
         validation_wer=validation.wer,
         validation_cer=validation.cer,
-        validation_term_recall=validation.terms.recall,
+        validation_term_recall=validation.terms.recall if validation.terms.said else None,
         retention_wer=retention.wer if retention else None,
         learning_rate=trained.learning_rate,
         train_s=trained.seconds,

@@ -67,6 +67,21 @@ def test_a_card_tells_results_limits_licences_data_and_use(prepared: Prepared, c
     assert "&lt;b&gt;synthetic" in page
 
 
+def test_a_card_of_several_languages_tells_each(prepared: Prepared, card_of: CardOf) -> None:
+    assert "By language" not in model_card(card_of, prepared)
+    first, *others = prepared.dataset["test"]
+    malay = replace(first, row=first.row.model_copy(update={"language": "ms"}))
+    dataset = Dataset({"test": (malay, *others)}).spoken_in("en")
+    clips, finder = clips_of(dataset["test"]), TermFinder([], str.lower)
+    texts = (["pay your see", "log in"] * 4, ["pay it all", "log in"] * 4)
+    both = Comparison(*(score(clips, written, str.lower, finder) for written in texts))
+    card = model_card(replace(card_of, comparisons={"test": both}), replace(prepared, dataset=dataset))
+    assert "language `en`, with clips in `ms`." in card
+    assert "| set  | language | clips | WER of the base | WER    |" in card
+    assert "| test | ms       | 1     | 33.33%          | 66.67% |" in card
+    assert "in other languages after theirs" in card
+
+
 def test_versions_are_compared_on_one_test_set_alone(prepared: Prepared, card_of: CardOf) -> None:
     same = replace(card_of, champion=_champion(prepared.dataset.digest("test")[:36]))
     assert "| test WER | 30.00 %   | 20.00 %   | -10.00 points" in model_card(same, prepared)
