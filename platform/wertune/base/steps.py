@@ -22,11 +22,13 @@ class Steps:
 
     def __call__(self, clips: int) -> None:
         """So many more are done."""
+        if self._done >= self._total:  # what is cut at pauses is counted by the piece: there are a few more
+            return
         self._done += clips
         now = self._clock()
         if self._done and now - self._said >= EVERY_S:
             self._said = now
-            done = min(self._done, self._total)  # what is cut at pauses is counted by the piece
+            done = min(self._done, self._total)
             left_s = (now - self._start) * (self._total - done) / done
             self._say(f"  {self._what}: {done} of {self._total} clips, about {minutes(left_s)} left")
 

@@ -22,6 +22,8 @@ def test_more_pieces_than_clips_are_all_of_them() -> None:
     steps = Steps("battery", 10, said.append, lambda: now)
     now = 60.0
     steps(15)
+    now = 120.0
+    steps(15)
     assert said == ["  battery: 10 of 10 clips, about 0:00 left"]
 
 
