@@ -28,6 +28,7 @@ from wertune.data.sounds import Part, Sound, known_sound, sound_of
 MAX_LABEL_TOKENS = 448
 FEW_BYTES = 440  # a token is a byte or more, and at most eight belong to no text: so short a one need not be counted
 MAX_SECONDS = 1e6
+MISSING_S = 0.1  # so much less than a row says its audio may last: what rounding and resampling take
 SHOWN = 3
 # What `import` and `synthesize` write into rows for people.
 OUR_OWN = frozenset({"source", "sentence", "voice", "rest", "lang"})
@@ -360,7 +361,7 @@ def _row_faults(
         remedy = "split the recording" + (" or raise max_duration_s" if data.max_duration_s < 30 else "")
         at_least = "at least " if seconds >= data.max_duration_s + 0.99 else ""
         yield f"duration is {at_least}{seconds:.2f} s, but must be <= {data.max_duration_s:g}; {remedy}"
-    elif recording.row.duration and recording.row.duration - seconds > 0.1:
+    elif recording.row.duration and recording.row.duration - seconds > MISSING_S:
         yield f"duration is {recording.row.duration:g} s, but the audio ends after {seconds:.2f} s; mend the duration"
     if not text.strip():
         yield "text is empty; transcribe the clip or remove the row"

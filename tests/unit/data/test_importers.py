@@ -145,6 +145,18 @@ def test_a_segment_is_the_part_of_its_recording(source: Path, wavs: list[Path], 
     assert abs(first[200:-200] - whole[4000:16000][200:-200]).max() < 1e-3
 
 
+@pytest.mark.parametrize(("start", "end", "told"), [("0.5", "3.0", "0.5 to 3 s"), ("0", "600", "0 to 600 s")])
+def test_a_segment_past_the_end_of_its_recording_is_a_fault(
+    source: Path, wavs: list[Path], tmp_path: Path, start: str, end: str, told: str
+) -> None:
+    _kaldi(source, wavs)
+    (source / "segments").write_text(f"u0 r0 {start} {end}\nu1 r1 0 1.55\n")  # 0.05 s more than there are: rounded
+    assert _faults(source, tmp_path / "project") == [
+        f"{source / 'segments'}:1: its part lasts from {told}, but the recording ends at 1.00 s; mend the times, or "
+        "fetch the recording anew"
+    ]
+
+
 def test_kaldi_tells_all_faults_and_runs_no_command(source: Path, wavs: list[Path], tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     (source / "wav.scp").write_text(

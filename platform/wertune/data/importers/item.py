@@ -27,6 +27,7 @@ class Item:
     speaker: str = ""
     offset_s: float = 0.0
     duration_s: float | None = None
+    part_place: str = ""  # where the part stands, if not with the rest
 
 
 Found = Iterator[Item | Fault]

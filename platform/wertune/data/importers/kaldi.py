@@ -78,7 +78,7 @@ def _item(
     span = _span(times)
     if isinstance(span, str):
         return Fault(at, span)
-    return Item(place, file, file.name, text, speaker, *span)
+    return Item(place, file, file.name, text, speaker, *span, part_place=at)
 
 
 def _span(times: list[str]) -> tuple[float, float | None] | str:

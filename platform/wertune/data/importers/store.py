@@ -25,6 +25,7 @@ from wertune.data.importers.kaldi import read_kaldi
 from wertune.data.importers.plain import read_plain
 from wertune.data.importers.saved_datasets import SPLITS, STATE, read_parquet, read_saved
 from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, read_common_voice
+from wertune.data.manifest import MISSING_S
 
 Encoding = Literal["flac", "opus"]
 
@@ -149,6 +150,11 @@ def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> 
         rule = f"must last {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s"
         lasts = f"{'at least ' if duration_s >= LONGEST_READ_S - 0.01 else ''}{duration_s:.2f} s"
         return Fault(item.place, f"the recording lasts {lasts}, but {rule}; split it or remove the row")
+    if (asked_s := item.duration_s or 0.0) - duration_s > MISSING_S:
+        # What is said in it was said of the whole part: more than is heard here.
+        asked = f"its part lasts from {item.offset_s:g} to {item.offset_s + asked_s:g} s"
+        ends = f"the recording ends at {item.offset_s + duration_s:.2f} s"
+        return Fault(item.part_place or item.place, f"{asked}, but {ends}; mend the times, or fetch the recording anew")
     file = folder / f"{stem}.{encoding}"
     samples = samples / max(1.0, float(np.abs(samples).max()))  # a decoded mp3 goes a little over full scale
     if encoding == "opus":
