@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wertune.base.config import LANGUAGES, DataConfig
 from wertune.base.errors import AudioError, ManifestError
@@ -35,7 +35,22 @@ OUR_OWN = frozenset({"source", "sentence", "voice", "rest", "lang"})
 TRAINING_SPLITS = frozenset({"train", "replay"})
 RETENTION_SPLITS = frozenset({"retention_validation", "retention_test"})
 FINAL_SPLIT = "final"
+LANGUAGE_KEYS = ("language", "lang")
 _OF_A_ROW = (ValueError, OSError, RuntimeError, AudioError)  # RuntimeError: links that go round
+
+
+def one_language(named: Mapping[str, str]) -> str:
+    """The code of the language that all values name, te of te-IN and TE; empty where none names one. ValueError."""
+    codes = {key: re.split("[-_]", value.lower())[0] for key, value in named.items() if value}
+    for key, code in codes.items():
+        if code not in LANGUAGES:
+            raise ValueError(
+                f"{key}: {named[key]!r} is no language of Whisper's; give its code, such as en, zh, ms, ta"
+            )
+    if len(set(codes.values())) > 1:
+        told = ", but ".join(f"{key} is {named[key]!r}" for key in codes)
+        raise ValueError(f"{told}: a clip is in one language; keep the one that is right")
+    return next(iter(codes.values()), "")
 
 
 class Row(BaseModel):
@@ -51,18 +66,21 @@ class Row(BaseModel):
     terms: tuple[str, ...] = ()
     channel: str = ""
     language: str = Field(
-        "", validation_alias=AliasChoices("language", "lang"), description="of the clip, where it is not the project's"
+        "", validation_alias=AliasChoices(*LANGUAGE_KEYS), description="of the clip, where it is not the project's"
     )
     weight: int = Field(1, ge=1, le=100, description="how often a pass over a training split holds the clip")
 
-    @field_validator("language")
+    @model_validator(mode="before")
     @classmethod
-    def _of_whisper(cls, value: str) -> str:
-        """`te` of te-IN and TE."""
-        code = re.split("[-_]", value.lower())[0]
-        if code not in ("", *LANGUAGES):
-            raise ValueError(f"{value!r} is no language of Whisper's; give its code, such as en, zh, ms, ta")
-        return code
+    def _in_one_language(cls, values: Any) -> Any:
+        """What is no text is left to the field, which tells of it."""
+        if not isinstance(values, dict):
+            return values
+        named = {key: values[key] for key in LANGUAGE_KEYS if values.get(key) is not None}
+        if not named or not all(isinstance(value, str) for value in named.values()):
+            return values
+        rest = {key: value for key, value in values.items() if key not in LANGUAGE_KEYS}
+        return rest | {"language": one_language(named)}
 
     @field_validator("audio_filepath")
     @classmethod
@@ -348,7 +366,8 @@ def _parse_line(line: str) -> Any:
 def _problem(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
-    return "; ".join(describe(fault, "the line") for fault in error.errors())
+    # A validator of the whole row names its keys itself.
+    return "; ".join(describe(fault, "" if fault["type"] == "value_error" else "the line") for fault in error.errors())
 
 
 def _row_faults(

@@ -17,7 +17,7 @@ from wertune.base.config import DataConfig
 from wertune.base.errors import ManifestError
 from wertune.base.text import normaliser
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
-from wertune.data.manifest import Dataset, load_dataset, manifests_of
+from wertune.data.manifest import Dataset, Row, load_dataset, manifests_of
 from wertune.whisper.transcription import clips_of
 
 WriteNoise = Callable[..., Path]
@@ -95,6 +95,13 @@ ROW_FAULTS = {
     "a label over 448 tokens": ({"text": 449 * "a "}, "text has 449 tokens, but Whisper takes <= 448; split the reco"),
     "half a surrogate pair": ({"text": "\ud83d"}, "holds half a surrogate pair"),
     "a NUL": ({"audio_filepath": "a\0.wav"}, "audio_filepath is 'a\\x00.wav': holds a NUL, which no file's name"),
+    "two languages": (
+        {"language": "en", "lang": "zh"},
+        "language is 'en', but lang is 'zh': a clip is in one language",
+    ),
+    "a language of a sign": ({"language": "-"}, "language: '-' is no language of Whisper's; give its code, such as en"),
+    "a language of a region": ({"lang": "_x"}, "lang: '_x' is no language of Whisper's; give its code, such as en"),
+    "a language that is a number": ({"language": 5, "lang": "zh"}, "language is 5, but must be a text"),
     "an empty name": ({"audio_filepath": ""}, "audio_filepath is '', but must have at least 1 character"),
 }
 
@@ -129,6 +136,22 @@ def test_a_line_that_is_no_row_is_told_by_file_and_line(
     path = write_manifest(folder / "train.jsonl", [GOOD, line])
     (fault,) = _faults({"train": path})
     assert fault.startswith(f"{path}:2: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("named", "language"),
+    [
+        ({"language": "", "lang": "zh"}, "zh"),
+        ({"language": "te", "lang": ""}, "te"),
+        ({"language": None, "lang": "ta"}, "ta"),
+        ({"language": "te-IN", "lang": "TE"}, "te"),
+        ({"lang": "zh_Hans"}, "zh"),
+        ({"language": ""}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_rows_language_is_the_one_that_its_keys_name(named: dict[str, str | None], language: str) -> None:
+    assert Row.model_validate(GOOD | named).language == language
 
 
 def test_what_lies_on_a_limit_is_good(folder: Path, write_noise: WriteNoise, write_manifest: WriteManifest) -> None:
