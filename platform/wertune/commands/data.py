@@ -27,18 +27,29 @@ from wertune.commands.options import project_option
 @click.option("--text-column", default="", help="of a table; empty: the first of the usual names")
 @click.option("--speaker-column", default="", help="of a table; empty: the first of the usual names, or none")
 @click.option(
+    "--language-column", default="", help="of a table; empty: those called language, lang or locale; -: none is read"
+)
+@click.option(
     "--skip", type=click.BOOL, default=False, help="true: bad rows are left out; otherwise nothing is imported"
 )
 @json_option
 def import_(
-    project: Path, source: Path, name: str, form: str, audio: str, text_column: str, speaker_column: str, skip: bool
+    project: Path,
+    source: Path,
+    name: str,
+    form: str,
+    audio: str,
+    text_column: str,
+    speaker_column: str,
+    language_column: str,
+    skip: bool,
 ) -> dict[str, Any]:
     """Takes recordings and transcripts of another form into the project, as 16 kHz mono and a manifest."""
     from wertune.data.importers.item import Columns
     from wertune.data.importers.store import Encoding, import_recordings
 
     _check_is_project(project)
-    columns = Columns(text_column, speaker_column)
+    columns = Columns(text_column, speaker_column, language_column)
     done = import_recordings(source, form, project, name, cast(Encoding, audio), columns, skip)
     for bad in done.skipped:
         click.echo(f"skipped {bad}")

@@ -28,7 +28,7 @@ SPEAKERS = ["ann", "bob"]
 
 
 def _import(source: Path, project: Path, skip: bool = False, **values: Any) -> Imported:
-    columns = Columns(values.pop("text", ""), values.pop("speaker", ""))
+    columns = Columns(*(values.pop(name, "") for name in ("text", "speaker", "language")))
     return import_recordings(source, values.pop("form", ""), project, "new", values.pop("audio", "flac"), columns, skip)
 
 
@@ -270,6 +270,72 @@ def test_columns_of_other_names_are_named(source: Path, wavs: list[Path], tmp_pa
         _import(source, tmp_path / "project", text="words", speaker="nobody")
     done = _import(source, tmp_path / "project", text="words", speaker="who")
     assert [row.speaker for _, _, row in read_rows(done.manifest)] == ["eve"]
+
+
+def _parquet(path: Path, wavs: list[Path], **columns: list[Any]) -> None:
+    rows = {"audio": [{"bytes": wav.read_bytes(), "path": None} for wav in wavs], "text": TEXTS} | columns
+    path.parent.mkdir(exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.table(rows), path)
+
+
+def _table_of(columns: dict[str, list[Any]], form: str, source: Path, wavs: list[Path]) -> Path:
+    if form == "parquet":
+        _parquet(source / "train.parquet", wavs, **columns)
+        return source
+    if form == "datasets":
+        audio = _audio(*({"path": wav.name} for wav in wavs))
+        return _saved_by_hand(source, _stream(audio, TEXTS, *columns.values(), names=("audio", "text", *columns)))
+    rows: list[dict[str, Any]] = [
+        {"path" if form == "common-voice" else "file_name": wav.name, "sentence": text}
+        | dict(zip(columns, values, strict=True))
+        for wav, text, *values in zip(wavs, TEXTS, *columns.values(), strict=True)
+    ]
+    if form == "json":
+        rows[0] = {key: value for key, value in rows[0].items() if value}  # not every line has every key
+        (source / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return source
+    (source / "clips").mkdir()
+    for wav in wavs:
+        wav.rename((source / "clips" if form == "common-voice" else source) / wav.name)
+    lines = [list(rows[0]), *([value or "" for value in row.values()] for row in rows)]
+    name, between = ("validated.tsv", "\t") if form == "common-voice" else ("metadata.csv", ",")
+    quoted = [[value.replace(",", " and") for value in values] for values in lines]
+    (source / name).write_text("".join(between.join(values) + "\n" for values in quoted))
+    return source
+
+
+@pytest.mark.parametrize("form", ["parquet", "datasets", "json", "csv", "common-voice"])
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"language": ["te", "te"]}, ["te", "te"]),
+        ({"lang": [None, "te-IN"]}, ["", "te"]),
+        ({"locale": ["zh-CN", "EN"]}, ["zh", "en"]),
+        ({"language": ["", "ta"], "locale": ["ms", "ta"]}, ["ms", "ta"]),
+    ],
+)
+def test_a_rows_language_is_read(
+    form: str, columns: dict[str, list[Any]], expected: list[str], source: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    rows = read_rows(_import(_table_of(columns, form, source, wavs), tmp_path / "project").manifest)
+    assert [row.language for _, _, row in rows] == expected
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "common-voice"])
+def test_a_language_that_is_none_is_a_fault_of_its_row(
+    form: str, source: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    columns = {"language": ["klingon", "te"], "locale": ["", "ta"], "tongue": ["ms", "en"]}
+    folder = _table_of(columns, form, source, wavs)
+    first, second = _faults(folder, tmp_path / "project")
+    remedy = "or leave languages unread with --language-column -"
+    assert "language: 'klingon' is no language of Whisper's; give its code, such as en, zh, ms, ta, " + remedy in first
+    assert "language is 'te', but locale is 'ta': a clip is in one language; keep the one that is right" in second
+    with pytest.raises(ManifestError, match="--language-column is words, but the columns are"):
+        _import(folder, tmp_path / "project", language="words")
+    for number, (column, expected) in enumerate([("-", ["", ""]), ("tongue", ["ms", "en"])]):
+        rows = read_rows(_import(folder, tmp_path / f"project{number}", language=column).manifest)
+        assert [row.language for _, _, row in rows] == expected
 
 
 def test_a_plain_folder_tells_what_has_no_partner(source: Path, wavs: list[Path], tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def _item(
     span = _span(times)
     if isinstance(span, str):
         return Fault(at, span)
-    return Item(place, file, file.name, text, speaker, *span, part_place=at)
+    return Item(place, file, file.name, text, speaker, offset_s=span[0], duration_s=span[1], part_place=at)
 
 
 def _span(times: list[str]) -> tuple[float, float | None] | str:

@@ -104,7 +104,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _item(folder: Path, place: str, row: dict[str, Any], columns: Columns) -> Item | Fault:
-    text, speaker = columns.names([name for name, value in row.items() if not isinstance(value, dict)], place)
+    names = columns.names([name for name, value in row.items() if not isinstance(value, dict)], place)
+    text, said_by, languages = names.text, names.said_by(row), names.spoken_in(row)
     audio = next(
         (value for value in row.values() if isinstance(value, dict) and {"bytes", "path"} <= value.keys()), None
     )
@@ -113,16 +114,15 @@ def _item(folder: Path, place: str, row: dict[str, Any], columns: Columns) -> It
         return Fault(place, f"no column holds a recording's bytes or path; {remedy}")
     if not isinstance(row[text], str):
         return Fault(place, f"{text} is {row[text]!r}, but must be the transcript; mend the row")
-    said_by = str(row[speaker] if row[speaker] is not None else "") if speaker else ""
     content, name = audio["bytes"], audio["path"] or ""
     # Text in place of bytes would be taken for the name of any file.
     if not isinstance(content, bytes | None) or not isinstance(name, str):
         kinds = f"{type(content).__name__} and {type(name).__name__}"
         return Fault(place, f"the recording's bytes and path are {kinds}, but must be bytes and text; mend the row")
     if content is not None:
-        return Item(place, content, Path(name).name, row[text], said_by)
+        return Item(place, content, Path(name).name, row[text], said_by, languages)
     if not name:
         return Fault(place, "the recording has neither bytes nor a path; mend the row")
     if not Path(name).is_absolute() and leads_out(folder, name):  # `datasets` stores absolute paths
         return Fault(place, f"the path is {name}, which leads out of {folder}; put the recording into that folder")
-    return Item(place, folder / name, Path(name).name, row[text], said_by)
+    return Item(place, folder / name, Path(name).name, row[text], said_by, languages)

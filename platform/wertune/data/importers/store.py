@@ -20,12 +20,12 @@ from wertune.base.faults import NAME, NAME_RULE
 from wertune.base.files import storing, write_rows
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio, refuse_unheard
 from wertune.data.clip_files import write_clip
-from wertune.data.importers.item import Columns, Fault, Found, Item
+from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item
 from wertune.data.importers.kaldi import read_kaldi
 from wertune.data.importers.plain import read_plain
 from wertune.data.importers.saved_datasets import SPLITS, STATE, read_parquet, read_saved
 from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, read_common_voice
-from wertune.data.manifest import MISSING_S
+from wertune.data.manifest import MISSING_S, one_language
 
 Encoding = Literal["flac", "opus"]
 
@@ -139,6 +139,10 @@ def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> 
     if not item.text.strip():
         return Fault(item.place, "the text is empty; transcribe the clip or remove the row")
     try:
+        language = one_language(item.languages)
+    except ValueError as error:
+        return Fault(item.place, f"{error}, or leave languages unread with --language-column {NO_COLUMN}")
+    try:
         if isinstance(item.audio, Path) and not item.audio.is_file():
             return Fault(item.place, f"there is no recording {item.audio}; add it or remove the row")
         samples = load_audio(item.audio, item.offset_s, min(item.duration_s or LONGEST_READ_S, LONGEST_READ_S))
@@ -167,4 +171,4 @@ def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> 
         "duration": round(duration_s, 3),
         "speaker": item.speaker,
         "source": item.source,
-    }
+    } | ({"language": language} if language else {})
