@@ -55,6 +55,10 @@ def import_(
         click.echo(f"skipped {bad}")
     for duplicate in done.duplicates:
         click.echo(f"left out {duplicate}")
+    if len(done.origins) > 1:
+        for origin, count in done.origins.items():
+            click.echo(f"{count} rows of {origin}")
+        click.echo("they are one manifest now, which `split` divides anew; import a file by itself to keep it apart")
     click.echo(f"{done.manifest}: {done.clips} clips, {done.minutes:.1f} minutes, {done.speakers} speakers")
     return {
         "manifest": str(done.manifest),
@@ -63,6 +67,7 @@ def import_(
         "speakers": done.speakers,
         "skipped": [str(bad) for bad in done.skipped],
         "duplicates": [str(duplicate) for duplicate in done.duplicates],
+        "origins": dict(done.origins),
     }
 
 

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.parquet
 import pytest
 import soundfile
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.trials.fuzz.mutations import mutated
 
 from wertune.base.errors import ConfigError, ManifestError, StorageError
+from wertune.commands.data import import_
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.data.importers.item import Columns, Fault, Item
 from wertune.data.importers.saved_datasets import read_saved
@@ -474,7 +477,7 @@ def _stream(*columns: Any, names: tuple[str, ...] = ("audio", "text")) -> bytes:
 
 
 def _saved_by_hand(folder: Path, stream: bytes, **state: Any) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "data.arrow").write_bytes(stream)
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]} | state))
     return folder
@@ -607,8 +610,8 @@ def test_the_same_audio_is_taken_once_and_the_others_are_listed(
     done = _import(source, tmp_path / "project", form="plain")
     assert (done.clips, done.skipped) == (1, ())
     assert [str(each) for each in done.duplicates] == [
-        "b.wav: the same audio as a.wav",
-        "c.wav: the same audio as a.wav, with another text ('the same words')",
+        f"{source / 'b.txt'}:1: the same audio as {source / 'a.txt'}:1",
+        f"{source / 'c.txt'}:1: the same audio as {source / 'a.txt'}:1, with another text ('the same words')",
     ]
     assert len(list((tmp_path / "project" / "audio" / "new").iterdir())) == 1
 
@@ -628,3 +631,50 @@ def test_a_data_set_of_the_hub_is_read_from_its_parquet_files(source: Path, wavs
     (folder / "broken.parquet").write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(ManifestError, match=r"broken\.parquet is no Parquet file .* download it again"):
         _import(source, tmp_path / "other")
+
+
+def test_rows_of_several_files_of_the_hub_say_which_they_are_of(
+    source: Path, wavs: list[Path], write_noise: WriteNoise, tmp_path: Path
+) -> None:
+    data = source / "data"
+    third = write_noise(source / "2.wav", seed=9)
+    _parquet(data / "train-00000-of-00002.parquet", wavs, speaker=["ann", "bob"])
+    _parquet(data / "train-00001-of-00002.parquet", [third, wavs[0]], speaker=["ann", "eve"])
+    _parquet(data / "test-00000-of-00001.parquet", [wavs[1], write_noise(source / "3.wav", seed=8)])
+    done = _import(source, tmp_path / "project", form="parquet")
+    assert [values["source"] for _, values, _ in read_rows(done.manifest)] == [
+        "data/test-00000-of-00001.parquet:1",
+        "data/test-00000-of-00001.parquet:2",
+        "data/train-00000-of-00002.parquet:1",
+        "data/train-00001-of-00002.parquet:1",
+    ]
+    assert done.origins == {"data/test-00000-of-00001.parquet": 2, "data/train-*.parquet": 2}
+    test, first, second = (
+        data / f"{name}.parquet" for name in ("test-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002")
+    )
+    assert [str(each) for each in done.duplicates] == [
+        f"{first}:2: the same audio as {test}:1, with another text ({TEXTS[0]!r}), by another speaker ('')",
+        f"{second}:2: the same audio as {first}:1, with another text ({TEXTS[0]!r}), by another speaker ('ann')",
+    ]
+    (tmp_path / "said").mkdir()
+    (tmp_path / "said" / "project.yaml").touch()
+    said = CliRunner().invoke(import_, [str(data), "--project", str(tmp_path / "said")]).output
+    assert "2 rows of test-00000-of-00001.parquet\n2 rows of train-*.parquet\nthey are one manifest now, which" in said
+    (data / "test-00000-of-00001.parquet").unlink()
+    assert _import(data, tmp_path / "other").origins == {"train-*.parquet": 3}
+
+
+def test_splits_of_a_saved_dataset_and_of_tables_are_told(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    for name, wav, text in zip(("train", "test"), wavs, TEXTS, strict=True):
+        audio = _audio({"bytes": wav.read_bytes(), "path": "clip.wav"})
+        _saved_by_hand(source / "saved" / name, _stream(audio, pyarrow.array([text])))
+        (source / "tables" / name).mkdir(parents=True)
+        wav.rename(source / "tables" / name / "clip.wav")
+        (source / "tables" / name / "metadata.csv").write_text('file_name,text\nclip.wav,"words"\n')
+    (source / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    done = _import(source / "saved", tmp_path / "project")
+    assert done.origins == {"train/data.arrow": 1, "test/data.arrow": 1}
+    sources = [values["source"] for _, values, _ in read_rows(done.manifest)]
+    assert sources == ["train/data.arrow:1 clip.wav", "test/data.arrow:1 clip.wav"]
+    done = _import(source / "tables", tmp_path / "other")
+    assert done.origins == {"test/metadata.csv": 1, "train/metadata.csv": 1}

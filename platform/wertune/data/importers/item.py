@@ -30,6 +30,7 @@ class Item:
     offset_s: float = 0.0
     duration_s: float | None = None
     part_place: str = ""  # where the part stands, if not with the rest
+    origin: str = ""  # the file or split of the source that it is of, where a source may have several
 
 
 Found = Iterator[Item | Fault]
@@ -158,7 +159,9 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
         yield place, values if isinstance(values, dict) else "not a JSON object; a line holds one"
 
 
-def table_item(root: Path, place: str, row: Mapping[str, Any], file: str, columns: Chosen) -> Item | Fault:
+def table_item(
+    root: Path, place: str, row: Mapping[str, Any], file: str, columns: Chosen, origin: str = ""
+) -> Item | Fault:
     """The utterance of a table's row, its audio named relative to `root`, from which no path may lead away."""
     text, name = columns.text, row.get(file)
     if not isinstance(name, str) or not name:
@@ -169,7 +172,7 @@ def table_item(root: Path, place: str, row: Mapping[str, Any], file: str, column
         return Fault(place, f"{file} is {name!r}, which {NUL_RULE}")
     if leads_out(root, name):
         return Fault(place, f"{file} is {name}, which leads out of {root}; put the recording into that folder")
-    return Item(place, root / name, name, row[text], columns.said_by(row), columns.spoken_in(row))
+    return Item(place, root / name, name, row[text], columns.said_by(row), columns.spoken_in(row), origin=origin)
 
 
 def leads_out(root: Path, name: str) -> bool:

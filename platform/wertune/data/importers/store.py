@@ -5,12 +5,13 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import soundfile
@@ -41,11 +42,15 @@ MIN_DURATION_S, MAX_DURATION_S = 0.2, 30.0
 LONGEST_READ_S = MAX_DURATION_S + 1  # a small file may hold hours
 OPUS_KBPS = 32.0
 AT_ONCE = 256
+SHARD = re.compile(r"(?<=-)\d+-of-\d+(?=\.)|(?<=/)\d{4}(?=\.parquet)")
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The manifest, how much it holds, and what was left out of it: bad rows, and audio that was there before."""
+    """The manifest, how much it holds, and what was left out of it: bad rows, and audio that was there before.
+
+    `origins` are the source's files or splits with their rows, where rows have any.
+    """
 
     manifest: Path
     clips: int
@@ -53,6 +58,15 @@ class Imported:
     speakers: int
     skipped: tuple[Fault, ...]
     duplicates: tuple[Fault, ...] = ()
+    origins: Mapping[str, int] = field(default_factory=dict)
+
+
+class _Encoded(NamedTuple):
+    """A row whose recording is written, and where the source has it."""
+
+    place: str
+    origin: str
+    values: dict[str, Any]
 
 
 def form_of(source: Path) -> str:
@@ -95,37 +109,50 @@ def import_recordings(
                 raise ManifestError(f"{lines}\n{count}; mend them, or leave these rows out with --skip true")
             if not encoded:
                 raise ManifestError(f"{source} holds no usable row; a manifest needs at least one clip")
-            rows, duplicates = _each_once(encoded, partial)
+            kept, duplicates = _each_once(encoded, partial)
+            rows = [each.values for each in kept]
             partial.rename(audio)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         write_rows(manifest, rows)
     minutes = sum(row["duration"] for row in rows) / 60
-    return Imported(
-        manifest, len(rows), minutes, len({row["speaker"] for row in rows if row["speaker"]}), bad, duplicates
-    )
+    speakers = len({row["speaker"] for row in rows if row["speaker"]})
+    origins = _origins(each.origin for each in kept if each.origin)
+    return Imported(manifest, len(rows), minutes, speakers, bad, duplicates, origins)
 
 
-def _each_once(rows: list[dict[str, Any]], folder: Path) -> tuple[list[dict[str, Any]], tuple[Fault, ...]]:
+def _origins(each: Iterable[str]) -> dict[str, int]:
+    """How many there are of each file; the several that one split of the Hub is cut into (train-*.parquet) as one."""
+    files = Counter(each)
+    splits = {file: SHARD.sub("*", file) for file in files}
+    cut = Counter(splits.values())
+    told = Counter[str]()
+    for file, count in files.items():
+        told[splits[file] if cut[splits[file]] > 1 else file] += count
+    return dict(told)
+
+
+def _each_once(found: list[_Encoded], folder: Path) -> tuple[list[_Encoded], tuple[Fault, ...]]:
     """Rows whose recording no earlier one has, and the others, their files removed: equal samples are equal bytes."""
-    first: dict[str, dict[str, Any]] = {}
+    first: dict[str, _Encoded] = {}
     duplicates = []
-    for row in rows:
-        file = folder / Path(row["audio_filepath"]).name
-        earlier = first.setdefault(hashlib.sha256(file.read_bytes()).hexdigest(), row)
-        if earlier is not row:
+    for each in found:
+        file = folder / Path(each.values["audio_filepath"]).name
+        earlier = first.setdefault(hashlib.sha256(file.read_bytes()).hexdigest(), each)
+        if earlier is not each:
             file.unlink()
-            other = "" if earlier["text"] == row["text"] else f", with another text ({earlier['text'][:60]!r})"
-            duplicates.append(Fault(row["source"], f"the same audio as {earlier['source']}{other}"))
+            row, other = each.values, earlier.values
+            told = "" if row["text"] == other["text"] else f", with another text ({other['text'][:60]!r})"
+            if row["speaker"] != other["speaker"]:
+                told += f", by another speaker ({other['speaker'][:60]!r})"
+            duplicates.append(Fault(each.place, f"the same audio as {earlier.place}{told}"))
     return list(first.values()), tuple(duplicates)
 
 
-def _encoded(
-    found: Iterable[Item | Fault], folder: Path, name: str, encoding: Encoding
-) -> Iterator[dict[str, Any] | Fault]:
+def _encoded(found: Iterable[Item | Fault], folder: Path, name: str, encoding: Encoding) -> Iterator[_Encoded | Fault]:
     """The row of each utterance, its recording written; numbered by where it stands in the source."""
 
-    def encode(item: tuple[int, Item | Fault]) -> dict[str, Any] | Fault:
+    def encode(item: tuple[int, Item | Fault]) -> _Encoded | Fault:
         number, each = item
         return each if isinstance(each, Fault) else _row(each, folder, f"{number:06d}", name, encoding)
 
@@ -135,7 +162,7 @@ def _encoded(
             yield from pool.map(encode, some)
 
 
-def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> dict[str, Any] | Fault:
+def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> _Encoded | Fault:
     if not item.text.strip():
         return Fault(item.place, "the text is empty; transcribe the clip or remove the row")
     try:
@@ -165,10 +192,11 @@ def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> 
         write_clip(file, samples, OPUS_KBPS)
     else:
         soundfile.write(file, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
-    return {
+    values = {
         "audio_filepath": f"../audio/{name}/{file.name}",
         "text": item.text.strip(),
         "duration": round(duration_s, 3),
         "speaker": item.speaker,
         "source": item.source,
-    } | ({"language": language} if language else {})
+    }
+    return _Encoded(item.place, item.origin, values | ({"language": language} if language else {}))

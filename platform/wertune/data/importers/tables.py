@@ -27,7 +27,7 @@ def read_audiofolder(folder: Path, columns: Columns) -> Found:
                 yield Fault(place, row)
                 continue
             names = names or columns.names(list(named), place)
-            yield table_item(path.parent, place, row, FILE, names)
+            yield table_item(path.parent, place, row, FILE, names, str(path.relative_to(folder)))
 
 
 def main_file(folder: Path) -> Path | None:
