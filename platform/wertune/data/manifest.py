@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,11 @@ def one_language(named: Mapping[str, str]) -> str:
     return next(iter(codes.values()), "")
 
 
+def one_name(speaker: str) -> str:
+    """The same for the same speaker, however accents are written and blanks stand around."""
+    return unicodedata.normalize("NFC", speaker).strip()
+
+
 class Row(BaseModel):
     """One line: NeMo's field names; keys that are not ours are kept out of the way, not refused."""
 
@@ -81,6 +87,11 @@ class Row(BaseModel):
             return values
         rest = {key: value for key, value in values.items() if key not in LANGUAGE_KEYS}
         return rest | {"language": one_language(named)}
+
+    @field_validator("speaker")
+    @classmethod
+    def _is_one_name(cls, value: str) -> str:
+        return one_name(value)
 
     @field_validator("audio_filepath")
     @classmethod
@@ -333,7 +344,7 @@ class _Unheard:
 def _read_line(place: str, line: str, places: _Places, kept: Kept) -> Recording | _Unheard | Fault:
     """The recording of a line, unless it must be decoded, or what is wrong with it."""
     try:
-        values = _parse_line(line)
+        values = parse_line(line)
         row = Row.model_validate(values)
         places.unread.update(values.keys() - Row.model_fields.keys() - OUR_OWN)
         seconds = min(row.duration or places.longest_s, places.longest_s)
@@ -352,14 +363,25 @@ def _listen(kept: Kept, unheard: _Unheard) -> Recording | Fault:
         return Fault(unheard.place, _problem(error))
 
 
-def _parse_line(line: str) -> Any:
+def parse_line(line: str) -> Any:
+    """The JSON of a line; ValueError where it is none, cannot be written again, or holds a key twice."""
+    repeated: list[str] = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):  # of two values the one that was meant is anybody's guess
+            repeated.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        return values
+
     try:
-        values = json.loads(line)
+        values = json.loads(line, object_pairs_hook=once)
         json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"holds half a surrogate pair ({error}); write the character in UTF-8") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error}); a line holds one object") from None
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} stands there twice; keep the one that is right")
     return values
 
 
@@ -473,7 +495,7 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, Any], Row]]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                values = _parse_line(line)
+                values = parse_line(line)
                 rows.append((number, values, Row.model_validate(values)))
             except ValueError as error:
                 faults.append(f"{path}:{number}: {_problem(error)}")

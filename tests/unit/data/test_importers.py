@@ -595,8 +595,26 @@ def test_half_a_surrogate_pair_and_endless_numbers_are_told_by_line(
     row = '{"file_name": "0.wav", "text": "words%s"%s}\n'
     (source / "metadata.jsonl").write_text(row % ("\\ud800", "") + row % ("", ', "a": ' + "1" * 5000) + row % ("", ""))
     faults = _faults(source, tmp_path / "project")
-    places = [f"{source / 'metadata.jsonl'}:{number}: not JSON (" for number in (1, 2)]
+    problems = ((1, "holds half a surrogate pair ("), (2, "not JSON ("))
+    places = [f"{source / 'metadata.jsonl'}:{number}: {problem}" for number, problem in problems]
     assert [fault[: len(place)] for fault, place in zip(faults, places, strict=True)] == places
+
+
+def test_a_key_that_a_json_line_holds_twice_is_a_fault(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    (source / "metadata.jsonl").write_text('{"file_name": "0.wav", "text": "one", "text": "other"}\n')
+    (fault,) = _faults(source, tmp_path / "project")
+    assert fault.endswith("metadata.jsonl:1: text stands there twice; keep the one that is right")
+
+
+def test_a_speaker_is_the_same_however_the_name_is_written(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    rows = [
+        {"file_name": wav.name, "text": "a", "speaker": who}
+        for wav, who in zip(wavs, ("Zoe\u0301 ", "Zo\u00e9"), strict=True)
+    ]
+    (source / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = _import(source, tmp_path / "project")
+    assert done.speakers == 1
+    assert [values["speaker"] for _, values, _ in read_rows(done.manifest)] == ["Zo\u00e9", "Zo\u00e9"]
 
 
 def test_the_same_audio_is_taken_once_and_the_others_are_listed(

@@ -124,7 +124,12 @@ def test_a_bad_row_is_told_by_file_and_line(
         ('{"text": "a"', "not JSON (Expecting ',' delimiter"),
         ('{"a": 1} {"b": 2}', "not JSON (Extra data"),
         (100_000 * "[", "not JSON (maximum recursion depth exceeded"),
-        ("5" * 5000, "Exceeds the limit"),
+        ("5" * 5000, "not JSON (Exceeds the limit"),
+        (
+            '{"audio_filepath": "a.wav", "text": "a", "text": "b"}',
+            "text stands there twice; keep the one that is right",
+        ),
+        ('{"text": "a", "more": {"b": 1, "c": 2, "b": 1}}', "b stands there twice; keep the one that is right"),
         ("[1]", "the line is [1], but must be a mapping of keys to values"),
         ("null", "the line is None, but must be a mapping of keys to values"),
         ("{}", "audio_filepath is missing; add it; text is missing; add it"),
@@ -253,6 +258,16 @@ def test_splits_share_neither_audio_nor_sentences_nor_speakers(
     (fault,) = _faults(manifests)
     assert fault.startswith(f"{manifests[guilty]}:1: leaks: the same {kind} as {manifests[other]}:1 ('")
     assert fault.endswith("); keep it in one split only")
+
+
+@pytest.mark.parametrize(("one", "other"), [("Zo\u00e9", "Zoe\u0301"), ("ann ", "\tann")])
+def test_a_speakers_name_is_the_same_however_it_is_written(
+    folder: Path, write_manifest: WriteManifest, one: str, other: str
+) -> None:
+    left, right = _shares("audio")
+    rows = {"train": left | {"speaker": one}, "test": right | {"audio_filepath": "other.wav", "speaker": other}}
+    (fault,) = _faults({split: write_manifest(folder / f"{split}.jsonl", [row]) for split, row in rows.items()})
+    assert f"leaks: the same speaker as {folder / 'test.jsonl'}:1 (" in fault
 
 
 def test_speakers_may_be_shared_where_the_project_says_so(folder: Path, write_manifest: WriteManifest) -> None:

@@ -1,7 +1,6 @@
 """What every form is read into: one utterance, with the place where it stands."""
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 from wertune.base.errors import ManifestError
 from wertune.base.files import NUL_RULE
-from wertune.data.manifest import LANGUAGE_KEYS
+from wertune.data.manifest import LANGUAGE_KEYS, parse_line
 from wertune.data.manifest import Fault as Fault  # for all forms
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
@@ -151,10 +150,9 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Place and object of every line, or what is wrong with the line."""
     for place, line in numbered(path):
         try:
-            values = json.loads(line)
-            json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair could not be written again
-        except (ValueError, RecursionError) as error:
-            yield place, f"not JSON ({error}); a line holds one object"
+            values = parse_line(line)
+        except ValueError as error:
+            yield place, str(error)
             continue
         yield place, values if isinstance(values, dict) else "not a JSON object; a line holds one"
 

@@ -26,7 +26,7 @@ from wertune.data.importers.kaldi import read_kaldi
 from wertune.data.importers.plain import read_plain
 from wertune.data.importers.saved_datasets import SPLITS, STATE, read_parquet, read_saved
 from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, read_common_voice
-from wertune.data.manifest import MISSING_S, one_language
+from wertune.data.manifest import MISSING_S, one_language, one_name
 
 Encoding = Literal["flac", "opus"]
 
@@ -196,7 +196,7 @@ def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> 
         "audio_filepath": f"../audio/{name}/{file.name}",
         "text": item.text.strip(),
         "duration": round(duration_s, 3),
-        "speaker": item.speaker,
+        "speaker": one_name(item.speaker),
         "source": item.source,
     }
     return _Encoded(item.place, item.origin, values | ({"language": language} if language else {}))
