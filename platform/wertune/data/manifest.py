@@ -37,6 +37,8 @@ TRAINING_SPLITS = frozenset({"train", "replay"})
 RETENTION_SPLITS = frozenset({"retention_validation", "retention_test"})
 FINAL_SPLIT = "final"
 LANGUAGE_KEYS = ("language", "lang")
+# What cannot be decoded, and control characters but for blanks: U+0092 is an apostrophe of Windows-1252.
+_DAMAGE = re.compile("[\ufffd\x00-\x08\x0e-\x1b\x7f-\x9f]")
 _OF_A_ROW = (ValueError, OSError, RuntimeError, AudioError)  # RuntimeError: links that go round
 
 
@@ -57,6 +59,14 @@ def one_language(named: Mapping[str, str]) -> str:
 def one_name(speaker: str) -> str:
     """The same for the same speaker, however accents are written and blanks stand around."""
     return unicodedata.normalize("NFC", speaker).strip()
+
+
+def damage(text: str) -> str:
+    """What a text holds that nobody wrote, as a fault; empty where it holds nothing of the kind."""
+    if not (found := sorted(set(_DAMAGE.findall(text)))):
+        return ""
+    named = ", ".join(f"U+{ord(sign):04X} {unicodedata.name(sign, '(a control character)')}" for sign in found[:SHOWN])
+    return f"text holds {named}, which is what a wrong encoding leaves; write the text anew, in UTF-8"
 
 
 class Row(BaseModel):
@@ -409,6 +419,8 @@ def _row_faults(
     elif command := COMMAND.search(text):
         rule = "which is a token of Whisper's own and nothing that is said"
         yield f"text holds {command[0]}, {rule}; take it out, or write it as it is said"
+    elif wrong := damage(text):
+        yield wrong
     elif not normalise(text):
         yield f"text is empty after normalisation ({text[:60]!r}); transcribe the clip or remove the row"
     elif len(text.encode()) > FEW_BYTES and (tokens := count_tokens(text)) > MAX_LABEL_TOKENS:

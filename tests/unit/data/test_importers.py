@@ -617,6 +617,25 @@ def test_a_speaker_is_the_same_however_the_name_is_written(source: Path, wavs: l
     assert [values["speaker"] for _, values, _ in read_rows(done.manifest)] == ["Zo\u00e9", "Zo\u00e9"]
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("caf\ufffd", "U+FFFD REPLACEMENT CHARACTER"), ("wait\x85", "U+0085 (a control character)")],
+)
+@pytest.mark.parametrize("form", ["json", "plain"])
+def test_a_text_of_a_wrong_encoding_is_a_fault(
+    form: str, text: str, named: str, source: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    wavs[1].unlink()
+    if form == "plain":
+        (source / "0.txt").write_text(text, encoding="utf-8")
+    else:
+        (source / "metadata.jsonl").write_text(json.dumps({"file_name": "0.wav", "text": text}))
+    (fault,) = _faults(source, tmp_path / "project")
+    assert fault.endswith(
+        f":1: text holds {named}, which is what a wrong encoding leaves; write the text anew, in UTF-8"
+    )
+
+
 def test_the_same_audio_is_taken_once_and_the_others_are_listed(
     source: Path, wavs: list[Path], tmp_path: Path, write_noise: WriteNoise
 ) -> None:

@@ -102,6 +102,10 @@ ROW_FAULTS = {
     "a language of a sign": ({"language": "-"}, "language: '-' is no language of Whisper's; give its code, such as en"),
     "a language of a region": ({"lang": "_x"}, "lang: '_x' is no language of Whisper's; give its code, such as en"),
     "a language that is a number": ({"language": 5, "lang": "zh"}, "language is 5, but must be a text"),
+    "a letter that was lost": ({"text": "caf\ufffd"}, "text holds U+FFFD REPLACEMENT CHARACTER, which is what a wrong"),
+    "an apostrophe of Windows": ({"text": "it\x92s"}, "text holds U+0092 (a control character), which is what a wrong"),
+    "an ellipsis of Windows": ({"text": "wait\x85"}, "text holds U+0085 (a control character), which is what a wrong"),
+    "a NUL in a text": ({"text": "a\0b\x7f"}, "text holds U+0000 (a control character), U+007F (a control character),"),
     "an empty name": ({"audio_filepath": ""}, "audio_filepath is '', but must have at least 1 character"),
 }
 
@@ -389,7 +393,7 @@ def test_blank_lines_are_passed_over_but_counted(folder: Path, write_manifest: W
     assert fault.startswith(f"{path}:4: not JSON")
 
 
-@pytest.mark.parametrize("character", ["\u2028", "\u0085", "\u2029"])
+@pytest.mark.parametrize("character", ["\u2028", "\u001d", "\u2029", "\t"])
 def test_a_line_separator_in_a_text_ends_no_line(folder: Path, character: str) -> None:
     text = f"please{character}check"
     path = folder / "train.jsonl"

@@ -26,7 +26,7 @@ from wertune.data.importers.kaldi import read_kaldi
 from wertune.data.importers.plain import read_plain
 from wertune.data.importers.saved_datasets import SPLITS, STATE, read_parquet, read_saved
 from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, read_common_voice
-from wertune.data.manifest import MISSING_S, one_language, one_name
+from wertune.data.manifest import MISSING_S, damage, one_language, one_name
 
 Encoding = Literal["flac", "opus"]
 
@@ -165,6 +165,8 @@ def _encoded(found: Iterable[Item | Fault], folder: Path, name: str, encoding: E
 def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> _Encoded | Fault:
     if not item.text.strip():
         return Fault(item.place, "the text is empty; transcribe the clip or remove the row")
+    if wrong := damage(item.text):
+        return Fault(item.place, wrong)
     try:
         language = one_language(item.languages)
     except ValueError as error:
