@@ -1,6 +1,7 @@
 """Every form of recordings gives the same manifest, and all of its faults at once, by file and line."""
 
 import contextlib
+import errno
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from wertune.commands.data import import_
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.data.importers.item import Columns, Fault, Item
 from wertune.data.importers.saved_datasets import read_saved
-from wertune.data.importers.store import Imported, form_of, import_recordings
+from wertune.data.importers.store import READERS, Imported, form_of, import_recordings
+from wertune.data.importers.tables import read_audiofolder
 from wertune.data.manifest import read_rows
 
 WriteNoise = Callable[..., Path]
@@ -385,6 +387,56 @@ def test_nothing_is_written_over(source: Path, wavs: list[Path], tmp_path: Path)
         _import(source, tmp_path / "project")
     with pytest.raises(ConfigError, match="nowhere does not exist"):
         _import(tmp_path / "nowhere", tmp_path / "other")
+
+
+@pytest.mark.parametrize("folder", ["manifests", "audio"])
+@pytest.mark.parametrize("kind", ["a file", "a link to no folder"])
+def test_what_stands_in_place_of_a_folder_is_named_and_nothing_is_left(
+    folder: str, kind: str, source: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "project").mkdir()
+    path = tmp_path / "project" / folder
+    if kind == "a file":
+        path.touch()
+    else:
+        path.symlink_to("gone")
+    with pytest.raises(ConfigError, match=rf"{path} is {kind}, but must be a folder for new.*; remove or rename it"):
+        _import(_audiofolder(source, wavs), tmp_path / "project")
+    assert list((tmp_path / "project").iterdir()) == [path]
+    path.unlink()
+    assert _import(source, tmp_path / "project").clips == 2
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_manifest_that_cannot_be_written_leaves_no_recordings(
+    error: BaseException, source: Path, wavs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, rows: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("wertune.data.importers.store.write_rows", fail)
+        with pytest.raises((StorageError, KeyboardInterrupt)):
+            _import(_audiofolder(source, wavs), tmp_path / "project")
+    assert list((tmp_path / "project" / "audio").iterdir()) == []
+    assert _import(source, tmp_path / "project").clips == 2
+
+
+def test_of_two_imports_of_one_name_the_second_says_so(
+    source: Path, wavs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _audiofolder(source, wavs)
+
+    def another_comes_first(*values: Any) -> Any:
+        monkeypatch.undo()
+        _import(source, tmp_path / "project")
+        return read_audiofolder(*values)
+
+    monkeypatch.setitem(READERS, "audiofolder", another_comes_first)
+    with pytest.raises(ConfigError, match=r"audio/new exists by now: another import of that name was first, .*--name"):
+        _import(source, tmp_path / "project")
+    assert [path.name for path in (tmp_path / "project" / "audio").iterdir()] == ["new"]
+    assert len(read_rows(tmp_path / "project" / "manifests" / "new.jsonl")) == 2
 
 
 @pytest.mark.parametrize(("form", "message"), [

@@ -1,5 +1,6 @@
 """Utterances of any form into a project: recordings in `audio/NAME`, rows in `manifests/NAME.jsonl`, all or none."""
 
+import errno
 import hashlib
 import os
 import re
@@ -95,8 +96,7 @@ def import_recordings(
         raise ConfigError(f"--name is {name!r}, but must {NAME_RULE}")
     audio, manifest = project / "audio" / name, project / "manifests" / f"{name}.jsonl"
     for path in (audio, manifest):
-        if path.exists():
-            raise ConfigError(f"{path} exists, and nothing is written over; give another --name or remove it")
+        _check_free(path)
     partial = audio.with_name(f".{name}-{secrets.token_hex(4)}")
     with storing("the recordings", project, "free some space there, or give a --project that can be written"):
         try:
@@ -111,14 +111,38 @@ def import_recordings(
                 raise ManifestError(f"{source} holds no usable row; a manifest needs at least one clip")
             kept, duplicates = _each_once(encoded, partial)
             rows = [each.values for each in kept]
-            partial.rename(audio)
+            _place(partial, audio)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        write_rows(manifest, rows)
+        try:
+            write_rows(manifest, rows)
+        except BaseException:
+            shutil.rmtree(audio, ignore_errors=True)  # else the next try would find the name taken
+            raise
     minutes = sum(row["duration"] for row in rows) / 60
     speakers = len({row["speaker"] for row in rows if row["speaker"]})
     origins = _origins(each.origin for each in kept if each.origin)
     return Imported(manifest, len(rows), minutes, speakers, bad, duplicates, origins)
+
+
+def _check_free(path: Path) -> None:
+    """ConfigError where something stands there, or where its folder can be none: before hours of encoding."""
+    if os.path.lexists(path):
+        raise ConfigError(f"{path} exists, and nothing is written over; give another --name or remove it")
+    if os.path.lexists(path.parent) and not path.parent.is_dir():
+        kind = "a link to no folder" if path.parent.is_symlink() else "a file"
+        raise ConfigError(f"{path.parent} is {kind}, but must be a folder for {path.name}; remove or rename it")
+
+
+def _place(recordings: Path, folder: Path) -> None:
+    """Gives the recordings their name; ConfigError where it was taken while they were made."""
+    try:
+        recordings.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        rule = "another import of that name was first, and nothing is written over"
+        raise ConfigError(f"{folder} exists by now: {rule}; give another --name") from None
 
 
 def _origins(each: Iterable[str]) -> dict[str, int]:
