@@ -61,6 +61,31 @@ def test_the_same_rows_and_seed_are_divided_alike(rows: list[Row], seed: int) ->
     assert _divide(rows, seed=seed) == _divide(rows, seed=seed)
 
 
+@given(ROWS, st.integers(0, 5))
+def test_a_row_is_dropped_only_where_keeping_it_would_leak(rows: list[Row], seed: int) -> None:
+    division = _divide(rows, seed=seed)
+    kept = {split: [rows[i] for i in numbers] for split, numbers in division.splits.items()}
+    for number, reason in division.dropped.items():
+        if NORMALISE(rows[number].text):
+            by_speaker, by_sentence = reason.removeprefix("its speaker is in ").split(", its sentence in ")
+            who = (rows[number].speaker, rows[number].speaker or rows[number].audio_filepath)
+            assert who in [(row.speaker, row.speaker or row.audio_filepath) for row in kept[by_speaker]]
+            assert NORMALISE(rows[number].text) in [NORMALISE(row.text) for row in kept[by_sentence]]
+
+
+@pytest.mark.parametrize("clips", [(30, 14, 14), (40, 3, 2, 2), (9, 9, 9)])
+def test_a_sentence_that_one_speaker_says_is_kept_with_its_speaker(clips: tuple[int, ...]) -> None:
+    rows = [
+        Row(speaker=f"s{s}", audio_filepath=f"{s}-{i}.wav", text=f"sentence {s} of {i} words")
+        for s, count in enumerate(clips)
+        for i in range(count)
+    ]
+    for seed in range(3):
+        division = _divide(rows, seed=seed)
+        assert not division.dropped
+        assert sum(len(numbers) for numbers in division.splits.values()) == sum(clips)
+
+
 @given(ROWS)
 def test_a_row_is_dropped_for_the_reason_that_is_told(rows: list[Row]) -> None:
     division = _divide(rows)
