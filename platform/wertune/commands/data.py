@@ -104,8 +104,8 @@ def split_(project: Path, manifest: Path, out: Path | None, shares: str, per_ter
     finder = TermFinder(load_lexicon(project / config.lexicon if config.lexicon else None).written, normalise)
     out = out or project / "manifests"
     asked = parse_shares(shares)
-    unusable = unusable_rows(manifest, project, config)
-    report = split_manifest(manifest, out, asked, normalise, finder, per_term, seed, unusable)
+    looked = unusable_rows(manifest, project, config)
+    report = split_manifest(manifest, out, asked, normalise, finder, per_term, seed, looked)
     click.echo(describe(report))
     return report
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -236,6 +236,13 @@ def _roots(data: DataConfig, project_dir: Path | None) -> list[Path]:
     return roots
 
 
+class Looked(NamedTuple):
+    """By their lines: what is wrong with rows that can be in no split, and how long the audio of rows lasts."""
+
+    faults: dict[int, str]
+    durations_s: dict[int, float]
+
+
 def row_faults(
     manifest: Path,
     data: DataConfig,
@@ -243,19 +250,23 @@ def row_faults(
     count_tokens: Callable[[str], int],
     project_dir: Path,
     kept: Kept,
-) -> dict[int, str]:
-    """Line and fault of each row that can be in no split, such as the second of two with the same audio."""
+) -> Looked:
+    """All rows of a manifest; of two with the same audio the second is at fault."""
     found = _read_split("manifest", manifest, _roots(data, project_dir), data, kept, [])
     faults = [each for each in found if isinstance(each, Fault)]
     read = [each for each in found if isinstance(each, Recording)]
     faults += [Fault(each.place, wrong) for each in read for wrong in _row_faults(each, data, normalise, count_tokens)]
     faults += _duplicates(_without(faults, read))
-    return {_file_and_line(fault)[1]: fault.problem for fault in faults}
+    durations_s = {_line(each.place): each.duration_s for each in read}
+    return Looked({_line(fault.place): fault.problem for fault in faults}, durations_s)
+
+
+def _line(place: str) -> int:
+    return int(place.rpartition(":")[2])
 
 
 def _file_and_line(fault: Fault) -> tuple[str, int]:
-    path, _, line = fault.place.rpartition(":")
-    return path, int(line)
+    return fault.place.rpartition(":")[0], _line(fault.place)
 
 
 def _read_split(

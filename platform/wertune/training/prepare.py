@@ -14,7 +14,7 @@ from wertune.base.files import Fetch, cache_root
 from wertune.base.kept import Kept
 from wertune.base.machine import require_engine
 from wertune.base.text import Lexicon, Normalise, TermFinder, label_text, load_lexicon, normaliser
-from wertune.data.manifest import FINAL_SPLIT, Dataset, Recording, load_dataset, manifests_of, row_faults
+from wertune.data.manifest import FINAL_SPLIT, Dataset, Looked, Recording, load_dataset, manifests_of, row_faults
 from wertune.training.limits import Limits, check_limits, limits_of, needs_of
 from wertune.whisper.base_model import BaseModel, resolve_base_model
 from wertune.whisper.hugging_face import END, knows_languages, read_json
@@ -179,8 +179,8 @@ def _check_languages(base: BaseModel, dataset: Dataset) -> None:
         raise ManifestError("\n".join([*faults, remedy]))
 
 
-def unusable_rows(manifest: Path, folder: Path, project: ProjectConfig) -> dict[int, str]:
-    """By their lines, the rows of a manifest that `validate` would refuse, whatever split they went to.
+def unusable_rows(manifest: Path, folder: Path, project: ProjectConfig) -> Looked:
+    """The rows of a manifest that `validate` would refuse, whatever split they went to, and how long all last.
 
     The base model is looked for where a text is so long that its tokens must be counted.
     """

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wertune.base.config import DataConfig
 from wertune.base.errors import ConfigError, ManifestError
+from wertune.base.kept import Kept
 from wertune.base.text import TermFinder, normaliser
-from wertune.data.manifest import Row
+from wertune.data.manifest import Looked, Row, row_faults
 from wertune.data.split import Division, describe, divide, parse_shares, split_manifest
 from wertune.data.split_search import SPLITS
 
@@ -214,7 +216,30 @@ def test_rows_that_validate_would_refuse_are_dropped_with_their_reasons(
 ) -> None:
     manifest = _manifest(tmp_path, write_manifest)
     unusable = {2: f"the same audio as {manifest}:1; remove one of the two rows", 5: "text has 450 tokens, but no more"}
-    report = split_manifest(manifest, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0, unusable)
+    report = split_manifest(manifest, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0, Looked(unusable, {}))
     assert (report["rows"], report["kept"]) == (11, 8)
     assert [each["line"] for each in report["dropped"]] == [2, 5, 11]
     assert "dropped 1 of 11 rows: the same audio" in describe(report)
+
+
+@pytest.mark.parametrize("named_s", [None, 1.05])
+def test_the_minutes_of_a_split_are_those_that_were_heard(
+    tmp_path: Path,
+    write_manifest: Callable[..., Path],
+    write_noise: Callable[..., Path],
+    named_s: float | None,
+) -> None:
+    rows = []
+    for s in range(4):
+        write_noise(tmp_path / f"{s}.wav", 1.0 + 2 * s, seed=s)
+        rows.append({"audio_filepath": f"{s}.wav", "text": f"I am speaker {s}", "speaker": f"s{s}"})
+    if named_s:
+        rows[0] |= {"duration": named_s}
+    manifest = write_manifest(tmp_path / "all.jsonl", rows)
+    data = DataConfig(train=Path("a"), validation=Path("b"), test=Path("c"))
+    looked = row_faults(manifest, data, NORMALISE, len, tmp_path, Kept(None))
+    assert looked == Looked({}, {1: 1.0, 2: 3.0, 3: 5.0, 4: 7.0})
+    report = split_manifest(manifest, tmp_path / "out", (0.5, 0.25, 0.25), NORMALISE, FINDER, 2, 0, looked)
+    assert sum(split["minutes"] for split in report["splits"].values()) == pytest.approx(16 / 60, abs=0.02)
+    assert all(split["minutes"] > 0 for split in report["splits"].values())
+    assert json.loads((tmp_path / "out" / "split.json").read_text()) == report
