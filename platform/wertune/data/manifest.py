@@ -250,12 +250,18 @@ def row_faults(
     count_tokens: Callable[[str], int],
     project_dir: Path,
     kept: Kept,
+    wrong_language: Callable[[str], str],
 ) -> Looked:
-    """All rows of a manifest; of two with the same audio the second is at fault."""
+    """All rows of a manifest; of two with the same audio the second is at fault.
+
+    `wrong_language` says what is wrong with one that rows name; empty where nothing is.
+    """
     found = _read_split("manifest", manifest, _roots(data, project_dir), data, kept, [])
     faults = [each for each in found if isinstance(each, Fault)]
     read = [each for each in found if isinstance(each, Recording)]
     faults += [Fault(each.place, wrong) for each in read for wrong in _row_faults(each, data, normalise, count_tokens)]
+    named = [each for each in read if each.row.language]
+    faults += [Fault(each.place, wrong) for each in named if (wrong := wrong_language(each.row.language))]
     faults += _duplicates(_without(faults, read))
     durations_s = {_line(each.place): each.duration_s for each in read}
     return Looked({_line(fault.place): fault.problem for fault in faults}, durations_s)

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,10 @@ def split_manifest(
     if empty:
         rule = "each split needs speakers and sentences of its own"
         remedy = "bring more speakers or sentences, or name the speakers of the rows"
-        raise ManifestError(f"{manifest}: {', '.join(empty)} would be empty, but {rule}; {remedy}")
+        unusable = "".join(
+            f"{manifest}: {line}\n" for line in _told(looked.faults.values(), len(read) + len(looked.faults))
+        )
+        raise ManifestError(f"{unusable}{manifest}: {', '.join(empty)} would be empty, but {rule}; {remedy}")
     report = _report(manifest, read, division, shares, per_term, seed, looked)
     with storing("the manifests", out, "free some space there, or give --out a folder that can be written"):
         for split in SPLITS:
@@ -164,12 +167,16 @@ def describe(report: Mapping[str, Any]) -> str:
         f"{s['speakers']} speakers, {s['terms']} terms"
         for name, s in report["splits"].items()
     ]
-    # "the same audio as manifest.jsonl:12; …": a line for all of a kind.
-    reasons = Counter(re.split(r" as [^ ]+:\d|;", each["reason"])[0] for each in report["dropped"])
-    lines += [f"dropped {count} of {report['rows']} rows: {reason}" for reason, count in reasons.most_common()]
+    lines += _told((each["reason"] for each in report["dropped"]), report["rows"])
     short = report["short_terms"]
     if short:
         told = ", ".join(f"{name} ({c['train']} in train, {c['test']} in test)" for name, c in list(short.items())[:8])
         more = f" and {len(short) - 8} more" if len(short) > 8 else ""
         lines.append(f"under {report['per_term']} occurrences: {told}{more}; record more of them")
     return "\n".join(lines)
+
+
+def _told(reasons: Iterable[str], rows: int) -> list[str]:
+    """How many of the rows are dropped, a line for all of a kind, as "the same audio as manifest.jsonl:12; …"."""
+    kinds = Counter(re.split(r" as [^ ]+:\d|;", reason)[0] for reason in reasons)
+    return [f"dropped {count} of {rows} rows: {kind}" for kind, count in kinds.most_common()]

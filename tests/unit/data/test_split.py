@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wertune.base.config import DataConfig
+from wertune.base.config import DataConfig, load_project
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.kept import Kept
 from wertune.base.text import TermFinder, normaliser
 from wertune.data.manifest import Looked, Row, row_faults
 from wertune.data.split import Division, describe, divide, parse_shares, split_manifest
 from wertune.data.split_search import SPLITS
+from wertune.training.prepare import unusable_rows
 
 NORMALISE = normaliser("en")
 TERMS = ("CPF", "MediShield Life")
@@ -237,9 +238,32 @@ def test_the_minutes_of_a_split_are_those_that_were_heard(
         rows[0] |= {"duration": named_s}
     manifest = write_manifest(tmp_path / "all.jsonl", rows)
     data = DataConfig(train=Path("a"), validation=Path("b"), test=Path("c"))
-    looked = row_faults(manifest, data, NORMALISE, len, tmp_path, Kept(None))
+    looked = row_faults(manifest, data, NORMALISE, len, tmp_path, Kept(None), lambda _: "")
     assert looked == Looked({}, {1: 1.0, 2: 3.0, 3: 5.0, 4: 7.0})
     report = split_manifest(manifest, tmp_path / "out", (0.5, 0.25, 0.25), NORMALISE, FINDER, 2, 0, looked)
     assert sum(split["minutes"] for split in report["splits"].values()) == pytest.approx(16 / 60, abs=0.02)
     assert all(split["minutes"] > 0 for split in report["splits"].values())
     assert json.loads((tmp_path / "out" / "split.json").read_text()) == report
+
+
+@pytest.mark.parametrize("languages", [("te", "ta"), ("te",)])
+def test_rows_in_a_language_that_the_base_lacks_are_unusable(
+    small_project: Path, write_noise: Callable[..., Path], languages: tuple[str, ...]
+) -> None:
+    rows = []
+    for s, language in enumerate(("en", "", *languages)):
+        write_noise(small_project / f"new{s}.wav", seed=50 + s)
+        rows.append({"audio_filepath": f"new{s}.wav", "text": f"I am {s}", "speaker": f"s{s}", "language": language})
+    manifest = small_project / "new.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    looked = unusable_rows(manifest, small_project, load_project(small_project))
+    assert sorted(looked.faults) == [3, 4][: len(languages)]
+    for line, language in enumerate(languages, start=3):
+        assert looked.faults[line].startswith(f"language is {language}, which ")
+        assert looked.faults[line].endswith(
+            "does not know; take a base that does, such as packaged:whisper-base, or leave such rows out"
+        )
+    with pytest.raises(
+        ManifestError, match=r"dropped 1 of \d rows: language is te, which .*\n(.*\n)*.* would be empty"
+    ):
+        split_manifest(manifest, small_project / "out", SHARES, NORMALISE, FINDER, 2, 0, looked)
