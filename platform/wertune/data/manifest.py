@@ -23,7 +23,7 @@ from wertune.base.files import NUL_RULE
 from wertune.base.kept import Kept
 from wertune.base.steps import clips_are_done
 from wertune.base.text import COMMAND, Normalise, invisible
-from wertune.data.audio import Samples, load_audio
+from wertune.data.audio import Samples, load_audio, path_fault
 from wertune.data.sounds import Part, Sound, known_sound, sound_of
 
 MAX_LABEL_TOKENS = 448
@@ -39,7 +39,7 @@ FINAL_SPLIT = "final"
 LANGUAGE_KEYS = ("language", "lang")
 # What cannot be decoded, and control characters but for blanks: U+0092 is an apostrophe of Windows-1252.
 _DAMAGE = re.compile("[\ufffd\x00-\x08\x0e-\x1b\x7f-\x9f]")
-_OF_A_ROW = (ValueError, OSError, RuntimeError, AudioError)  # RuntimeError: links that go round
+_OF_A_ROW = (ValueError, OSError, RuntimeError, AudioError)
 
 
 def one_language(named: Mapping[str, str]) -> str:
@@ -343,9 +343,12 @@ class _Places:
     def locate(self, name: str) -> Path:
         """The file of that name, links followed; AudioError where it is none or lies in none of the folders."""
         named = self.manifest.parent / name
-        found = self.real(named.parent) / named.name
-        if named.name == ".." or found.is_symlink():
-            found = named.resolve()
+        try:
+            found = self.real(named.parent) / named.name
+            if named.name == ".." or found.is_symlink():
+                found = named.resolve()
+        except (OSError, RuntimeError) as error:
+            raise AudioError(f"audio_filepath is {path_fault(name, error)}") from None
         # Before anything is asked of the file: a row of a stranger may not find out what else the machine has.
         if not any(found.is_relative_to(root) for root in self.roots):
             rule = f"links followed, it must lie in {' or '.join(dict.fromkeys(map(str, self.roots)))}"

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -552,8 +553,9 @@ def test_a_saved_dataset_names_recordings_of_its_folder_or_whole_paths(
     for number, (fault, name) in enumerate(zip(faults[:4], names[:4], strict=True), start=1):
         rule = f"the path is {name}, which leads out of {source}; put the recording into that folder"
         assert fault == f"{source / 'data.arrow'}:{number}: {rule}"
-    assert "round.wav" in faults[4]
-    assert "File name too long" in faults[5]
+    rule = "links lead from there back to it; put the recording itself there"
+    assert faults[4] == f"{source / 'data.arrow'}:5: the recording is {source / 'round.wav'}, but {rule}"
+    assert "xxx…, but no file's name can be as long as its " in faults[5]
     stream = _stream(_audio({"path": "0.wav"}, {"path": str(wavs[1])}), pyarrow.array(TEXTS))
     assert _import(_saved_by_hand(source, stream), tmp_path / "project").clips == 2
 
@@ -686,6 +688,44 @@ def test_a_text_of_a_wrong_encoding_is_a_fault(
     assert fault.endswith(
         f":1: text holds {named}, which is what a wrong encoding leaves; write the text anew, in UTF-8"
     )
+
+
+def test_a_file_whose_name_is_no_utf_8_is_to_be_renamed(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    _plain(source, wavs)
+    for suffix in (b".wav", b".txt"):
+        (source / "ann" / "0").with_suffix(suffix.decode()).rename(os.fsdecode(bytes(source) + b"/caf\xe9" + suffix))
+    (fault,) = _faults(source, tmp_path / "project", form="plain")
+    name = f"{source}/caf\\xe9"
+    assert fault == f"{name}.txt:1: the file's name {name}.wav is no UTF-8; rename it"
+    assert _import(source, tmp_path / "project", form="plain", skip=True).clips == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("round.wav", "round.wav, but links lead from there back to it; put the recording itself there"),
+        ("x" * 300, "xxx…, but no file's name can be as long as its "),
+    ],
+)
+@pytest.mark.parametrize("form", ["kaldi", "json", "plain"])
+def test_a_name_under_which_nothing_can_be_is_told(
+    form: str, name: str, rule: str, source: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    (source / "round.wav").symlink_to("round.wav")
+    if form == "plain":
+        for wav in wavs:
+            wav.with_suffix(".txt").write_text("words")
+        (source / "round.txt").write_text("words")
+        name, rule = "round.wav", "round.wav, but links lead from there back to it; put the recording itself there"
+    elif form == "json":
+        (source / "metadata.jsonl").write_text(json.dumps({"file_name": name, "text": "words"}))
+    else:
+        (source / "wav.scp").write_text(f"u0 {name}\n")
+        (source / "text").write_text("u0 words\n")
+        (source / "utt2spk").write_text("u0 ann\n")
+    (fault,) = _faults(source, tmp_path / "project", form="" if form != "plain" else form)
+    assert f":1: the recording is {source}/" in fault
+    assert rule in fault
 
 
 def test_the_same_audio_is_taken_once_and_the_others_are_listed(

@@ -71,7 +71,10 @@ def folder(tmp_path: Path, write_noise: WriteNoise) -> Path:
 ROW_FAULTS = {
     "audio that is missing": ({"audio_filepath": "gone.wav"}, "audio_filepath is gone.wav, but there is no such file"),
     "audio that is a folder": ({"audio_filepath": "folder.wav"}, "audio_filepath is folder.wav, but there is no such"),
-    "a name too long for a file": ({"audio_filepath": 5000 * "a"}, "File name too long"),
+    "a name too long for a file": (
+        {"audio_filepath": 5000 * "a"},
+        "aaa…, but no file's name can be as long as its 5000 bytes; give",
+    ),
     "audio that is empty": ({"audio_filepath": "empty.wav"}, "empty.wav holds no samples from 0 s on"),
     "audio that is unreadable": ({"audio_filepath": "bad.wav"}, "bad.wav cannot be decoded"),
     "audio with NaN": ({"audio_filepath": "nan.wav"}, "nan.wav holds NaN or infinite samples"),
@@ -454,7 +457,9 @@ def test_links_inside_the_project_are_followed(folder: Path, outside: Path, writ
     path = write_manifest(folder / "train.jsonl", [GOOD | {"audio_filepath": "inner.wav"}])
     assert _load({"train": path}, project_dir=folder)["train"][0].path == folder / "good.wav"
     path = write_manifest(folder / "train.jsonl", [GOOD | {"audio_filepath": "loop.wav"}])
-    assert "loop" in _faults({"train": path}, project_dir=folder)[0]
+    (fault,) = _faults({"train": path}, project_dir=folder)
+    rule = "links lead from there back to it; put the recording itself there"
+    assert fault == f"{path}:1: audio_filepath is loop.wav, but {rule}"
 
 
 def test_an_audio_root_lets_rows_name_its_files(folder: Path, outside: Path, write_manifest: WriteManifest) -> None:

@@ -177,5 +177,7 @@ def leads_out(root: Path, name: str) -> bool:
     """Whether `name`, which starts at `root`, is no path in that folder, links followed."""
     try:
         return not (root / name).resolve().is_relative_to(root.resolve())
-    except (OSError, ValueError, RuntimeError):  # no name of any file; links that go round
+    except RuntimeError:  # links that go round lead nowhere: that is told when the file is read
+        return False
+    except (OSError, ValueError):  # no name of any file
         return True

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from wertune.base.errors import ManifestError
+from wertune.base.errors import AudioError, ManifestError
+from wertune.data.audio import is_recording
 from wertune.data.importers.item import Columns, Fault, Found, Item, numbered
 
 NEEDED = ("wav.scp", "text", "utt2spk")
@@ -54,9 +55,12 @@ def _recording(folder: Path, place: str, value: str) -> Path | Fault:
     if "|" in value:
         remedy = "run it once with its output in a wav file, and name that file"
         return Fault(place, f"a command ({value[:60]!r}), but commands are never run; {remedy}")
-    for path in (folder / value, Path(value)):
-        if path.is_file():
-            return path
+    try:
+        for path in (folder / value, Path(value)):
+            if is_recording(path):
+                return path
+    except AudioError as error:
+        return Fault(place, str(error))
     head, _, offset = value.rpartition(":")
     if head.endswith(".ark") and offset.isdecimal():
         return Fault(place, f"a part of the archive {head}, which is not read; write the recordings as wav files")

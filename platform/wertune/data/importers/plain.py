@@ -12,7 +12,7 @@ _BLANKS = re.compile(r"[^\S\x85]+")  # U+0085 is a blank to Python, and what a w
 
 def read_plain(folder: Path, columns: Columns) -> Found:
     """A recording in a folder below is spoken by whom that folder is named after; directly in it, nobody is named."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir())  # links to nothing are told, too
     recordings = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
     if not recordings:
         raise ManifestError(f"{folder} holds no recording ({', '.join(sorted(AUDIO_SUFFIXES))}); give another folder")

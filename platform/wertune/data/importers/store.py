@@ -20,7 +20,7 @@ import soundfile
 from wertune.base.errors import AudioError, ConfigError, ManifestError
 from wertune.base.faults import NAME, NAME_RULE
 from wertune.base.files import storing, write_rows
-from wertune.data.audio import SAMPLE_RATE_HZ, load_audio, refuse_unheard
+from wertune.data.audio import SAMPLE_RATE_HZ, is_recording, load_audio, refuse_unheard, spelt
 from wertune.data.clip_files import write_clip
 from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item
 from wertune.data.importers.kaldi import read_kaldi
@@ -103,7 +103,7 @@ def import_recordings(
             partial.mkdir(parents=True)
             found = list(_encoded(READERS[form or form_of(source)](source, columns), partial, name, encoding))
             encoded = [row for row in found if not isinstance(row, Fault)]
-            bad = tuple(each for each in found if isinstance(each, Fault))
+            bad = tuple(Fault(spelt(each.place), spelt(each.problem)) for each in found if isinstance(each, Fault))
             if bad and not skip:
                 lines, count = "\n".join(map(str, bad)), f"{len(bad)} fault{'s' if len(bad) > 1 else ''}"
                 raise ManifestError(f"{lines}\n{count}; mend them, or leave these rows out with --skip true")
@@ -196,11 +196,11 @@ def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> 
     except ValueError as error:
         return Fault(item.place, f"{error}, or leave languages unread with --language-column {NO_COLUMN}")
     try:
-        if isinstance(item.audio, Path) and not item.audio.is_file():
+        if isinstance(item.audio, Path) and not is_recording(item.audio):
             return Fault(item.place, f"there is no recording {item.audio}; add it or remove the row")
         samples = load_audio(item.audio, item.offset_s, min(item.duration_s or LONGEST_READ_S, LONGEST_READ_S))
         refuse_unheard(samples, "the recording")
-    except (AudioError, OSError) as error:  # OSError: a name that is too long for a file
+    except (AudioError, OSError) as error:
         return Fault(item.place, str(error))
     duration_s = samples.size / SAMPLE_RATE_HZ
     if not MIN_DURATION_S <= duration_s <= MAX_DURATION_S:
@@ -223,6 +223,6 @@ def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> 
         "text": item.text.strip(),
         "duration": round(duration_s, 3),
         "speaker": one_name(item.speaker),
-        "source": item.source,
+        "source": spelt(item.source),
     }
-    return _Encoded(item.place, item.origin, values | ({"language": language} if language else {}))
+    return _Encoded(spelt(item.place), spelt(item.origin), values | ({"language": language} if language else {}))
