@@ -327,6 +327,17 @@ def test_a_rows_language_is_read(
     assert [row.language for _, _, row in rows] == expected
 
 
+def test_the_languages_of_a_kaldi_folder_are_read(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    _kaldi(source, wavs)
+    (source / "utt2lang").write_text("u1 te-IN\n")
+    rows = read_rows(_import(source, tmp_path / "project").manifest)
+    assert [row.language for _, _, row in rows] == ["", "te"]
+    (source / "utt2lang").write_text("u1 klingon\n")
+    (fault,) = _faults(source, tmp_path / "other")
+    assert f"{source / 'text'}:2: utt2lang: 'klingon' is no language of Whisper's" in fault
+    assert _import(source, tmp_path / "other", language="-").clips == 2
+
+
 @pytest.mark.parametrize("form", ["parquet", "csv", "common-voice"])
 def test_a_language_that_is_none_is_a_fault_of_its_row(
     form: str, source: Path, wavs: list[Path], tmp_path: Path

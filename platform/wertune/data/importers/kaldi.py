@@ -1,12 +1,14 @@
-"""A Kaldi data folder: wav.scp, text, utt2spk and, where utterances are parts of recordings, segments."""
+"""A Kaldi data folder: wav.scp, text, utt2spk, utt2lang where it is there, and segments where recordings have parts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from wertune.base.errors import AudioError, ManifestError
 from wertune.data.audio import is_recording
-from wertune.data.importers.item import Columns, Fault, Found, Item, numbered
+from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item, numbered
 
 NEEDED = ("wav.scp", "text", "utt2spk")
+LANGUAGES = "utt2lang"
 
 
 def read_kaldi(folder: Path, columns: Columns) -> Found:
@@ -17,6 +19,8 @@ def read_kaldi(folder: Path, columns: Columns) -> Found:
     bad: list[Fault] = []
     texts = _table(folder / "text", bad, may_be_empty=True)
     speakers = _table(folder / "utt2spk", bad)
+    named = (folder / LANGUAGES).is_file() and columns.language != NO_COLUMN
+    languages = _table(folder / LANGUAGES, bad) if named else {}
     recordings = _table(folder / "wav.scp", bad)
     segmented = (folder / "segments").is_file()
     parts = _table(folder / "segments", bad) if segmented else {name: ("", name) for name in texts}
@@ -28,7 +32,9 @@ def read_kaldi(folder: Path, columns: Columns) -> Found:
         elif name not in speakers:
             yield Fault(place, f"utterance {name} is not in utt2spk; add its speaker")
         else:
-            yield _item(name, place, text, speakers[name][1], parts[name] if segmented else None, files)
+            item = _item(name, place, text, speakers[name][1], parts[name] if segmented else None, files)
+            spoken_in = {LANGUAGES: languages[name][1]} if name in languages else {}
+            yield item if isinstance(item, Fault) else replace(item, languages=spoken_in)
     for name, (place, _) in parts.items():
         if segmented and name not in texts:
             yield Fault(place, f"utterance {name} is not in text; transcribe it or remove the line")
