@@ -27,23 +27,38 @@ from wertune.commands.options import project_option
 @click.option("--text-column", default="", help="of a table; empty: the first of the usual names")
 @click.option("--speaker-column", default="", help="of a table; empty: the first of the usual names, or none")
 @click.option(
+    "--language-column", default="", help="of a table; empty: those called language, lang or locale; -: none is read"
+)
+@click.option(
     "--skip", type=click.BOOL, default=False, help="true: bad rows are left out; otherwise nothing is imported"
 )
 @json_option
 def import_(
-    project: Path, source: Path, name: str, form: str, audio: str, text_column: str, speaker_column: str, skip: bool
+    project: Path,
+    source: Path,
+    name: str,
+    form: str,
+    audio: str,
+    text_column: str,
+    speaker_column: str,
+    language_column: str,
+    skip: bool,
 ) -> dict[str, Any]:
     """Takes recordings and transcripts of another form into the project, as 16 kHz mono and a manifest."""
     from wertune.data.importers.item import Columns
     from wertune.data.importers.store import Encoding, import_recordings
 
     _check_is_project(project)
-    columns = Columns(text_column, speaker_column)
+    columns = Columns(text_column, speaker_column, language_column)
     done = import_recordings(source, form, project, name, cast(Encoding, audio), columns, skip)
     for bad in done.skipped:
         click.echo(f"skipped {bad}")
     for duplicate in done.duplicates:
         click.echo(f"left out {duplicate}")
+    if len(done.origins) > 1:
+        for origin, count in done.origins.items():
+            click.echo(f"{count} rows of {origin}")
+        click.echo("they are one manifest now, which `split` divides anew; import a file by itself to keep it apart")
     click.echo(f"{done.manifest}: {done.clips} clips, {done.minutes:.1f} minutes, {done.speakers} speakers")
     return {
         "manifest": str(done.manifest),
@@ -52,6 +67,7 @@ def import_(
         "speakers": done.speakers,
         "skipped": [str(bad) for bad in done.skipped],
         "duplicates": [str(duplicate) for duplicate in done.duplicates],
+        "origins": dict(done.origins),
     }
 
 
@@ -88,8 +104,8 @@ def split_(project: Path, manifest: Path, out: Path | None, shares: str, per_ter
     finder = TermFinder(load_lexicon(project / config.lexicon if config.lexicon else None).written, normalise)
     out = out or project / "manifests"
     asked = parse_shares(shares)
-    unusable = unusable_rows(manifest, project, config)
-    report = split_manifest(manifest, out, asked, normalise, finder, per_term, seed, unusable)
+    looked = unusable_rows(manifest, project, config)
+    report = split_manifest(manifest, out, asked, normalise, finder, per_term, seed, looked)
     click.echo(describe(report))
     return report
 

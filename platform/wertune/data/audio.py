@@ -1,5 +1,6 @@
 """Recordings as Whisper hears them: 16 kHz, mono, float32."""
 
+import errno
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -33,9 +34,41 @@ LEAST_PEAK = 16 / 32768
 # Of a header's promise, so much may be missing: what encoders cut off and add at the ends.
 MISSING_SHARE, MISSING_S = 0.05, 0.1
 ENDLESS_BYTES = 0x7FFFF000  # what is written as it is recorded promises all that a header can
+SHOWN_OF_NAME = 250
 _SHORT_DATA = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 Samples = npt.NDArray[np.float32]
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file is there; AudioError where none can be read under that name, whatever is there."""
+    try:
+        str(path).encode()
+        path.stat()  # is_file() says of links that go round that there is none
+    except UnicodeEncodeError:
+        raise AudioError(f"the file's name {spelt(str(path))} is no UTF-8; rename it") from None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise AudioError(f"the recording is {path_fault(str(path), error)}") from None
+    return path.is_file()
+
+
+def path_fault(name: str, error: Exception) -> str:
+    """The name, and why nothing can be found under it, with what to do: of an error of asking for it."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, RuntimeError) or number == errno.ELOOP:  # RuntimeError: Path.resolve's
+        rule = "links lead from there back to it; put the recording itself there"
+    elif number == errno.ENAMETOOLONG:
+        rule = f"no file's name can be as long as its {len(name.encode())} bytes; give the recording a shorter one"
+    else:
+        rule = f"it cannot be looked for ({error}); mend the name, or let it be read"
+    return f"{name if len(name) <= SHOWN_OF_NAME else f'{name[:SHOWN_OF_NAME]}…'}, but {rule}"
+
+
+def spelt(text: str) -> str:
+    """The same with those bytes of files' names spelt that are no UTF-8: they could not be written."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def load_audio(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wertune.base.config import LANGUAGES, DataConfig
 from wertune.base.errors import AudioError, ManifestError
@@ -22,19 +23,50 @@ from wertune.base.files import NUL_RULE
 from wertune.base.kept import Kept
 from wertune.base.steps import clips_are_done
 from wertune.base.text import COMMAND, Normalise, invisible
-from wertune.data.audio import Samples, load_audio
+from wertune.data.audio import Samples, load_audio, path_fault
 from wertune.data.sounds import Part, Sound, known_sound, sound_of
 
 MAX_LABEL_TOKENS = 448
 FEW_BYTES = 440  # a token is a byte or more, and at most eight belong to no text: so short a one need not be counted
 MAX_SECONDS = 1e6
+MISSING_S = 0.1  # so much less than a row says its audio may last: what rounding and resampling take
 SHOWN = 3
 # What `import` and `synthesize` write into rows for people.
 OUR_OWN = frozenset({"source", "sentence", "voice", "rest", "lang"})
 TRAINING_SPLITS = frozenset({"train", "replay"})
 RETENTION_SPLITS = frozenset({"retention_validation", "retention_test"})
 FINAL_SPLIT = "final"
-_OF_A_ROW = (ValueError, OSError, RuntimeError, AudioError)  # RuntimeError: links that go round
+LANGUAGE_KEYS = ("language", "lang")
+# What cannot be decoded, and control characters but for blanks: U+0092 is an apostrophe of Windows-1252.
+_DAMAGE = re.compile("[\ufffd\x00-\x08\x0e-\x1b\x7f-\x9f]")
+_OF_A_ROW = (ValueError, OSError, RuntimeError, AudioError)
+
+
+def one_language(named: Mapping[str, str]) -> str:
+    """The code of the language that all values name, te of te-IN and TE; empty where none names one. ValueError."""
+    codes = {key: re.split("[-_]", value.lower())[0] for key, value in named.items() if value}
+    for key, code in codes.items():
+        if code not in LANGUAGES:
+            raise ValueError(
+                f"{key}: {named[key]!r} is no language of Whisper's; give its code, such as en, zh, ms, ta"
+            )
+    if len(set(codes.values())) > 1:
+        told = ", but ".join(f"{key} is {named[key]!r}" for key in codes)
+        raise ValueError(f"{told}: a clip is in one language; keep the one that is right")
+    return next(iter(codes.values()), "")
+
+
+def one_name(speaker: str) -> str:
+    """The same for the same speaker, however accents are written and blanks stand around."""
+    return unicodedata.normalize("NFC", speaker).strip()
+
+
+def damage(text: str) -> str:
+    """What a text holds that nobody wrote, as a fault; empty where it holds nothing of the kind."""
+    if not (found := sorted(set(_DAMAGE.findall(text)))):
+        return ""
+    named = ", ".join(f"U+{ord(sign):04X} {unicodedata.name(sign, '(a control character)')}" for sign in found[:SHOWN])
+    return f"text holds {named}, which is what a wrong encoding leaves; write the text anew, in UTF-8"
 
 
 class Row(BaseModel):
@@ -50,18 +82,26 @@ class Row(BaseModel):
     terms: tuple[str, ...] = ()
     channel: str = ""
     language: str = Field(
-        "", validation_alias=AliasChoices("language", "lang"), description="of the clip, where it is not the project's"
+        "", validation_alias=AliasChoices(*LANGUAGE_KEYS), description="of the clip, where it is not the project's"
     )
     weight: int = Field(1, ge=1, le=100, description="how often a pass over a training split holds the clip")
 
-    @field_validator("language")
+    @model_validator(mode="before")
     @classmethod
-    def _of_whisper(cls, value: str) -> str:
-        """`te` of te-IN and TE."""
-        code = re.split("[-_]", value.lower())[0]
-        if code not in ("", *LANGUAGES):
-            raise ValueError(f"{value!r} is no language of Whisper's; give its code, such as en, zh, ms, ta")
-        return code
+    def _in_one_language(cls, values: Any) -> Any:
+        """What is no text is left to the field, which tells of it."""
+        if not isinstance(values, dict):
+            return values
+        named = {key: values[key] for key in LANGUAGE_KEYS if values.get(key) is not None}
+        if not named or not all(isinstance(value, str) for value in named.values()):
+            return values
+        rest = {key: value for key, value in values.items() if key not in LANGUAGE_KEYS}
+        return rest | {"language": one_language(named)}
+
+    @field_validator("speaker")
+    @classmethod
+    def _is_one_name(cls, value: str) -> str:
+        return one_name(value)
 
     @field_validator("audio_filepath")
     @classmethod
@@ -196,6 +236,13 @@ def _roots(data: DataConfig, project_dir: Path | None) -> list[Path]:
     return roots
 
 
+class Looked(NamedTuple):
+    """By their lines: what is wrong with rows that can be in no split, and how long the audio of rows lasts."""
+
+    faults: dict[int, str]
+    durations_s: dict[int, float]
+
+
 def row_faults(
     manifest: Path,
     data: DataConfig,
@@ -203,19 +250,29 @@ def row_faults(
     count_tokens: Callable[[str], int],
     project_dir: Path,
     kept: Kept,
-) -> dict[int, str]:
-    """Line and fault of each row that can be in no split, such as the second of two with the same audio."""
+    wrong_language: Callable[[str], str],
+) -> Looked:
+    """All rows of a manifest; of two with the same audio the second is at fault.
+
+    `wrong_language` says what is wrong with one that rows name; empty where nothing is.
+    """
     found = _read_split("manifest", manifest, _roots(data, project_dir), data, kept, [])
     faults = [each for each in found if isinstance(each, Fault)]
     read = [each for each in found if isinstance(each, Recording)]
     faults += [Fault(each.place, wrong) for each in read for wrong in _row_faults(each, data, normalise, count_tokens)]
+    named = [each for each in read if each.row.language]
+    faults += [Fault(each.place, wrong) for each in named if (wrong := wrong_language(each.row.language))]
     faults += _duplicates(_without(faults, read))
-    return {_file_and_line(fault)[1]: fault.problem for fault in faults}
+    durations_s = {_line(each.place): each.duration_s for each in read}
+    return Looked({_line(fault.place): fault.problem for fault in faults}, durations_s)
+
+
+def _line(place: str) -> int:
+    return int(place.rpartition(":")[2])
 
 
 def _file_and_line(fault: Fault) -> tuple[str, int]:
-    path, _, line = fault.place.rpartition(":")
-    return path, int(line)
+    return fault.place.rpartition(":")[0], _line(fault.place)
 
 
 def _read_split(
@@ -286,9 +343,12 @@ class _Places:
     def locate(self, name: str) -> Path:
         """The file of that name, links followed; AudioError where it is none or lies in none of the folders."""
         named = self.manifest.parent / name
-        found = self.real(named.parent) / named.name
-        if named.name == ".." or found.is_symlink():
-            found = named.resolve()
+        try:
+            found = self.real(named.parent) / named.name
+            if named.name == ".." or found.is_symlink():
+                found = named.resolve()
+        except (OSError, RuntimeError) as error:
+            raise AudioError(f"audio_filepath is {path_fault(name, error)}") from None
         # Before anything is asked of the file: a row of a stranger may not find out what else the machine has.
         if not any(found.is_relative_to(root) for root in self.roots):
             rule = f"links followed, it must lie in {' or '.join(dict.fromkeys(map(str, self.roots)))}"
@@ -314,7 +374,7 @@ class _Unheard:
 def _read_line(place: str, line: str, places: _Places, kept: Kept) -> Recording | _Unheard | Fault:
     """The recording of a line, unless it must be decoded, or what is wrong with it."""
     try:
-        values = _parse_line(line)
+        values = parse_line(line)
         row = Row.model_validate(values)
         places.unread.update(values.keys() - Row.model_fields.keys() - OUR_OWN)
         seconds = min(row.duration or places.longest_s, places.longest_s)
@@ -333,21 +393,33 @@ def _listen(kept: Kept, unheard: _Unheard) -> Recording | Fault:
         return Fault(unheard.place, _problem(error))
 
 
-def _parse_line(line: str) -> Any:
+def parse_line(line: str) -> Any:
+    """The JSON of a line; ValueError where it is none, cannot be written again, or holds a key twice."""
+    repeated: list[str] = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):  # of two values the one that was meant is anybody's guess
+            repeated.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        return values
+
     try:
-        values = json.loads(line)
+        values = json.loads(line, object_pairs_hook=once)
         json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"holds half a surrogate pair ({error}); write the character in UTF-8") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error}); a line holds one object") from None
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} stands there twice; keep the one that is right")
     return values
 
 
 def _problem(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
-    return "; ".join(describe(fault, "the line") for fault in error.errors())
+    # A validator of the whole row names its keys itself.
+    return "; ".join(describe(fault, "" if fault["type"] == "value_error" else "the line") for fault in error.errors())
 
 
 def _row_faults(
@@ -360,13 +432,15 @@ def _row_faults(
         remedy = "split the recording" + (" or raise max_duration_s" if data.max_duration_s < 30 else "")
         at_least = "at least " if seconds >= data.max_duration_s + 0.99 else ""
         yield f"duration is {at_least}{seconds:.2f} s, but must be <= {data.max_duration_s:g}; {remedy}"
-    elif recording.row.duration and recording.row.duration - seconds > 0.1:
+    elif recording.row.duration and recording.row.duration - seconds > MISSING_S:
         yield f"duration is {recording.row.duration:g} s, but the audio ends after {seconds:.2f} s; mend the duration"
     if not text.strip():
         yield "text is empty; transcribe the clip or remove the row"
     elif command := COMMAND.search(text):
         rule = "which is a token of Whisper's own and nothing that is said"
         yield f"text holds {command[0]}, {rule}; take it out, or write it as it is said"
+    elif wrong := damage(text):
+        yield wrong
     elif not normalise(text):
         yield f"text is empty after normalisation ({text[:60]!r}); transcribe the clip or remove the row"
     elif len(text.encode()) > FEW_BYTES and (tokens := count_tokens(text)) > MAX_LABEL_TOKENS:
@@ -453,7 +527,7 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, Any], Row]]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                values = _parse_line(line)
+                values = parse_line(line)
                 rows.append((number, values, Row.model_validate(values)))
             except ValueError as error:
                 faults.append(f"{path}:{number}: {_problem(error)}")

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.files import storing, write_rows, write_text
 from wertune.base.text import Normalise, TermFinder
-from wertune.data.manifest import Row, read_rows
+from wertune.data.manifest import Looked, Row, read_rows
 from wertune.data.split_search import CHECKED, SPLITS, Utterance, search
 
 REPORT = "split.json"
@@ -85,26 +85,29 @@ def split_manifest(
     finder: TermFinder,
     per_term: int,
     seed: int,
-    unusable: Mapping[int, str] | None = None,
+    looked: Looked | None = None,
 ) -> dict[str, Any]:
     """Writes train.jsonl, validation.jsonl, test.jsonl and split.json to `out` and returns the last one's content.
 
-    Nothing is written over, and nothing is written where a split would be empty. Rows that are `unusable`, by their
-    lines, are dropped for the reason given there.
+    Nothing is written over, and nothing is written where a split would be empty. Where the audio was `looked` at, rows
+    with faults are dropped for these, and the others last as long as they were heard to.
     """
     files = [out / name for name in (*(f"{split}.jsonl" for split in SPLITS), REPORT)]
     if standing := [str(path) for path in files if path.exists()]:
         remedy = "give another --out or remove them"
         raise ConfigError(f"{', '.join(standing)} exist, and nothing is written over; {remedy}")
-    unusable = unusable or {}
-    read = [each for each in read_rows(manifest) if each[0] not in unusable]
+    looked = looked or Looked({}, {})
+    read = [each for each in read_rows(manifest) if each[0] not in looked.faults]
     division = divide([row for _, _, row in read], shares, normalise, finder, per_term, seed)
     empty = [split for split in SPLITS if not division.splits[split]]
     if empty:
         rule = "each split needs speakers and sentences of its own"
         remedy = "bring more speakers or sentences, or name the speakers of the rows"
-        raise ManifestError(f"{manifest}: {', '.join(empty)} would be empty, but {rule}; {remedy}")
-    report = _report(manifest, read, division, shares, per_term, seed, unusable)
+        unusable = "".join(
+            f"{manifest}: {line}\n" for line in _told(looked.faults.values(), len(read) + len(looked.faults))
+        )
+        raise ManifestError(f"{unusable}{manifest}: {', '.join(empty)} would be empty, but {rule}; {remedy}")
+    report = _report(manifest, read, division, shares, per_term, seed, looked)
     with storing("the manifests", out, "free some space there, or give --out a folder that can be written"):
         for split in SPLITS:
             write_rows(out / f"{split}.jsonl", [_moved(read[i][1], manifest, out) for i in division.splits[split]])
@@ -128,25 +131,27 @@ def _report(
     shares: Sequence[float],
     per_term: int,
     seed: int,
-    unusable: Mapping[int, str],
+    looked: Looked,
 ) -> dict[str, Any]:
-    reasons = {read[i][0]: reason for i, reason in division.dropped.items()} | dict(unusable)
+    reasons = {read[i][0]: reason for i, reason in division.dropped.items()} | looked.faults
     kept = sum(len(numbers) for numbers in division.splits.values())
     splits = {}
     for split, asked in zip(SPLITS, shares, strict=True):
+        lines = [read[i][0] for i in division.splits[split]]
         rows = [read[i][2] for i in division.splits[split]]
+        durations_s = [looked.durations_s.get(line, row.duration or 0.0) for line, row in zip(lines, rows, strict=True)]
         splits[split] = {
             "rows": len(rows),
             "share": len(rows) / kept,
             "asked": asked,
-            "minutes": round(sum(row.duration or 0.0 for row in rows) / 60, 2),
+            "minutes": round(sum(durations_s) / 60, 2),
             "speakers": len({row.speaker for row in rows if row.speaker}),
             "terms": sum(count > 0 for count in division.terms[split].values()),
         }
     return {
         "manifest": manifest.name,
         "seed": seed,
-        "rows": len(read) + len(unusable),
+        "rows": len(read) + len(looked.faults),
         "kept": kept,
         "splits": splits,
         "per_term": per_term,
@@ -162,12 +167,16 @@ def describe(report: Mapping[str, Any]) -> str:
         f"{s['speakers']} speakers, {s['terms']} terms"
         for name, s in report["splits"].items()
     ]
-    # "the same audio as manifest.jsonl:12; …": a line for all of a kind.
-    reasons = Counter(re.split(r" as [^ ]+:\d|;", each["reason"])[0] for each in report["dropped"])
-    lines += [f"dropped {count} of {report['rows']} rows: {reason}" for reason, count in reasons.most_common()]
+    lines += _told((each["reason"] for each in report["dropped"]), report["rows"])
     short = report["short_terms"]
     if short:
         told = ", ".join(f"{name} ({c['train']} in train, {c['test']} in test)" for name, c in list(short.items())[:8])
         more = f" and {len(short) - 8} more" if len(short) > 8 else ""
         lines.append(f"under {report['per_term']} occurrences: {told}{more}; record more of them")
     return "\n".join(lines)
+
+
+def _told(reasons: Iterable[str], rows: int) -> list[str]:
+    """How many of the rows are dropped, a line for all of a kind, as "the same audio as manifest.jsonl:12; …"."""
+    kinds = Counter(re.split(r" as [^ ]+:\d|;", reason)[0] for reason in reasons)
+    return [f"dropped {count} of {rows} rows: {kind}" for kind, count in kinds.most_common()]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from wertune.base.files import Fetch, cache_root
 from wertune.base.kept import Kept
 from wertune.base.machine import require_engine
 from wertune.base.text import Lexicon, Normalise, TermFinder, label_text, load_lexicon, normaliser
-from wertune.data.manifest import FINAL_SPLIT, Dataset, Recording, load_dataset, manifests_of, row_faults
+from wertune.data.manifest import FINAL_SPLIT, Dataset, Looked, Recording, load_dataset, manifests_of, row_faults
 from wertune.training.limits import Limits, check_limits, limits_of, needs_of
 from wertune.whisper.base_model import BaseModel, resolve_base_model
 from wertune.whisper.hugging_face import END, knows_languages, read_json
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what takes seconds to import, and `validate` does without
     from wertune.whisper.transcription import EvaluationSet
 
 BASELINES = "baseline"  # a folder of a project
+LANGUAGE_REMEDY = "take a base that does, such as packaged:whisper-base, or leave such rows out"
 
 
 @dataclass(frozen=True)
@@ -169,30 +170,41 @@ def _check_languages(base: BaseModel, dataset: Dataset) -> None:
     first: dict[str, str] = {}
     for recording in chain(*dataset.splits.values()):
         first.setdefault(recording.language, recording.place)
-    tokenizer, faults = _tokenizer(base.path), []
-    multilingual = _knows_languages(base.path, tokenizer)
-    for language, place in sorted(first.items()):
-        if language and not (tokenizer.token_to_id(f"<|{language}|>") if multilingual else language == "en"):
-            faults.append(f"{place}: language is {language}, which {base.spec} does not know")
+    faults = [f"{first[code]}: {wrong}" for code in sorted(first) if code and (wrong := _wrong_language(base, code))]
     if faults:
-        remedy = "take a base that does, such as packaged:whisper-base, or leave such rows out"
-        raise ManifestError("\n".join([*faults, remedy]))
+        raise ManifestError("\n".join([*faults, LANGUAGE_REMEDY]))
 
 
-def unusable_rows(manifest: Path, folder: Path, project: ProjectConfig) -> dict[int, str]:
-    """By their lines, the rows of a manifest that `validate` would refuse, whatever split they went to.
+def _wrong_language(base: BaseModel, language: str) -> str:
+    """What is wrong with a row's language; empty where the base knows it."""
+    tokenizer = _tokenizer(base.path)
+    multilingual = _knows_languages(base.path, tokenizer)
+    known = tokenizer.token_to_id(f"<|{language}|>") is not None if multilingual else language == "en"
+    return "" if known else f"language is {language}, which {base.spec} does not know"
 
-    The base model is looked for where a text is so long that its tokens must be counted.
+
+def unusable_rows(manifest: Path, folder: Path, project: ProjectConfig) -> Looked:
+    """The rows of a manifest that `validate` would refuse, whatever split they went to, and how long all last.
+
+    The base model is looked for where a row names its language, or a text is so long that its tokens must be counted.
     """
     source = project.base_model
 
+    @cache
+    def base() -> BaseModel:
+        return resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
+
+    @cache
+    def wrong_language(language: str) -> str:
+        wrong = _wrong_language(base(), language)
+        return f"{wrong}; {LANGUAGE_REMEDY}" if wrong else ""
+
     def count(text: str) -> int:
-        base = resolve_base_model(source.source, revision=source.revision, expected_digest=source.digest)
-        return _token_counter(base.path, project.language)(text)
+        return _token_counter(base().path, project.language)(text)
 
     with closing(Kept(cache_root())) as kept:
         normalise = partial(normaliser(project.language).known, kept=kept)
-        return row_faults(manifest, project.data, normalise, count, folder.resolve(), kept)
+        return row_faults(manifest, project.data, normalise, count, folder.resolve(), kept, wrong_language)
 
 
 def _token_counter(folder: Path, language: str) -> Callable[[str], int]:

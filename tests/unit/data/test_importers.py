@@ -1,7 +1,9 @@
 """Every form of recordings gives the same manifest, and all of its faults at once, by file and line."""
 
 import contextlib
+import errno
 import json
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -9,17 +11,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.parquet
 import pytest
 import soundfile
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.trials.fuzz.mutations import mutated
 
 from wertune.base.errors import ConfigError, ManifestError, StorageError
+from wertune.commands.data import import_
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.data.importers.item import Columns, Fault, Item
 from wertune.data.importers.saved_datasets import read_saved
-from wertune.data.importers.store import Imported, form_of, import_recordings
+from wertune.data.importers.store import READERS, Imported, form_of, import_recordings
+from wertune.data.importers.tables import read_audiofolder
 from wertune.data.manifest import read_rows
 
 WriteNoise = Callable[..., Path]
@@ -28,7 +34,7 @@ SPEAKERS = ["ann", "bob"]
 
 
 def _import(source: Path, project: Path, skip: bool = False, **values: Any) -> Imported:
-    columns = Columns(values.pop("text", ""), values.pop("speaker", ""))
+    columns = Columns(*(values.pop(name, "") for name in ("text", "speaker", "language")))
     return import_recordings(source, values.pop("form", ""), project, "new", values.pop("audio", "flac"), columns, skip)
 
 
@@ -143,6 +149,18 @@ def test_a_segment_is_the_part_of_its_recording(source: Path, wavs: list[Path], 
     whole = load_audio(wavs[1])
     first = load_audio(done.manifest.parent / read_rows(done.manifest)[0][2].audio_filepath)
     assert abs(first[200:-200] - whole[4000:16000][200:-200]).max() < 1e-3
+
+
+@pytest.mark.parametrize(("start", "end", "told"), [("0.5", "3.0", "0.5 to 3 s"), ("0", "600", "0 to 600 s")])
+def test_a_segment_past_the_end_of_its_recording_is_a_fault(
+    source: Path, wavs: list[Path], tmp_path: Path, start: str, end: str, told: str
+) -> None:
+    _kaldi(source, wavs)
+    (source / "segments").write_text(f"u0 r0 {start} {end}\nu1 r1 0 1.55\n")  # 0.05 s more than there are: rounded
+    assert _faults(source, tmp_path / "project") == [
+        f"{source / 'segments'}:1: its part lasts from {told}, but the recording ends at 1.00 s; mend the times, or "
+        "fetch the recording anew"
+    ]
 
 
 def test_kaldi_tells_all_faults_and_runs_no_command(source: Path, wavs: list[Path], tmp_path: Path) -> None:
@@ -260,6 +278,83 @@ def test_columns_of_other_names_are_named(source: Path, wavs: list[Path], tmp_pa
     assert [row.speaker for _, _, row in read_rows(done.manifest)] == ["eve"]
 
 
+def _parquet(path: Path, wavs: list[Path], **columns: list[Any]) -> None:
+    rows = {"audio": [{"bytes": wav.read_bytes(), "path": None} for wav in wavs], "text": TEXTS} | columns
+    path.parent.mkdir(exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.table(rows), path)
+
+
+def _table_of(columns: dict[str, list[Any]], form: str, source: Path, wavs: list[Path]) -> Path:
+    if form == "parquet":
+        _parquet(source / "train.parquet", wavs, **columns)
+        return source
+    if form == "datasets":
+        audio = _audio(*({"path": wav.name} for wav in wavs))
+        return _saved_by_hand(source, _stream(audio, TEXTS, *columns.values(), names=("audio", "text", *columns)))
+    rows: list[dict[str, Any]] = [
+        {"path" if form == "common-voice" else "file_name": wav.name, "sentence": text}
+        | dict(zip(columns, values, strict=True))
+        for wav, text, *values in zip(wavs, TEXTS, *columns.values(), strict=True)
+    ]
+    if form == "json":
+        rows[0] = {key: value for key, value in rows[0].items() if value}  # not every line has every key
+        (source / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return source
+    (source / "clips").mkdir()
+    for wav in wavs:
+        wav.rename((source / "clips" if form == "common-voice" else source) / wav.name)
+    lines = [list(rows[0]), *([value or "" for value in row.values()] for row in rows)]
+    name, between = ("validated.tsv", "\t") if form == "common-voice" else ("metadata.csv", ",")
+    quoted = [[value.replace(",", " and") for value in values] for values in lines]
+    (source / name).write_text("".join(between.join(values) + "\n" for values in quoted))
+    return source
+
+
+@pytest.mark.parametrize("form", ["parquet", "datasets", "json", "csv", "common-voice"])
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"language": ["te", "te"]}, ["te", "te"]),
+        ({"lang": [None, "te-IN"]}, ["", "te"]),
+        ({"locale": ["zh-CN", "EN"]}, ["zh", "en"]),
+        ({"language": ["", "ta"], "locale": ["ms", "ta"]}, ["ms", "ta"]),
+    ],
+)
+def test_a_rows_language_is_read(
+    form: str, columns: dict[str, list[Any]], expected: list[str], source: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    rows = read_rows(_import(_table_of(columns, form, source, wavs), tmp_path / "project").manifest)
+    assert [row.language for _, _, row in rows] == expected
+
+
+def test_the_languages_of_a_kaldi_folder_are_read(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    _kaldi(source, wavs)
+    (source / "utt2lang").write_text("u1 te-IN\n")
+    rows = read_rows(_import(source, tmp_path / "project").manifest)
+    assert [row.language for _, _, row in rows] == ["", "te"]
+    (source / "utt2lang").write_text("u1 klingon\n")
+    (fault,) = _faults(source, tmp_path / "other")
+    assert f"{source / 'text'}:2: utt2lang: 'klingon' is no language of Whisper's" in fault
+    assert _import(source, tmp_path / "other", language="-").clips == 2
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "common-voice"])
+def test_a_language_that_is_none_is_a_fault_of_its_row(
+    form: str, source: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    columns = {"language": ["klingon", "te"], "locale": ["", "ta"], "tongue": ["ms", "en"]}
+    folder = _table_of(columns, form, source, wavs)
+    first, second = _faults(folder, tmp_path / "project")
+    remedy = "or leave languages unread with --language-column -"
+    assert "language: 'klingon' is no language of Whisper's; give its code, such as en, zh, ms, ta, " + remedy in first
+    assert "language is 'te', but locale is 'ta': a clip is in one language; keep the one that is right" in second
+    with pytest.raises(ManifestError, match="--language-column is words, but the columns are"):
+        _import(folder, tmp_path / "project", language="words")
+    for number, (column, expected) in enumerate([("-", ["", ""]), ("tongue", ["ms", "en"])]):
+        rows = read_rows(_import(folder, tmp_path / f"project{number}", language=column).manifest)
+        assert [row.language for _, _, row in rows] == expected
+
+
 def test_a_plain_folder_tells_what_has_no_partner(source: Path, wavs: list[Path], tmp_path: Path) -> None:
     (source / "0.txt").write_text("hello")
     (source / "lonely.txt").write_text("hello")
@@ -304,6 +399,56 @@ def test_nothing_is_written_over(source: Path, wavs: list[Path], tmp_path: Path)
         _import(source, tmp_path / "project")
     with pytest.raises(ConfigError, match="nowhere does not exist"):
         _import(tmp_path / "nowhere", tmp_path / "other")
+
+
+@pytest.mark.parametrize("folder", ["manifests", "audio"])
+@pytest.mark.parametrize("kind", ["a file", "a link to no folder"])
+def test_what_stands_in_place_of_a_folder_is_named_and_nothing_is_left(
+    folder: str, kind: str, source: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "project").mkdir()
+    path = tmp_path / "project" / folder
+    if kind == "a file":
+        path.touch()
+    else:
+        path.symlink_to("gone")
+    with pytest.raises(ConfigError, match=rf"{path} is {kind}, but must be a folder for new.*; remove or rename it"):
+        _import(_audiofolder(source, wavs), tmp_path / "project")
+    assert list((tmp_path / "project").iterdir()) == [path]
+    path.unlink()
+    assert _import(source, tmp_path / "project").clips == 2
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_manifest_that_cannot_be_written_leaves_no_recordings(
+    error: BaseException, source: Path, wavs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, rows: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("wertune.data.importers.store.write_rows", fail)
+        with pytest.raises((StorageError, KeyboardInterrupt)):
+            _import(_audiofolder(source, wavs), tmp_path / "project")
+    assert list((tmp_path / "project" / "audio").iterdir()) == []
+    assert _import(source, tmp_path / "project").clips == 2
+
+
+def test_of_two_imports_of_one_name_the_second_says_so(
+    source: Path, wavs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _audiofolder(source, wavs)
+
+    def another_comes_first(*values: Any) -> Any:
+        monkeypatch.undo()
+        _import(source, tmp_path / "project")
+        return read_audiofolder(*values)
+
+    monkeypatch.setitem(READERS, "audiofolder", another_comes_first)
+    with pytest.raises(ConfigError, match=r"audio/new exists by now: another import of that name was first, .*--name"):
+        _import(source, tmp_path / "project")
+    assert [path.name for path in (tmp_path / "project" / "audio").iterdir()] == ["new"]
+    assert len(read_rows(tmp_path / "project" / "manifests" / "new.jsonl")) == 2
 
 
 @pytest.mark.parametrize(("form", "message"), [
@@ -396,7 +541,7 @@ def _stream(*columns: Any, names: tuple[str, ...] = ("audio", "text")) -> bytes:
 
 
 def _saved_by_hand(folder: Path, stream: bytes, **state: Any) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "data.arrow").write_bytes(stream)
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]} | state))
     return folder
@@ -419,8 +564,9 @@ def test_a_saved_dataset_names_recordings_of_its_folder_or_whole_paths(
     for number, (fault, name) in enumerate(zip(faults[:4], names[:4], strict=True), start=1):
         rule = f"the path is {name}, which leads out of {source}; put the recording into that folder"
         assert fault == f"{source / 'data.arrow'}:{number}: {rule}"
-    assert "round.wav" in faults[4]
-    assert "File name too long" in faults[5]
+    rule = "links lead from there back to it; put the recording itself there"
+    assert faults[4] == f"{source / 'data.arrow'}:5: the recording is {source / 'round.wav'}, but {rule}"
+    assert "xxx…, but no file's name can be as long as its " in faults[5]
     stream = _stream(_audio({"path": "0.wav"}, {"path": str(wavs[1])}), pyarrow.array(TEXTS))
     assert _import(_saved_by_hand(source, stream), tmp_path / "project").clips == 2
 
@@ -514,8 +660,83 @@ def test_half_a_surrogate_pair_and_endless_numbers_are_told_by_line(
     row = '{"file_name": "0.wav", "text": "words%s"%s}\n'
     (source / "metadata.jsonl").write_text(row % ("\\ud800", "") + row % ("", ', "a": ' + "1" * 5000) + row % ("", ""))
     faults = _faults(source, tmp_path / "project")
-    places = [f"{source / 'metadata.jsonl'}:{number}: not JSON (" for number in (1, 2)]
+    problems = ((1, "holds half a surrogate pair ("), (2, "not JSON ("))
+    places = [f"{source / 'metadata.jsonl'}:{number}: {problem}" for number, problem in problems]
     assert [fault[: len(place)] for fault, place in zip(faults, places, strict=True)] == places
+
+
+def test_a_key_that_a_json_line_holds_twice_is_a_fault(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    (source / "metadata.jsonl").write_text('{"file_name": "0.wav", "text": "one", "text": "other"}\n')
+    (fault,) = _faults(source, tmp_path / "project")
+    assert fault.endswith("metadata.jsonl:1: text stands there twice; keep the one that is right")
+
+
+def test_a_speaker_is_the_same_however_the_name_is_written(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    rows = [
+        {"file_name": wav.name, "text": "a", "speaker": who}
+        for wav, who in zip(wavs, ("Zoe\u0301 ", "Zo\u00e9"), strict=True)
+    ]
+    (source / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = _import(source, tmp_path / "project")
+    assert done.speakers == 1
+    assert [values["speaker"] for _, values, _ in read_rows(done.manifest)] == ["Zo\u00e9", "Zo\u00e9"]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("caf\ufffd", "U+FFFD REPLACEMENT CHARACTER"), ("wait\x85", "U+0085 (a control character)")],
+)
+@pytest.mark.parametrize("form", ["json", "plain"])
+def test_a_text_of_a_wrong_encoding_is_a_fault(
+    form: str, text: str, named: str, source: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    wavs[1].unlink()
+    if form == "plain":
+        (source / "0.txt").write_text(text, encoding="utf-8")
+    else:
+        (source / "metadata.jsonl").write_text(json.dumps({"file_name": "0.wav", "text": text}))
+    (fault,) = _faults(source, tmp_path / "project")
+    assert fault.endswith(
+        f":1: text holds {named}, which is what a wrong encoding leaves; write the text anew, in UTF-8"
+    )
+
+
+def test_a_file_whose_name_is_no_utf_8_is_to_be_renamed(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    _plain(source, wavs)
+    for suffix in (b".wav", b".txt"):
+        (source / "ann" / "0").with_suffix(suffix.decode()).rename(os.fsdecode(bytes(source) + b"/caf\xe9" + suffix))
+    (fault,) = _faults(source, tmp_path / "project", form="plain")
+    name = f"{source}/caf\\xe9"
+    assert fault == f"{name}.txt:1: the file's name {name}.wav is no UTF-8; rename it"
+    assert _import(source, tmp_path / "project", form="plain", skip=True).clips == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("round.wav", "round.wav, but links lead from there back to it; put the recording itself there"),
+        ("x" * 300, "xxx…, but no file's name can be as long as its "),
+    ],
+)
+@pytest.mark.parametrize("form", ["kaldi", "json", "plain"])
+def test_a_name_under_which_nothing_can_be_is_told(
+    form: str, name: str, rule: str, source: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    (source / "round.wav").symlink_to("round.wav")
+    if form == "plain":
+        for wav in wavs:
+            wav.with_suffix(".txt").write_text("words")
+        (source / "round.txt").write_text("words")
+        name, rule = "round.wav", "round.wav, but links lead from there back to it; put the recording itself there"
+    elif form == "json":
+        (source / "metadata.jsonl").write_text(json.dumps({"file_name": name, "text": "words"}))
+    else:
+        (source / "wav.scp").write_text(f"u0 {name}\n")
+        (source / "text").write_text("u0 words\n")
+        (source / "utt2spk").write_text("u0 ann\n")
+    (fault,) = _faults(source, tmp_path / "project", form="" if form != "plain" else form)
+    assert f":1: the recording is {source}/" in fault
+    assert rule in fault
 
 
 def test_the_same_audio_is_taken_once_and_the_others_are_listed(
@@ -529,8 +750,8 @@ def test_the_same_audio_is_taken_once_and_the_others_are_listed(
     done = _import(source, tmp_path / "project", form="plain")
     assert (done.clips, done.skipped) == (1, ())
     assert [str(each) for each in done.duplicates] == [
-        "b.wav: the same audio as a.wav",
-        "c.wav: the same audio as a.wav, with another text ('the same words')",
+        f"{source / 'b.txt'}:1: the same audio as {source / 'a.txt'}:1",
+        f"{source / 'c.txt'}:1: the same audio as {source / 'a.txt'}:1, with another text ('the same words')",
     ]
     assert len(list((tmp_path / "project" / "audio" / "new").iterdir())) == 1
 
@@ -550,3 +771,50 @@ def test_a_data_set_of_the_hub_is_read_from_its_parquet_files(source: Path, wavs
     (folder / "broken.parquet").write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(ManifestError, match=r"broken\.parquet is no Parquet file .* download it again"):
         _import(source, tmp_path / "other")
+
+
+def test_rows_of_several_files_of_the_hub_say_which_they_are_of(
+    source: Path, wavs: list[Path], write_noise: WriteNoise, tmp_path: Path
+) -> None:
+    data = source / "data"
+    third = write_noise(source / "2.wav", seed=9)
+    _parquet(data / "train-00000-of-00002.parquet", wavs, speaker=["ann", "bob"])
+    _parquet(data / "train-00001-of-00002.parquet", [third, wavs[0]], speaker=["ann", "eve"])
+    _parquet(data / "test-00000-of-00001.parquet", [wavs[1], write_noise(source / "3.wav", seed=8)])
+    done = _import(source, tmp_path / "project", form="parquet")
+    assert [values["source"] for _, values, _ in read_rows(done.manifest)] == [
+        "data/test-00000-of-00001.parquet:1",
+        "data/test-00000-of-00001.parquet:2",
+        "data/train-00000-of-00002.parquet:1",
+        "data/train-00001-of-00002.parquet:1",
+    ]
+    assert done.origins == {"data/test-00000-of-00001.parquet": 2, "data/train-*.parquet": 2}
+    test, first, second = (
+        data / f"{name}.parquet" for name in ("test-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002")
+    )
+    assert [str(each) for each in done.duplicates] == [
+        f"{first}:2: the same audio as {test}:1, with another text ({TEXTS[0]!r}), by another speaker ('')",
+        f"{second}:2: the same audio as {first}:1, with another text ({TEXTS[0]!r}), by another speaker ('ann')",
+    ]
+    (tmp_path / "said").mkdir()
+    (tmp_path / "said" / "project.yaml").touch()
+    said = CliRunner().invoke(import_, [str(data), "--project", str(tmp_path / "said")]).output
+    assert "2 rows of test-00000-of-00001.parquet\n2 rows of train-*.parquet\nthey are one manifest now, which" in said
+    (data / "test-00000-of-00001.parquet").unlink()
+    assert _import(data, tmp_path / "other").origins == {"train-*.parquet": 3}
+
+
+def test_splits_of_a_saved_dataset_and_of_tables_are_told(source: Path, wavs: list[Path], tmp_path: Path) -> None:
+    for name, wav, text in zip(("train", "test"), wavs, TEXTS, strict=True):
+        audio = _audio({"bytes": wav.read_bytes(), "path": "clip.wav"})
+        _saved_by_hand(source / "saved" / name, _stream(audio, pyarrow.array([text])))
+        (source / "tables" / name).mkdir(parents=True)
+        wav.rename(source / "tables" / name / "clip.wav")
+        (source / "tables" / name / "metadata.csv").write_text('file_name,text\nclip.wav,"words"\n')
+    (source / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    done = _import(source / "saved", tmp_path / "project")
+    assert done.origins == {"train/data.arrow": 1, "test/data.arrow": 1}
+    sources = [values["source"] for _, values, _ in read_rows(done.manifest)]
+    assert sources == ["train/data.arrow:1 clip.wav", "test/data.arrow:1 clip.wav"]
+    done = _import(source / "tables", tmp_path / "other")
+    assert done.origins == {"test/metadata.csv": 1, "train/metadata.csv": 1}

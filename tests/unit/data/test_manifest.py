@@ -17,7 +17,7 @@ from wertune.base.config import DataConfig
 from wertune.base.errors import ManifestError
 from wertune.base.text import normaliser
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
-from wertune.data.manifest import Dataset, load_dataset, manifests_of
+from wertune.data.manifest import Dataset, Row, load_dataset, manifests_of
 from wertune.whisper.transcription import clips_of
 
 WriteNoise = Callable[..., Path]
@@ -71,7 +71,10 @@ def folder(tmp_path: Path, write_noise: WriteNoise) -> Path:
 ROW_FAULTS = {
     "audio that is missing": ({"audio_filepath": "gone.wav"}, "audio_filepath is gone.wav, but there is no such file"),
     "audio that is a folder": ({"audio_filepath": "folder.wav"}, "audio_filepath is folder.wav, but there is no such"),
-    "a name too long for a file": ({"audio_filepath": 5000 * "a"}, "File name too long"),
+    "a name too long for a file": (
+        {"audio_filepath": 5000 * "a"},
+        "aaa…, but no file's name can be as long as its 5000 bytes; give",
+    ),
     "audio that is empty": ({"audio_filepath": "empty.wav"}, "empty.wav holds no samples from 0 s on"),
     "audio that is unreadable": ({"audio_filepath": "bad.wav"}, "bad.wav cannot be decoded"),
     "audio with NaN": ({"audio_filepath": "nan.wav"}, "nan.wav holds NaN or infinite samples"),
@@ -95,6 +98,17 @@ ROW_FAULTS = {
     "a label over 448 tokens": ({"text": 449 * "a "}, "text has 449 tokens, but Whisper takes <= 448; split the reco"),
     "half a surrogate pair": ({"text": "\ud83d"}, "holds half a surrogate pair"),
     "a NUL": ({"audio_filepath": "a\0.wav"}, "audio_filepath is 'a\\x00.wav': holds a NUL, which no file's name"),
+    "two languages": (
+        {"language": "en", "lang": "zh"},
+        "language is 'en', but lang is 'zh': a clip is in one language",
+    ),
+    "a language of a sign": ({"language": "-"}, "language: '-' is no language of Whisper's; give its code, such as en"),
+    "a language of a region": ({"lang": "_x"}, "lang: '_x' is no language of Whisper's; give its code, such as en"),
+    "a language that is a number": ({"language": 5, "lang": "zh"}, "language is 5, but must be a text"),
+    "a letter that was lost": ({"text": "caf\ufffd"}, "text holds U+FFFD REPLACEMENT CHARACTER, which is what a wrong"),
+    "an apostrophe of Windows": ({"text": "it\x92s"}, "text holds U+0092 (a control character), which is what a wrong"),
+    "an ellipsis of Windows": ({"text": "wait\x85"}, "text holds U+0085 (a control character), which is what a wrong"),
+    "a NUL in a text": ({"text": "a\0b\x7f"}, "text holds U+0000 (a control character), U+007F (a control character),"),
     "an empty name": ({"audio_filepath": ""}, "audio_filepath is '', but must have at least 1 character"),
 }
 
@@ -117,7 +131,12 @@ def test_a_bad_row_is_told_by_file_and_line(
         ('{"text": "a"', "not JSON (Expecting ',' delimiter"),
         ('{"a": 1} {"b": 2}', "not JSON (Extra data"),
         (100_000 * "[", "not JSON (maximum recursion depth exceeded"),
-        ("5" * 5000, "Exceeds the limit"),
+        ("5" * 5000, "not JSON (Exceeds the limit"),
+        (
+            '{"audio_filepath": "a.wav", "text": "a", "text": "b"}',
+            "text stands there twice; keep the one that is right",
+        ),
+        ('{"text": "a", "more": {"b": 1, "c": 2, "b": 1}}', "b stands there twice; keep the one that is right"),
         ("[1]", "the line is [1], but must be a mapping of keys to values"),
         ("null", "the line is None, but must be a mapping of keys to values"),
         ("{}", "audio_filepath is missing; add it; text is missing; add it"),
@@ -129,6 +148,22 @@ def test_a_line_that_is_no_row_is_told_by_file_and_line(
     path = write_manifest(folder / "train.jsonl", [GOOD, line])
     (fault,) = _faults({"train": path})
     assert fault.startswith(f"{path}:2: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("named", "language"),
+    [
+        ({"language": "", "lang": "zh"}, "zh"),
+        ({"language": "te", "lang": ""}, "te"),
+        ({"language": None, "lang": "ta"}, "ta"),
+        ({"language": "te-IN", "lang": "TE"}, "te"),
+        ({"lang": "zh_Hans"}, "zh"),
+        ({"language": ""}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_rows_language_is_the_one_that_its_keys_name(named: dict[str, str | None], language: str) -> None:
+    assert Row.model_validate(GOOD | named).language == language
 
 
 def test_what_lies_on_a_limit_is_good(folder: Path, write_noise: WriteNoise, write_manifest: WriteManifest) -> None:
@@ -230,6 +265,16 @@ def test_splits_share_neither_audio_nor_sentences_nor_speakers(
     (fault,) = _faults(manifests)
     assert fault.startswith(f"{manifests[guilty]}:1: leaks: the same {kind} as {manifests[other]}:1 ('")
     assert fault.endswith("); keep it in one split only")
+
+
+@pytest.mark.parametrize(("one", "other"), [("Zo\u00e9", "Zoe\u0301"), ("ann ", "\tann")])
+def test_a_speakers_name_is_the_same_however_it_is_written(
+    folder: Path, write_manifest: WriteManifest, one: str, other: str
+) -> None:
+    left, right = _shares("audio")
+    rows = {"train": left | {"speaker": one}, "test": right | {"audio_filepath": "other.wav", "speaker": other}}
+    (fault,) = _faults({split: write_manifest(folder / f"{split}.jsonl", [row]) for split, row in rows.items()})
+    assert f"leaks: the same speaker as {folder / 'test.jsonl'}:1 (" in fault
 
 
 def test_speakers_may_be_shared_where_the_project_says_so(folder: Path, write_manifest: WriteManifest) -> None:
@@ -351,7 +396,7 @@ def test_blank_lines_are_passed_over_but_counted(folder: Path, write_manifest: W
     assert fault.startswith(f"{path}:4: not JSON")
 
 
-@pytest.mark.parametrize("character", ["\u2028", "\u0085", "\u2029"])
+@pytest.mark.parametrize("character", ["\u2028", "\u001d", "\u2029", "\t"])
 def test_a_line_separator_in_a_text_ends_no_line(folder: Path, character: str) -> None:
     text = f"please{character}check"
     path = folder / "train.jsonl"
@@ -412,7 +457,9 @@ def test_links_inside_the_project_are_followed(folder: Path, outside: Path, writ
     path = write_manifest(folder / "train.jsonl", [GOOD | {"audio_filepath": "inner.wav"}])
     assert _load({"train": path}, project_dir=folder)["train"][0].path == folder / "good.wav"
     path = write_manifest(folder / "train.jsonl", [GOOD | {"audio_filepath": "loop.wav"}])
-    assert "loop" in _faults({"train": path}, project_dir=folder)[0]
+    (fault,) = _faults({"train": path}, project_dir=folder)
+    rule = "links lead from there back to it; put the recording itself there"
+    assert fault == f"{path}:1: audio_filepath is loop.wav, but {rule}"
 
 
 def test_an_audio_root_lets_rows_name_its_files(folder: Path, outside: Path, write_manifest: WriteManifest) -> None:

@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wertune.base.config import DataConfig, load_project
 from wertune.base.errors import ConfigError, ManifestError
+from wertune.base.kept import Kept
 from wertune.base.text import TermFinder, normaliser
-from wertune.data.manifest import Row
+from wertune.data.manifest import Looked, Row, row_faults
 from wertune.data.split import Division, describe, divide, parse_shares, split_manifest
 from wertune.data.split_search import SPLITS
+from wertune.training.prepare import unusable_rows
 
 NORMALISE = normaliser("en")
 TERMS = ("CPF", "MediShield Life")
@@ -59,6 +62,31 @@ def test_no_two_splits_share_a_speaker_a_sentence_or_an_unnamed_recording(rows: 
 @given(ROWS, st.integers(0, 5))
 def test_the_same_rows_and_seed_are_divided_alike(rows: list[Row], seed: int) -> None:
     assert _divide(rows, seed=seed) == _divide(rows, seed=seed)
+
+
+@given(ROWS, st.integers(0, 5))
+def test_a_row_is_dropped_only_where_keeping_it_would_leak(rows: list[Row], seed: int) -> None:
+    division = _divide(rows, seed=seed)
+    kept = {split: [rows[i] for i in numbers] for split, numbers in division.splits.items()}
+    for number, reason in division.dropped.items():
+        if NORMALISE(rows[number].text):
+            by_speaker, by_sentence = reason.removeprefix("its speaker is in ").split(", its sentence in ")
+            who = (rows[number].speaker, rows[number].speaker or rows[number].audio_filepath)
+            assert who in [(row.speaker, row.speaker or row.audio_filepath) for row in kept[by_speaker]]
+            assert NORMALISE(rows[number].text) in [NORMALISE(row.text) for row in kept[by_sentence]]
+
+
+@pytest.mark.parametrize("clips", [(30, 14, 14), (40, 3, 2, 2), (9, 9, 9)])
+def test_a_sentence_that_one_speaker_says_is_kept_with_its_speaker(clips: tuple[int, ...]) -> None:
+    rows = [
+        Row(speaker=f"s{s}", audio_filepath=f"{s}-{i}.wav", text=f"sentence {s} of {i} words")
+        for s, count in enumerate(clips)
+        for i in range(count)
+    ]
+    for seed in range(3):
+        division = _divide(rows, seed=seed)
+        assert not division.dropped
+        assert sum(len(numbers) for numbers in division.splits.values()) == sum(clips)
 
 
 @given(ROWS)
@@ -189,7 +217,53 @@ def test_rows_that_validate_would_refuse_are_dropped_with_their_reasons(
 ) -> None:
     manifest = _manifest(tmp_path, write_manifest)
     unusable = {2: f"the same audio as {manifest}:1; remove one of the two rows", 5: "text has 450 tokens, but no more"}
-    report = split_manifest(manifest, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0, unusable)
+    report = split_manifest(manifest, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0, Looked(unusable, {}))
     assert (report["rows"], report["kept"]) == (11, 8)
     assert [each["line"] for each in report["dropped"]] == [2, 5, 11]
     assert "dropped 1 of 11 rows: the same audio" in describe(report)
+
+
+@pytest.mark.parametrize("named_s", [None, 1.05])
+def test_the_minutes_of_a_split_are_those_that_were_heard(
+    tmp_path: Path,
+    write_manifest: Callable[..., Path],
+    write_noise: Callable[..., Path],
+    named_s: float | None,
+) -> None:
+    rows = []
+    for s in range(4):
+        write_noise(tmp_path / f"{s}.wav", 1.0 + 2 * s, seed=s)
+        rows.append({"audio_filepath": f"{s}.wav", "text": f"I am speaker {s}", "speaker": f"s{s}"})
+    if named_s:
+        rows[0] |= {"duration": named_s}
+    manifest = write_manifest(tmp_path / "all.jsonl", rows)
+    data = DataConfig(train=Path("a"), validation=Path("b"), test=Path("c"))
+    looked = row_faults(manifest, data, NORMALISE, len, tmp_path, Kept(None), lambda _: "")
+    assert looked == Looked({}, {1: 1.0, 2: 3.0, 3: 5.0, 4: 7.0})
+    report = split_manifest(manifest, tmp_path / "out", (0.5, 0.25, 0.25), NORMALISE, FINDER, 2, 0, looked)
+    assert sum(split["minutes"] for split in report["splits"].values()) == pytest.approx(16 / 60, abs=0.02)
+    assert all(split["minutes"] > 0 for split in report["splits"].values())
+    assert json.loads((tmp_path / "out" / "split.json").read_text()) == report
+
+
+@pytest.mark.parametrize("languages", [("te", "ta"), ("te",)])
+def test_rows_in_a_language_that_the_base_lacks_are_unusable(
+    small_project: Path, write_noise: Callable[..., Path], languages: tuple[str, ...]
+) -> None:
+    rows = []
+    for s, language in enumerate(("en", "", *languages)):
+        write_noise(small_project / f"new{s}.wav", seed=50 + s)
+        rows.append({"audio_filepath": f"new{s}.wav", "text": f"I am {s}", "speaker": f"s{s}", "language": language})
+    manifest = small_project / "new.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    looked = unusable_rows(manifest, small_project, load_project(small_project))
+    assert sorted(looked.faults) == [3, 4][: len(languages)]
+    for line, language in enumerate(languages, start=3):
+        assert looked.faults[line].startswith(f"language is {language}, which ")
+        assert looked.faults[line].endswith(
+            "does not know; take a base that does, such as packaged:whisper-base, or leave such rows out"
+        )
+    with pytest.raises(
+        ManifestError, match=r"dropped 1 of \d rows: language is te, which .*\n(.*\n)*.* would be empty"
+    ):
+        split_manifest(manifest, small_project / "out", SHARES, NORMALISE, FINDER, 2, 0, looked)

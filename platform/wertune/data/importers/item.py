@@ -1,16 +1,16 @@
 """What every form is read into: one utterance, with the place where it stands."""
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wertune.base.errors import ManifestError
 from wertune.base.files import NUL_RULE
+from wertune.data.manifest import LANGUAGE_KEYS, parse_line
 from wertune.data.manifest import Fault as Fault  # for all forms
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
@@ -25,34 +25,64 @@ class Item:
     source: str
     text: str
     speaker: str = ""
+    languages: Mapping[str, str] = field(default_factory=dict)  # by the columns that name one
     offset_s: float = 0.0
     duration_s: float | None = None
+    part_place: str = ""  # where the part stands, if not with the rest
+    origin: str = ""  # the file or split of the source that it is of, where a source may have several
 
 
 Found = Iterator[Item | Fault]
 
 
+class Chosen(NamedTuple):
+    """The columns of a table that are read; the speaker's is empty where there is none."""
+
+    text: str
+    speaker: str
+    languages: tuple[str, ...]
+
+    def said_by(self, row: Mapping[str, Any]) -> str:
+        """Empty where nobody is named."""
+        return _shown(row.get(self.speaker)) if self.speaker else ""
+
+    def spoken_in(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """What each column says of the row's language."""
+        return {name: _shown(row.get(name)) for name in self.languages}
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold text and speaker; empty: the first of the usual names."""
+    """Which columns hold text, speaker and language; empty: those of the usual names."""
 
     text: str = ""
     speaker: str = ""
+    language: str = ""
 
-    def names(self, columns: list[str], place: str) -> tuple[str, str]:
-        """The columns of text and speaker, the latter empty where there is none; ManifestError."""
+    def names(self, columns: list[str], place: str) -> Chosen:
+        """The columns among these; ManifestError."""
         text = _chosen(self.text, TEXT_COLUMNS, columns, "text", place)
         if not text:
             known = f"must be one of {', '.join(TEXT_COLUMNS)}"
             raise ManifestError(
                 f"{place}: no column of texts among {', '.join(columns)}, but it {known}; give --text-column"
             )
-        return text, _chosen(self.speaker, SPEAKER_COLUMNS, columns, "speaker", place)
+        speaker = _chosen(self.speaker, SPEAKER_COLUMNS, columns, "speaker", place)
+        languages = tuple(name for name in LANGUAGE_COLUMNS if name in columns)
+        if self.language:
+            named = "" if self.language == NO_COLUMN else self.language
+            languages = (_chosen(named, (), columns, "language", place),) if named else ()
+        return Chosen(text, speaker, languages)
 
 
 TEXT_COLUMNS = ("transcription", "text", "sentence", "transcript", "normalized_text", "raw_transcription")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk_id", "worker_id")
-
+LANGUAGE_COLUMNS = (*LANGUAGE_KEYS, "locale")
+NO_COLUMN = "-"  # in place of a language's: none is read
 
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -120,18 +150,18 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Place and object of every line, or what is wrong with the line."""
     for place, line in numbered(path):
         try:
-            values = json.loads(line)
-            json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair could not be written again
-        except (ValueError, RecursionError) as error:
-            yield place, f"not JSON ({error}); a line holds one object"
+            values = parse_line(line)
+        except ValueError as error:
+            yield place, str(error)
             continue
         yield place, values if isinstance(values, dict) else "not a JSON object; a line holds one"
 
 
-def table_item(root: Path, place: str, row: Mapping[str, Any], file: str, columns: tuple[str, str]) -> Item | Fault:
+def table_item(
+    root: Path, place: str, row: Mapping[str, Any], file: str, columns: Chosen, origin: str = ""
+) -> Item | Fault:
     """The utterance of a table's row, its audio named relative to `root`, from which no path may lead away."""
-    text, speaker = columns
-    name = row.get(file)
+    text, name = columns.text, row.get(file)
     if not isinstance(name, str) or not name:
         return Fault(place, f"{file} is {name!r}, but must name a recording; mend the row")
     if not isinstance(row.get(text), str):
@@ -140,12 +170,14 @@ def table_item(root: Path, place: str, row: Mapping[str, Any], file: str, column
         return Fault(place, f"{file} is {name!r}, which {NUL_RULE}")
     if leads_out(root, name):
         return Fault(place, f"{file} is {name}, which leads out of {root}; put the recording into that folder")
-    return Item(place, root / name, name, row[text], str(row.get(speaker) or "") if speaker else "")
+    return Item(place, root / name, name, row[text], columns.said_by(row), columns.spoken_in(row), origin=origin)
 
 
 def leads_out(root: Path, name: str) -> bool:
     """Whether `name`, which starts at `root`, is no path in that folder, links followed."""
     try:
         return not (root / name).resolve().is_relative_to(root.resolve())
-    except (OSError, ValueError, RuntimeError):  # no name of any file; links that go round
+    except RuntimeError:  # links that go round lead nowhere: that is told when the file is read
+        return False
+    except (OSError, ValueError):  # no name of any file
         return True

@@ -1,11 +1,14 @@
-"""A Kaldi data folder: wav.scp, text, utt2spk and, where utterances are parts of recordings, segments."""
+"""A Kaldi data folder: wav.scp, text, utt2spk, utt2lang where it is there, and segments where recordings have parts."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from wertune.base.errors import ManifestError
-from wertune.data.importers.item import Columns, Fault, Found, Item, numbered
+from wertune.base.errors import AudioError, ManifestError
+from wertune.data.audio import is_recording
+from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item, numbered
 
 NEEDED = ("wav.scp", "text", "utt2spk")
+LANGUAGES = "utt2lang"
 
 
 def read_kaldi(folder: Path, columns: Columns) -> Found:
@@ -16,6 +19,8 @@ def read_kaldi(folder: Path, columns: Columns) -> Found:
     bad: list[Fault] = []
     texts = _table(folder / "text", bad, may_be_empty=True)
     speakers = _table(folder / "utt2spk", bad)
+    named = (folder / LANGUAGES).is_file() and columns.language != NO_COLUMN
+    languages = _table(folder / LANGUAGES, bad) if named else {}
     recordings = _table(folder / "wav.scp", bad)
     segmented = (folder / "segments").is_file()
     parts = _table(folder / "segments", bad) if segmented else {name: ("", name) for name in texts}
@@ -27,7 +32,9 @@ def read_kaldi(folder: Path, columns: Columns) -> Found:
         elif name not in speakers:
             yield Fault(place, f"utterance {name} is not in utt2spk; add its speaker")
         else:
-            yield _item(name, place, text, speakers[name][1], parts[name] if segmented else None, files)
+            item = _item(name, place, text, speakers[name][1], parts[name] if segmented else None, files)
+            spoken_in = {LANGUAGES: languages[name][1]} if name in languages else {}
+            yield item if isinstance(item, Fault) else replace(item, languages=spoken_in)
     for name, (place, _) in parts.items():
         if segmented and name not in texts:
             yield Fault(place, f"utterance {name} is not in text; transcribe it or remove the line")
@@ -54,9 +61,12 @@ def _recording(folder: Path, place: str, value: str) -> Path | Fault:
     if "|" in value:
         remedy = "run it once with its output in a wav file, and name that file"
         return Fault(place, f"a command ({value[:60]!r}), but commands are never run; {remedy}")
-    for path in (folder / value, Path(value)):
-        if path.is_file():
-            return path
+    try:
+        for path in (folder / value, Path(value)):
+            if is_recording(path):
+                return path
+    except AudioError as error:
+        return Fault(place, str(error))
     head, _, offset = value.rpartition(":")
     if head.endswith(".ark") and offset.isdecimal():
         return Fault(place, f"a part of the archive {head}, which is not read; write the recordings as wav files")
@@ -78,7 +88,7 @@ def _item(
     span = _span(times)
     if isinstance(span, str):
         return Fault(at, span)
-    return Item(place, file, file.name, text, speaker, *span)
+    return Item(place, file, file.name, text, speaker, offset_s=span[0], duration_s=span[1], part_place=at)
 
 
 def _span(times: list[str]) -> tuple[float, float | None] | str:

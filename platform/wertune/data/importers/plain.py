@@ -1,15 +1,18 @@
 """A folder of recordings, each with its transcript in a .txt of the same name beside it."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
 from wertune.base.errors import ManifestError
 from wertune.data.importers.item import AUDIO_SUFFIXES, Columns, Fault, Found, Item, read_text
 
+_BLANKS = re.compile(r"[^\S\x85]+")  # U+0085 is a blank to Python, and what a wrong encoding leaves to us
+
 
 def read_plain(folder: Path, columns: Columns) -> Found:
     """A recording in a folder below is spoken by whom that folder is named after; directly in it, nobody is named."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir())  # links to nothing are told, too
     recordings = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
     if not recordings:
         raise ManifestError(f"{folder} holds no recording ({', '.join(sorted(AUDIO_SUFFIXES))}); give another folder")
@@ -30,7 +33,7 @@ def read_plain(folder: Path, columns: Columns) -> Found:
 def _item(folder: Path, path: Path, transcript: Path) -> Item | Fault:
     place = f"{transcript}:1"
     try:
-        text = " ".join(read_text(transcript).split())
+        text = _BLANKS.sub(" ", read_text(transcript)).strip(" ")
     except ManifestError as error:
         return Fault(place, str(error))
     speaker = "" if path.parent == folder else path.parent.name

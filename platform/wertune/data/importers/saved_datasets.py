@@ -38,9 +38,9 @@ def read_saved(folder: Path, columns: Columns) -> Found:
     """Rows of a saved dataset, or of all splits of a saved DatasetDict."""
     if (folder / SPLITS).is_file():
         for name in _parse(_Splits, folder / SPLITS).splits:
-            yield from _read(_inside(folder, name, folder / SPLITS), columns)
+            yield from _read(_inside(folder, name, folder / SPLITS), columns, name)
     else:
-        yield from _read(folder, columns)
+        yield from _read(folder, columns, "")
 
 
 def read_parquet(source: Path, columns: Columns) -> Found:
@@ -49,8 +49,9 @@ def read_parquet(source: Path, columns: Columns) -> Found:
     if not files:
         raise ManifestError(f"{source} has no .parquet file; give the folder that holds one")
     for path in files:
+        origin = path.name if path == source else path.relative_to(source).as_posix()
         for number, row in enumerate(_parquet_rows(path), start=1):
-            yield _item(path.parent, f"{path}:{number}", row, columns)
+            yield _item(path.parent, f"{path}:{number}", row, columns, f"{origin}:{number}")
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -78,7 +79,7 @@ def _inside(folder: Path, name: str, named_by: Path) -> Path:
     return folder / name
 
 
-def _read(folder: Path, columns: Columns) -> Found:
+def _read(folder: Path, columns: Columns, split: str) -> Found:
     state = _parse(_State, folder / STATE)
     if state.indices:
         raise ManifestError(
@@ -87,7 +88,7 @@ def _read(folder: Path, columns: Columns) -> Found:
     for file in state.files:
         path = _inside(folder, Path(file.filename).name, folder / STATE)
         for number, row in enumerate(_rows(path), start=1):
-            yield _item(folder, f"{path}:{number}", row, columns)
+            yield _item(folder, f"{path}:{number}", row, columns, f"{(Path(split) / path.name).as_posix()}:{number}")
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -103,8 +104,10 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         raise ManifestError(f"{path} is no Arrow stream ({error}); save the dataset again") from None
 
 
-def _item(folder: Path, place: str, row: dict[str, Any], columns: Columns) -> Item | Fault:
-    text, speaker = columns.names([name for name, value in row.items() if not isinstance(value, dict)], place)
+def _item(folder: Path, place: str, row: dict[str, Any], columns: Columns, stands: str) -> Item | Fault:
+    """The utterance of a row, which `stands` in a file of the source: in several the paths may be the same, or none."""
+    names = columns.names([name for name, value in row.items() if not isinstance(value, dict)], place)
+    text = names.text
     audio = next(
         (value for value in row.values() if isinstance(value, dict) and {"bytes", "path"} <= value.keys()), None
     )
@@ -113,16 +116,21 @@ def _item(folder: Path, place: str, row: dict[str, Any], columns: Columns) -> It
         return Fault(place, f"no column holds a recording's bytes or path; {remedy}")
     if not isinstance(row[text], str):
         return Fault(place, f"{text} is {row[text]!r}, but must be the transcript; mend the row")
-    said_by = str(row[speaker] if row[speaker] is not None else "") if speaker else ""
     content, name = audio["bytes"], audio["path"] or ""
     # Text in place of bytes would be taken for the name of any file.
     if not isinstance(content, bytes | None) or not isinstance(name, str):
         kinds = f"{type(content).__name__} and {type(name).__name__}"
         return Fault(place, f"the recording's bytes and path are {kinds}, but must be bytes and text; mend the row")
-    if content is not None:
-        return Item(place, content, Path(name).name, row[text], said_by)
-    if not name:
+    if content is None and not name:
         return Fault(place, "the recording has neither bytes nor a path; mend the row")
-    if not Path(name).is_absolute() and leads_out(folder, name):  # `datasets` stores absolute paths
+    if content is None and not Path(name).is_absolute() and leads_out(folder, name):  # `datasets` stores absolute paths
         return Fault(place, f"the path is {name}, which leads out of {folder}; put the recording into that folder")
-    return Item(place, folder / name, Path(name).name, row[text], said_by)
+    return Item(
+        place,
+        folder / name if content is None else content,
+        f"{stands} {Path(name).name}".rstrip(),
+        row[text],
+        names.said_by(row),
+        names.spoken_in(row),
+        origin=stands.rpartition(":")[0],
+    )

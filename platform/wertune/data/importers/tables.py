@@ -1,11 +1,9 @@
 """Recordings that a table names: Hugging Face's audiofolder, and Common Voice's releases."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from wertune.base.errors import ManifestError
-from wertune.data.importers.item import Columns, Fault, Found, csv_rows, json_rows, table_item
+from wertune.data.importers.item import Chosen, Columns, Fault, Found, csv_rows, json_rows, table_item
 
 NAMES = ("metadata.csv", "metadata.jsonl")
 FILE = "file_name"
@@ -20,15 +18,16 @@ def read_audiofolder(folder: Path, columns: Columns) -> Found:
     if not files:
         raise ManifestError(f"{folder} has no {' or '.join(NAMES)}; give the folder that holds one")
     for path in files:
-        rows: Iterator[tuple[str, dict[str, Any] | str]] = csv_rows(path) if path.suffix == ".csv" else json_rows(path)
-        names: tuple[str, str] | None = None
+        rows = list(csv_rows(path) if path.suffix == ".csv" else json_rows(path))
+        # A JSON line may leave out what others have.
+        named = dict.fromkeys(name for _, row in rows if not isinstance(row, str) for name in row)
+        names: Chosen | None = None
         for place, row in rows:
             if isinstance(row, str):
                 yield Fault(place, row)
                 continue
-            # A JSON line may leave out what others have: the names are those of the first that tells.
-            names = names or columns.names(list(row), place)
-            yield table_item(path.parent, place, row, FILE, names)
+            names = names or columns.names(list(named), place)
+            yield table_item(path.parent, place, row, FILE, names, str(path.relative_to(folder)))
 
 
 def main_file(folder: Path) -> Path | None:
