@@ -1,6 +1,7 @@
 """`import`, `split`, `validate`, `synthesize` and `battery`: clips and manifests."""
 
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -130,12 +131,15 @@ def validate(project: Path) -> dict[str, Any]:
     told = outlook(config, spoken, prepared.finder, battery)
     if battery:
         durations_s["battery"] = [row.duration for row in battery.rows]
-    splits = {}
+    splits: dict[str, dict[str, Any]] = {}
     for split, durations in durations_s.items():
         minutes = sum(durations) / 60
         splits[split] = {"clips": len(durations), "minutes": round(minutes, 2)}
         shown = told.sets.get(split)
         click.echo(f"{split}: {len(durations)} clips, {minutes:.1f} minutes" + (f", {shown.text}" if shown else ""))
+        if by_language := Counter(clip.language for clip in clips.get(split, ()) if clip.language):
+            splits[split]["languages"] = dict(by_language)
+            click.echo(f"  in {', '.join(f'{name} ({count} clips)' for name, count in by_language.most_common())}")
         for line in shown.advice if shown else ():
             click.echo(f"  → {line}")
     for line in told.missing:

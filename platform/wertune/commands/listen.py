@@ -53,6 +53,12 @@ def transcribe(
     from wertune.base.config import load_project
 
     config = load_project(project)  # before what takes long to import
+    from wertune.data.manifest import one_language
+
+    try:
+        language = one_language({"--language": language})
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     from wertune.serving.listener import base_voice, version_voice
     from wertune.serving.transcribe import TextFormat, check_out, recordings_of, transcribe_files
 

@@ -257,6 +257,24 @@ def test_what_split_writes_validate_passes(shell: Shell, project: Path, write_no
     assert sum(split["clips"] for split in json.loads(out)["splits"].values()) == 6
 
 
+def test_validate_tells_the_languages_of_rows(shell: Shell, project: Path) -> None:
+    row = json.loads((project / "test.jsonl").read_text())
+    (project / "test.jsonl").write_text(json.dumps(row | {"language": "en-SG"}))
+    status, out, _ = shell("validate", "--project", str(project))
+    assert (status, out.count("  in en (1 clips)\n")) == (0, 3)
+    assert json.loads(shell("validate", "--project", str(project), "--json")[1])["splits"]["test"]["languages"] == {
+        "en": 1
+    }
+
+
+def test_a_language_that_nobody_knows_is_told_before_a_model_is_loaded(shell: Shell, project: Path) -> None:
+    arguments = ["transcribe", str(project / "train.wav"), "--project", str(project), "--base", "packaged:no-such-base"]
+    status, _, err = shell(*arguments, "--language", "xx")
+    assert (status, err) == (
+        1, "wertune: --language: 'xx' is no language of Whisper's; give its code, such as en, zh, ms, ta\n",
+    )  # fmt: skip
+
+
 def test_export_answers_a_program(shell: Shell, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wertune.serving.export
 
