@@ -1,6 +1,7 @@
 """What this machine has: an engine, and free cores, memory, disk. A container's limits count where they are less."""
 
 import os
+import platform
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +10,7 @@ from wertune.base.config import Engine
 from wertune.base.errors import ConfigError
 
 MEMINFO = Path("/proc/meminfo")
+CPU_INFO = Path("/proc/cpuinfo")
 CGROUP = Path("/sys/fs/cgroup")
 SOCKET_PATH_BYTES = 107  # Linux's limit
 RAY_SOCKET = "/ray/session_2026-11-29_21-49-20_123456_4194304/sockets/plasma_store"  # the longest below Ray's folder
@@ -46,6 +48,13 @@ def _left_by_container_mb() -> float | None:
 def free_disk_mb(folder: Path) -> float:
     """Where `folder` lies or will lie."""
     return shutil.disk_usage(existing(folder)).free / 2**20
+
+
+def processor_name() -> str:
+    """As the system calls it: `AMD EPYC 9B14`."""
+    lines = CPU_INFO.read_text(encoding="utf-8").splitlines() if CPU_INFO.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def existing(folder: Path) -> Path:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import platform
-import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,6 +10,7 @@ from typing import Any
 
 import torch
 
+from wertune.base.machine import processor_name
 from wertune.bench.clips import BATCH, CLIPS, ROUNDS, SECONDS
 from wertune.bench.rows import Row, Section
 from wertune.scores.comparison import markdown_table
@@ -31,10 +30,9 @@ def _machine() -> str:
     """In words: the device, its threads, and what it multiplies."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    told = re.search(r"model name\s*:(.*)", CPU.read_text(encoding="utf-8")) if CPU.exists() else None
     dtype = str(product_dtype(torch.device("cpu"))).removeprefix("torch.")
-    name = told[1].strip() if told else platform.processor()
-    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, {dtype} products, torch {torch.__version__}"
+    threads = f"{torch.get_num_threads()} of {os.cpu_count()} cores"
+    return f"{processor_name()}, {threads}, {dtype} products, torch {torch.__version__}"
 
 
 def write(out: Path, found: dict[str, Any], sections: Sequence[Section]) -> str:

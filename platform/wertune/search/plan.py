@@ -12,7 +12,7 @@ import torch
 from wertune.base.config import ContextConfig, ProjectConfig
 from wertune.base.errors import ConfigError
 from wertune.base.files import cache_root
-from wertune.base.machine import cores, free_disk_mb, free_memory_mb
+from wertune.base.machine import cores, free_disk_mb, free_memory_mb, processor_name
 from wertune.battery.shelf import project_battery
 from wertune.search.halving import Estimate, expected_epochs, one_after_another
 from wertune.search.search_space import SearchConfig, checked_space
@@ -38,6 +38,7 @@ class Machine:
     """What there is to search on, and how many trials that carries at once."""
 
     cores: int
+    processor: str
     gpus: int
     products: str
     trials_at_once: int
@@ -141,7 +142,7 @@ def _machine(search: SearchConfig) -> Machine:
     fitting += [gpus / share] if share else []
     fitting += [search.max_concurrent] if search.max_concurrent != "auto" else []
     products = str(products_here()).removeprefix("torch.")
-    return Machine(found, gpus, products, max(1, int(min(fitting))))
+    return Machine(found, processor_name(), gpus, products, max(1, int(min(fitting))))
 
 
 def _free_mb(machine: Machine) -> float | None:
@@ -190,7 +191,8 @@ def as_text(plan: Plan) -> str:
         ("search", f"{plan.project} on {plan.base_model}: {plan.trials} trials of at most {plan.epochs} epochs"),
         ("ASHA", f"compares trials after epochs {compared}" if compared else "compares nothing: one epoch is all"),
         ("epochs", f"about {_range(plan.all_epochs, '{:.0f}'.format)}, of {plan.trials * plan.epochs} without ASHA"),
-        ("machine", f"{machine.cores} cores, {gpus}, {machine.products}; trials at once: {machine.trials_at_once}"),
+        ("machine", f"{machine.cores} cores of {machine.processor}, {gpus}; trials at once: {machine.trials_at_once}"),
+        ("products", f"in {machine.products}{'' if machine.gpus else FLOAT32.get(machine.products, '')}"),
         ("an epoch", f"{plan.clips_per_epoch} clips and their scores: {_clock(plan.epoch_s)}"),
         ("features", f"{_clock(plan.features_s)} more in the whole search where the cache has none"),
         ("time", f"search {_range(plan.search_s, _clock)}; from start to verdict {_range(plan.total_s, _clock)}"),
@@ -222,6 +224,7 @@ HOW = (
     "the ends lie eight of ten such searches, the upper end with trials in each other's way. Nothing was logged."
 )
 FIRST = ", in three of four searches with search.yaml's first_points as the best"
+FLOAT32 = {"float32": ": it has no AVX-512 BF16 or AMX, with which an epoch takes up to a quarter of the time"}
 BUSY = 0.8
 WIDTH = 100
 

@@ -14,6 +14,7 @@ from wertune.base import contract
 from wertune.base.config import TrialConfig, flatten
 from wertune.base.errors import StateError
 from wertune.base.files import storing
+from wertune.base.machine import processor_name
 from wertune.training.checkpoint import STORAGE_REMEDY, TrialRecord, TrialStore, read_state, trial_digest, write_state
 from wertune.training.memory import (
     give_back_memory,
@@ -210,9 +211,7 @@ def device_name(device: torch.device) -> str:
     """Such as `NVIDIA H100 80GB HBM3`, or `cpu: AMD EPYC 9B14`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return f"{device.type}: {next(names, platform.processor() or platform.machine())}"
+    return f"{device.type}: {processor_name()}"
 
 
 def short_names(values: dict[str, Any]) -> dict[str, Any]:

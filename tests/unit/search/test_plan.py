@@ -13,6 +13,7 @@ import pytest
 from wertune import __main__ as command_line
 from wertune.base.config import ProjectConfig, load_project
 from wertune.base.errors import ConfigError
+from wertune.base.machine import processor_name
 from wertune.search import plan as module
 from wertune.search.halving import Estimate
 from wertune.search.plan import Machine, Plan, as_text, make_plan
@@ -87,7 +88,7 @@ def test_restarts_and_the_battery_take_their_time(
 
 def test_it_adds_up(planned: Callable[..., Plan]) -> None:
     plan = planned({"trials": 1})
-    assert plan.machine == Machine(cores=2, gpus=0, products="float32", trials_at_once=1)
+    assert plan.machine == Machine(cores=2, processor=processor_name(), gpus=0, products="float32", trials_at_once=1)
     assert plan.clips_per_epoch == 9  # six of the domain, and half as many without words
     assert plan.epoch_s == pytest.approx(9 * 0.1 + 2 * 0.5)
     assert plan.all_epochs == Estimate(4, 4, 4)
