@@ -87,6 +87,8 @@ def _scored(project: Path, model_uri: str, base: str, manifest: str, engine: str
     else:
         scores = evaluate_manifest(project, model_uri, base, Path(manifest) if manifest else None, engine)
     for name, value in scores.summary().items():
+        if name.startswith("term_") and not scores.terms.said:
+            continue  # as nothing of terms is logged then
         click.echo(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
     return scores.to_json()
 

@@ -156,4 +156,5 @@ def _extent(scores: Scores) -> str:
 def _cells(scores: Scores | None) -> list[str]:
     if scores is None:
         return ["–"] * 3
-    return [f"{100 * scores.wer:.2f} %", f"{100 * scores.terms.recall:.2f} %", str(scores.terms.false_alarms)]
+    recall = f"{100 * scores.terms.recall:.2f} %" if scores.terms.said else "–"
+    return [f"{100 * scores.wer:.2f} %", recall, str(scores.terms.false_alarms)]

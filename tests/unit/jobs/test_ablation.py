@@ -53,6 +53,13 @@ def test_each_row_has_its_own_figures_and_test_stands_where_nothing_more_had_to_
     ]  # fmt: skip
 
 
+def test_of_terms_that_nobody_said_none_is_recalled() -> None:
+    silent = score([Clip("0", "no term here", "s", "clean", 1.0)], ["no term here"], str.lower, FINDER)
+    table = ablation({Way.PLAIN: silent}, None, silent, None, _aliased, "").table()
+    assert "100.00 %" not in table
+    assert "| 0.00 %         | –           | 0           |" in table
+
+
 def test_what_is_logged_has_a_name_of_its_own_and_repeats_nothing() -> None:
     logged = _table().metrics()
     rows = (
