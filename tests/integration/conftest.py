@@ -7,7 +7,7 @@ import pytest
 from tests.support.forked import Forks
 from tests.support.workspace import Workspace, workspace_in
 
-# What takes long begins first: three processes share the files, and none should wait long for another's last one.
+# What takes long begins first: two processes share the files, and neither should wait long for the other's last one.
 LONGEST_FIRST = ("test_faults", "test_how_to_real", "test_tutorial", "test_search_real", "test_registry")
 
 
