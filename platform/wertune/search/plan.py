@@ -16,7 +16,7 @@ from wertune.base.machine import cores, free_disk_mb, free_memory_mb, processor_
 from wertune.battery.shelf import project_battery
 from wertune.search.halving import Estimate, expected_epochs, one_after_another
 from wertune.search.search_space import SearchConfig, checked_space
-from wertune.training.baseline import EVALUATION_SPLITS, FULL_CONTEXT, ways_of
+from wertune.training.baseline import EVALUATION_SPLITS, FULL_CONTEXT, Way, unwritten, ways_of
 from wertune.training.batches import clips_per_epoch
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import Probe, probe
@@ -108,8 +108,7 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
         features_s=features_s,
         search_s=search_s,
         rest_s=rest_s,
-        # From the command to the verdict; the baseline may be left by an earlier search.
-        total_s=Estimate(search_s.low + rest - rest_s["baseline"], search_s.mean + rest, search_s.high + rest),
+        total_s=Estimate(search_s.low + rest, search_s.mean + rest, search_s.high + rest),  # from command to verdict
         memory_mb=measured.memory_mb,
         memory_free_mb=_free_mb(machine),
         cache_mb=_cache_mb(prepared, measured.mel_bins, heard),
@@ -160,11 +159,14 @@ def _clips(prepared: Prepared, *splits: str) -> int:
 def _rest_s(prepared: Prepared, measured: Probe, at_once: int, battery: int) -> dict[str, float]:
     """What is done beside the search; `battery` clips of ordinary speech are written once."""
     validation = _clips(prepared, "validation")
-    written_again = validation * WRITING_SHARE * (len(ways_of(prepared)) - 1)
+    wanted = dict.fromkeys(EVALUATION_SPLITS, (Way.PLAIN,)) | {"validation": ways_of(prepared)}
+    # A clip is heard once for all ways; what is kept from before, or lies in the project, is not written again.
+    missing = unwritten(prepared, wanted).items()
+    heard = sum(_clips(prepared, split) * (1 + WRITING_SHARE * (len(ways) - 1)) for split, ways in missing)
     # Once for the results and once as the version serves, for the gates; validation for what each part brings.
     final = 2 * (_clips(prepared, "test", "retention_test") + (validation if prepared.lexicon.terms else 0))
     return {
-        "baseline": (_clips(prepared, *EVALUATION_SPLITS) + written_again) * measured.baseline_clip_s / at_once,
+        "baseline": heard * measured.baseline_clip_s / at_once,
         "final": (final + battery) * measured.final_clip_s,
         "start_up": START_UP_S,
     }

@@ -59,6 +59,21 @@ def baseline_texts(prepared: Prepared, wanted: Wanted, transcribe: Transcribe | 
     It depends on base, audio and decoding, and where terms help on these, and is kept: in the project's own folder
     `baseline` where there is one, else beside the converted weights.
     """
+    texts, missing = _kept(prepared, wanted)
+    if missing:
+        for split, written in (transcribe or transcribe_with_base)(prepared, missing).items():
+            for way, each in written.items():
+                texts[split][way] = each
+                _store(prepared, split, way, each)
+    return texts
+
+
+def unwritten(prepared: Prepared, wanted: Wanted) -> Wanted:
+    """What of the wanted texts the base has still to write."""
+    return _kept(prepared, wanted)[1]
+
+
+def _kept(prepared: Prepared, wanted: Wanted) -> tuple[Texts, dict[str, list[Way]]]:
     texts: Texts = {split: {} for split in wanted if prepared.dataset[split]}
     missing: dict[str, list[Way]] = {}
     for split in texts:
@@ -67,12 +82,7 @@ def baseline_texts(prepared: Prepared, wanted: Wanted, transcribe: Transcribe | 
                 missing.setdefault(split, []).append(way)
             else:
                 texts[split][way] = stored
-    if missing:
-        for split, written in (transcribe or transcribe_with_base)(prepared, missing).items():
-            for way, each in written.items():
-                texts[split][way] = each
-                _store(prepared, split, way, each)
-    return texts
+    return texts, missing
 
 
 def base_steps(prepared: Prepared, wanted: Wanted, say: Callable[[str], object]) -> Steps:

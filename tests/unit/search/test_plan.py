@@ -18,7 +18,8 @@ from wertune.search import plan as module
 from wertune.search.halving import Estimate
 from wertune.search.plan import Machine, Plan, as_text, make_plan
 from wertune.search.search_space import SearchConfig
-from wertune.training.prepare import prepare
+from wertune.training.baseline import EVALUATION_SPLITS, Texts, Wanted, Way, baseline_texts
+from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import Probe, probe
 
 SPACE = {"lora.r": {"choices": [2, 4]}}
@@ -86,6 +87,18 @@ def test_restarts_and_the_battery_take_their_time(
     assert more.rest_s["final"] == pytest.approx(plain.rest_s["final"] + 50 * more.probe.final_clip_s)
 
 
+def test_what_the_base_has_written_is_not_counted_again(planned: Callable[..., Plan], project: Path) -> None:
+    prepared = prepare(project, load_project(project))
+
+    def write(_: Prepared, wanted: Wanted) -> Texts:
+        return {split: {way: ["said"] * len(prepared.dataset[split]) for way in ways} for split, ways in wanted.items()}
+
+    baseline_texts(prepared, {"validation": (Way.PLAIN,)}, write)
+    assert planned({"trials": 1}).rest_s["baseline"] == 1 * 2.0  # the clip of test
+    baseline_texts(prepared, dict.fromkeys(EVALUATION_SPLITS, (Way.PLAIN,)), write)
+    assert planned({"trials": 1}).rest_s["baseline"] == 0
+
+
 def test_it_adds_up(planned: Callable[..., Plan]) -> None:
     plan = planned({"trials": 1})
     assert plan.machine == Machine(cores=2, processor=processor_name(), gpus=0, products="float32", trials_at_once=1)
@@ -99,7 +112,7 @@ def test_it_adds_up(planned: Callable[..., Plan]) -> None:
     check_s = plan.rest_s["check"]
     assert plan.rest_s == {"check": check_s, "baseline": baseline_s, "final": final_s, "start_up": module.START_UP_S}
     assert plan.total_s.high == pytest.approx(plan.search_s.high + sum(plan.rest_s.values()))
-    assert plan.total_s.low == pytest.approx(plan.search_s.low + sum(plan.rest_s.values()) - baseline_s)
+    assert plan.total_s.low == pytest.approx(plan.search_s.low + sum(plan.rest_s.values()))
     assert plan.adapters_mb == 4.0
     assert plan.memory_free_mb == 4000
     # 0.5 s of context and a margin of 32 positions are 64 positions, 128 frames; of the baseline 3000.
