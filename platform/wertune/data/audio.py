@@ -31,6 +31,8 @@ CANCELLED = 0.01
 # Decoded mp3 and opus go a little over full scale; float recordings of another scale much and often.
 FULL_SCALE, OVER_SHARE = 1.0, 1e-3
 LEAST_PEAK = 16 / 32768
+SILENCE = 1e-6  # what rounding leaves
+OGG_PAGE_BYTES, OGG_LAST_PAGE = 65_307, 4  # RFC 3533: the longest page, and the flag of a stream's last
 # Of a header's promise, so much may be missing: what encoders cut off and add at the ends.
 MISSING_SHARE, MISSING_S = 0.05, 0.1
 ENDLESS_BYTES = 0x7FFFF000  # what is written as it is recorded promises all that a header can
@@ -213,11 +215,29 @@ def _filtered(samples: Samples, rate_hz: int) -> Samples:
 
 def refuse_unheard(samples: Samples, place: str) -> None:
     """AudioError where somebody is said to speak and nothing can be heard: noise of the last four bits of 16."""
-    peak = float(np.abs(samples).max(initial=0.0))
+    # A steady level is no sound: a broken cable leaves one.
+    peak = float(np.abs(samples - samples.mean()).max()) if samples.size else 0.0
     if peak < LEAST_PEAK:
-        level = f"peaks at {20 * np.log10(peak):.0f} dBFS" if peak else "is silent"
+        level = f"peaks at {20 * np.log10(peak):.0f} dBFS" if peak > SILENCE else "is silent"
         rule = f"must reach {20 * np.log10(LEAST_PEAK):.0f} dBFS for speech to be heard"
         raise AudioError(f"{place} {level}, but {rule}; record it anew or remove the row")
+
+
+def refuse_cut_off(source: Path | bytes, place: str) -> None:
+    """AudioError where an Ogg stream does not come to its last page: its header promises no length.
+
+    Not of what is served: a browser's recording may be sent while it goes on.
+    """
+    if isinstance(source, bytes):
+        end = source[-OGG_PAGE_BYTES:]
+    else:
+        with source.open("rb") as file:
+            file.seek(max(0, source.stat().st_size - OGG_PAGE_BYTES))
+            end = file.read()
+    at = end.rfind(b"OggS")
+    if at >= 0 and len(end) > at + 5 and not end[at + 5] & OGG_LAST_PAGE:
+        problem = f"{place} ends before its last page: it was cut off on its way"
+        raise AudioError(f"{problem}; fetch or upload it again, or convert what is there")
 
 
 def audio_digest(samples: Samples) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from wertune.base.kept import Kept, code_digest
 from wertune.data import audio
-from wertune.data.audio import SAMPLE_RATE_HZ, audio_digest, load_audio, refuse_unheard
+from wertune.data.audio import SAMPLE_RATE_HZ, audio_digest, load_audio, refuse_cut_off, refuse_unheard
 
 TICK_NS = 2_000_000_000  # of the coarsest clock that file systems have, FAT's
 
@@ -53,6 +53,7 @@ def sound_of(part: Part, kept: Kept) -> Sound:
     """Decodes a part, and keeps what it was found to be; raises AudioError."""
     now, state = time.time_ns(), part.path.stat()
     samples = load_audio(*part)
+    refuse_cut_off(part.path, str(part.path))
     refuse_unheard(samples, "the recording")
     sound = Sound(samples.size, audio_digest(samples))
     settled = max(state.st_mtime_ns, state.st_ctime_ns) < now - TICK_NS

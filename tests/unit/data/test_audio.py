@@ -24,9 +24,11 @@ from wertune.data.audio import (
     SAMPLE_RATE_HZ,
     audio_digest,
     load_audio,
+    refuse_cut_off,
     refuse_unheard,
     resample,
 )
+from wertune.data.clip_files import write_clip
 
 Array = npt.NDArray[np.float32]
 WriteNoise = Callable[..., Path]
@@ -310,9 +312,26 @@ def test_a_header_of_a_stream_promises_nothing() -> None:
 
 @pytest.mark.parametrize(("level", "told"), [(0.0, "is silent"), (1e-4, "peaks at -80 dBFS"), (1e-3, "")])
 def test_what_nobody_can_hear_is_told(level: float, told: str) -> None:
-    samples = np.full(1600, level, np.float32)
+    samples = np.tile(np.array([level, -level], np.float32), 800)
     if told:
         with pytest.raises(AudioError, match=f"{told}, but must reach -66 dBFS for speech to be heard"):
             refuse_unheard(samples, "it")
     else:
         refuse_unheard(samples, "it")
+
+
+def test_a_steady_level_is_no_sound() -> None:
+    with pytest.raises(AudioError, match="is silent, but must reach -66 dBFS"):
+        refuse_unheard(np.full(16_000, 0.3, np.float32), "it")
+    refuse_unheard(np.full(16_000, 0.3, np.float32) + np.sin(np.arange(16_000), dtype=np.float32) * 1e-2, "it")
+
+
+def test_half_an_ogg_stream_is_told_though_its_header_promises_nothing(tmp_path: Path) -> None:
+    write_clip(tmp_path / "whole.opus", np.sin(np.arange(64_000) / 9).astype(np.float32) * 0.3, 24)
+    whole = (tmp_path / "whole.opus").read_bytes()
+    refuse_cut_off(tmp_path / "whole.opus", "it")
+    refuse_cut_off(b"RIFF and so on", "it")
+    (tmp_path / "half.opus").write_bytes(whole[: len(whole) // 2])
+    for half in (tmp_path / "half.opus", whole[: len(whole) // 2]):
+        with pytest.raises(AudioError, match="it ends before its last page: it was cut off"):
+            refuse_cut_off(half, "it")

@@ -484,7 +484,9 @@ def test_a_pipe_is_neither_waited_for_as_audio_nor_as_a_manifest(folder: Path, w
 def test_of_a_recording_that_is_too_long_no_more_is_read_than_tells_so(
     folder: Path, write_manifest: WriteManifest
 ) -> None:
-    soundfile.write(folder / "hour.flac", np.full(SAMPLE_RATE_HZ * 3600, 999, np.int16), SAMPLE_RATE_HZ)
+    soundfile.write(
+        folder / "hour.flac", np.tile(np.array([999, -999], np.int16), SAMPLE_RATE_HZ * 1800), SAMPLE_RATE_HZ
+    )
     path = write_manifest(folder / "train.jsonl", [GOOD, GOOD | {"audio_filepath": "hour.flac", "duration": 3600}])
     (fault,) = _faults({"train": path})
     assert fault == f"{path}:2: duration is at least 31.00 s, but must be <= 30; split the recording"

@@ -20,7 +20,7 @@ import soundfile
 from wertune.base.errors import AudioError, ConfigError, ManifestError
 from wertune.base.faults import NAME, NAME_RULE
 from wertune.base.files import storing, write_rows
-from wertune.data.audio import SAMPLE_RATE_HZ, is_recording, load_audio, refuse_unheard, spelt
+from wertune.data.audio import SAMPLE_RATE_HZ, is_recording, load_audio, refuse_cut_off, refuse_unheard, spelt
 from wertune.data.clip_files import write_clip
 from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item
 from wertune.data.importers.kaldi import read_kaldi
@@ -199,6 +199,7 @@ def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> 
         if isinstance(item.audio, Path) and not is_recording(item.audio):
             return Fault(item.place, f"there is no recording {item.audio}; add it or remove the row")
         samples = load_audio(item.audio, item.offset_s, min(item.duration_s or LONGEST_READ_S, LONGEST_READ_S))
+        refuse_cut_off(item.audio, "the recording")
         refuse_unheard(samples, "the recording")
     except (AudioError, OSError) as error:
         return Fault(item.place, str(error))
