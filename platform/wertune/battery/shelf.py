@@ -96,9 +96,9 @@ def load_battery(folder: Path) -> Battery:
     path = folder / MANIFEST
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no UTF-8, or a NUL in its name
         remedy = "make it with `wertune battery --form`, or mend data.battery"
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+        raise ConfigError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); {remedy}") from None
     rows = tuple(_row(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())
     if absent := next((row for row in rows if not (folder / row.audio_filepath).is_file()), None):
         raise ConfigError(

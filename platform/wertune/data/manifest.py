@@ -230,7 +230,11 @@ def _roots(data: DataConfig, project_dir: Path | None) -> list[Path]:
     roots = [project_dir] if project_dir else []
     if data.audio_root is not None:
         roots.append(root := (project_dir or Path()) / data.audio_root)
-        if not root.is_dir():
+        try:
+            is_folder = root.is_dir()
+        except OSError as error:
+            raise ManifestError(f"data.audio_root is {path_fault(str(root), error)}") from None
+        if not is_folder:
             problem = f"data.audio_root is {data.audio_root}, but {root} is no folder"
             raise ManifestError(f"{problem}; mend it in project.yaml")
     return roots

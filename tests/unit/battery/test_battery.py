@@ -177,3 +177,9 @@ def test_a_battery_of_another_language_is_made_of_its_form(tmp_path: Path) -> No
     assert all(load_audio(tmp_path / "ms" / row.audio_filepath).size for row in rows)
     with pytest.raises(SynthesisError, match="is for ms"):
         make_battery(form, "en", tmp_path / "en")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300])
+def test_a_battery_that_no_folder_can_be_called_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read \(.*\); make it with"):
+        load_battery(Path(name))

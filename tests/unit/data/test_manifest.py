@@ -585,3 +585,9 @@ def test_a_silent_recording_of_speech_is_a_fault(folder: Path, write_manifest: W
         f"{path}:1: the recording is silent, but must reach -66 dBFS for speech to be heard; record it anew or remove "
         "the row"
     ]
+
+
+def test_an_audio_root_that_no_folder_can_be_called_is_refused(folder: Path, write_manifest: WriteManifest) -> None:
+    path = write_manifest(folder / "train.jsonl", [GOOD])
+    with pytest.raises(ManifestError, match=r"data\.audio_root is .*no file's name can be as long"):
+        _load({"train": path}, audio_root=Path("x" * 300))
