@@ -55,8 +55,13 @@ def joined(pieces: Iterable[str]) -> str:
 
 def invisible(text: str) -> list[str]:
     """The characters of the text that nobody sees, each once, as U+200B ZERO WIDTH SPACE."""
-    found = sorted(set(_INVISIBLE.findall(text)))
-    return [f"U+{ord(sign):04X} {unicodedata.name(sign, 'without a name')}" for sign in found]
+    return [sign_name(sign) for sign in sorted(set(_INVISIBLE.findall(text)))]
+
+
+def sign_name(sign: str) -> str:
+    """A character for people: U+200B ZERO WIDTH SPACE."""
+    nameless = "(a control character)" if unicodedata.category(sign) == "Cc" else "without a name"
+    return f"U+{ord(sign):04X} {unicodedata.name(sign, nameless)}"
 
 
 def visible(text: str) -> str:

@@ -17,8 +17,6 @@ from wertune.scores.comparison import markdown_table
 from wertune.training.prepare import Prepared
 from wertune.whisper.footprint import product_dtype
 
-CPU = Path("/proc/cpuinfo")
-
 
 def setting(prepared: Prepared) -> dict[str, Any]:
     """What was measured, and on what."""

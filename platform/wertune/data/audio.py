@@ -33,7 +33,7 @@ FULL_SCALE, OVER_SHARE = 1.0, 1e-3
 LEAST_PEAK = 16 / 32768
 SILENCE = 1e-6  # what rounding leaves
 OGG_PAGE_BYTES, OGG_LAST_PAGE = 65_307, 4  # RFC 3533: the longest page, and the flag of a stream's last
-# Of a header's promise, so much may be missing: what encoders cut off and add at the ends.
+# Of what a header or a row promises, so much may be missing: what encoders, rounding and resampling take.
 MISSING_SHARE, MISSING_S = 0.05, 0.1
 ENDLESS_BYTES = 0x7FFFF000  # what is written as it is recorded promises all that a header can
 SHOWN_OF_NAME = 250

@@ -22,14 +22,13 @@ from wertune.base.faults import describe
 from wertune.base.files import NUL_RULE
 from wertune.base.kept import Kept
 from wertune.base.steps import clips_are_done
-from wertune.base.text import COMMAND, Normalise, invisible
-from wertune.data.audio import Samples, load_audio, path_fault
+from wertune.base.text import COMMAND, Normalise, invisible, sign_name
+from wertune.data.audio import MISSING_S, Samples, load_audio, path_fault
 from wertune.data.sounds import Part, Sound, known_sound, sound_of
 
 MAX_LABEL_TOKENS = 448
 FEW_BYTES = 440  # a token is a byte or more, and at most eight belong to no text: so short a one need not be counted
 MAX_SECONDS = 1e6
-MISSING_S = 0.1  # so much less than a row says its audio may last: what rounding and resampling take
 SHOWN = 3
 # What `import` and `synthesize` write into rows for people.
 OUR_OWN = frozenset({"source", "sentence", "voice", "rest", "lang"})
@@ -65,8 +64,8 @@ def damage(text: str) -> str:
     """What a text holds that nobody wrote, as a fault; empty where it holds nothing of the kind."""
     if not (found := sorted(set(_DAMAGE.findall(text)))):
         return ""
-    named = ", ".join(f"U+{ord(sign):04X} {unicodedata.name(sign, '(a control character)')}" for sign in found[:SHOWN])
-    return f"text holds {named}, which is what a wrong encoding leaves; write the text anew, in UTF-8"
+    signs = ", ".join(map(sign_name, found[:SHOWN]))
+    return f"text holds {signs}, which is what a wrong encoding leaves; write the text anew, in UTF-8"
 
 
 class Row(BaseModel):

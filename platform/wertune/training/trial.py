@@ -32,7 +32,6 @@ from wertune.whisper.model import ModelSize, Whisper
 ADAPTER_ARTIFACT = "adapter"
 ARTIFACT_REMEDY = "free some space where MLflow keeps artifacts, and see that this machine can write there"
 STORE_REMEDY = "free some space where the search keeps its state, and see that this machine can write there"
-CPU_INFO = Path("/proc/cpuinfo")
 
 AfterEpoch = Callable[[EpochResult], None]
 

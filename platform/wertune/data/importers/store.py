@@ -20,14 +20,22 @@ import soundfile
 from wertune.base.errors import AudioError, ConfigError, ManifestError
 from wertune.base.faults import NAME, NAME_RULE
 from wertune.base.files import storing, write_rows
-from wertune.data.audio import SAMPLE_RATE_HZ, is_recording, load_audio, refuse_cut_off, refuse_unheard, spelt
+from wertune.data.audio import (
+    MISSING_S,
+    SAMPLE_RATE_HZ,
+    is_recording,
+    load_audio,
+    refuse_cut_off,
+    refuse_unheard,
+    spelt,
+)
 from wertune.data.clip_files import write_clip
 from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item
 from wertune.data.importers.kaldi import read_kaldi
 from wertune.data.importers.plain import read_plain
 from wertune.data.importers.saved_datasets import SPLITS, STATE, read_parquet, read_saved
 from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, read_common_voice
-from wertune.data.manifest import MISSING_S, damage, one_language, one_name
+from wertune.data.manifest import damage, one_language, one_name
 
 Encoding = Literal["flac", "opus"]
 
