@@ -12,6 +12,7 @@ WertuneError
  │   └─ SearchStorageError  the one that a search runs from: no trial is at fault
  ├─ StateError         a trial's stored state that cannot be used
  ├─ OutOfMemory        a trial that needs more memory than there is
+ ├─ WorkersLost        a trial's worker that is gone or silent, after which the trial goes on with others
  ├─ SynthesisError     a speech engine that is missing or failed
  └─ TrackingError      the MLflow server or store
 """
@@ -68,6 +69,17 @@ class StateError(WertuneError):
 
 class OutOfMemory(WertuneError):
     """A trial does not fit the memory, with its batch halved too."""
+
+
+class WorkersLost(WertuneError):
+    """One of a trial's workers is gone, or silent: the trial goes on from its last epoch, with others.
+
+    `is_silent` where the others waited for as long as they may: it may still be there.
+    """
+
+    def __init__(self, message: str, is_silent: bool = False) -> None:
+        super().__init__(message)
+        self.is_silent = is_silent
 
 
 class SynthesisError(WertuneError):

@@ -86,7 +86,7 @@ class Provenance(Frozen):
     adapter_digest: str = ""
     seed: int | None = None
     normaliser: str = ""
-    decode: dict[str, float | int | str] = Field(default_factory=dict)
+    decode: dict[str, float | int | str | None] = Field(default_factory=dict)
     context: dict[str, float | int | str | bool] = Field(default_factory=dict)
     engine: str = Field("torch", description="what transcribed; torch alone was there before it was recorded")
 

@@ -1,8 +1,8 @@
 """What an epoch trains on: clips drawn, augmented, and put into batches of like length."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,7 @@ from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.augment import augment, mask_features
 from wertune.data.manifest import Recording
 from wertune.data.nonspeech import Nonspeech, nonspeech
+from wertune.training.workers import ALONE, Workers
 from wertune.whisper.features import FeatureCache, context_positions, log_mel, pad_features
 from wertune.whisper.model import Whisper
 from wertune.whisper.transcription import EvaluationSet
@@ -35,17 +36,20 @@ class TrainingData:
     cache: FeatureCache | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Batch:
-    """Features (clips, mel_bins, frames) and labels (clips, tokens) padded with -100."""
+    """A worker's clips of a batch: features (clips, mel_bins, frames) and labels (clips, tokens) padded with -100.
+
+    `rows` are their places in the whole batch, of `size` clips and `tokens` tokens. Of a batch of fewer clips than
+    there are workers, those that have none `mirror` its first one, at no weight: so all draw the same masks.
+    """
 
     features: torch.Tensor
     labels: torch.Tensor
-    size: int = field(init=False)
-    tokens: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.size, self.tokens = len(self.features), int((self.labels != -100).sum())
+    rows: Sequence[int]
+    size: int
+    tokens: int
+    mirrors: bool = False
 
 
 def clips_per_epoch(
@@ -86,25 +90,30 @@ def _draw(clips: Sequence[Recording], count: int, seed: int, epoch: int) -> list
     return dealt
 
 
-def training_batches(config: TrialConfig, whisper: Whisper, data: TrainingData, epoch: int) -> Iterator[Batch]:
-    """The epoch's batches: its clips with and without words, batched with clips of like length, shuffled."""
+def training_batches(
+    config: TrialConfig, whisper: Whisper, data: TrainingData, epoch: int, workers: Workers = ALONE
+) -> Iterator[Batch]:
+    """This worker's part of the epoch's batches: clips with and without words, batched by like length, shuffled."""
     generator = np.random.default_rng([config.seed, epoch])
     domain, replay, speechless = clips_per_epoch(config, data.train, data.replay)
     spoken = _draw(data.train, domain, config.seed, epoch) + _draw(data.replay, replay, config.seed, epoch)
     recordings = [drawn.clip for drawn in spoken if isinstance(drawn.clip, Recording)]
     drawn = [*spoken, *map(Drawn, nonspeech(speechless, recordings, generator))]
     clips = [each.clip for each in drawn]
-    dataset = _AugmentedClips(drawn, whisper.mel_bins, config, epoch, data.cache)
+    heard = _AugmentedClips(drawn, whisper.mel_bins, config, epoch, data.cache)
+    batches = _batches_of_like_length([c.duration_s for c in clips], config.train.batch_size, generator)
 
-    def collate(items: list[tuple[int, torch.Tensor]]) -> Batch:
-        labels = [whisper.label_ids(clips[i].text, clips[i].language) for i, _ in items]
-        return Batch(pad_features([f for _, f in items]), whisper.pad_labels(labels))
+    def part(batch: list[int]) -> Batch:
+        labels = whisper.pad_labels([whisper.label_ids(clips[i].text, clips[i].language) for i in batch])
+        rows = range(len(batch))[workers.rank :: workers.size]
+        mine = rows or range(1)
+        features = pad_features([heard[batch[row]] for row in mine])
+        return Batch(features, labels[list(mine)], mine, len(batch), int((labels != -100).sum()), not rows)
 
     return iter(
         DataLoader(
-            dataset,
-            batch_sampler=_batches_of_like_length([c.duration_s for c in clips], config.train.batch_size, generator),
-            collate_fn=collate,
+            _Parts(batches, part),
+            batch_size=None,  # the dataset's items are batches
             num_workers=LOADER_WORKERS_ON_GPU if whisper.device.type == "cuda" else 0,
         )
     )
@@ -120,7 +129,20 @@ def _batches_of_like_length(
     return [batches[int(i)] for i in generator.permutation(len(batches))]
 
 
-class _AugmentedClips(Dataset[tuple[int, torch.Tensor]]):
+class _Parts(Dataset[Batch]):
+    """A worker's part of each batch, made where a loader's process asks for it."""
+
+    def __init__(self, batches: Sequence[list[int]], part: Callable[[list[int]], Batch]) -> None:
+        self._batches, self._part = batches, part
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> Batch:
+        return self._part(self._batches[number])
+
+
+class _AugmentedClips:
     """Features of a clip: its waveform augmented by seed, clip and variant alone, then masked anew in every epoch."""
 
     def __init__(
@@ -130,10 +152,7 @@ class _AugmentedClips(Dataset[tuple[int, torch.Tensor]]):
         masks = ("time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bins", "variants")
         self._effects = config.augment.model_dump(mode="json", exclude=set(masks))
 
-    def __len__(self) -> int:
-        return len(self._drawn)
-
-    def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
+    def __getitem__(self, index: int) -> torch.Tensor:
         clip, seed = self._drawn[index].clip, self._config.seed
         if isinstance(clip, Nonspeech):
             features = self._features(clip, np.random.default_rng([seed, self._epoch, index]))
@@ -144,7 +163,7 @@ class _AugmentedClips(Dataset[tuple[int, torch.Tensor]]):
             compute = partial(self._features, clip, generator)
             features = self._cache.get(made_by, compute) if self._cache else compute()
         generator = np.random.default_rng([seed, self._epoch, index, 1])
-        return index, mask_features(features.float(), self._config.augment, generator)
+        return mask_features(features.float(), self._config.augment, generator)
 
     def _features(self, clip: Recording | Nonspeech, generator: np.random.Generator) -> torch.Tensor:
         waveform = augment(torch.from_numpy(clip.samples()), self._config.augment, generator)

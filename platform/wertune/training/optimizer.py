@@ -79,9 +79,9 @@ class Updater:
     ) -> None:
         self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._max_grad_norm = config.max_grad_norm
-        self._parameters = list(self._named.values())
+        self.parameters = list(self._named.values())
         self._optimizer = adamw(model, config)
-        self.average = MovingAverage(self._parameters, config.ema_decay)
+        self.average = MovingAverage(self.parameters, config.ema_decay)
         if tensors:
             self._restore(tensors)
         for group in self._optimizer.param_groups:  # a schedule that begins in its middle asks for them
@@ -95,7 +95,7 @@ class Updater:
 
     def step(self) -> float:
         """One step on the gradients gathered so far; returns their norm before it was clipped."""
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad(set_to_none=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what takes seconds to import, and `validate` does without
 
     from wertune.scores.metrics import Scores
     from wertune.training.batches import TrainingData
+    from wertune.training.workers import Workers
     from wertune.whisper.model import Whisper
     from wertune.whisper.transcription import EvaluationSet
 
@@ -79,25 +80,31 @@ class Prepared:
 
         return score(clips_of(recordings), texts, self.normalise, self.finder)
 
-    def evaluation_set(self, split: str, context: ContextConfig, mel_bins: int) -> "EvaluationSet":
-        """The split's recordings and features, from this node's cache."""
+    def evaluation_set(
+        self, split: str, context: ContextConfig, mel_bins: int, workers: "Workers | None" = None
+    ) -> "EvaluationSet":
+        """The split's recordings and features, from this node's cache; each of `workers` works a part of them out."""
         from wertune.whisper.features import FeatureCache
         from wertune.whisper.transcription import EvaluationSet
 
         recordings = self.dataset[split]
+        if not recordings:
+            return EvaluationSet([], [])
         cache = FeatureCache(features_folder(), self.fetch)
-        return EvaluationSet(recordings, cache.load(recordings, context, mel_bins) if recordings else [])
+        if workers and workers.size > 1 and not all(workers.each(lambda: cache.has(recordings, context, mel_bins))):
+            cache.work_out(recordings, context, mel_bins, workers.across)
+        return EvaluationSet(recordings, cache.load(recordings, context, mel_bins))
 
-    def training_data(self, context: ContextConfig, mel_bins: int) -> "TrainingData":
-        """What a trial reads."""
+    def training_data(self, context: ContextConfig, mel_bins: int, workers: "Workers | None" = None) -> "TrainingData":
+        """What a trial reads; all of its `workers` ask for it at once."""
         from wertune.training.batches import TrainingData
         from wertune.whisper.features import FeatureCache
 
         return TrainingData(
             train=self.dataset["train"],
             replay=self.dataset["replay"],
-            validation=self.evaluation_set("validation", context, mel_bins),
-            retention=self.evaluation_set("retention_validation", context, mel_bins),
+            validation=self.evaluation_set("validation", context, mel_bins, workers),
+            retention=self.evaluation_set("retention_validation", context, mel_bins, workers),
             normalise=self.normalise,
             finder=self.finder,
             cache=FeatureCache(features_folder(), self.fetch),

@@ -3,8 +3,9 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import torch
@@ -13,10 +14,11 @@ from tqdm.auto import tqdm
 from wertune.base.config import TrialConfig
 from wertune.base.errors import WertuneError
 from wertune.scores.metrics import Scores
-from wertune.training.batches import TrainingData, batches_per_epoch, training_batches
+from wertune.training.batches import Batch, TrainingData, batches_per_epoch, training_batches
 from wertune.training.optimizer import Updater
+from wertune.training.workers import ALONE, Workers
 from wertune.whisper.adapter import at_strength
-from wertune.whisper.features import pad_features
+from wertune.whisper.features import lengthened, pad_features
 from wertune.whisper.model import Whisper
 from wertune.whisper.transcription import EvaluationSet, score_set
 
@@ -126,8 +128,11 @@ def train(
     objective: Objective,
     on_epoch: OnEpoch,
     state: TrainingState | None = None,
+    workers: Workers = ALONE,
 ) -> EpochResult:
     """Trains the adapters of `whisper` in place, from the start or from a `state`, and returns the best epoch.
+
+    Each of a trial's `workers` calls it with the same, and all come to the same adapter.
 
     `on_epoch(result, is_best, state)` is called after each epoch, the adapter at its average and strength: there it is
     saved, the figures are logged, and the trial may be stopped by an exception.
@@ -142,11 +147,11 @@ def train(
         _restore_random_state(state.tensors, whisper.device)
     whisper.checkpoint_layers(config.train.gradient_checkpointing)
     for epoch in range(done + 1, config.train.epochs + 1):
-        trained = _train_epoch(config, whisper, data, epoch, updater)
+        trained = _train_epoch(config, whisper, data, epoch, updater, workers)
         tensors = updater.tensors()
         _require_finite_weights(tensors, epoch)
         with updater.average.applied(), at_strength(whisper, config.lora.strength):
-            result = _evaluate_epoch(config, whisper, data, objective, trained)
+            result = _evaluate_epoch(config, whisper, data, objective, trained, workers)
             state = TrainingState((*state.results, result), tensors | _random_state(whisper.device))
             on_epoch(result, result is best_of(state.results), state)
     return best_of(state.results)
@@ -169,29 +174,55 @@ def _train_epoch(
     data: TrainingData,
     epoch: int,
     updater: Updater,
+    workers: Workers,
 ) -> Trained:
     """One pass; its loss is the mean a token."""
     started = time.perf_counter()
     whisper.model.train()
     loss_sum, tokens, clips, step = 0.0, 0, 0, 0
-    loader = training_batches(config, whisper, data, epoch)
+    loader = training_batches(config, whisper, data, epoch, workers)
     total = batches_per_epoch(config, data)
     with tqdm(total=total, desc=f"epoch {epoch}", unit="batch", disable=not sys.stderr.isatty()) as bar:
-        while update := list(islice(loader, config.train.accumulation_steps)):
-            said = sum(batch.tokens for batch in update)
-            for batch in update:
-                step += 1
-                loss = whisper.summed_loss(batch.features, batch.labels)
-                _require_finite("loss", loss.item(), f"epoch {epoch}, batch {step}")
-                # By tokens over the whole update: what a token weighs does not hang on the batch that it is in.
-                (loss / said).backward()  # type: ignore[no-untyped-call]
-                loss_sum, tokens, clips = loss_sum + loss.item(), tokens + batch.tokens, clips + batch.size
-                bar.update()
+        while update := _next_update(loader, config.train.accumulation_steps, workers):
+            loss_sum += workers.summed(partial(_gradients, whisper, update, epoch, step), updater.parameters)
+            step += len(update)
+            tokens, clips = tokens + sum(b.tokens for b in update), clips + sum(b.size for b in update)
+            bar.update(len(update))
             _require_finite("gradient norm", updater.step(), f"epoch {epoch}, batch {step}")
             bar.set_postfix(
                 loss=f"{loss_sum / tokens:.3f}", clips_per_s=f"{clips / (time.perf_counter() - started):.1f}"
             )
     return Trained(epoch, clips, loss_sum / tokens, updater.learning_rate, time.perf_counter() - started)
+
+
+def _next_update(loader: Iterator[Batch], batches: int, workers: Workers) -> list[Batch]:
+    """This worker's part of the batches of an update; none at the epoch's end.
+
+    What pads a clip is heard, too: all of a batch is padded alike, whichever worker has its longest.
+    """
+    update: list[Batch] = []
+
+    def fetch() -> list[int]:
+        update.extend(islice(loader, batches))
+        return [batch.features.shape[-1] for batch in update]
+
+    frames = [max(each) for each in zip(*workers.each(fetch), strict=True)]
+    return [replace(b, features=lengthened(b.features, most)) for b, most in zip(update, frames, strict=True)]
+
+
+def _gradients(whisper: Whisper, update: Sequence[Batch], epoch: int, step: int) -> float:
+    """Leaves with the parameters this worker's gradients of an update after `step` batches; its summed loss."""
+    said, loss_sum = sum(batch.tokens for batch in update), 0.0
+    for number, batch in enumerate(update, start=step + 1):
+        loss = whisper.summed_loss(batch.features, batch.labels, batch.rows, batch.size)
+        if batch.mirrors:
+            loss = 0.0 * loss
+        value = loss.item()
+        _require_finite("loss", value, f"epoch {epoch}, batch {number}")
+        # By tokens over the whole update: what a token weighs does not hang on the batch that it is in.
+        (loss / said).backward()  # type: ignore[no-untyped-call]
+        loss_sum += value
+    return loss_sum
 
 
 def _evaluate_epoch(
@@ -200,10 +231,11 @@ def _evaluate_epoch(
     data: TrainingData,
     objective: Objective,
     trained: Trained,
+    workers: Workers,
 ) -> EpochResult:
     started = time.perf_counter()
-    validation, retention = validation_scores(config, whisper, data)
-    loss = validation_loss(whisper, data.validation, config.decode.batch_size)
+    validation, retention = validation_scores(config, whisper, data, workers)
+    loss = validation_loss(whisper, data.validation, config.decode.batch_size, workers)
     _require_finite("validation loss", loss, f"epoch {trained.epoch}")
     return EpochResult(
         epoch=trained.epoch,
@@ -221,25 +253,29 @@ def _evaluate_epoch(
     )
 
 
-def validation_scores(config: TrialConfig, whisper: Whisper, data: TrainingData) -> tuple[Scores, Scores | None]:
+def validation_scores(
+    config: TrialConfig, whisper: Whisper, data: TrainingData, workers: Workers = ALONE
+) -> tuple[Scores, Scores | None]:
     """Of validation, and of retention's validation where there is one, with the beams of an epoch's evaluation."""
     whisper.model.eval()
     decode = config.decode.model_copy(update={"num_beams": config.train.evaluation_beams or config.decode.num_beams})
-    validation = score_set(whisper, data.validation, decode, data.normalise, data.finder)
+    validation = score_set(whisper, data.validation, decode, data.normalise, data.finder, workers.across)
     if not data.retention.recordings:
         return validation, None
-    return validation, score_set(whisper, data.retention, decode, data.normalise, data.finder)
+    return validation, score_set(whisper, data.retention, decode, data.normalise, data.finder, workers.across)
 
 
 @torch.no_grad()
-def validation_loss(whisper: Whisper, clips: EvaluationSet, batch_size: int) -> float:
+def validation_loss(whisper: Whisper, clips: EvaluationSet, batch_size: int, workers: Workers = ALONE) -> float:
     """Mean teacher-forced loss a token, batches of like length."""
     order = sorted(range(len(clips.features)), key=lambda i: clips.features[i].shape[1])
-    loss_sum, tokens = 0.0, 0
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+
+    def loss(chosen: list[int]) -> tuple[float, int]:
         said = [clips.recordings[i] for i in chosen]
         labels = whisper.pad_labels([whisper.label_ids(each.text, each.language) for each in said])
-        loss_sum += whisper.summed_loss(pad_features([clips.features[i] for i in chosen]), labels).item()
-        tokens += int((labels != -100).sum())
-    return loss_sum / tokens
+        summed = whisper.summed_loss(pad_features([clips.features[i] for i in chosen]), labels).item()
+        return summed, int((labels != -100).sum())
+
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    found = workers.across(batches, loss)
+    return sum(summed for summed, _ in found) / sum(tokens for _, tokens in found)

@@ -3,7 +3,8 @@
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from wertune.training.memory import (
 )
 from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective, TrainingState, best_of, train
+from wertune.training.workers import ALONE, Workers
 from wertune.whisper.adapter import add_lora, remove_lora, save_adapter
 from wertune.whisper.model import ModelSize, Whisper
 
@@ -55,13 +57,18 @@ def run_trial(
     log: RunLog,
     after_epoch: AfterEpoch | None = None,
     store: TrialStore | None = None,
+    workers: Workers = ALONE,
 ) -> EpochResult:
     """Trains one adapter and returns its best epoch; the log then holds parameters, metrics and the best adapter.
+
+    Each of a trial's `workers` calls it with the same configuration, data and objective; it is the first one that has
+    a log and a store that keep anything.
 
     `after_epoch` is called once the epoch is stored and logged, and may end the trial by raising. With a `store` that
     holds a state, the trial tells its epochs again and goes on after the last of them. A batch that does not fit the
     memory is halved, once.
-    Raises TrainingDiverged, OutOfMemory or StorageError: what ends this trial, and no other.
+    Raises TrainingDiverged, OutOfMemory or StorageError: what ends this trial, and no other; and WorkersLost, after
+    which the trial may be run again with other workers.
     """
     keep_freed_memory()
     start_memory_peak()
@@ -69,8 +76,9 @@ def run_trial(
     with storing("a trial's files", Path(tempfile.gettempdir()), STORAGE_REMEDY):
         scratch = tempfile.TemporaryDirectory(prefix="wertune-", ignore_cleanup_errors=True)
     with scratch as folder, prepared.resident_whisper(config.quantization) as base:
-        log.tags(where_it_runs(base, config.quantization))
-        trial = _Trial(config, prepared, objective, log, after_epoch or (lambda result: None), store, Path(folder))
+        log.tags(where_they_run(base, config.quantization, workers))
+        told = after_epoch or (lambda result: None)
+        trial = _Trial(config, prepared, objective, log, told, store, Path(folder), workers)
         trial.resume()
         return trial.run(base)
 
@@ -86,6 +94,7 @@ class _Trial:
     _after_epoch: AfterEpoch
     _store: TrialStore | None
     _scratch: Path
+    _workers: Workers
     _training: TrainingState | None = None
     _peaks_mb: list[float] = field(default_factory=list)
     _halved: str = ""
@@ -123,6 +132,7 @@ class _Trial:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
+                self._workers.must_agree(error)
                 cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             # Not in the except block: until its end the error holds the frames that hold the memory.
             remove_lora(base)
@@ -130,22 +140,24 @@ class _Trial:
             self._halve(cause)
 
     def _train(self, base: Whisper) -> EpochResult:
-        config = self._config
+        workers = self._workers
+        self._config, self._training = config, training = workers.same((self._config, self._training))
         whisper = add_lora(base, config.lora, config.seed)
-        data = self._prepared.training_data(config.context, whisper.mel_bins)
+        data = self._prepared.training_data(config.context, whisper.mel_bins, workers)
         self._log.metrics(size_metrics(whisper.size()))
-        self._tell()
-
-        def on_epoch(result: EpochResult, is_best: bool, state: TrainingState) -> None:
-            if is_best:
-                save_adapter(whisper, self._adapter, self._prepared.base.spec, config.lora.strength)
-            peak_mb = peak_memory_mb(whisper)
-            self._training = state
-            self._peaks_mb.append(peak_mb)
-            self._keep()
+        if workers.rank == 0:
             self._tell()
 
-        return train(config, whisper, data, self._objective, on_epoch, self._training)
+        def on_epoch(result: EpochResult, is_best: bool, state: TrainingState) -> None:
+            if is_best and workers.rank == 0:
+                save_adapter(whisper, self._adapter, self._prepared.base.spec, config.lora.strength)
+            self._training = state
+            self._peaks_mb.append(max(workers.each(lambda: peak_memory_mb(whisper))))
+            if workers.rank == 0:
+                self._keep()
+                self._tell()
+
+        return train(config, whisper, data, self._objective, on_epoch, training, workers)
 
     def _keep(self) -> None:
         """Stores the state, before anybody is told of the epoch: who stops the trial there may go on with it."""
@@ -195,15 +207,19 @@ def best_metrics(result: EpochResult) -> dict[str, float]:
     return {f"best_{name}": value for name, value in chosen.items()} | {"best_epoch": result.epoch}
 
 
-def where_it_runs(whisper: Whisper, quantization: str) -> dict[str, str]:
-    """Tags: the device by its name, what it multiplies in and what weights are stored in, and the machine."""
+def where_they_run(whisper: Whisper, quantization: str, workers: Workers) -> dict[str, str]:
+    """Tags: the devices by their names, what they multiply in and what weights are stored in, and the machines."""
     dtype = str(whisper.product_dtype).removeprefix("torch.")
     weights = "" if quantization == "none" else f", {quantization} base"
-    return {
-        contract.DEVICE_TAG: device_name(whisper.device),
-        contract.PRECISION_TAG: f"{dtype} products{weights}",
-        contract.HOST_TAG: platform.node(),
-    }
+    found = workers.each(lambda: (device_name(whisper.device), f"{dtype} products{weights}", platform.node()))
+    names = contract.DEVICE_TAG, contract.PRECISION_TAG, contract.HOST_TAG
+    return {name: _counted(each) for name, each in zip(names, zip(*found, strict=True), strict=True)}
+
+
+def _counted(names: Sequence[str]) -> str:
+    """Each name once, and how often it is there: `2 x NVIDIA L4`."""
+    counts = Counter(names)
+    return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counts.items())
 
 
 def device_name(device: torch.device) -> str:

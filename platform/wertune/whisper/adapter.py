@@ -21,7 +21,7 @@ from transformers import WhisperForConditionalGeneration
 from wertune.base.config import LoraConfig
 from wertune.base.errors import AdapterError, ConfigError
 from wertune.base.files import replacing_folder, share_mode, storing
-from wertune.whisper.model import Whisper, brief, load_whisper
+from wertune.whisper.model import BatchPart, Whisper, brief, load_whisper
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 ADAPTER_REMEDY = "download the version again, or train this adapter anew"
@@ -61,7 +61,31 @@ def add_lora(whisper: Whisper, config: LoraConfig, seed: int) -> Whisper:
         use_rslora=config.rslora,
         use_dora=config.dora,
     )
-    return whisper.with_model(get_peft_model(whisper.model, peft_config))
+    adapted = whisper.with_model(get_peft_model(whisper.model, peft_config))
+    for layer in [module for module in adapted.model.modules() if isinstance(module, LoraLayer)]:
+        for name, dropout in layer.lora_dropout.items():
+            if isinstance(dropout, torch.nn.Dropout):
+                layer.lora_dropout[name] = BatchDropout(dropout.p, adapted.part)
+    return adapted
+
+
+class BatchDropout(torch.nn.Dropout):
+    """Dropout whose masks are drawn for a whole batch, of which this process may have a part.
+
+    So the masks of a clip hang neither on how many workers there are nor on which of them has it.
+    """
+
+    def __init__(self, p: float, part: BatchPart) -> None:
+        super().__init__(p)
+        self._part = part
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(clips, …) of the part, as PyTorch's on a CPU."""
+        if not self.training:
+            return input
+        rows, clips = self._part.rows, self._part.clips or len(input)
+        mask = input.new_empty((clips, *input.shape[1:])).bernoulli_(1 - self.p).div_(1 - self.p)
+        return input * (mask if len(rows) == 0 else mask[list(rows)])
 
 
 def remove_lora(base: Whisper) -> None:

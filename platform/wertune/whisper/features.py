@@ -1,13 +1,13 @@
 """Log-mel features at short context, computed once for each clip and kept on disk."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import chain
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,19 @@ SAMPLES_PER_POSITION = SAMPLE_RATE_HZ // POSITIONS_PER_SECOND
 FULL_CONTEXT_POSITIONS = 1500
 
 Floats = npt.NDArray[np.floating[Any]]
+Item = TypeVar("Item")
+Each = TypeVar("Each")
+
+
+class Across(Protocol):
+    """How work on items is divided among processes; the results are those of all, in order."""
+
+    def __call__(self, items: Sequence[Item], work: Callable[[Item], Each]) -> list[Each]: ...
+
+
+def here(items: Sequence[Item], work: Callable[[Item], Each]) -> list[Each]:
+    """In this process alone."""
+    return [work(item) for item in items]
 
 
 def context_positions(duration_s: float, context: ContextConfig) -> int:
@@ -72,6 +85,15 @@ def pad_features(batch: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(padded)
 
 
+def lengthened(batch: torch.Tensor, frames: int) -> torch.Tensor:
+    """Padded features (batch, mel_bins, fewer) as (batch, mel_bins, frames), with each clip's own silence."""
+    missing = frames - batch.shape[-1]
+    if not missing:
+        return batch
+    silence = batch.amin(dim=(1, 2), keepdim=True).expand(-1, batch.shape[1], missing)
+    return torch.cat([batch, silence], dim=-1)
+
+
 class FeatureCache:
     """Features in files that are named by all that they depend on: of whole splits, and of single clips.
 
@@ -85,20 +107,22 @@ class FeatureCache:
 
     def load(self, recordings: Sequence[Recording], context: ContextConfig, mel_bins: int) -> list[torch.Tensor]:
         """One (mel_bins, frames) float32 tensor a recording, all of them in one file that is mapped into memory."""
-        frames = [FRAMES_PER_POSITION * context_positions(r.duration_s, context) for r in recordings]
-        clips = [[recording.digest, count] for recording, count in zip(recordings, frames, strict=True)]
-        values = mel_bins * sum(frames)
-
-        def compute() -> Floats:
-            counted = zip(recordings, frames, strict=True)
-            clips = (log_mel(r.samples(), count // FRAMES_PER_POSITION, mel_bins) for r, count in counted)
-            return np.concatenate([clip.numpy().ravel() for clip in clips])
-
+        split = _Split(recordings, context, mel_bins)
+        path = self._path(split.depends_on)
         # A split may take gigabytes: one worker of a node at a time fetches it.
-        path = self._path([mel_bins, clips])
-        flat = self._cached(path, partial(_read, expected_values=values), compute, locked)
-        parts = np.split(flat, np.cumsum([mel_bins * count for count in frames])[:-1])
+        flat = self._cached(path, split.read, lambda: split.joined(map(split.clip, split.numbers)), locked)
+        parts = np.split(flat, np.cumsum([mel_bins * count for count in split.frames])[:-1])
         return [torch.from_numpy(part.reshape(mel_bins, -1)) for part in parts]
+
+    def has(self, recordings: Sequence[Recording], context: ContextConfig, mel_bins: int) -> bool:
+        """Whether `load` would find what it gives, or fetch it."""
+        split = _Split(recordings, context, mel_bins)
+        return self._found(self._path(split.depends_on), split.read, locked) is not None
+
+    def work_out(self, recordings: Sequence[Recording], context: ContextConfig, mel_bins: int, across: Across) -> None:
+        """Keeps what `load` is to find, worked out `across` processes that all call this."""
+        split = _Split(recordings, context, mel_bins)
+        self._keep(self._path(split.depends_on), split.joined(across(split.numbers, split.clip)))
 
     def get(self, depends_on: Sequence[Any], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """A clip's (mel_bins, frames) in float16, as it is trained on: worked out once for all epochs and searches."""
@@ -117,6 +141,18 @@ class FeatureCache:
         lock: Callable[[Path], AbstractContextManager[object]],
     ) -> Floats:
         """What lies at `path`, else, under the lock, what `fetch` has, else what is computed; what is new is kept."""
+        found = self._found(path, read, lock)
+        if found is None:
+            found = compute()
+            self._keep(path, found)
+        return found
+
+    def _found(
+        self,
+        path: Path,
+        read: Callable[[Path], Floats | None],
+        lock: Callable[[Path], AbstractContextManager[object]],
+    ) -> Floats | None:
         found = read(path)
         if found is None and self._fetch:
             with _keeping(self._folder):
@@ -126,11 +162,35 @@ class FeatureCache:
                     if found is None:
                         _store_fetched(path, self._folder, self._fetch)
                         found = read(path)
-        if found is None:
-            found = computed = compute()
-            with _keeping(self._folder):
-                write_atomically(path, lambda file: np.save(file, computed))
         return found
+
+    def _keep(self, path: Path, computed: Floats) -> None:
+        with _keeping(self._folder):
+            write_atomically(path, lambda file: np.save(file, computed))
+
+
+class _Split:
+    """The features of many recordings as one array: what it depends on, and how each clip's are worked out."""
+
+    def __init__(self, recordings: Sequence[Recording], context: ContextConfig, mel_bins: int) -> None:
+        self.frames = [FRAMES_PER_POSITION * context_positions(r.duration_s, context) for r in recordings]
+        self.numbers = range(len(recordings))
+        clips = [[recording.digest, count] for recording, count in zip(recordings, self.frames, strict=True)]
+        self.depends_on = [mel_bins, clips]
+        self._recordings, self._mel_bins = recordings, mel_bins
+
+    def clip(self, number: int) -> Floats:
+        """Flat, float32."""
+        positions = self.frames[number] // FRAMES_PER_POSITION
+        return log_mel(self._recordings[number].samples(), positions, self._mel_bins).numpy().ravel()
+
+    def joined(self, clips: Iterable[Floats]) -> Floats:
+        """All of them, one behind the other."""
+        return np.concatenate(list(clips))
+
+    def read(self, path: Path) -> Floats | None:
+        """Those that lie there, if they are whole."""
+        return _read(path, expected_values=self._mel_bins * sum(self.frames))
 
 
 _warned = set[Path]()

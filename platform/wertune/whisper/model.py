@@ -52,6 +52,14 @@ class ModelSize:
         return 100.0 - self.trainable_percent
 
 
+@dataclass
+class BatchPart:
+    """Which rows this process has of a batch of so many clips; all of them where `rows` is empty."""
+
+    rows: Sequence[int] = ()
+    clips: int = 0
+
+
 class Whisper:
     """A Whisper model, its tokenizer, the prompt that says language and task, and terms that may be boosted."""
 
@@ -66,6 +74,7 @@ class Whisper:
         self.model = model
         self.tokenizer = tokenizer
         self.language = language
+        self.part = BatchPart()  # of what the loss is taken of: dropout is drawn for the whole batch
         self.wording = Wording(tokenizer, model.generation_config, self.bare.config.vocab_size, language, terms)
         self._lean = LeanWhisper(self.bare, products or product_dtype(self.device))
 
@@ -119,8 +128,14 @@ class Whisper:
         """Mean cross-entropy over the labels (batch, tokens) that are not -100."""
         return self.summed_loss(features, labels) / (labels != -100).sum()
 
-    def summed_loss(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy summed over the labels (batch, tokens) that are not -100."""
+    def summed_loss(
+        self, features: torch.Tensor, labels: torch.Tensor, rows: Sequence[int] = (), clips: int = 0
+    ) -> torch.Tensor:
+        """Cross-entropy summed over the labels (batch, tokens) that are not -100.
+
+        Of a part of a batch, `rows` are its places among so many `clips`, all padded alike.
+        """
+        self.part.rows, self.part.clips = rows, clips
         labels = labels.to(self.device)
         written = self._lean.decode(self.encode(features), self._before(labels))
         said = labels != -100

@@ -14,7 +14,7 @@ from wertune.base.text import Normalise, TermFinder, joined
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.scores.metrics import Clip, Scores, score
-from wertune.whisper.features import FRAMES_PER_SECOND, context_positions, log_mel, pad_features
+from wertune.whisper.features import FRAMES_PER_SECOND, Across, context_positions, here, log_mel, pad_features
 from wertune.whisper.token_limit import token_limit
 from wertune.whisper.wording import Written
 
@@ -71,12 +71,17 @@ class Transcript:
 
 
 def score_set(
-    whisper: Transcriber, clips: EvaluationSet, decode: DecodeConfig, normalise: Normalise, finder: TermFinder
+    whisper: Transcriber,
+    clips: EvaluationSet,
+    decode: DecodeConfig,
+    normalise: Normalise,
+    finder: TermFinder,
+    across: Across = here,
 ) -> Scores:
     """What the model writes for each clip against its reference."""
     recordings = clips.recordings
     durations_s, languages = [r.duration_s for r in recordings], [r.language for r in recordings]
-    texts = transcribe_features(whisper, clips.features, durations_s, decode, languages)
+    texts = transcribe_features(whisper, clips.features, durations_s, decode, languages, across)
     return score(clips_of(clips.recordings), texts, normalise, finder)
 
 
@@ -94,9 +99,10 @@ def transcribe_features(
     durations_s: Sequence[float],
     decode: DecodeConfig,
     languages: Sequence[str] = (),
+    across: Across = here,
 ) -> list[str]:
     """The text of each (mel_bins, frames_i), in the order given; batches are of like length."""
-    written = in_batches(_writer(whisper, decode), features, durations_s, decode, languages=languages)
+    written = in_batches(_writer(whisper, decode), features, durations_s, decode, languages=languages, across=across)
     return [each.text for each in written]
 
 
@@ -111,24 +117,29 @@ def in_batches(
     decode: DecodeConfig,
     check: Check = lambda: None,
     languages: Sequence[str] = (),
+    across: Across = here,
 ) -> list[Each]:
     """What `write` makes of each clip's features and token limit, in the order given; batches are of like length.
 
     A batch is of one of the clips' `languages`; where none are given all are of the model's own.
     """
     of = languages or [""] * len(features)
-    written: dict[int, Each] = {}
+    batches: list[list[int]] = []
     for language in sorted(set(of)):
         chosen = [i for i, each in enumerate(of) if each == language]
         padded_s = [features[i].shape[1] / FRAMES_PER_SECOND for i in chosen]
-        for positions in _batches(padded_s, [durations_s[i] for i in chosen], decode):
-            check()
-            batch = [chosen[position] for position in positions]
-            limits = [token_limit(durations_s[i], decode) for i in batch]
-            heard = pad_features([features[i] for i in batch])
-            written.update(zip(batch, write(heard, limits, language), strict=True))
-            clips_are_done(len(batch))
-    return [written[i] for i in range(len(features))]
+        found = _batches(padded_s, [durations_s[i] for i in chosen], decode)
+        batches += [[chosen[position] for position in positions] for positions in found]
+
+    def written(batch: list[int]) -> list[Each]:
+        check()
+        limits = [token_limit(durations_s[i], decode) for i in batch]
+        done = list(write(pad_features([features[i] for i in batch]), limits, of[batch[0]]))
+        clips_are_done(len(batch))
+        return done
+
+    by_clip = dict(zip(chain(*batches), chain(*across(batches, written)), strict=True))
+    return [by_clip[i] for i in range(len(features))]
 
 
 def _batches(padded_s: Sequence[float], durations_s: Sequence[float], decode: DecodeConfig) -> Iterator[list[int]]:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig
+from wertune.base.config import ContextConfig, DecodeConfig, LoraConfig, stored_decode
 from wertune.base.text import Lexicon, Term, TermFinder, normaliser
 from wertune.battery.counts import set_report
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Dataset, Recording
 from wertune.data.nonspeech import CLIPS_PER_SET, hallucination_sets
 from wertune.jobs.measures import leakage, made_up_words, timed_clips, training_terms
-from wertune.scores.eval_report import EvalReport, SetReport, UtteranceCounts
+from wertune.scores.eval_report import EvalReport, Provenance, SetReport, UtteranceCounts
 from wertune.scores.metrics import Clip, score
 from wertune.whisper.adapter import adapter_digest, add_lora, at_strength
 from wertune.whisper.model import Whisper
@@ -36,6 +36,11 @@ def prepared(make_recordings: Callable[..., list[Recording]]) -> Any:
         normalise=ENGLISH,
         finder=TermFinder(LEXICON.written, ENGLISH),
     )
+
+
+@pytest.mark.parametrize("decode", [DecodeConfig(boost_floor=None), DecodeConfig(), stored_decode({"term_boost": 3.0})])
+def test_a_report_says_how_a_version_decodes_whatever_is_not_set(decode: DecodeConfig) -> None:
+    assert Provenance(decode=decode.model_dump()).decode == decode.model_dump()
 
 
 def test_nobody_speaks_in_made_up_clips_and_they_are_the_same_every_time() -> None:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from wertune.base.config import AugmentConfig, ContextConfig, DecodeConfig, Draw, TrialConfig, with_overrides
 from wertune.base.text import TermFinder, normaliser
 from wertune.data.manifest import Recording
-from wertune.training.batches import Batch, TrainingData, training_batches
+from wertune.training.batches import TrainingData, training_batches
 from wertune.training.optimizer import MovingAverage, adamw
 from wertune.training.train import EpochResult, Objective, TrainingDiverged, TrainingState, train, validation_loss
+from wertune.training.workers import Workers
 from wertune.whisper.adapter import add_lora
 from wertune.whisper.features import FeatureCache, context_positions, log_mel
 from wertune.whisper.model import Whisper
@@ -221,7 +222,7 @@ def test_a_loss_that_is_no_number_ends_the_training(
     config = configured({"train.batch_size": 2})
     whisper, calls = add_lora(load_tiny(), config.lora, 0), []
 
-    def loss(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def loss(features: torch.Tensor, labels: torch.Tensor, *part: Any) -> torch.Tensor:
         calls.append(labels)
         return torch.tensor(value if len(calls) == batch else 1.0, requires_grad=True)
 
@@ -430,9 +431,24 @@ def test_a_batch_holds_clips_of_like_length(make_recordings: MakeRecordings) -> 
             assert len({number % 3 for number in batch}) == 1
 
 
-def test_a_batch_counts_its_clips_and_tokens() -> None:
-    batch = Batch(torch.zeros(3, 80, 4), torch.tensor([[1, 2], [3, -100], [4, -100]]))
-    assert (batch.size, batch.tokens) == (3, 4)
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 4))
+def test_each_clip_of_a_batch_is_one_worker_s(
+    many_clips: list[Recording], clips: int, batch_size: int, size: int
+) -> None:
+    data = _data(many_clips[:clips])
+    config = configured({"train.batch_size": batch_size})
+    whole = list(training_batches(config, Numbering(), data, 1))  # type: ignore[arg-type]
+    parts = [
+        list(training_batches(config, Numbering(), data, 1, Workers(rank, size)))  # type: ignore[arg-type]
+        for rank in range(size)
+    ]
+    for batch, *of_workers in zip(whole, *parts, strict=True):
+        assert {(part.size, part.tokens) for part in of_workers} == {(len(batch.labels), len(batch.labels))}
+        counted = {row: part for part in of_workers if not part.mirrors for row in part.rows}
+        assert sorted(counted) == list(range(batch.size)) == list(batch.rows)
+        assert all(part.rows == range(1) for part in of_workers if part.mirrors)
+        for part in of_workers:
+            assert part.labels.tolist() == [batch.labels.tolist()[row] for row in part.rows]
 
 
 @pytest.fixture

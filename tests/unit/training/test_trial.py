@@ -316,12 +316,12 @@ def loss_fails(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     def fail(over: int, error: Callable[[], BaseException], from_call: int = 1) -> list[int]:
         sizes: list[int] = []
 
-        def loss(self: Whisper, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        def loss(self: Whisper, features: torch.Tensor, labels: torch.Tensor, *part: Any) -> torch.Tensor:
             if self.model.training:
                 sizes.append(len(features))
                 if len(features) >= over and len(sizes) >= from_call:
                     raise error()
-            return real(self, features, labels)
+            return real(self, features, labels, *part)
 
         monkeypatch.setattr(Whisper, "summed_loss", loss)
         return sizes
