@@ -6,7 +6,6 @@ in one buffer an update, by torch.distributed: gloo between CPUs, NCCL between G
 """
 
 import os
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,14 +112,12 @@ ALONE = Workers()
 
 
 def _portable(error: Exception) -> Exception:
-    """The error as others can read it: some hold what cannot be sent, or cannot be made again."""
-    error = error.with_traceback(None)
-    error.__cause__ = error.__context__ = None
+    """The error as others can read it, of its kind and its words: some hold what cannot be sent."""
     try:
-        made = pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever its own __reduce__ or __init__ raises
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error if str(made) == str(error) else RuntimeError(f"{type(error).__name__}: {error}")
+        made = type(error)(str(error))
+    except TypeError:  # its kind asks for more than words
+        made = RuntimeError()
+    return made if str(made) == str(error) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _raise(fault: Exception | None) -> None:
