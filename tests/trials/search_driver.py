@@ -22,10 +22,14 @@ def main() -> None:
     parser.add_argument("--address", default=None)
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--at-once", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--worker-timeout-s", type=float, default=600.0)
     given = parser.parse_args()
     config = SearchConfig(
         trials=given.trials,
         max_concurrent=given.at_once,
+        workers_per_trial=given.workers,
+        worker_timeout_s=given.worker_timeout_s,
         asha=AshaConfig(grace_epochs=2, reduction_factor=2),
         space={"train.learning_rate": Range(low=1e-4, high=1e-2, log=True)},
     )

@@ -15,11 +15,13 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
+from ray.util import remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 import wertune
 from wertune.base.cli import end_as_interrupted
 from wertune.base.config import TrialConfig
-from wertune.base.errors import ConfigError, WertuneError
+from wertune.base.errors import ConfigError, WertuneError, WorkersLost
 from wertune.search import ray_private
 from wertune.search.checkpoints import CheckpointStore, start_on_this_node
 from wertune.search.halving import expected_epochs
@@ -77,7 +79,14 @@ def search(
         end_finished_trials(runs, study, parent)
         if len(finished(study)) < config.trials:
             files, store = start_file_server(prepared), start_on_this_node(CheckpointStore, 1, folder / CHECKPOINTS)
-            run = tune.with_parameters(run_one, prepared=prepared, files=files, objective=objective, store=store)
+            run = tune.with_parameters(
+                run_one,
+                prepared=prepared,
+                files=files,
+                objective=objective,
+                store=store,
+                wait_s=config.worker_timeout_s,
+            )
             fit(run, config, study, runs, folder)
         journal.flush(patience_s())
     if len(finished(study)) < config.trials:
@@ -100,7 +109,7 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, runs: TrialRuns, fo
     ):
         ray_private.use(lambda: Reservations(slots, config, progress.say))
         Tuner(
-            tune.with_resources(run, slots[0].bundle()),  # Reservations decides
+            tune.with_resources(run, slots[0].bundles()),  # Reservations decides
             tune_config=TuneConfig(
                 num_samples=left,
                 max_concurrent_trials=None if config.max_concurrent == "auto" else config.max_concurrent,
@@ -209,14 +218,23 @@ def train_again(
     say: Callable[[str], object],
 ) -> Iterator[tuple[TrialConfig, GatheredLog]]:
     """What each run says of itself and its adapter, as they end; one that fails is told, and the others go on."""
-    task = _task(run_again, search, max_retries=DEATHS_FORGIVEN)
+    # What is forgiven is a process that dies, or misses another; what a run raises itself it would raise again.
+    again = ray.remote(run_again).options(max_retries=DEATHS_FORGIVEN, retry_exceptions=[WorkersLost])
     shared, files = ray.put(prepared), start_file_server(prepared)
-    going = {task.remote(shared, files, config, objective): config for config in configs}
+    going: dict[Any, tuple[TrialConfig, Any]] = {}
+    for config in configs:
+        group = trial_resources(ray.nodes(), search)[0].bundles().to_placement_group()
+        first = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
+        needs = {"num_cpus": group.bundle_specs[0]["CPU"], "num_gpus": group.bundle_specs[0].get("GPU", 0)}
+        task = again.options(scheduling_strategy=first, **needs)
+        going[task.remote(shared, files, config, objective, search.worker_timeout_s)] = config, group
     while going:
         (done,), _ = ray.wait(list(going), num_returns=1)
-        config = going.pop(done)
+        config, group = going.pop(done)
         try:
             yield config, ray.get(done)
         except RayError as error:
             cause = getattr(error, "cause", None) or error
             say(f"seed {config.seed} failed, and is left out of the mean: {str(cause).strip().splitlines()[-1]}")
+        finally:
+            remove_placement_group(group)

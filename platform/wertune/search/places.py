@@ -1,5 +1,8 @@
 """Where trials may run among nodes with and without GPUs, and which place each gets.
 
+A trial of several workers gets all of their places or none, in one of Ray's placement groups: on one node where they
+fit, else across nodes. So trials that wait for places never hold what another one waits for.
+
 A trial without a GPU never goes to a node that has some, however many of its CPUs are free: a trial on a GPU needs its
 `cpus_per_trial` beside it, and Ray, which counts CPUs only, would let it wait until the slow one ends. What such a node
 has left over also feeds its GPUs with features. Ray alone merely prefers other nodes, hence the selector by node id.
@@ -28,17 +31,18 @@ LOOK_EVERY_S = 2.0
 
 @dataclass(frozen=True)
 class Slots:
-    """Places for trials of one kind: what each takes of a node, how many there are, and which labels the node has."""
+    """Places for trials of one kind: what each worker takes of a node, which labels that has; how many trials fit."""
 
     kind: str
     resources: Mapping[str, float]
     count: int
     labels: Mapping[str, str]
+    workers: int = 1
 
-    def bundle(self) -> PlacementGroupFactory:
-        """What Ray reserves for a trial."""
-        labels = [dict(self.labels)] if self.labels else None
-        return PlacementGroupFactory([dict(self.resources)], bundle_label_selector=labels)
+    def bundles(self) -> PlacementGroupFactory:
+        """What Ray reserves for a trial: a place for each of its workers, near each other."""
+        labels = [dict(self.labels)] * self.workers if self.labels else None
+        return PlacementGroupFactory([dict(self.resources)] * self.workers, "PACK", bundle_label_selector=labels)
 
 
 def trial_resources(nodes: Iterable[Mapping[str, Any]], config: SearchConfig) -> tuple[Slots, ...]:
@@ -49,7 +53,7 @@ def trial_resources(nodes: Iterable[Mapping[str, Any]], config: SearchConfig) ->
     alive = [node for node in nodes if node["Alive"]]
     with_gpus = [node for node in alive if _has(node, "GPU") > 0]
     without = [node for node in alive if node not in with_gpus]
-    share = config.gpus_per_trial
+    share = min(1.0, config.gpus_per_trial) if config.gpus_per_trial != "auto" else config.gpus_per_trial
     if share == "auto":
         kinds = [_on_gpus(with_gpus, 1.0, config), _on_cpus(without, with_gpus, config)]
     else:
@@ -63,20 +67,18 @@ def trial_resources(nodes: Iterable[Mapping[str, Any]], config: SearchConfig) ->
 def _on_gpus(nodes: Sequence[Mapping[str, Any]], share: float, config: SearchConfig) -> Slots:
     resources = {"GPU": share, "CPU": float(config.cpus_per_trial)}
     count = sum(min(_gpu_slots(_has(node, "GPU"), share), _cpu_slots(node, config)) for node in nodes)
-    return Slots("gpu", resources, count, {})
+    return Slots("gpu", resources, count // config.workers, {}, config.workers)
 
 
 def _on_cpus(nodes: Sequence[Mapping[str, Any]], with_gpus: Sequence[Mapping[str, Any]], config: SearchConfig) -> Slots:
     count = sum(_cpu_slots(node, config) for node in nodes)
     labels = {NODE_ID_LABEL: f"!in({','.join(sorted(node['NodeID'] for node in with_gpus))})"} if with_gpus else {}
-    return Slots("cpu", {"CPU": float(config.cpus_per_trial)}, count, labels)
+    return Slots("cpu", {"CPU": float(config.cpus_per_trial)}, count // config.workers, labels, config.workers)
 
 
 def _gpu_slots(gpus: float, share: float) -> int:
-    """How many trials a node's GPUs take: a share of one never spans two, and Ray counts in ten-thousandths."""
-    if share < 1:
-        return int(gpus) * (10_000 // max(1, round(share * 10_000)))
-    return int(gpus // share)
+    """How many workers a node's GPUs take: a share of one never spans two, and Ray counts in ten-thousandths."""
+    return int(gpus) * (10_000 // max(1, round(share * 10_000)))
 
 
 def _cpu_slots(node: Mapping[str, Any], config: SearchConfig) -> int:
@@ -89,8 +91,12 @@ def _has(node: Mapping[str, Any], resource: str) -> float:
 
 def _nothing_fits(alive: Sequence[Mapping[str, Any]], config: SearchConfig) -> str:
     wanted = f"cpus_per_trial is {config.cpus_per_trial} and gpus_per_trial is {config.gpus_per_trial}"
+    rule = "a trial runs on one node"
+    if config.workers > 1:
+        wanted = f"a trial has {config.workers} workers, {wanted}"
+        rule = "all workers of a trial must find a place"
     most = ", ".join(f"{_has(node, 'CPU'):g} CPUs and {_has(node, 'GPU'):g} GPUs" for node in alive) or "no node"
-    return f"{wanted}, but a trial runs on one node, and Ray's nodes have {most}; lower what a trial gets"
+    return f"{wanted}, but {rule}, and Ray's nodes have {most}; lower what a trial gets"
 
 
 class Reservations(ResourceManager):  # type: ignore[misc]
@@ -116,7 +122,7 @@ class Reservations(ResourceManager):  # type: ignore[misc]
         """Asks for the first kind with a free slot; for the first of all, the fastest, where all are taken."""
         slots, taken = self._slots_now(), Counter(kind for kind, _ in self._waiting + self._held)
         best = next((each for each in slots if taken[each.kind] < each.count), slots[0])
-        request = best.bundle()
+        request = best.bundles()
         self._groups.request_resources(request)
         self._waiting.append((best.kind, request))
 

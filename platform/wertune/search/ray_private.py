@@ -12,7 +12,7 @@ from ray.air.execution._internal import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
 
-RAY_OUT_OF_MEMORY = f"{OutOfMemoryError.__module__}.{OutOfMemoryError.__name__}"
+from wertune.search.trial_log import RAY_OUT_OF_MEMORY
 
 
 class Actors(RayActorManager):  # type: ignore[misc]

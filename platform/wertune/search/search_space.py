@@ -91,8 +91,19 @@ class SearchConfig(Frozen):
 
     trials: int = Field(12, ge=1, description="configurations that are tried")
     seed: int = Field(0, ge=0, lt=2**32, description="of what is proposed")
-    gpus_per_trial: float | Literal["auto"] = Field("auto", description="auto: one GPU each; 0 without GPUs")
-    cpus_per_trial: int = Field(1, ge=1, description="cores, each with one thread of work")
+    gpus_per_trial: float | Literal["auto"] = Field(
+        "auto",
+        ge=0,
+        description="auto: one for each worker; 0 without GPUs; 2 and more: as many workers, a GPU each; 0.25: four "
+        "trials share one",
+    )
+    cpus_per_trial: int = Field(1, ge=1, description="cores of each worker of a trial, each with one thread of work")
+    workers_per_trial: int = Field(
+        1, ge=1, le=64, description="processes that train one trial together, each with a part of its batches"
+    )
+    worker_timeout_s: float = Field(
+        600.0, gt=0, description="so long workers wait for each other; then one is silent, and others take their places"
+    )
     max_concurrent: int | Literal["auto"] = Field("auto", description="trials at once; auto: as many as fit")
     asha: AshaConfig = AshaConfig()
     restarts: int = Field(
@@ -106,6 +117,29 @@ class SearchConfig(Frozen):
         min_length=1, description="what is varied, and how far; a key is a path in project.yaml's `trial:`"
     )
     first_points: tuple[dict[str, Value], ...] = Field((), description="configurations to try before any proposal")
+
+    @model_validator(mode="after")
+    def _workers_have_whole_gpus(self) -> Self:
+        gpus, workers = self.gpus_per_trial, self.workers_per_trial
+        if gpus == "auto" or not gpus:
+            return self
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError(
+                f"gpus_per_trial is {gpus:g}, but above one it must be whole: each worker has a GPU of its own"
+            )
+        if workers > 1 and workers != gpus:
+            found = f"workers_per_trial is {workers} and gpus_per_trial is {gpus:g}"
+            raise ValueError(f"{found}, but each worker has a GPU of its own; set gpus_per_trial: {workers}")
+        return self
+
+    @property
+    def workers(self) -> int:
+        """Processes of a trial."""
+        return (
+            self.workers_per_trial
+            if self.gpus_per_trial == "auto"
+            else max(self.workers_per_trial, int(self.gpus_per_trial))
+        )
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """What Optuna draws from, by search key."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import OutOfMemoryError, RayTaskError
 
 from wertune.base.contract import BEST_OBJECTIVE
 from wertune.base.files import write_files
@@ -15,6 +15,7 @@ from wertune.search.checkpoints import STATE
 # Keys of what a trial reports, and of the configuration that it is given.
 METRIC, EPOCH, FAILURE, NO_ROOM, LOG = BEST_OBJECTIVE, "epoch", "failure", "no_room", "log"
 NUMBER, POINT = "number", "point"
+RAY_OUT_OF_MEMORY = f"{OutOfMemoryError.__module__}.{OutOfMemoryError.__name__}"  # in what becomes of a lost process
 
 
 class GatheredLog:

@@ -15,12 +15,11 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from wertune.base.contract import EPOCHS_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG
-from wertune.base.errors import SearchStorageError, WertuneError
+from wertune.base.errors import SearchStorageError, WertuneError, WorkersLost
 from wertune.search.checkpoints import SHORTAGES, STATE, CheckpointStore
 from wertune.search.progress import Epoch, Progress, short_point, trial_name
-from wertune.search.ray_private import RAY_OUT_OF_MEMORY
 from wertune.search.study import finished
-from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT
+from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, RAY_OUT_OF_MEMORY
 from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, children
 from wertune.training.trial import ADAPTER_ARTIFACT
@@ -157,7 +156,8 @@ class RecordTrials(Callback):  # type: ignore[misc]
         if cause:  # the trial's next process is to know that Ray ended this one
             self._runs.checkpoints.add_shortage(number, cause)
         why = cause or shorten(_last_line(traceback), CAUSE_CHARACTERS)
-        self._progress.say(f"{trial_name(number)} lost its process, goes on from its last epoch: {why}")
+        lost = "one of its workers" if WorkersLost.__name__ in traceback else "its process"
+        self._progress.say(f"{trial_name(number)} lost {lost}, goes on from its last epoch: {why}")
 
     @_ending_the_search
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

@@ -4,7 +4,7 @@ import platform
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -212,14 +212,12 @@ def where_they_run(whisper: Whisper, quantization: str, workers: Workers) -> dic
     dtype = str(whisper.product_dtype).removeprefix("torch.")
     weights = "" if quantization == "none" else f", {quantization} base"
     found = workers.each(lambda: (device_name(whisper.device), f"{dtype} products{weights}", platform.node()))
-    names = contract.DEVICE_TAG, contract.PRECISION_TAG, contract.HOST_TAG
-    return {name: _counted(each) for name, each in zip(names, zip(*found, strict=True), strict=True)}
-
-
-def _counted(names: Sequence[str]) -> str:
-    """Each name once, and how often it is there: `2 x NVIDIA L4`."""
-    counts = Counter(names)
-    return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counts.items())
+    devices, precisions, hosts = zip(*found, strict=True)
+    return {
+        contract.DEVICE_TAG: ", ".join(name if n == 1 else f"{n} x {name}" for name, n in Counter(devices).items()),
+        contract.PRECISION_TAG: ", ".join(dict.fromkeys(precisions)),
+        contract.HOST_TAG: ", ".join(dict.fromkeys(hosts)),
+    }
 
 
 def device_name(device: torch.device) -> str:
