@@ -30,7 +30,7 @@ def _scores(*texts: str) -> Scores:
 
 def _logged() -> set[str]:
     scores = _scores("top up")
-    epoch = EpochResult(1, 0.1, 1.0, 1.0, 0.1, 0.1, 0.9, 0.1, 0.1, 1.0, 1.0, 1.0)
+    epoch = EpochResult(1, 0.1, 1.0, 1.0, 0.1, 0.1, 0.9, 0.1, 0.1, 1.0, 1.0, 1.0, skipped_steps=0)
     names = set(Comparison(scores, _scores("top up", "top up cpf", "top up cpf cpf")).metrics("test"))
     names = {name for name in names if not name.startswith("baseline_")}
     every = dict.fromkeys(Way, scores)

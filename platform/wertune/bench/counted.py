@@ -126,7 +126,7 @@ def count(of: WhisperConfig, recipe: Recipe) -> Count:
     loss = (
         partial(_lean_loss, model, recipe.is_checkpointed)
         if recipe.is_ours
-        else partial(module_loss, model, in_bfloat16=True)
+        else partial(module_loss, model, products=torch.bfloat16)
     )
     with FakeTensorMode(), LiveBytes() as live:
         _fill(model)

@@ -15,7 +15,7 @@ from wertune.bench.clips import BATCH, CLIPS, ROUNDS, SECONDS
 from wertune.bench.rows import Row, Section
 from wertune.scores.comparison import markdown_table
 from wertune.training.prepare import Prepared
-from wertune.whisper.footprint import product_dtype
+from wertune.whisper.footprint import dtype_name, product_dtype
 
 
 def setting(prepared: Prepared) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def _machine() -> str:
     """In words: the device, its threads, and what it multiplies."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    dtype = str(product_dtype(torch.device("cpu"))).removeprefix("torch.")
+    dtype = dtype_name(product_dtype(torch.device("cpu")))
     threads = f"{torch.get_num_threads()} of {os.cpu_count()} cores"
     return f"{processor_name()}, {threads}, {dtype} products, torch {torch.__version__}"
 

@@ -3,7 +3,7 @@
 It is the one of PEFT's int8 Whisper notebook and its copies: every clip padded to 30 s, LoRA on q_proj and v_proj of an
 8-bit base made ready by `prepare_model_for_kbit_training` (gradient checkpointing, inputs that ask for gradients),
 Hugging Face's Seq2SeqTrainer, and greedy generation at 30 s in batches of eight. LLM.int8 keeps its outliers. Features
-are worked out beforehand, and bfloat16 is used where the hardware multiplies it, as in ours.
+are worked out beforehand, and bfloat16 or float16 is used where the hardware multiplies it, as in ours.
 """
 
 import time
@@ -52,13 +52,15 @@ class PeerRecipe:
         """Seconds from the first step's beginning to the last one's end."""
         labels = [self._ours.label_ids(text) for text in texts]
         rows = [{"input_features": f, "labels": label} for f, label in zip(features, labels, strict=True)]
+        products = product_dtype(self._ours.device)
         arguments = Seq2SeqTrainingArguments(
             output_dir=str(scratch),
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
             num_train_epochs=epochs,
             use_cpu=self._ours.device.type == "cpu",
-            bf16=product_dtype(self._ours.device) == torch.bfloat16,
+            bf16=products == torch.bfloat16,
+            fp16=products == torch.float16,
             remove_unused_columns=False,
             label_names=["labels"],
             logging_strategy="no",
@@ -121,16 +123,16 @@ def module_loss(
     model: PeftModel | WhisperForConditionalGeneration,
     features: torch.Tensor,
     labels: torch.Tensor,
-    in_bfloat16: bool | None = None,
+    products: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """Of transformers' modules; without a word on it, products in bfloat16 where the device multiplies it."""
-    with _autocast(features.device, in_bfloat16):
+    """Of transformers' modules; without a word on it, products in what the device multiplies."""
+    with _autocast(features.device, products):
         return torch.as_tensor(model(input_features=features, labels=labels, use_cache=False).loss)
 
 
-def _autocast(device: torch.device, enabled: bool | None = None) -> torch.autocast:
-    enabled = product_dtype(device) == torch.bfloat16 if enabled is None else enabled
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+def _autocast(device: torch.device, products: torch.dtype | None = None) -> torch.autocast:
+    products = products or product_dtype(device)
+    return torch.autocast(device.type, products, enabled=products != torch.float32)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from wertune.training.optimizer import Updater
 from wertune.training.prepare import Prepared
 from wertune.whisper.adapter import add_lora
 from wertune.whisper.features import FRAMES_PER_POSITION, pad_features
-from wertune.whisper.footprint import product_dtype
+from wertune.whisper.footprint import dtype_name, product_dtype
 from wertune.whisper.model import Whisper
 from wertune.whisper.transcription import EvaluationSet, transcribe_features
 
@@ -64,27 +64,30 @@ def _training_passes(
         "in batches of like length": lambda: timed(lambda: _module_pass(unchecked, batches(ours, short))),
         "ours: lean forward pass, float32 products": lambda: timed(lambda: _pass(in_float32, batches(ours, short))),
     }
-    if product_dtype(ours.device) == torch.bfloat16:
-        passes["ours, bfloat16 products"] = lambda: timed(lambda: _pass(ours, batches(ours, short)))
+    if ours.product_dtype != torch.float32:
+        passes[f"ours, {dtype_name(ours.product_dtype)} products"] = lambda: timed(
+            lambda: _pass(ours, batches(ours, short))
+        )
     return passes
 
 
 def _module_pass(recipe: PeerRecipe, clips: Batches) -> None:
     """One pass through transformers' and PEFT's modules, without the Trainer around them."""
     model, device = recipe.model.train(), recipe.model.device
-    updater = Updater(TrainConfig(), model, steps=len(clips))
+    updater = Updater(TrainConfig(), model, steps=len(clips), products=product_dtype(device))
     for features, labels in clips:
         with at_context(model, features.shape[-1] // FRAMES_PER_POSITION):
-            module_loss(model, features.to(device), labels.to(device)).backward()  # type: ignore[no-untyped-call]
+            loss = module_loss(model, features.to(device), labels.to(device))
+            updater.scaled(loss).backward()  # type: ignore[no-untyped-call]
         updater.step()
 
 
 def _pass(whisper: Whisper, clips: Batches) -> None:
     """One pass over the clips, as a trial makes it."""
     whisper.model.train()
-    updater = Updater(TrainConfig(), whisper.model, steps=len(clips))
+    updater = Updater(TrainConfig(), whisper.model, steps=len(clips), products=whisper.product_dtype)
     for features, labels in clips:
-        whisper.loss(features, labels).backward()  # type: ignore[no-untyped-call]
+        updater.scaled(whisper.loss(features, labels)).backward()  # type: ignore[no-untyped-call]
         updater.step()
 
 
@@ -163,7 +166,7 @@ def as_markdown(training: Seconds, evaluation: Seconds) -> str:
     """Clips/s of every way, each on top of the one above it."""
     words = (
         "What each lever brings, every line on top of the one above it, on the same clips. transformers' modules run "
-        "under bfloat16 autocast where the hardware multiplies it, so float32 products are a step back"
+        "under autocast where the hardware multiplies 16 bits, so float32 products are a step back"
     )
     return f"{words}. Training:\n\n{_table(training)}\n\nTranscribing greedily:\n\n{_table(evaluation)}"
 

@@ -156,7 +156,7 @@ class RecordTrials(Callback):  # type: ignore[misc]
         if cause:  # the trial's next process is to know that Ray ended this one
             self._runs.checkpoints.add_shortage(number, cause)
         why = cause or shorten(_last_line(traceback), CAUSE_CHARACTERS)
-        lost = "one of its workers" if WorkersLost.__name__ in traceback else "its process"
+        lost = "one of its workers" if why.startswith(WorkersLost.__name__) else "its process"
         self._progress.say(f"{trial_name(number)} lost {lost}, goes on from its last epoch: {why}")
 
     @_ending_the_search

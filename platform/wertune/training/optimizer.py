@@ -1,13 +1,17 @@
-"""Steps of training: AdamW with its schedule, and the moving average of what it changes."""
+"""Steps of training: AdamW with its schedule, the scaling of float16's losses, and the moving average of weights."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from peft.optimizers import create_loraplus_optimizer
+from torch.amp.grad_scaler import GradScaler
 from transformers import get_cosine_schedule_with_warmup
 
 from wertune.base.config import TrainConfig
+
+# Each halves the scale, from 65536 to less than one: what overflows then is no matter of scale.
+MOST_SKIPPED_IN_A_ROW = 20
 
 
 class MovingAverage:
@@ -66,7 +70,9 @@ def adamw(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 class Updater:
     """AdamW, linear warm-up and cosine decay, clipped gradients, and the moving average.
 
-    With the `tensors` that another had after `done` of the steps it goes on in that one's place.
+    With the `tensors` that another had after `done` of the steps it goes on in that one's place. Where `products` are
+    float16, losses are scaled so that small gradients do not vanish (Micikevicius et al. 2018, arXiv:1710.03740): their
+    way back begins at `scaled(loss)`, and a step whose gradients overflow is left out, and halves the scale.
     """
 
     def __init__(
@@ -76,16 +82,21 @@ class Updater:
         steps: int,
         done: int = 0,
         tensors: Mapping[str, torch.Tensor] | None = None,
+        products: torch.dtype = torch.float32,
     ) -> None:
         self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._max_grad_norm = config.max_grad_norm
         self.parameters = list(self._named.values())
         self._optimizer = adamw(model, config)
         self.average = MovingAverage(self.parameters, config.ema_decay)
+        device = self.parameters[0].device
+        self._scaler = GradScaler(device.type, enabled=products is torch.float16)
+        self._skipped = self._skipped_in_a_row = 0
         if tensors:
             self._restore(tensors)
         for group in self._optimizer.param_groups:  # a schedule that begins in its middle asks for them
             group["initial_lr"] = group["lr"]
+        self._scaler.scale(torch.zeros((), device=device))  # it makes its tensors at the first loss: some see none
         warmup = round(config.warmup_share * steps)
         self._schedule = get_cosine_schedule_with_warmup(self._optimizer, warmup, steps, last_epoch=done - 1)
 
@@ -93,18 +104,42 @@ class Updater:
     def learning_rate(self) -> float:
         return float(self._schedule.get_last_lr()[0])
 
+    @property
+    def skipped_steps(self) -> int | None:
+        """How many were left out for an overflow since the first; None where no loss is scaled."""
+        return self._skipped if self._scaler.is_enabled() else None
+
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        """What to go back from in the place of `loss`."""
+        return torch.as_tensor(self._scaler.scale(loss))
+
     def step(self) -> float:
-        """One step on the gradients gathered so far; returns their norm before it was clipped."""
+        """One step on the gradients gathered so far; returns their norm, unscaled, before it was clipped.
+
+        A step that is left out for an overflow is one of the schedule's all the same, changes neither weights nor
+        average, and returns 0; after twenty in a row the norm, which is infinite or no number.
+        """
+        self._scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         self._schedule.step()
         self._optimizer.zero_grad(set_to_none=True)
+        if self._scaler.is_enabled() and not torch.isfinite(norm):
+            self._skipped += 1
+            self._skipped_in_a_row += 1
+            return float(norm) if self._skipped_in_a_row > MOST_SKIPPED_IN_A_ROW else 0.0
+        self._skipped_in_a_row = 0
         self.average.update()
         return float(norm)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """A copy on the CPU of all that steps change: parameters, their averages, AdamW's moments and counts."""
+        """A copy on the CPU of all that steps change: parameters, averages, AdamW's moments and counts, the scale."""
         live: dict[str, torch.Tensor] = {"average_steps": torch.tensor(self.average.steps)}
+        if self._scaler.is_enabled():
+            scaler = self._scaler.state_dict()
+            counts = (scaler["_growth_tracker"], self._skipped, self._skipped_in_a_row)
+            live |= {"scaler/scale": torch.tensor(scaler["scale"]), "scaler/counts": torch.tensor(counts)}
         for (name, parameter), average in zip(self._named.items(), self.average.values, strict=True):
             live |= {f"parameter/{name}": parameter, f"average/{name}": average}
             live |= {f"adamw.{key}/{name}": value for key, value in self._optimizer.state[parameter].items()}
@@ -121,3 +156,7 @@ class Updater:
                 held = self._named[of]
                 self._optimizer.state[held][kind.removeprefix("adamw.")] = tensor.to(held.device, copy=True)
         self.average.steps = int(tensors["average_steps"])
+        if self._scaler.is_enabled() and "scaler/scale" in tensors:  # else a GPU of another kind had the trial before
+            tracker, self._skipped, self._skipped_in_a_row = tensors["scaler/counts"].tolist()
+            held_now = {"scale": float(tensors["scaler/scale"]), "_growth_tracker": tracker}
+            self._scaler.load_state_dict(self._scaler.state_dict() | held_now)

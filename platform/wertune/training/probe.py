@@ -91,13 +91,13 @@ def _training_s(whisper: Whisper, prepared: Prepared, trial: TrialConfig) -> tup
     batches = list(islice(training_batches(trial, whisper, data, epoch=1), STEPS))
     features_s = (time.perf_counter() - started) / sum(batch.size for batch in batches)
     positions = [context_positions(clip.duration_s, trial.context) for clip in (*train, *replay)]
-    updater = Updater(trial.train, whisper.model, STEPS + 1)
+    updater = Updater(trial.train, whisper.model, STEPS + 1, products=whisper.product_dtype)
     whisper.checkpoint_layers(trial.train.gradient_checkpointing)
     whisper.model.train()
 
     def step(batch: Batch, longer: int = 0) -> None:
         features = torch.nn.functional.pad(batch.features, (0, longer))
-        whisper.loss(features, batch.labels).backward()  # type: ignore[no-untyped-call]
+        updater.scaled(whisper.loss(features, batch.labels)).backward()  # type: ignore[no-untyped-call]
         updater.step()
 
     # As long as the longest clip: a trial's memory is that of its longest batch.

@@ -60,6 +60,7 @@ class EpochResult:
     train_s: float
     evaluation_s: float
     clips_per_s: float
+    skipped_steps: int | None = None  # since the first epoch, for gradients that overflow float16; else none is
 
     def metrics(self) -> dict[str, float]:
         """As they are logged, with step = epoch."""
@@ -74,7 +75,11 @@ class EpochResult:
             "evaluation_s": self.evaluation_s,
             "clips_per_s": self.clips_per_s,
         }
-        where_measured = {"val_term_recall": self.validation_term_recall, "retention_val_wer": self.retention_wer}
+        where_measured = {
+            "val_term_recall": self.validation_term_recall,
+            "retention_val_wer": self.retention_wer,
+            "skipped_steps": self.skipped_steps,
+        }
         return values | {name: value for name, value in where_measured.items() if value is not None}
 
     def line(self) -> str:
@@ -142,7 +147,14 @@ def train(
     per_epoch = math.ceil(batches_per_epoch(config, data) / config.train.accumulation_steps)
     state = state or TrainingState((), {})
     done = len(state.results)
-    updater = Updater(config.train, whisper.model, per_epoch * config.train.epochs, per_epoch * done, state.tensors)
+    updater = Updater(
+        config.train,
+        whisper.model,
+        per_epoch * config.train.epochs,
+        per_epoch * done,
+        state.tensors,
+        products=whisper.product_dtype,
+    )
     if state.tensors:
         _restore_random_state(state.tensors, whisper.device)
     whisper.checkpoint_layers(config.train.gradient_checkpointing)
@@ -152,6 +164,7 @@ def train(
         _require_finite_weights(tensors, epoch)
         with updater.average.applied(), at_strength(whisper, config.lora.strength):
             result = _evaluate_epoch(config, whisper, data, objective, trained, workers)
+            result = replace(result, skipped_steps=updater.skipped_steps)
             state = TrainingState((*state.results, result), tensors | _random_state(whisper.device))
             on_epoch(result, result is best_of(state.results), state)
     return best_of(state.results)
@@ -184,7 +197,7 @@ def _train_epoch(
     total = batches_per_epoch(config, data)
     with tqdm(total=total, desc=f"epoch {epoch}", unit="batch", disable=not sys.stderr.isatty()) as bar:
         while update := _next_update(loader, config.train.accumulation_steps, workers):
-            loss_sum += workers.summed(partial(_gradients, whisper, update, epoch, step), updater.parameters)
+            loss_sum += workers.summed(partial(_gradients, whisper, updater, update, epoch, step), updater.parameters)
             step += len(update)
             tokens, clips = tokens + sum(b.tokens for b in update), clips + sum(b.size for b in update)
             bar.update(len(update))
@@ -210,7 +223,7 @@ def _next_update(loader: Iterator[Batch], batches: int, workers: Workers) -> lis
     return [replace(b, features=lengthened(b.features, most)) for b, most in zip(update, frames, strict=True)]
 
 
-def _gradients(whisper: Whisper, update: Sequence[Batch], epoch: int, step: int) -> float:
+def _gradients(whisper: Whisper, updater: Updater, update: Sequence[Batch], epoch: int, step: int) -> float:
     """Leaves with the parameters this worker's gradients of an update after `step` batches; its summed loss."""
     said, loss_sum = sum(batch.tokens for batch in update), 0.0
     for number, batch in enumerate(update, start=step + 1):
@@ -220,7 +233,7 @@ def _gradients(whisper: Whisper, update: Sequence[Batch], epoch: int, step: int)
         value = loss.item()
         _require_finite("loss", value, f"epoch {epoch}, batch {number}")
         # By tokens over the whole update: what a token weighs does not hang on the batch that it is in.
-        (loss / said).backward()  # type: ignore[no-untyped-call]
+        updater.scaled(loss / said).backward()  # type: ignore[no-untyped-call]
         loss_sum += value
     return loss_sum
 

@@ -29,6 +29,7 @@ from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective, TrainingState, best_of, train
 from wertune.training.workers import ALONE, Workers
 from wertune.whisper.adapter import add_lora, remove_lora, save_adapter
+from wertune.whisper.footprint import dtype_name
 from wertune.whisper.model import ModelSize, Whisper
 
 ADAPTER_ARTIFACT = "adapter"
@@ -209,9 +210,9 @@ def best_metrics(result: EpochResult) -> dict[str, float]:
 
 def where_they_run(whisper: Whisper, quantization: str, workers: Workers) -> dict[str, str]:
     """Tags: the devices by their names, what they multiply in and what weights are stored in, and the machines."""
-    dtype = str(whisper.product_dtype).removeprefix("torch.")
     weights = "" if quantization == "none" else f", {quantization} base"
-    found = workers.each(lambda: (device_name(whisper.device), f"{dtype} products{weights}", platform.node()))
+    products = f"{dtype_name(whisper.product_dtype)} products{weights}"
+    found = workers.each(lambda: (device_name(whisper.device), products, platform.node()))
     devices, precisions, hosts = zip(*found, strict=True)
     return {
         contract.DEVICE_TAG: ", ".join(name if n == 1 else f"{n} x {name}" for name, n in Counter(devices).items()),

@@ -17,27 +17,47 @@ LEAST_WORTHWHILE_MB = 100.0
 
 _LINEAR = re.compile(r"\.(?:[qkv]_proj|out_proj|fc[12])\.weight$")
 PRODUCTS_VARIABLE = "WERTUNE_PRODUCTS"
-PRODUCTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRODUCTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Of NVIDIA's devices, by compute capability: bfloat16 since Ampere (A100; before it is emulated), float16 on tensor
+# cores since Volta (V100, T4). AMD's are numbered so that they stand above both.
+SINCE_BFLOAT16, SINCE_FLOAT16 = (8, 0), (7, 0)
 
 
 def product_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it: on GPUs, and on CPUs with AVX-512 BF16 or AMX.
+    """What the hardware multiplies fast: bfloat16 on GPUs since Ampere and CPUs with AVX-512 BF16 or AMX, else float32.
 
-    Four times as fast there as float32, and a third of its speed on a CPU without. $WERTUNE_PRODUCTS, float32 or
-    bfloat16, says otherwise: so one machine shows what a version becomes on another.
+    GPUs between Volta and Ampere get float16, whose gradients are scaled (training/optimizer.py). $WERTUNE_PRODUCTS,
+    one of the three, says otherwise: so one machine shows what a version becomes on another. On a CPU float16 is for
+    tests: it is slow there, or emulated.
     Raises ConfigError for another value.
     """
     asked = os.environ.get(PRODUCTS_VARIABLE, "")
     if asked not in ("", *PRODUCTS):
         raise ConfigError(f"{PRODUCTS_VARIABLE} is {asked!r}, must be {' or '.join(PRODUCTS)}, or not be set")
-    return PRODUCTS[asked] if asked else torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    if asked:
+        return PRODUCTS[asked]
+    if device.type == "cuda":
+        return dtype_of_capability(torch.cuda.get_device_capability(device))
+    return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+
+
+def dtype_of_capability(capability: tuple[int, int]) -> torch.dtype:
+    """Of a CUDA device with this compute capability."""
+    if capability >= SINCE_BFLOAT16:
+        return torch.bfloat16
+    return torch.float16 if capability >= SINCE_FLOAT16 else torch.float32
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return device.type == "cuda"
+    if device.type != "cpu":
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Such as `float16`."""
+    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
@@ -74,9 +94,8 @@ def quantization_advice(base: Path, quantization: str) -> str | None:
     saved_mb = found.plain_mb - found.int8_mb
     if saved_mb >= LEAST_WORTHWHILE_MB:
         return None
-    plain = str(dtype).removeprefix("torch.")
     return (
-        f"8-bit weights: {found.int8_mb:.0f} MB; {plain} would take {found.plain_mb:.0f} MB, {saved_mb:.0f} MB "
-        "more, since embeddings and convolutions are never 8-bit. On a base this small `--set quantization=none` costs "
-        "little memory and trains a little faster"
+        f"8-bit weights: {found.int8_mb:.0f} MB; {dtype_name(dtype)} would take {found.plain_mb:.0f} MB, "
+        f"{saved_mb:.0f} MB more, since embeddings and convolutions are never 8-bit. On a base this small "
+        "`--set quantization=none` costs little memory and trains a little faster"
     )

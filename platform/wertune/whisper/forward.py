@@ -36,7 +36,7 @@ class Linear:
     def __call__(self, x: Tensor) -> Tensor:
         """(…, inputs) → (…, outputs)."""
         if not self.is_plain:
-            with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._dtype == torch.bfloat16):
+            with torch.autocast(x.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
                 return torch.as_tensor(self._layer(x)).to(self._dtype)
         if self._adapter is None:
             return torch.as_tensor(_Frozen.apply(x, self))  # type: ignore[no-untyped-call]

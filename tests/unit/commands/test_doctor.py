@@ -88,9 +88,13 @@ def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gpus_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    gpu = SimpleNamespace(name="A100", total_memory=80 * 2**30)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
-    assert machine.device(SITE) == ok("device", "A100 80 GB, A100 80 GB")
+    gpus = [SimpleNamespace(name=name, total_memory=size * 2**30) for name, size in (("A100", 80), ("T4", 15))]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", gpus.__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: ((8, 0), (7, 5))[device.index])
+    assert machine.device(SITE) == ok("device", "A100 80 GB, bfloat16; T4 15 GB, float16")
+    monkeypatch.setenv("WERTUNE_PRODUCTS", "float32")
+    found = "A100 80 GB, float32; T4 15 GB, float32 as WERTUNE_PRODUCTS asks for"
+    _told(machine.device(SITE), "warn", found, "unset it")
 
 
 def test_a_product_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from wertune.base.config import AugmentConfig, ContextConfig, DecodeConfig, Draw, TrialConfig, with_overrides
 from wertune.base.text import TermFinder, normaliser
 from wertune.data.manifest import Recording
+from wertune.training import optimizer
 from wertune.training.batches import TrainingData, training_batches
 from wertune.training.optimizer import MovingAverage, adamw
 from wertune.training.train import EpochResult, Objective, TrainingDiverged, TrainingState, train, validation_loss
@@ -239,6 +240,62 @@ def test_weights_that_are_no_numbers_end_the_training(load_tiny: LoadTiny, clips
         next(p for p in whisper.model.parameters() if p.requires_grad).fill_(float("nan"))
     with pytest.raises(TrainingDiverged, match="epoch 1, batch 1: loss is nan, must be finite; lower"):
         train(PLAIN, whisper, _data(clips), VALIDATION_WER, lambda *_: None)
+
+
+@pytest.fixture
+def in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scale that is too large at first: some steps overflow before one holds."""
+    monkeypatch.setenv("WERTUNE_PRODUCTS", "float16")
+    monkeypatch.setattr(optimizer, "GradScaler", partial(optimizer.GradScaler, init_scale=2.0**26))
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_in_float16_it_learns_and_tells_how_many_steps_overflowed(
+    load_tiny: LoadTiny, make_recordings: MakeRecordings, quantization: str, in_float16: None
+) -> None:
+    config = configured({"quantization": quantization, "train.epochs": 15, "train.batch_size": 2})
+    best, results = _train(load_tiny, config, _data(make_recordings(4 * ["yes"])))
+    losses, skipped = zip(*((each.train_loss, each.metrics()["skipped_steps"]) for each, _ in results), strict=True)
+    assert losses[-1] < losses[0] / 4
+    assert best.validation_wer == 0
+    assert 0 < skipped[0] <= 2
+    assert list(skipped) == sorted(skipped)
+    assert skipped[-1] == skipped[-2] < 20
+
+
+def test_in_float32_no_step_is_skipped_and_none_is_told(load_tiny: LoadTiny, clips: list[Recording]) -> None:
+    best, _ = _train(load_tiny, PLAIN, _data(clips))
+    assert "skipped_steps" not in best.metrics()
+
+
+def test_in_float16_a_resumed_training_is_that_which_was_not_stopped(
+    load_tiny: LoadTiny, clips: list[Recording], in_float16: None
+) -> None:
+    config, data = configured({"train.epochs": 12, "train.batch_size": 2}), _data(clips)
+    states: list[TrainingState] = []
+    whole = add_lora(load_tiny(), config.lora, config.seed)
+    train(config, whole, data, VALIDATION_WER, lambda *told: states.append(told[2]))
+    kept = states[3]
+    assert kept.tensors["scaler/scale"] < 2.0**26
+    resumed = add_lora(load_tiny(), config.lora, config.seed)
+    again: list[TrainingState] = []
+    train(config, resumed, data, VALIDATION_WER, lambda *told: again.append(told[2]), kept)
+    assert [result.train_loss for result in again[-1].results] == [each.train_loss for each in states[-1].results]
+    ends = states[-1].tensors, again[-1].tensors
+    assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []
+    assert ends[0].keys() == ends[1].keys()
+
+
+def test_what_overflows_for_ever_ends_the_training(
+    load_tiny: LoadTiny, clips: list[Recording], in_float16: None
+) -> None:
+    config = configured({"train.epochs": 30, "train.batch_size": 4})
+    whisper = add_lora(load_tiny(), config.lora, config.seed)
+    next(p for p in whisper.model.parameters() if p.requires_grad).register_hook(lambda gradient: gradient * torch.inf)
+    done: list[EpochResult] = []
+    with pytest.raises(TrainingDiverged, match=r"epoch 21, batch 1: gradient norm is (inf|nan), must be finite; lower"):
+        train(config, whisper, _data(clips), VALIDATION_WER, lambda result, *_: done.append(result))
+    assert [result.skipped_steps for result in done] == list(range(1, 21))
 
 
 def test_dropout_is_on_in_training_and_off_in_scoring(load_tiny: LoadTiny, clips: list[Recording]) -> None:

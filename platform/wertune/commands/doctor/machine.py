@@ -53,19 +53,23 @@ def device(site: Site) -> Finding:
     """What trains: the GPUs, or the CPU and how it multiplies."""
     import torch
 
-    if torch.cuda.is_available():
-        gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-        return ok("device", ", ".join(f"{gpu.name} {gpu.total_memory / 2**30:.0f} GB" for gpu in gpus))
-    if shutil.which("nvidia-smi"):
-        remedy = "install a torch built for the driver's CUDA (`nvidia-smi` names it), or go on with the CPU"
-        return warn("device", f"a GPU's driver is installed, but torch {torch.__version__} finds none", remedy)
-    from wertune.whisper.footprint import PRODUCTS_VARIABLE, product_dtype
+    from wertune.whisper.footprint import PRODUCTS_VARIABLE, dtype_name, product_dtype
 
-    dtype = product_dtype(torch.device("cpu"))
-    if asked := os.environ.get(PRODUCTS_VARIABLE):
-        remedy = "unset it where results are to be those of this machine"
+    asked = os.environ.get(PRODUCTS_VARIABLE)
+    remedy = "unset it where results are to be those of this machine"
+    if torch.cuda.is_available():
+        gpus = [
+            (torch.cuda.get_device_properties(i), torch.device("cuda", i)) for i in range(torch.cuda.device_count())
+        ]
+        named = (f"{gpu.name} {gpu.total_memory / 2**30:.0f} GB, {dtype_name(product_dtype(i))}" for gpu, i in gpus)
+        found = "; ".join(named)
+        return warn("device", f"{found} as {PRODUCTS_VARIABLE} asks for", remedy) if asked else ok("device", found)
+    if shutil.which("nvidia-smi"):
+        driver = "install a torch built for the driver's CUDA (`nvidia-smi` names it), or go on with the CPU"
+        return warn("device", f"a GPU's driver is installed, but torch {torch.__version__} finds none", driver)
+    if asked:
         return warn("device", f"CPU, {cores()} cores, {asked} as {PRODUCTS_VARIABLE} asks for", remedy)
-    if dtype is torch.bfloat16:
+    if product_dtype(torch.device("cpu")) is torch.bfloat16:
         return ok("device", f"CPU, {cores()} cores, bfloat16 by AVX-512 BF16 or AMX")
     remedy = "nothing needs doing; a CPU with AVX-512 BF16 or AMX is up to four times as fast, a GPU far more"
     return warn("device", f"CPU, {cores()} cores, float32", remedy)
