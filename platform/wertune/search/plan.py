@@ -21,7 +21,7 @@ from wertune.training.batches import clips_per_epoch
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.probe import Probe, probe
 from wertune.whisper.features import FRAMES_PER_POSITION, context_positions
-from wertune.whisper.footprint import products_here, quantization_advice
+from wertune.whisper.footprint import dtype_name, products_here, quantization_advice
 
 # Not measured by the probe, but on the demo's own search on two cores, 27 + 18 + 18 + 9 s: Ray's start and what its
 # workers import, their first trials' imports, reports and registration, and the start of the process for the gates.
@@ -30,18 +30,21 @@ START_UP_S = 72.0
 WRITING_SHARE = 0.25
 # Trials side by side share memory and caches: an allowance, not a measurement.
 SIDE_BY_SIDE = 1.25
+# Of several workers' time, what they do not wait for each other: an allowance, too.
+WORKERS_SHARE = 0.85
 LEAST_PROCESS_MB = 400.0  # the driver beside the trials
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to search on, and how many trials that carries at once."""
+    """What there is to search on, and how many trials of how many workers that carries at once."""
 
     cores: int
     processor: str
     gpus: int
     products: str
     trials_at_once: int
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,9 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
     heard = min(clips * trial.train.epochs, _clips(prepared, "train", "replay") * trial.augment.variants)
     epoch_s = clips * measured.train_clip_s
     epoch_s += _clips(prepared, "validation", "retention_validation") * measured.evaluation_clip_s
-    features_s = heard * measured.features_clip_s / machine.trials_at_once
+    if machine.workers > 1:
+        epoch_s /= machine.workers * WORKERS_SHARE
+    features_s = heard * measured.features_clip_s / (machine.trials_at_once * machine.workers)
     epochs, first_points = trial.train.epochs, len(search.first_points)
     all_epochs = expected_epochs(search.asha, search.trials, epochs, first_points)
     search_s = _search_s(all_epochs, search.trials, epochs, machine.trials_at_once, epoch_s, features_s)
@@ -109,7 +114,7 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
         search_s=search_s,
         rest_s=rest_s,
         total_s=Estimate(search_s.low + rest, search_s.mean + rest, search_s.high + rest),  # from command to verdict
-        memory_mb=measured.memory_mb,
+        memory_mb=measured.memory_mb * machine.workers,
         memory_free_mb=_free_mb(machine),
         cache_mb=_cache_mb(prepared, measured.mel_bins, heard),
         cache_free_mb=free_disk_mb(cache_root()),
@@ -134,14 +139,19 @@ def _search_s(
 
 def _machine(search: SearchConfig) -> Machine:
     found, gpus = cores(), torch.cuda.device_count() if torch.cuda.is_available() else 0
-    share = min(1.0, gpus) if search.gpus_per_trial == "auto" else search.gpus_per_trial
-    if share > gpus:
-        raise ConfigError(f"gpus_per_trial is {share:g}, but this machine has {gpus} GPUs; lower it or set it to auto")
-    fitting = [found / search.cpus_per_trial, search.trials]
-    fitting += [gpus / share] if share else []
+    workers, asked = search.workers, search.gpus_per_trial
+    wanted = (float(workers) if gpus else 0.0) if asked == "auto" else asked
+    if wanted > gpus:
+        told = f"{asked:g}" if asked != "auto" else f"auto, a trial has {workers} workers"
+        raise ConfigError(f"gpus_per_trial is {told}, but this machine has {gpus} GPUs; lower it or set it to auto")
+    if workers * search.cpus_per_trial > found:
+        told = f"a trial has {workers} workers and cpus_per_trial is {search.cpus_per_trial}"
+        raise ConfigError(f"{told}, but this machine has {found} cores; lower workers_per_trial or cpus_per_trial")
+    fitting = [found / (search.cpus_per_trial * workers), search.trials]
+    fitting += [gpus / wanted] if wanted else []
     fitting += [search.max_concurrent] if search.max_concurrent != "auto" else []
-    products = str(products_here()).removeprefix("torch.")
-    return Machine(found, processor_name(), gpus, products, max(1, int(min(fitting))))
+    products = dtype_name(products_here())
+    return Machine(found, processor_name(), gpus, products, max(1, int(min(fitting))), workers)
 
 
 def _free_mb(machine: Machine) -> float | None:
@@ -187,13 +197,14 @@ def _positions(prepared: Prepared, context: ContextConfig, *splits: str) -> int:
 def as_text(plan: Plan) -> str:
     """The plan for people; what does not fit is said at the end."""
     machine, compared = plan.machine, ", ".join(map(str, plan.rungs))
+    at_once = f"{machine.trials_at_once}{f', each of {machine.workers} workers' if machine.workers > 1 else ''}"
     gpus = f"{machine.gpus} GPUs" if machine.gpus else "no GPU"
     free = "unknown" if plan.memory_free_mb is None else _size(plan.memory_free_mb)
     lines = [
         ("search", f"{plan.project} on {plan.base_model}: {plan.trials} trials of at most {plan.epochs} epochs"),
         ("ASHA", f"compares trials after epochs {compared}" if compared else "compares nothing: one epoch is all"),
         ("epochs", f"about {_range(plan.all_epochs, '{:.0f}'.format)}, of {plan.trials * plan.epochs} without ASHA"),
-        ("machine", f"{machine.cores} cores of {machine.processor}, {gpus}; trials at once: {machine.trials_at_once}"),
+        ("machine", f"{machine.cores} cores of {machine.processor}, {gpus}; trials at once: {at_once}"),
         ("products", f"in {machine.products}{'' if machine.gpus else FLOAT32.get(machine.products, '')}"),
         ("an epoch", f"{plan.clips_per_epoch} clips and their scores: {_clock(plan.epoch_s)}"),
         ("features", f"{_clock(plan.features_s)} more in the whole search where the cache has none"),

@@ -91,9 +91,8 @@ class SearchConfig(Frozen):
 
     trials: int = Field(12, ge=1, description="configurations that are tried")
     seed: int = Field(0, ge=0, lt=2**32, description="of what is proposed")
-    gpus_per_trial: float | Literal["auto"] = Field(
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         "auto",
-        ge=0,
         description="auto: one for each worker; 0 without GPUs; 2 and more: as many workers, a GPU each; 0.25: four "
         "trials share one",
     )

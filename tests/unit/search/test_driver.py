@@ -47,7 +47,7 @@ def test_ray_itself_would_end_the_search(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     ("assigned", "text"),
-    [({"CPU": 1.0}, "1 CPU"), ({"GPU": 0.25, "CPU": 4.0, "memory": 1e9}, "4 CPU, 0.25 GPU"), ({"GPU": 2.0}, "2 GPU")],
+    [({"CPU": 1.0}, "1 CPU"), ({"GPU": 0.25, "CPU": 4.0, "memory": 1e9}, "4 CPU, 0.25 GPU"), ({"GPU": 1.0}, "1 GPU")],
 )
 def test_a_trial_says_what_it_was_given(monkeypatch: pytest.MonkeyPatch, assigned: dict[str, float], text: str) -> None:
     told: list[dict[str, Any]] = []
@@ -57,7 +57,8 @@ def test_a_trial_says_what_it_was_given(monkeypatch: pytest.MonkeyPatch, assigne
     monkeypatch.setattr(wertune.search.worker.tune, "report", told.append)
     monkeypatch.setattr(wertune.search.worker, "run_trial", _diverges)
     prepared: Any = SimpleNamespace(project=SimpleNamespace(trial=TrialConfig()))
-    run_one({NUMBER: 0, POINT: {}}, prepared, None, None, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(wertune.search.worker.ray.util, "get_current_placement_group", lambda: None)
+    run_one({NUMBER: 0, POINT: {}}, prepared, None, None, None, 1.0)  # type: ignore[arg-type]
     assert json.loads(told[0][LOG])["tags"] == {"wertune.resources": text}
 
 

@@ -14,10 +14,9 @@ from wertune.search.search_space import SearchConfig
 SPACE = {"train.learning_rate": {"low": 1e-4, "high": 1e-3}}
 
 
-def _config(gpus_per_trial: float | str = "auto", cpus_per_trial: int = 1) -> SearchConfig:
-    return SearchConfig.model_validate(
-        {"space": SPACE, "gpus_per_trial": gpus_per_trial, "cpus_per_trial": cpus_per_trial}
-    )
+def _config(gpus_per_trial: float | str = "auto", cpus_per_trial: int = 1, workers: int = 1) -> SearchConfig:
+    given = {"gpus_per_trial": gpus_per_trial, "cpus_per_trial": cpus_per_trial, "workers_per_trial": workers}
+    return SearchConfig.model_validate({"space": SPACE, **given})
 
 
 def _node(name: str, cpus: float, gpus: float = 0.0, alive: bool = True) -> dict[str, Any]:
@@ -30,7 +29,11 @@ GPU_NODE, CPU_NODE = _node("a1", 8, 2), _node("b2", 4)
 node_lists = st.lists(st.tuples(st.integers(0, 16), st.integers(0, 4), st.booleans()), max_size=6).map(
     lambda nodes: [_node(f"{number:x}", cpus, gpus, alive) for number, (cpus, gpus, alive) in enumerate(nodes)]
 )
-configs = st.builds(_config, st.sampled_from(["auto", 0.0, 0.25, 0.3, 1.0, 2.0]), st.integers(1, 4))
+configs = (
+    st.builds(_config, st.sampled_from(["auto", 0.0, 0.25, 0.3, 1.0]), st.integers(1, 4))
+    | st.builds(_config, st.sampled_from(["auto", 0.0]), st.integers(1, 4), st.integers(1, 4))
+    | st.builds(_config, st.sampled_from([2.0, 3.0]), st.integers(1, 4))
+)
 
 
 def test_a_mixed_fleet_has_both_kinds_and_keeps_slow_trials_off_the_nodes_with_gpus() -> None:
@@ -58,6 +61,28 @@ def test_what_is_too_much_for_every_node_is_told_with_what_they_have() -> None:
         trial_resources([_node("a", 8, 1, alive=False)], _config())
 
 
+def test_workers_of_a_trial_get_a_gpu_each_or_the_cores_of_their_own() -> None:
+    assert trial_resources([GPU_NODE, CPU_NODE], _config(2)) == (Slots("gpu", {"GPU": 1.0, "CPU": 1.0}, 1, {}, 2),)
+    assert trial_resources([CPU_NODE], _config(0, 2, workers=2)) == (Slots("cpu", {"CPU": 2.0}, 1, {}, 2),)
+    gpu, cpu = trial_resources([GPU_NODE, CPU_NODE], _config(workers=2))
+    assert (gpu.count, cpu.count) == (1, 2)
+    assert gpu.bundles().bundles == [{"GPU": 1.0, "CPU": 1.0}] * 2
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "told"),
+    [
+        (2.5, 1, "gpus_per_trial is 2.5, but above one it must be whole"),
+        (0.25, 2, "workers_per_trial is 2 and gpus_per_trial is 0.25, but each worker has a GPU of its own"),
+        (4, 2, "workers_per_trial is 2 and gpus_per_trial is 4, but each worker has a GPU of its own; set gpus_per_tr"),
+        (-1, 1, "greater than or equal to 0"),
+    ],
+)
+def test_workers_without_a_whole_gpu_are_refused(gpus: float, workers: int, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        _config(gpus, workers=workers)
+
+
 @given(node_lists, configs)
 def test_as_many_trials_as_there_are_slots_fit_the_nodes(nodes: list[dict[str, Any]], config: SearchConfig) -> None:
     try:
@@ -74,7 +99,8 @@ def test_as_many_trials_as_there_are_slots_fit_the_nodes(nodes: list[dict[str, A
             while cpus <= resources["CPU"] and _has_gpu(resources, share):
                 resources = _after(resources, share, cpus)
                 fit += 1
-        assert fit == slots.count > 0
+        assert fit // config.workers == slots.count > 0
+        assert len(slots.bundles().bundles) == slots.workers == config.workers
 
 
 def _has_gpu(resources: dict[str, float], share: float) -> bool:

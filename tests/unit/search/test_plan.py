@@ -158,6 +158,20 @@ def test_gpus_that_are_not_there(planned: Callable[..., Plan]) -> None:
         planned({"gpus_per_trial": 1})
 
 
+def test_a_trial_of_two_workers_takes_two_cores_and_half_the_time_or_a_little_more(
+    planned: Callable[..., Plan],
+) -> None:
+    alone, both = planned({"trials": 6, "max_concurrent": 1}), planned({"trials": 6, "workers_per_trial": 2})
+    assert (both.machine.trials_at_once, both.machine.workers) == (1, 2)
+    assert alone.epoch_s / 2 < both.epoch_s < alone.epoch_s
+    assert both.memory_mb == 2 * alone.memory_mb
+    assert "trials at once: 1, each of 2 workers" in " ".join(as_text(both).split())
+    with pytest.raises(ConfigError, match="a trial has 64 workers and cpus_per_trial is 1, but this machine has"):
+        planned({"workers_per_trial": 64})
+    with pytest.raises(ConfigError, match="gpus_per_trial is 2, but this machine has 0 GPUs"):
+        planned({"gpus_per_trial": 2})
+
+
 def test_tune_dry_run_logs_nothing(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
