@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from tests.support.nodes import two_nodes
 from tests.support.searched import Searched
 from tests.support.workspace import Workspace
 
@@ -37,15 +38,18 @@ def _interrupt(process: "subprocess.Popen[str]") -> None:
     process.send_signal(signal.SIGINT)
 
 
+def _project(workspace: Workspace, base: Path) -> Path:
+    settings = yaml.safe_load((workspace.project / "project.yaml").read_text())
+    (workspace.project / "project.yaml").write_text(yaml.safe_dump(settings | {"base_model": str(base)}))
+    return workspace.project
+
+
 @pytest.fixture(scope="module")
 def both(
     make_workspace: Callable[[str], Workspace], tiny_whisper_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Searched, Searched]:
     """The search with one worker a trial, and the one that everything happened to."""
-    project, cache = make_workspace("workers").project, tmp_path_factory.mktemp("one-cache")
-    settings = yaml.safe_load((project / "project.yaml").read_text())
-    settings["base_model"] = str(tiny_whisper_folder)
-    (project / "project.yaml").write_text(yaml.safe_dump(settings))
+    project, cache = _project(make_workspace("workers"), tiny_whisper_folder), tmp_path_factory.mktemp("one-cache")
     exact = {"WERTUNE_PRODUCTS": "float32"}
     alone = Searched(tmp_path_factory.mktemp("alone"), project, cache, environment=exact)
     struck = Searched(tmp_path_factory.mktemp("struck"), project, cache, TWO, exact)
@@ -102,3 +106,19 @@ def test_nothing_is_left_running(both: tuple[Searched, Searched]) -> None:
     named = [" ".join(each.info["cmdline"] or []) for each in psutil.process_iter(["cmdline"])]
     folders = [str(search.folder) for search in both]
     assert not [line for line in named if any(folder in line for folder in folders)]
+
+
+def test_workers_of_a_trial_on_two_nodes(
+    make_workspace: Callable[[str], Workspace], tiny_whisper_folder: Path, tmp_path: Path
+) -> None:
+    """Each node has one core: all four trials span both, and the second one's files come through Ray."""
+    workspace = make_workspace("spanning")
+    project = _project(workspace, tiny_whisper_folder)
+    with two_nodes() as nodes:
+        options = ("--address", nodes.address, "--trials", "4", "--workers", "2")
+        searched = Searched(tmp_path, project, workspace.folder / "cache", options, nodes.environment)
+        assert searched.drive() == 0, searched.printed
+    assert len(searched.trials()) == len(searched.runs()) == 4
+    for run in searched.children().values():
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["wertune.resources"] == "2 workers, each 1 CPU"
