@@ -219,14 +219,14 @@ def train_again(
 ) -> Iterator[tuple[TrialConfig, GatheredLog]]:
     """What each run says of itself and its adapter, as they end; one that fails is told, and the others go on."""
     # What is forgiven is a process that dies, or misses another; what a run raises itself it would raise again.
-    again = ray.remote(run_again).options(max_retries=DEATHS_FORGIVEN, retry_exceptions=[WorkersLost])
+    forgiven = {"max_retries": DEATHS_FORGIVEN, "retry_exceptions": [WorkersLost]}
     shared, files = ray.put(prepared), start_file_server(prepared)
     going: dict[Any, tuple[TrialConfig, Any]] = {}
     for config in configs:
         group = trial_resources(ray.nodes(), search)[0].bundles().to_placement_group()
         first = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
         needs = {"num_cpus": group.bundle_specs[0]["CPU"], "num_gpus": group.bundle_specs[0].get("GPU", 0)}
-        task = again.options(scheduling_strategy=first, **needs)
+        task = ray.remote(run_again).options(scheduling_strategy=first, **needs, **forgiven)
         going[task.remote(shared, files, config, objective, search.worker_timeout_s)] = config, group
     while going:
         (done,), _ = ray.wait(list(going), num_returns=1)
