@@ -66,6 +66,8 @@ def transcribe_part(prepared: Prepared, files: DriverFiles, wanted: Wanted, coun
 # What a trial's first worker takes, once it misses one, to hear from Ray what became of it; and what the others give a
 # first worker that still runs, to end them, before they take it for the silent one.
 HEARSAY_S, GRACE_S = 5.0, 30.0
+# To start, import and fetch a base's gigabytes: no silence yet, whatever workers may take to answer each other.
+READY_S = 900.0
 
 
 class Mate:
@@ -142,7 +144,7 @@ def _ready(group: Any, prepared: Prepared, files: DriverFiles, wait_s: float) ->
         mates = _mates.setdefault(group.id, []) or _started(group, wait_s)
         _mates[group.id] = mates
         try:
-            ray.get([mate.prepare.remote(shared, files) for mate in mates], timeout=wait_s)
+            ray.get([mate.prepare.remote(shared, files) for mate in mates], timeout=max(wait_s, READY_S))
             return mates
         except RayTaskError as error:
             raise error.cause from None
