@@ -4,16 +4,17 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from tests.support.trial import Log
 
 from wertune.base.config import TrialConfig
 from wertune.training.checkpoint import TrialStore
@@ -63,28 +64,6 @@ def team(size: int) -> Iterator[Team]:
         yield Team(pool)
 
 
-@dataclass
-class Said:
-    """What a trial's run holds."""
-
-    logged: dict[str, Any] = field(default_factory=dict)
-    steps: dict[int, dict[str, float]] = field(default_factory=dict)
-    tagged: dict[str, str] = field(default_factory=dict)
-    adapter: dict[str, bytes] = field(default_factory=dict)
-
-    def params(self, values: Mapping[str, Any]) -> None:
-        self.logged.update(values)
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        self.steps.setdefault(step, {}).update(values)
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        self.tagged.update({key: str(value) for key, value in values.items()})
-
-    def artifacts(self, folder: Path, name: str) -> None:
-        self.adapter = {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
 @dataclass(frozen=True)
 class Fault:
     """What befalls the worker of `rank` at the loss of its training batch `batch`, counted from 1, the first time."""
@@ -112,13 +91,13 @@ def trained(
     store: TrialStore | None = None,
     epochs: int = 0,
     fault: Fault | None = None,
-) -> tuple[EpochResult, Said, int]:
+) -> tuple[EpochResult, Log, int]:
     """The best epoch, what the first worker says, and the bytes of gradients that each has sent.
 
     Each worker has a cache of its own, as on a node of its own; after `epochs` the trial ends, if that is not 0.
     """
     os.environ["WERTUNE_CACHE"] = str(cache / str(workers.rank))
-    said = Said()
+    said = Log()
     real = Whisper.summed_loss
     calls = 0
 

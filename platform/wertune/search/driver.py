@@ -16,7 +16,6 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
 from ray.util import remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 import wertune
 from wertune.base.cli import end_as_interrupted
@@ -32,7 +31,7 @@ from wertune.search.shipping import start_file_server
 from wertune.search.study import Proposals, asha, finished
 from wertune.search.trial_log import GatheredLog
 from wertune.search.trial_runs import RecordTrials, TrialRuns, end_finished_trials
-from wertune.search.worker import Count, run_again, run_one, transcribe_part
+from wertune.search.worker import Count, needs, place, run_again, run_one, transcribe_part
 from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.outage import patience_s, tell
 from wertune.tracking.runs import RunRef
@@ -185,11 +184,10 @@ def _check_listens(address: str) -> None:
             raise ConnectionError(str(error)) from None
 
 
-def _task(function: Callable[..., Any], config: SearchConfig, **options: Any) -> Any:
+def _task(function: Callable[..., Any], config: SearchConfig) -> Any:
     """The function as a task of the cluster that gets what a trial gets, a GPU where there are any."""
-    place = trial_resources(ray.nodes(), config)[0]
-    needs = {"num_cpus": place.resources["CPU"], "num_gpus": place.resources.get("GPU", 0)}
-    return ray.remote(function).options(label_selector=dict(place.labels), **needs, **options)
+    slots = trial_resources(ray.nodes(), config)[0]
+    return ray.remote(function).options(label_selector=dict(slots.labels), **needs(slots.resources))
 
 
 def transcribe_across(config: SearchConfig, say: Callable[[str], object]) -> Transcribe:
@@ -224,9 +222,7 @@ def train_again(
     going: dict[Any, tuple[TrialConfig, Any]] = {}
     for config in configs:
         group = trial_resources(ray.nodes(), search)[0].bundles().to_placement_group()
-        first = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
-        needs = {"num_cpus": group.bundle_specs[0]["CPU"], "num_gpus": group.bundle_specs[0].get("GPU", 0)}
-        task = ray.remote(run_again).options(scheduling_strategy=first, **needs, **forgiven)
+        task = ray.remote(run_again).options(**place(group, 0), **forgiven)
         going[task.remote(shared, files, config, objective, search.worker_timeout_s)] = config, group
     while going:
         (done,), _ = ray.wait(list(going), num_returns=1)

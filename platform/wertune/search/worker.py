@@ -4,7 +4,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -141,8 +141,7 @@ def _ready(group: Any, prepared: Prepared, files: DriverFiles, wait_s: float) ->
     """The mates in the group's places, with the project's files on their nodes; new ones where any has died."""
     shared = ray.put(prepared)
     for attempt in (1, 2):
-        mates = _mates.setdefault(group.id, []) or _started(group, wait_s)
-        _mates[group.id] = mates
+        mates = _mates[group.id] = _mates.get(group.id) or _started(group, wait_s)
         try:
             ray.get([mate.prepare.remote(shared, files) for mate in mates], timeout=max(wait_s, READY_S))
             return mates
@@ -157,12 +156,21 @@ def _ready(group: Any, prepared: Prepared, files: DriverFiles, wait_s: float) ->
 
 def _started(group: Any, wait_s: float) -> list[Any]:
     found = []
-    for rank, bundle in list(enumerate(group.bundle_specs))[1:]:
-        place = PlacementGroupSchedulingStrategy(group, rank, placement_group_capture_child_tasks=False)
-        needs = {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0)}
-        mate = ray.remote(Mate).options(scheduling_strategy=place, **needs)
+    for rank in range(1, group.bundle_count):
+        mate = ray.remote(Mate).options(**place(group, rank))
         found.append(mate.remote(rank, group.bundle_count, wait_s))
     return found
+
+
+def needs(resources: Mapping[str, float]) -> dict[str, float]:
+    """What Ray is to give a process, as its options are called."""
+    return {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
+
+
+def place(group: Any, rank: int) -> dict[str, Any]:
+    """Options of the process that is a trial's worker `rank` in the group's places; the first one starts the others."""
+    strategy = PlacementGroupSchedulingStrategy(group, rank, placement_group_capture_child_tasks=rank == 0)
+    return {"scheduling_strategy": strategy, **needs(group.bundle_specs[rank])}
 
 
 def _dismiss(group: Any) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from wertune.base.config import Frozen, TrialConfig
 from wertune.base.errors import StateError
-from wertune.base.files import content_digest, replacing_folder, storing
+from wertune.base.files import content_digest, storing
 from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective
 from wertune.whisper.adapter import ADAPTER_FILES
@@ -39,25 +39,6 @@ class TrialStore(Protocol):
     def save(self, folder: Path) -> None:
         """Replaces the last state by the files of `folder`, whole or not at all."""
         ...
-
-
-class FolderStore:
-    """A trial's state in a folder of this machine (a TrialStore): for one that goes on in the process that began it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def load(self, into: Path) -> bool:
-        if self._folder.is_dir():
-            shutil.copytree(self._folder, into, dirs_exist_ok=True)
-        return self._folder.is_dir()
-
-    def shortages(self) -> Sequence[str]:
-        return ()
-
-    def save(self, folder: Path) -> None:
-        with replacing_folder(self._folder) as writing:
-            shutil.copytree(folder, writing, dirs_exist_ok=True)
 
 
 class TrialRecord(Frozen):

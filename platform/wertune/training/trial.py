@@ -146,17 +146,15 @@ class _Trial:
         whisper = add_lora(base, config.lora, config.seed)
         data = self._prepared.training_data(config.context, whisper.mel_bins, workers)
         self._log.metrics(size_metrics(whisper.size()))
-        if workers.rank == 0:
-            self._tell()
+        self._tell()
 
         def on_epoch(result: EpochResult, is_best: bool, state: TrainingState) -> None:
             if is_best and workers.rank == 0:
                 save_adapter(whisper, self._adapter, self._prepared.base.spec, config.lora.strength)
             self._training = state
             self._peaks_mb.append(max(workers.each(lambda: peak_memory_mb(whisper))))
-            if workers.rank == 0:
-                self._keep()
-                self._tell()
+            self._keep()
+            self._tell()
 
         return train(config, whisper, data, self._objective, on_epoch, training, workers)
 
@@ -178,8 +176,11 @@ class _Trial:
     def _tell(self) -> None:
         """Logs what was not told yet; of a resumed trial all epochs, since the last words of a dead process get lost.
 
-        Of earlier bests the adapters are gone, and nobody needs them.
+        Of earlier bests the adapters are gone, and nobody needs them. The first of several workers tells, and it alone
+        has a store.
         """
+        if self._workers.rank:
+            return
         results = self._training.results if self._training else ()
         while self._told < len(results):
             known, result = results[: self._told + 1], results[self._told]

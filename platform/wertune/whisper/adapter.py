@@ -85,7 +85,7 @@ class BatchDropout(torch.nn.Dropout):
             return input
         rows, clips = self._part.rows, self._part.clips or len(input)
         mask = input.new_empty((clips, *input.shape[1:])).bernoulli_(1 - self.p).div_(1 - self.p)
-        return input * (mask if len(rows) == 0 else mask[list(rows)])
+        return input * (mask[list(rows)] if 0 < len(rows) < clips else mask)
 
 
 def remove_lora(base: Whisper) -> None:

@@ -1,7 +1,7 @@
 """Log-mel features at short context, computed once for each clip and kept on disk."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from itertools import chain
@@ -110,7 +110,7 @@ class FeatureCache:
         split = _Split(recordings, context, mel_bins)
         path = self._path(split.depends_on)
         # A split may take gigabytes: one worker of a node at a time fetches it.
-        flat = self._cached(path, split.read, lambda: split.joined(map(split.clip, split.numbers)), locked)
+        flat = self._cached(path, split.read, split.worked_out, locked)
         parts = np.split(flat, np.cumsum([mel_bins * count for count in split.frames])[:-1])
         return [torch.from_numpy(part.reshape(mel_bins, -1)) for part in parts]
 
@@ -122,7 +122,7 @@ class FeatureCache:
     def work_out(self, recordings: Sequence[Recording], context: ContextConfig, mel_bins: int, across: Across) -> None:
         """Keeps what `load` is to find, worked out `across` processes that all call this."""
         split = _Split(recordings, context, mel_bins)
-        self._keep(self._path(split.depends_on), split.joined(across(split.numbers, split.clip)))
+        self._keep(self._path(split.depends_on), split.worked_out(across))
 
     def get(self, depends_on: Sequence[Any], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """A clip's (mel_bins, frames) in float16, as it is trained on: worked out once for all epochs and searches."""
@@ -174,19 +174,18 @@ class _Split:
 
     def __init__(self, recordings: Sequence[Recording], context: ContextConfig, mel_bins: int) -> None:
         self.frames = [FRAMES_PER_POSITION * context_positions(r.duration_s, context) for r in recordings]
-        self.numbers = range(len(recordings))
         clips = [[recording.digest, count] for recording, count in zip(recordings, self.frames, strict=True)]
         self.depends_on = [mel_bins, clips]
         self._recordings, self._mel_bins = recordings, mel_bins
 
-    def clip(self, number: int) -> Floats:
+    def worked_out(self, across: Across = here) -> Floats:
+        """Of all clips, one behind the other."""
+        return np.concatenate(across(range(len(self.frames)), self._clip))
+
+    def _clip(self, number: int) -> Floats:
         """Flat, float32."""
         positions = self.frames[number] // FRAMES_PER_POSITION
         return log_mel(self._recordings[number].samples(), positions, self._mel_bins).numpy().ravel()
-
-    def joined(self, clips: Iterable[Floats]) -> Floats:
-        """All of them, one behind the other."""
-        return np.concatenate(list(clips))
 
     def read(self, path: Path) -> Floats | None:
         """Those that lie there, if they are whole."""

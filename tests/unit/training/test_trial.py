@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -15,13 +15,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tests.support.trial import CLOCKS, FolderStore, Log, prepared_of
 
 import wertune.training.optimizer
 import wertune.training.train
 import wertune.whisper.footprint
-from wertune.base.config import ProjectConfig, TrialConfig, parse, with_overrides
+from wertune.base.config import TrialConfig, with_overrides
 from wertune.base.errors import OutOfMemory, StateError, StorageError
-from wertune.base.text import Lexicon
 from wertune.data.manifest import Dataset
 from wertune.training.checkpoint import CHECKED, DIGESTS, RECORD, TENSORS, read_state, trial_digest
 from wertune.training.memory import halved, is_out_of_memory
@@ -29,7 +29,6 @@ from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, Objective, TrainingDiverged
 from wertune.training.trial import device_name, run_trial
 from wertune.whisper.adapter import ADAPTER_FILES
-from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.model import Whisper
 
 OBJECTIVE = Objective(retention_baseline_wer=0.0, retention_margin=0.01, penalty=2.0)
@@ -51,8 +50,6 @@ CONFIG = with_overrides(
 # Its half is CONFIG.
 TWICE = with_overrides(CONFIG, {"train.batch_size": 4, "train.accumulation_steps": 1}, "test")
 EPOCHS = CONFIG.train.epochs
-# What a clock says is another thing in every run.
-CLOCKS = {"train_s": 0.0, "evaluation_s": 0.0, "clips_per_s": 0.0}
 
 
 Undisturbed = tuple[Any, list[EpochResult], Path]
@@ -60,55 +57,6 @@ Undisturbed = tuple[Any, list[EpochResult], Path]
 
 class Killed(Exception):
     """Stands for the end of the process."""
-
-
-class Log:
-    """What a run keeps: the last words on each subject."""
-
-    def __init__(self) -> None:
-        self.logged: dict[str, Any] = {}
-        self.steps: dict[int, dict[str, float]] = {}
-        self.tagged: dict[str, str] = {}
-        self.adapter: dict[str, bytes] = {}
-
-    def params(self, values: Mapping[str, Any]) -> None:
-        for key, value in values.items():
-            assert self.logged.setdefault(key, value) == value, "MLflow lets nobody change a parameter"
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        self.steps.setdefault(step, {}).update(values)
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        self.tagged.update({key: str(value) for key, value in values.items()})
-
-    def artifacts(self, folder: Path, name: str) -> None:
-        assert name == "adapter"
-        self.adapter = {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
-class FolderStore:
-    """A trial's state in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.short: list[str] = []
-
-    def shortages(self) -> list[str]:
-        return self.short
-
-    def load(self, into: Path) -> bool:
-        if self.folder.exists():
-            shutil.copytree(self.folder, into, dirs_exist_ok=True)
-        return self.folder.exists()
-
-    def save(self, folder: Path) -> None:
-        partial = self.folder.with_name("partial")
-        try:
-            shutil.copytree(folder, partial)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            partial.rename(self.folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -122,20 +70,13 @@ def float32_base() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def prepared(tiny_whisper_folder: Path, make_recordings: Callable[..., Any]) -> Prepared:
     """Nine clips to train on, and three each to validate on and to retain."""
-    data = dict.fromkeys(("train", "validation", "test"), "nowhere.jsonl")
-    settings = {"name": "tiny", "base_model": str(tiny_whisper_folder), "data": data}
     texts = ["yes please", "check", "check the form", "the form", "no", "my form", "your form", "please", "yes"]
     splits = {
         "train": make_recordings(texts),
         "validation": make_recordings(texts[:3], 0.6),
         "retention_validation": make_recordings(texts[3:6], 0.7),
     }
-    return Prepared(
-        parse(ProjectConfig, settings, "test"),
-        Lexicon(terms=()),
-        resolve_base_model(str(tiny_whisper_folder)),
-        Dataset({name: tuple(clips) for name, clips in splits.items()}),
-    )
+    return prepared_of(tiny_whisper_folder, splits)
 
 
 @pytest.fixture(autouse=True)

@@ -9,18 +9,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load
-from tests.support.team import Fault, Said, Team, team, trained
+from tests.support.team import Fault, Team, team, trained
+from tests.support.trial import CLOCKS, FolderStore, Log, prepared_of
 
-from wertune.base.config import ProjectConfig, TrialConfig, parse, with_overrides
+from wertune.base.config import TrialConfig, with_overrides
 from wertune.base.contract import HALVED_TAG
 from wertune.base.errors import WorkersLost
-from wertune.base.text import Lexicon
-from wertune.data.manifest import Dataset
-from wertune.training.checkpoint import FolderStore
 from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult, TrainingDiverged
 from wertune.training.workers import ALONE, Workers
-from wertune.whisper.base_model import resolve_base_model
 
 MOST = 3
 # Ten clips an epoch (seven, two of replay, one without a word) in batches of four: the last has fewer than there are
@@ -41,8 +38,7 @@ CONFIG = with_overrides(
     },
     "test",
 )
-CLOCKS = {"train_s": 0.0, "evaluation_s": 0.0, "clips_per_s": 0.0}
-Trained = list[tuple[EpochResult, Said, int]]
+Trained = list[tuple[EpochResult, Log, int]]
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +49,6 @@ def workers() -> Iterator[Team]:
 
 @pytest.fixture(scope="module")
 def prepared(tiny_whisper_folder: Path, make_recordings: Callable[..., Any]) -> Prepared:
-    data = dict.fromkeys(("train", "validation", "test"), "nowhere.jsonl")
-    settings = {"name": "tiny", "base_model": str(tiny_whisper_folder), "data": data}
     texts = ["yes please", "check", "check the form", "the form", "no", "my form", "your form, please", "please", "yes"]
     splits = {
         "train": make_recordings(texts[:7], [0.5, 0.8, 1.1, 1.4, 0.6, 0.9, 2.0]),
@@ -62,12 +56,7 @@ def prepared(tiny_whisper_folder: Path, make_recordings: Callable[..., Any]) -> 
         "validation": make_recordings(texts[:5], [0.6, 1.2, 0.8, 0.5, 0.9]),
         "retention_validation": make_recordings(texts[3:6], 0.7),
     }
-    return Prepared(
-        parse(ProjectConfig, settings, "test"),
-        Lexicon(terms=()),
-        resolve_base_model(str(tiny_whisper_folder)),
-        Dataset({name: tuple(clips) for name, clips in splits.items()}),
-    )
+    return prepared_of(tiny_whisper_folder, splits)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +66,7 @@ def by_size(workers: Team, prepared: Prepared, tmp_path_factory: pytest.TempPath
     return {size: workers.run(size, trained, prepared, CONFIG, caches / str(size)) for size in range(1, MOST + 1)}
 
 
-def _adapter(said: Said) -> dict[str, torch.Tensor]:
+def _adapter(said: Log) -> dict[str, torch.Tensor]:
     return load(said.adapter["adapter_model.safetensors"])
 
 
