@@ -5,8 +5,9 @@ import json
 import os
 import resource
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +196,24 @@ def served_folder(
         pip_requirements=["mlflow"],
     )
     return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def lay_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """`lay_store(folder)`: the URI of a new SQLite store in it, with the tables that MLflow takes seconds to make."""
+    made = tmp_path_factory.mktemp("store") / "mlflow.db"
+
+    def lay(folder: Path) -> str:
+        if not made.exists():
+            from mlflow.tracking import MlflowClient
+
+            MlflowClient(f"sqlite:///{made}").search_experiments()
+            with closing(sqlite3.connect(made)) as store, store:
+                store.execute("DELETE FROM experiments")  # `Default` has its artifacts beside its own store
+        shutil.copy(made, folder / made.name)
+        return f"sqlite:///{folder / made.name}"
+
+    return lay
 
 
 @pytest.fixture

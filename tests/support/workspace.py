@@ -1,4 +1,4 @@
-"""Small real projects: rows of the demo's own manifests, the packaged tiny.en, a tracking store of their own."""
+"""Small projects: rows of the demo's own manifests, a base, a tracking store of their own."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from tests.support.forked import Forks
 from tests.support.places import ACTORS, DEMO
 
 CLIPS = {"train": 16, "replay": 4, "validation": 4, "test": 5, "retention_validation": 4, "retention_test": 4}
+TINY_EN = "packaged:whisper-tiny.en"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def take(split: str, count: int, target: Path) -> None:
     target.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
 
 
-def workspace_in(folder: Path, name: str, forks: Forks | None = None) -> Workspace:
+def workspace_in(folder: Path, name: str, forks: Forks | None = None, base_model: str = TINY_EN) -> Workspace:
     """A small project called `name` in a folder that holds none yet."""
     workspace = Workspace(folder, forks or Forks(folder / "forks"))
     manifests = workspace.project / "manifests"
@@ -77,7 +78,7 @@ def workspace_in(folder: Path, name: str, forks: Forks | None = None) -> Workspa
     (workspace.project / "lexicon.yaml").write_bytes((DEMO / "lexicon.yaml").read_bytes())
     settings = {
         "name": name,
-        "base_model": "packaged:whisper-tiny.en",
+        "base_model": base_model,
         "lexicon": "lexicon.yaml",
         "data": {split: f"manifests/{split}.jsonl" for split in CLIPS} | {"audio_root": str(DEMO)},
         "trial": {"train": {"epochs": 2, "batch_size": 8, "learning_rate": 0.001}},

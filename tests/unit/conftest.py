@@ -141,9 +141,14 @@ def small_project(
 
 
 @pytest.fixture
-def mlflow_store(tmp_path: Path, track_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> str:
+def mlflow_store(
+    tmp_path: Path,
+    lay_store: Callable[[Path], str],
+    track_in: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
     """A new SQLite file as MLflow's own store; the working directory is the test's folder."""
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = lay_store(tmp_path)
     monkeypatch.chdir(tmp_path)
     track_in(uri)
     return uri

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # The trials only sleep and report. The GPU is one that Ray counts; its node is killed when both nodes train.
@@ -69,7 +70,8 @@ nodes.shutdown()
 """
 
 
-def test_the_search_ends_with_all_its_trials(tmp_path: Path) -> None:
+def test_the_search_ends_with_all_its_trials(tmp_path: Path, lay_store: Callable[[Path], str]) -> None:
+    lay_store(tmp_path)
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
     environment = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}

@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +87,10 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["guarded", BASIC_AUTH])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Server:
+def server(request: pytest.FixtureRequest, tmp_path: Path, lay_store: Callable[[Path], str]) -> Server:
     if request.param == BASIC_AUTH and importlib.util.find_spec("flask_wtf") is None:
         pytest.skip("MLflow's basic-auth needs Flask-WTF: pip install mlflow[auth]")
+    lay_store(tmp_path)
     return Server(tmp_path, free_port(), request.param)
 
 
@@ -140,7 +141,7 @@ def test_a_server_that_is_killed_and_comes_back_has_all_in_order_and_once(server
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def secured(tmp_path_factory: pytest.TempPathFactory, lay_store: Callable[[Path], str]) -> Iterator[Server]:
     """A guarded server with a certificate of its own, which it asks of its clients too."""
     openssl = shutil.which("openssl") or pytest.skip("needs openssl")
     folder = tmp_path_factory.mktemp("secured")
@@ -149,6 +150,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     subprocess.run([*command, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"], check=True)
     (folder / "client.pem").write_bytes(key.read_bytes() + certificate.read_bytes())
     tls = f"--ssl-keyfile {key} --ssl-certfile {certificate} --ssl-ca-certs {certificate} --ssl-cert-reqs 2"
+    lay_store(folder)
     server = Server(folder, free_port(), "guarded", tls)
     with server.up():
         yield server

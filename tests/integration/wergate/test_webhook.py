@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,10 +45,10 @@ def _shown_key() -> str:
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[MlflowClient]:
+def client(tmp_path: Path, lay_store: Callable[[Path], str]) -> Iterator[MlflowClient]:
     """A client of a server with its own SQLite database that may send to this machine."""
     port = free_port()
-    store = ["--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}", "--artifacts-destination", str(tmp_path)]
+    store = ["--backend-store-uri", lay_store(tmp_path), "--artifacts-destination", str(tmp_path)]
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     environment = {
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": _shown_key(),
