@@ -1,6 +1,7 @@
 """Searches in processes of their own, at which faults strike."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -9,11 +10,38 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 from mlflow.tracking import MlflowClient
 from tests.support.places import TRIALS
 
 DRIVER = TRIALS / "search_driver.py"
 Fault = Callable[["subprocess.Popen[str]"], None]
+FIRST, OTHER = "ImplicitFunc", "Mate"  # how Ray names a trial's first worker, and the others
+
+
+def interrupt(process: "subprocess.Popen[str]") -> None:
+    """Ctrl-C."""
+    process.send_signal(signal.SIGINT)
+
+
+def strike(kind: str, with_: signal.Signals) -> Fault:
+    """Sends the signal to the workers of a kind."""
+
+    def strike_them(process: "subprocess.Popen[str]") -> None:
+        titles = {child: _title(child) for child in psutil.Process(process.pid).children(recursive=True)}
+        found = [child for child, title in titles.items() if "ray::" in title and kind in title]
+        assert found, titles.values()
+        for each in found:
+            each.send_signal(with_)
+
+    return strike_them
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 @dataclass

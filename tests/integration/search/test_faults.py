@@ -1,21 +1,26 @@
 """A search that is killed, interrupted, robbed of worker and server and told the time wrong ends as one left alone.
 
-One worker each, on real tiny.en; both searches run at once, on one cache; the one left alone writes to a database.
+With trials of one worker bit for bit, with trials of two but for rounding. All are on a tiny random Whisper in float32
+and on one cache; the one left alone, beside the first of the others, writes to a database.
 """
 
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 from tests.support.processes import Service, free_port, shifted_clock, tracking_server
-from tests.support.searched import Searched
+from tests.support.searched import FIRST, OTHER, Searched, interrupt, strike
 from tests.support.workspace import Workspace
 
 SET_BACK_S = 5 * 3600
 AWAY_S = 20  # ten minutes: python -m tests.trials.outage
+TIMEOUT_S = 40.0  # a busy machine may take some of it for what takes a second
+TWO = ("--workers", "2", "--worker-timeout-s", str(TIMEOUT_S))
+EXACT = {"WERTUNE_PRODUCTS": "float32"}
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
@@ -23,46 +28,45 @@ def _kill(process: "subprocess.Popen[str]") -> None:
 
 
 def _interrupt_twice(process: "subprocess.Popen[str]") -> None:
-    process.send_signal(signal.SIGINT)
+    interrupt(process)
     threading.Timer(1.0, process.send_signal, [signal.SIGINT]).start()
 
 
-def _kill_worker(process: "subprocess.Popen[str]") -> None:
-    workers = [child for child in psutil.Process(process.pid).children(recursive=True) if "ray::" in _title(child)]
-    trials = [worker for worker in workers if "ImplicitFunc" in _title(worker)]
-    assert trials, [_title(worker) for worker in workers]
-    for trial in trials:
-        trial.kill()
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
+def server(tmp_path_factory: pytest.TempPathFactory, lay_store: Callable[[Path], str]) -> Iterator[tuple[Service, str]]:
     """MLflow's server, and its address."""
-    port = free_port()
-    service = tracking_server(tmp_path_factory.mktemp("server"), port)
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    lay_store(folder)
+    service = tracking_server(folder, port)
     service.start()
     yield service, f"http://127.0.0.1:{port}"
     service.stop()
 
 
 @pytest.fixture(scope="module")
-def both(
-    make_workspace: Callable[[str], Workspace],
+def make_search(
+    make_tiny_workspace: Callable[[str], Workspace],
     tmp_path_factory: pytest.TempPathFactory,
-    server: tuple[Service, str],
+    lay_store: Callable[[Path], str],
+) -> Callable[..., Searched]:
+    """`make_search(name, options, server)`: the same search in a folder of its own."""
+    project, cache = make_tiny_workspace("faults").project, tmp_path_factory.mktemp("one-cache")
+
+    def make(name: str, options: tuple[str, ...] = (), server: str = "") -> Searched:
+        folder = tmp_path_factory.mktemp(name)
+        lay_store(folder)
+        return Searched(folder, project, cache, options, EXACT, server)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def both(
+    make_search: Callable[..., Searched], tmp_path_factory: pytest.TempPathFactory, server: tuple[Service, str]
 ) -> tuple[Searched, Searched]:
     """The unbroken search, and the one that everything happened to."""
-    project, cache = make_workspace("faults").project, tmp_path_factory.mktemp("one-cache")
-    unbroken = Searched(tmp_path_factory.mktemp("unbroken"), project, cache)
     service, address = server
-    struck = Searched(tmp_path_factory.mktemp("struck"), project, cache, server=address)
+    unbroken, struck = make_search("unbroken"), make_search("struck", server=address)
     back = threading.Timer(AWAY_S, service.start)
 
     def take_server_away(process: "subprocess.Popen[str]") -> None:
@@ -74,15 +78,34 @@ def both(
     beside.start()
     try:
         assert struck.drive({"trial 01 epoch 1/": _kill}) == -signal.SIGKILL
-        struck.environment = shifted_clock(tmp_path_factory.mktemp("clock") / "set-back", -SET_BACK_S)
+        struck.environment = EXACT | shifted_clock(tmp_path_factory.mktemp("clock") / "set-back", -SET_BACK_S)
         assert struck.drive({"trial 02 epoch 1/": _interrupt_twice}) != 0
-        struck.environment = {}
-        strikes = {"trial 02 epoch 2/": take_server_away, "trial 03 epoch 1/": _kill_worker}
+        struck.environment = EXACT
+        strikes = {
+            "trial 02 epoch 2/": take_server_away,
+            "trial 03 epoch 1/": strike(FIRST, signal.SIGKILL),
+        }
         assert struck.drive(strikes) == 0, struck.printed
     finally:
         beside.join()
     assert status == [0], unbroken.printed
     return unbroken, struck
+
+
+@pytest.fixture(scope="module")
+def of_two(both: tuple[Searched, Searched], make_search: Callable[..., Searched]) -> Searched:
+    """A search whose trials have two workers, each of which is lost in its way; it goes on with one worker a trial."""
+    struck = make_search("of-two", TWO)
+    strikes = {
+        "trial 01 epoch 1/": strike(OTHER, signal.SIGKILL),
+        "trial 01 epoch 2/": strike(FIRST, signal.SIGKILL),
+        "trial 02 epoch 1/": strike(OTHER, signal.SIGSTOP),
+        "trial 02 epoch 2/": interrupt,
+    }
+    assert struck.drive(strikes) != 0, struck.printed
+    struck.options = ()
+    assert struck.drive({"trial 02 epoch 3/": lambda _: None}) == 0, struck.printed
+    return struck
 
 
 def test_the_same_configurations_finish_with_the_same_epochs(both: tuple[Searched, Searched]) -> None:
@@ -112,3 +135,39 @@ def test_the_clock_was_wrong_when_the_second_trial_began(both: tuple[Searched, S
     began = [run.info.start_time / 1000 for _, run in sorted(both[1].children().items())]
     assert began[0] - began[1] > SET_BACK_S / 2
     assert began[2] - began[1] > SET_BACK_S / 2
+
+
+def test_trials_of_two_workers_end_with_the_same_epochs_and_losses(
+    both: tuple[Searched, Searched], of_two: Searched
+) -> None:
+    alone, struck = both[0].runs(), of_two.runs()
+    assert alone.keys() == struck.keys()
+    for name, (status, outcome, params, steps, _) in alone.items():
+        other_status, other_outcome, other_params, other_steps, _ = struck[name]
+        assert (status, outcome, params) == (other_status, other_outcome, other_params)
+        for metric in ("train_loss", "val_loss"):
+            assert dict(other_steps[metric]) == pytest.approx(dict(steps[metric]), rel=1e-3)
+
+
+def test_each_loss_of_one_of_two_workers_is_told_with_its_cause(of_two: Searched) -> None:
+    lost = "lost one of its workers, goes on from its last epoch: WorkersLost"
+    assert f"trial 01 {lost}: worker 2 of 2 is gone" in of_two.printed
+    assert "trial 01 lost its process, goes on from its last epoch" in of_two.printed
+    silent = f"a worker of 2 was silent for {TIMEOUT_S:g} s, which worker_timeout_s allows"
+    assert f"trial 02 {lost}: {silent}" in of_two.printed
+
+
+def test_a_run_names_all_of_its_trial_s_workers(both: tuple[Searched, Searched], of_two: Searched) -> None:
+    alone, struck = ({name: run.data.tags for name, run in search.children().items()} for search in (both[0], of_two))
+    (first,) = [tags for name, tags in struck.items() if name.startswith("trial 01")]
+    (whole,) = [tags for name, tags in alone.items() if name.startswith("trial 01")]
+    assert first["wertune.resources"] == "2 workers, each 1 CPU"
+    assert first["wertune.device"] == f"2 x {whole['wertune.device']}"
+    (resumed,) = [tags for name, tags in struck.items() if name.startswith("trial 03")]
+    assert resumed["wertune.resources"] == "1 CPU"
+
+
+def test_nothing_is_left_running(both: tuple[Searched, Searched], of_two: Searched) -> None:
+    named = [" ".join(each.info["cmdline"] or []) for each in psutil.process_iter(["cmdline"])]
+    folders = [str(search.folder) for search in (*both, of_two)]
+    assert not [line for line in named if any(folder in line for folder in folders)]

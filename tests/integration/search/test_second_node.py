@@ -1,8 +1,10 @@
-"""What a search needs reaches a node through Ray alone: it shares no file with the driver but Python's environment."""
+"""What a search needs reaches a node through Ray alone: it shares no file with the driver but Python's environment.
+
+The base is a folder of the driver's, a tiny random Whisper: a packaged one could be found again on the second node.
+"""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from tests.support.nodes import SECOND, TwoNodes, two_nodes
 from tests.support.processes import shifted_clock
 from tests.support.searched import Searched
 from tests.support.workspace import Workspace
-
-from wertune.whisper.base_model import resolve_base_model
 
 # Run as the driver is: the folder of the project and the cluster's address in, what both nodes wrote out.
 DRIVER = f"""
@@ -99,17 +98,6 @@ print(json.dumps(found))
 """
 
 
-def _own_base(workspace: Workspace) -> Path:
-    """tiny.en as a folder of the driver's: on the second node the package could be found again."""
-    base = workspace.folder / "tiny.en"
-    source = resolve_base_model("packaged:whisper-tiny.en").path
-    shutil.copytree(source, base, ignore=shutil.ignore_patterns("source.json"))
-    settings = workspace.project / "project.yaml"
-    values = yaml.safe_load(settings.read_text()) | {"base_model": str(base)}
-    settings.write_text(yaml.safe_dump(values))
-    return base
-
-
 @pytest.fixture(scope="module")
 def nodes() -> Any:
     with two_nodes(head_gpus=1) as started:
@@ -117,11 +105,10 @@ def nodes() -> Any:
 
 
 @pytest.fixture(scope="module")
-def found(nodes: TwoNodes, make_workspace: Callable[[str], Workspace]) -> dict[str, Any]:
+def found(nodes: TwoNodes, make_tiny_workspace: Callable[[str], Workspace]) -> dict[str, Any]:
     """What a task on the second node saw and wrote."""
     assert nodes.second.poll() is None, "the test that kills the second node must be the last"
-    workspace = make_workspace("second")
-    _own_base(workspace)
+    workspace = make_tiny_workspace("second")
     script = workspace.folder / "driver.py"
     script.write_text(DRIVER)
     done = subprocess.run(
@@ -168,14 +155,14 @@ def test_a_trial_without_a_gpu_goes_to_the_node_without_one(found: dict[str, Any
 
 
 def test_a_lost_node_costs_no_epoch(
-    nodes: TwoNodes, make_workspace: Callable[[str], Workspace], tmp_path: Path
+    nodes: TwoNodes, make_tiny_workspace: Callable[[str], Workspace], tmp_path: Path, lay_store: Callable[[Path], str]
 ) -> None:
     """The last of this file: the trial of the second node goes on at the other one, the only kind of place left.
 
     The driver's clock is five hours ahead of the nodes'.
     """
-    workspace = make_workspace("lost")
-    _own_base(workspace)
+    workspace = make_tiny_workspace("lost")
+    lay_store(tmp_path)
     options = ("--address", nodes.address, "--trials", "2", "--at-once", "2")
     environment = {**nodes.environment, **shifted_clock(tmp_path / "ahead", 5 * 3600)}
     searched = Searched(tmp_path, workspace.project, workspace.folder / "cache", options, environment)
