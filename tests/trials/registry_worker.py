@@ -77,7 +77,7 @@ def make_report(model: str, version: str, errors: int = 1) -> EvalReport:
 
 
 class QuickModel(MlflowModel):
-    """MLflow's registry with reports out of thin air and no artifacts: 200 promotions are about the moves."""
+    """MLflow's registry with reports out of thin air and no artifacts: these promotions are about the moves."""
 
     def find_report(self, version: Version, test_digest: str) -> FoundReport | None:
         return FoundReport("no run", make_report(self.name, version.number))
