@@ -112,7 +112,7 @@ def kind(words: tuple[str, ...]) -> str:
     match words:
         case ("mlflow", "run", ".", *rest):
             entry_point = rest[rest.index("-e") + 1]
-            return kind(next(iter(commands(_project_command(entry_point, dict.fromkeys(_needed(entry_point), "x"))))))
+            return kind(next(iter(commands(project_command(entry_point, dict.fromkeys(needed(entry_point), "x"))))))
         case ("python", "-m", "wertune" | "wergate" | "pytest" as tool, *rest):
             return kind((tool, *rest))
         case ("python", "-m", module, *_):
@@ -259,28 +259,28 @@ def _project_fault(words: list[str]) -> str:
         context = mlflow.commands["run"].make_context("run", [".", *words])
     except click.ClickException as error:
         return error.format_message()
-    entry_points = _entry_points()
+    all_known = entry_points()
     name = context.params["entry_point"]
-    if name not in entry_points:
+    if name not in all_known:
         return f"MLproject has no entry point {name}"
-    known = entry_points[name]["parameters"]
+    known = all_known[name]["parameters"]
     given = dict(each.partition("=")[::2] for each in context.params["param_list"])
     unknown = sorted(set(given) - set(known))
-    missing = sorted(set(_needed(name)) - set(given))
+    missing = sorted(set(needed(name)) - set(given))
     faults = [f"{name} has no parameter {key}" for key in unknown] + [f"{name} needs {key}" for key in missing]
-    return "; ".join(faults) or _first_fault(commands(_project_command(name, given)))
+    return "; ".join(faults) or _first_fault(commands(project_command(name, given)))
 
 
-def _entry_points() -> dict[str, Any]:
+def entry_points() -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
     return found
 
 
-def _needed(entry_point: str) -> list[str]:
-    return [key for key, spec in _entry_points()[entry_point].get("parameters", {}).items() if "default" not in spec]
+def needed(entry_point: str) -> list[str]:
+    return [key for key, spec in entry_points()[entry_point].get("parameters", {}).items() if "default" not in spec]
 
 
-def _project_command(entry_point: str, given: dict[str, str]) -> str:
+def project_command(entry_point: str, given: dict[str, str]) -> str:
     """The shell command that `mlflow run` makes of an entry point."""
     from mlflow.projects.utils import load_project
 

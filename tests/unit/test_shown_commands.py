@@ -3,10 +3,27 @@
 import textwrap
 from pathlib import Path
 
+import click
 import pytest
 from tests.support import shown_commands
 from tests.support.places import ROOT
-from tests.support.shown_commands import Shown, commands, fault, kind, pages, shown, started
+from tests.support.shown_commands import (
+    Shown,
+    commands,
+    entry_points,
+    fault,
+    kind,
+    needed,
+    pages,
+    project_command,
+    shown,
+    started,
+)
+
+from wergate.__main__ import cli as wergate
+from wertune.__main__ import cli as wertune
+
+GROUPS = {"wertune": wertune, "wergate": wergate}
 
 # The test that starts each kind of command, as `started` reads it from the test's source. With `AS_SHOWN` a test runs a
 # page's commands as they stand there; others have other values.
@@ -121,6 +138,23 @@ def test_what_a_test_starts_is_read_from_its_lists_its_calls_and_its_page(tmp_pa
 def test_the_pages_show_each_kind_of_command() -> None:
     kinds = {each.words[:2] if each.words[0] in ("mlflow", "python") else each.words[:1] for each in EVERY}
     assert {("mlflow", "run"), ("python", "-m"), ("wertune",), ("wergate",), ("make",), ("pytest",)} <= kinds
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "parameter"),
+    [(name, parameter) for name, spec in entry_points().items() for parameter in spec["parameters"]],
+)
+def test_what_is_given_to_mlflow_run_reaches_the_option_of_its_name(entry_point: str, parameter: str) -> None:
+    given = dict.fromkeys(needed(entry_point), "needed") | {parameter: "two words"}
+    (words,) = commands(project_command(entry_point, given))
+    _, _, tool, name, *rest = words
+    command = GROUPS[tool].get_command(click.Context(GROUPS[tool]), name)
+    assert command is not None
+    read, _, _ = command.make_parser(click.Context(command)).parse_args(list(rest))
+    (taking,) = [
+        each for each in command.params if f"--{parameter.replace('_', '-')}" in each.opts or parameter in each.opts
+    ]
+    assert read[taking.name] in ("two words", ["two words"], ("two words",))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.places import DEMO
+from tests.support.workspace import take
 
 from wertune.base.config import load_project
 from wertune.battery import score
@@ -14,8 +15,11 @@ EVERY = 45  # of 910 clips, those of no more than four seconds: a dozen
 
 
 @pytest.fixture(scope="module")
-def prepared() -> Prepared:
-    return prepare(DEMO, load_project(DEMO))
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """The demo's settings and base, with a few of its rows: texts of a battery do not hang on them."""
+    rows = tmp_path_factory.mktemp("rows") / "test.jsonl"
+    take("test", 5, rows)
+    return prepare(DEMO, load_project(DEMO), {"test": rows})
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def _clips() -> list[Path]:
         if not found:
             paths = sorted((ROOT / "projects" / "sg_gov").glob(pattern))
             found = [path for path in paths if path.suffix in {".wav", ".flac", ".ogg", ".opus"}]
-    return found[:5]
+    return found[:3]
 
 
 def _audio(path: Path) -> Any:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from tests.trials.fuzz.mutations import mutated
 from tests.trials.fuzz.targets import CORPUS, TARGETS, Target
 
-EXAMPLES = 500
+EXAMPLES = 100  # between two looks at the clock
 
 
 def write_corpus() -> None:
