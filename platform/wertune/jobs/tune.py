@@ -27,7 +27,7 @@ from wertune.reports.card_text import write_card
 from wertune.reports.model_card import CardOf, model_card
 from wertune.scores.comparison import Comparison, logged_metrics
 from wertune.scores.metrics import Scores
-from wertune.search.search_space import SearchConfig
+from wertune.search.search_space import SearchConfig, TrialPlaces
 from wertune.serving.pyfunc import log_and_register
 from wertune.serving.served import longest_piece_s
 from wertune.tracking.journal_writer import held
@@ -70,6 +70,14 @@ class Search:
     ray_address: str | None
     resume: str
     command: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Team:
+    """Several workers that train one trial together: what each gets, and whose cluster they are in."""
+
+    places: TrialPlaces
+    ray_address: str | None
 
 
 @dataclass(frozen=True)
@@ -129,18 +137,39 @@ def tune(task: Task, search: Search) -> Registered:
         return finish(task, run, prepared, baseline, best, study, config.asha.rungs(epochs))
 
 
-def train(task: Task) -> Registered:
-    """One trial, which is registered."""
+def train(task: Task, team: Team | None = None) -> Registered:
+    """One trial, which is registered; in this process, or by a `team`."""
     with ExitStack() as until_the_end:
         with _reading(task):
             opened = start_experiment(task.folder, task.project, f"train {task.project.name}")
             run, prepared = until_the_end.enter_context(opened)
         advise(prepared, task.say)
+        baseline = _trained_by_team(task, team, run, prepared) if team else _trained_here(task, run, prepared)
+        return finish(task, run, prepared, baseline, BestTrial(run, "this one", prepared.project.trial))
+
+
+def _trained_here(task: Task, run: RunRef, prepared: Prepared) -> dict[str, Scores]:
+    """What the base was worth before."""
+    task.say("scoring the untouched base …")
+    baseline = score_baseline(run, prepared, told(task.say))
+    objective = objective_of(prepared, baseline)
+    run_trial(prepared.project.trial, prepared, objective, run, lambda result: task.say(result.line()))
+    return baseline
+
+
+def _trained_by_team(task: Task, team: Team, run: RunRef, prepared: Prepared) -> dict[str, Scores]:
+    """The same."""
+    from wertune.search.driver import cluster, train_across, transcribe_across
+
+    with cluster(team.ray_address, team.places):
         task.say("scoring the untouched base …")
-        baseline = score_baseline(run, prepared, told(task.say))
-        objective, trial = objective_of(prepared, baseline), prepared.project.trial
-        run_trial(trial, prepared, objective, run, lambda result: task.say(result.line()))
-        return finish(task, run, prepared, baseline, BestTrial(run, "this one", trial))
+        baseline = score_baseline(run, prepared, transcribe_across(team.places, task.say))
+        objective, trial = objective_of(prepared, baseline), (prepared.project.trial, run)
+        task.say(f"training with {team.places.workers} workers …")
+        for _, fault in train_across(prepared, team.places, [trial], objective, task.say, task.say):
+            if fault:
+                raise fault
+    return baseline
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from wertune.base.errors import SearchStorageError
 from wertune.base.files import STAMP, is_whole, store_folder, storing
 
 STATE, SHORTAGES = "state", "shortages"
+LAST_STAGE = "last_stage"
 REMEDY = "free the disk that the search runs from and resume it"
 
 
@@ -52,6 +53,18 @@ class CheckpointStore:
         """Why processes of the trial were ended for want of memory, each in words of its own, the first one first."""
         files = self.get(trial, SHORTAGES)
         return list(json.loads(files[SHORTAGES])) if files else []
+
+    def tell_last_stage(self, is_last: bool) -> None:
+        """Keeps whether no other trial is to come."""
+        if is_last:
+            self._root.mkdir(parents=True, exist_ok=True)
+            (self._root / LAST_STAGE).touch()
+        else:
+            (self._root / LAST_STAGE).unlink(missing_ok=True)
+
+    def may_take_over(self) -> bool:
+        """Whether trials may have what others have left: no other trial is to come."""
+        return (self._root / LAST_STAGE).exists()
 
     def forget(self, trial: int, name: str) -> None:
         """Frees the disk."""

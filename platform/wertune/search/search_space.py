@@ -86,11 +86,9 @@ class AshaConfig(Frozen):
         return found
 
 
-class SearchConfig(Frozen):
-    """The whole of `search.yaml`."""
+class TrialPlaces(Frozen):
+    """What each trial gets of a machine or a cluster."""
 
-    trials: int = Field(12, ge=1, description="configurations that are tried")
-    seed: int = Field(0, ge=0, lt=2**32, description="of what is proposed")
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         "auto",
         description="auto: one for each worker; 0 without GPUs; 2 and more: as many workers, a GPU each; 0.25: four "
@@ -103,19 +101,6 @@ class SearchConfig(Frozen):
     worker_timeout_s: float = Field(
         600.0, gt=0, description="so long workers wait for each other; then one is silent, and others take their places"
     )
-    max_concurrent: int | Literal["auto"] = Field("auto", description="trials at once; auto: as many as fit")
-    asha: AshaConfig = AshaConfig()
-    restarts: int = Field(
-        0,
-        ge=0,
-        le=7,
-        description="so often the best configuration is trained again, each time from another seed, and the mean of "
-        "the adapters is taken where validation says so (model soups, arXiv:2203.05482)",
-    )
-    space: dict[str, Values] = Field(
-        min_length=1, description="what is varied, and how far; a key is a path in project.yaml's `trial:`"
-    )
-    first_points: tuple[dict[str, Value], ...] = Field((), description="configurations to try before any proposal")
 
     @model_validator(mode="after")
     def _workers_have_whole_gpus(self) -> Self:
@@ -139,6 +124,38 @@ class SearchConfig(Frozen):
             if self.gpus_per_trial == "auto"
             else max(self.workers_per_trial, int(self.gpus_per_trial))
         )
+
+
+class SearchConfig(TrialPlaces):
+    """The whole of `search.yaml`."""
+
+    trials: int = Field(12, ge=1, description="configurations that are tried")
+    seed: int = Field(0, ge=0, lt=2**32, description="of what is proposed")
+    max_concurrent: int | Literal["auto"] = Field("auto", description="trials at once; auto: as many as fit")
+    take_over: bool = Field(
+        False,
+        description="once no other trial is to come, those that go on take over the places of those that have ended: "
+        "they get more workers after an epoch",
+    )
+    asha: AshaConfig = AshaConfig()
+    restarts: int = Field(
+        0,
+        ge=0,
+        le=7,
+        description="so often the best configuration is trained again, each time from another seed, and the mean of "
+        "the adapters is taken where validation says so (model soups, arXiv:2203.05482)",
+    )
+    space: dict[str, Values] = Field(
+        min_length=1, description="what is varied, and how far; a key is a path in project.yaml's `trial:`"
+    )
+    first_points: tuple[dict[str, Value], ...] = Field((), description="configurations to try before any proposal")
+
+    @model_validator(mode="after")
+    def _takers_have_whole_gpus(self) -> Self:
+        if self.take_over and self.gpus_per_trial != "auto" and 0 < self.gpus_per_trial < 1:
+            found = f"take_over is true and gpus_per_trial is {self.gpus_per_trial:g}"
+            raise ValueError(f"{found}, but each worker of a trial has a GPU of its own; set gpus_per_trial: 1 or auto")
+        return self
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """What Optuna draws from, by search key."""

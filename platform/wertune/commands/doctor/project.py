@@ -1,5 +1,6 @@
 """Checks of a project: its base model, the memory of a trial, its checkout, and the voices that speak for it."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,24 @@ def memory(site: Site) -> Finding:
     if free_mb < needed_mb:
         return fail("memory", found, "close other programs, take a smaller base, or train.gradient_checkpointing: true")
     return ok("memory", found)
+
+
+def trials(site: Site) -> Finding:
+    """How many of them search.yaml lets run at once on this machine, and by how many workers."""
+    from wertune.search.plan import machine_for
+    from wertune.search.search_space import SearchConfig
+
+    path = site.project / "search.yaml"
+    if not path.exists():
+        return ok("trials", "the project has no search.yaml")
+    try:
+        search = load_yaml(path, SearchConfig)
+        if (site.ray_address or os.environ.get("RAY_ADDRESS", "")) not in ("", "local"):
+            return ok("trials", f"as many at once as the cluster has places for, {search.workers} to a trial")
+        return ok("trials", f"at once: {machine_for(search).at_once}")
+    except ConfigError as error:
+        problem, _, remedy = str(error).rpartition("; ")
+        return fail("trials", problem or remedy, remedy)
 
 
 def _weights_mb(site: Site) -> float:
@@ -130,6 +149,7 @@ def _base(site: Site) -> "BaseModel":
 CHECKS: dict[str, Check] = {
     "base model": base_model,
     "memory": memory,
+    "trials": trials,
     "git": checkout,
     "speech engines": voices,
 }
