@@ -281,18 +281,19 @@ class _Across:
     def end(self, number: int, task: Any) -> Exception | None:
         """Gives back its places, and logs what is left to log; what it raised, of a task that failed."""
         remove_placement_group(self._groups.pop(number))
+        fault: Exception | None = None
         try:
             self._retold[number].write(ray.get(task))
         except RayTaskError as error:
-            cause: Exception = error.cause
-            return cause
+            fault = error.cause
         except RayError as error:
-            return error
-        files, adapter = self._kept.get(number, ADAPTER_ARTIFACT), self._scratch / str(number)
-        assert files, "a trial that ended has told of its best epoch"
-        write_files(files, adapter)
-        self._logs[number].artifacts(adapter, ADAPTER_ARTIFACT)
-        return None
+            fault = error
+        if fault is None:
+            files, adapter = self._kept.get(number, ADAPTER_ARTIFACT), self._scratch / str(number)
+            assert files, "a trial that ended has told of its best epoch"
+            write_files(files, adapter)
+            self._logs[number].artifacts(adapter, ADAPTER_ARTIFACT)
+        return fault
 
     def forgives(self, number: int, config: TrialConfig, fault: Exception) -> bool:
         """Whether the trial may go on from its last epoch, which is told: it has lost a process, not too often yet."""
