@@ -122,7 +122,8 @@ def tune(task: Task, search: Search) -> Registered:
         with cluster(search.ray_address, config):
             task.say("scoring the untouched base on validation, test and retention …")
             baseline = score_baseline(run, prepared, transcribe_across(config, task.say))
-            task.say(f"searching: {config.trials} trials of at most {epochs} epochs …")
+            each = f", each of {config.workers} workers" if config.workers > 1 else ""
+            task.say(f"searching: {config.trials} trials of at most {epochs} epochs{each} …")
             try:
                 search_trials(
                     prepared, config, objective_of(prepared, baseline), run, study, search.folder / run.run_id
