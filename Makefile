@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SITE := .site
 
-.PHONY: tune test check lint types layers unit integration docs env bench audit clean
+.PHONY: tune test check lint types layers unit integration docs env bench gpu audit clean
 
 tune: .venv/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e tune --env-manager local --experiment-name sg_gov
@@ -44,6 +44,12 @@ env: .venv/.ready
 
 bench: .venv/.ready
 	$(BIN)/python -m wertune bench --model-uri "$(MODEL_URI)"
+
+# What a GPU makes of it, in at most eight minutes, by .venv or whatever Python has torch, transformers, peft and
+# bitsandbytes: nothing is installed. Without a GPU small sizes run, and OUT=file.json keeps their figures.
+gpu:
+	HF_HUB_OFFLINE=1 PYTHONPATH="$(CURDIR)/platform:$(CURDIR)/registry:$$PYTHONPATH" \
+		$(or $(wildcard $(BIN)/python),$(PYTHON)) -m wertune.bench.gpu $(if $(OUT),--out "$(OUT)")
 
 # Known vulnerabilities of the locked packages where an advisory source can be asked; the lock itself in any case.
 audit: .venv/.ready

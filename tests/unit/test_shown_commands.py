@@ -26,6 +26,7 @@ RUN_BY = {
     "integration/jobs/test_search_real.py": ("mlflow models", "curl", "base64"),
     "integration/test_site.py": ("make docs",),
     "integration/bench/test_bench_scale.py": ("python -m wertune.bench.scale",),
+    "integration/bench/test_gpu.py": ("make gpu", "python -m wertune.bench.gpu"),
     "integration/tracking/test_tracking_outage.py": ("mlflow server",),
     "integration/wergate/test_webhook.py": ("python registry/examples/webhook_receiver.py", "python -c"),
     "unit/base/test_cli.py": ("wertune",),
