@@ -16,9 +16,9 @@ from wertune.commands.options import configured, project_option, trial_options, 
 
 if TYPE_CHECKING:
     from wergate.gates.policy import Policy
-    from wertune.base.config import TrialConfig
+    from wertune.base.config import TrialConfig, TrialPlaces
     from wertune.jobs.tune import Registered
-    from wertune.search.search_space import SearchConfig, TrialPlaces
+    from wertune.search.search_space import SearchConfig
 
 
 STUDY_STORAGE_VARIABLE = "WERTUNE_STUDY_STORAGE"
@@ -142,8 +142,8 @@ def _check_room_for_ray(ray_address: str) -> None:
 
 def _places(project: Path, workers: str) -> "TrialPlaces":
     """What search.yaml, if there is one, says that each worker gets, for so many of them; by default for one."""
-    from wertune.base.config import load_yaml, with_overrides
-    from wertune.search.search_space import SearchConfig, TrialPlaces
+    from wertune.base.config import TrialPlaces, load_yaml, with_overrides
+    from wertune.search.search_space import SearchConfig
 
     path = project / "search.yaml"
     places = TrialPlaces()

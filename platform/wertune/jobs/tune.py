@@ -15,7 +15,7 @@ from wergate.gates.policy import Policy
 from wergate.registry.open import evaluate_in_a_clean_process, open_registry
 from wergate.trail.reports import last_decision, page_of
 from wertune.base import contract
-from wertune.base.config import ProjectConfig, flatten
+from wertune.base.config import ProjectConfig, TrialPlaces, flatten
 from wertune.base.steps import Steps, heard_by
 from wertune.data.manifest import count_rows, manifests_of
 from wertune.jobs.ablation import what_it_brings
@@ -27,7 +27,7 @@ from wertune.reports.card_text import write_card
 from wertune.reports.model_card import CardOf, model_card
 from wertune.scores.comparison import Comparison, logged_metrics
 from wertune.scores.metrics import Scores
-from wertune.search.search_space import SearchConfig, TrialPlaces
+from wertune.search.search_space import SearchConfig
 from wertune.serving.pyfunc import log_and_register
 from wertune.serving.served import longest_piece_s
 from wertune.tracking.journal_writer import held

@@ -21,7 +21,7 @@ from ray.util import remove_placement_group
 
 import wertune
 from wertune.base.cli import end_as_interrupted
-from wertune.base.config import TrialConfig
+from wertune.base.config import TrialConfig, TrialPlaces
 from wertune.base.errors import ConfigError, WertuneError, WorkersLost
 from wertune.base.files import write_files
 from wertune.search import ray_private
@@ -29,7 +29,7 @@ from wertune.search.checkpoints import CheckpointStore, start_on_this_node
 from wertune.search.halving import expected_epochs
 from wertune.search.places import Reservations, trial_resources
 from wertune.search.progress import Progress, terminal
-from wertune.search.search_space import SearchConfig, TrialPlaces
+from wertune.search.search_space import SearchConfig
 from wertune.search.shipping import start_file_server
 from wertune.search.study import Proposals, asha, finished
 from wertune.search.trial_log import Retold

@@ -22,8 +22,8 @@ import ray
 from ray.air.execution import PlacementGroupResourceManager, ResourceManager
 from ray.tune import PlacementGroupFactory
 
+from wertune.base.config import TrialPlaces
 from wertune.base.errors import ConfigError
-from wertune.search.search_space import TrialPlaces
 
 NODE_ID_LABEL = "ray.io/node-id"  # every node of Ray 2.49 or later carries it
 LOOK_EVERY_S = 2.0

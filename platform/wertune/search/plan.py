@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 
 from wertune.base.config import ContextConfig, ProjectConfig
-from wertune.base.errors import ConfigError
 from wertune.base.files import cache_root
-from wertune.base.machine import cores, free_disk_mb, free_memory_mb, processor_name
+from wertune.base.machine import cores, free_disk_mb, free_memory_mb, processor_name, room_for_trials
 from wertune.battery.shelf import project_battery
 from wertune.search.halving import Estimate, expected_epochs, one_after_another
 from wertune.search.search_space import SearchConfig, checked_space
@@ -45,11 +44,6 @@ class Machine:
     products: str
     trials_at_once: int
     workers: int = 1
-
-    @property
-    def at_once(self) -> str:
-        """Such as `2`, or `2, each of 4 workers`."""
-        return f"{self.trials_at_once}{f', each of {self.workers} workers' if self.workers > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,7 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
     started = time.perf_counter()
     prepared = prepare(folder, project, drawn=checked_space(search, project.trial, "search.yaml"))
     checked_s = time.perf_counter() - started
-    machine, trial = machine_for(search), project.trial
+    machine, trial = _machine(search), project.trial
     measured = probe(prepared, search.cpus_per_trial)
     clips = sum(clips_per_epoch(trial, prepared.dataset["train"], prepared.dataset["replay"]))
     # Clips, and ways in which they are augmented, whose features a search works out: all trials share them.
@@ -142,24 +136,12 @@ def _search_s(
     return Estimate(low, mean * (1 + slower) / 2 + features_s, high * slower + features_s)
 
 
-def machine_for(search: SearchConfig) -> Machine:
-    """This one; ConfigError where it has no place for a trial."""
-    found, gpus = cores(), torch.cuda.device_count() if torch.cuda.is_available() else 0
-    workers, asked = search.workers, search.gpus_per_trial
-    wanted = (float(workers) if gpus else 0.0) if asked == "auto" else asked
-    if wanted > gpus:
-        told, remedy = f"each of a trial's {workers} workers is to have a GPU", "lower workers_per_trial"
-        if asked != "auto":
-            told, remedy = f"gpus_per_trial is {asked:g}", "lower it or set it to auto"
-        raise ConfigError(f"{told}, but this machine has {gpus} GPUs; {remedy}")
-    if workers * search.cpus_per_trial > found:
-        told = f"a trial has {workers} workers and cpus_per_trial is {search.cpus_per_trial}"
-        raise ConfigError(f"{told}, but this machine has {found} cores; lower workers_per_trial or cpus_per_trial")
-    fitting = [found / (search.cpus_per_trial * workers), search.trials]
-    fitting += [gpus / wanted] if wanted else []
+def _machine(search: SearchConfig) -> Machine:
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    fitting = [room_for_trials(search, gpus), search.trials]
     fitting += [search.max_concurrent] if search.max_concurrent != "auto" else []
-    products = dtype_name(products_here())
-    return Machine(found, processor_name(), gpus, products, max(1, int(min(fitting))), workers)
+    at_once = max(1, int(min(fitting)))
+    return Machine(cores(), processor_name(), gpus, dtype_name(products_here()), at_once, search.workers)
 
 
 def _free_mb(machine: Machine) -> float | None:
@@ -205,13 +187,14 @@ def _positions(prepared: Prepared, context: ContextConfig, *splits: str) -> int:
 def as_text(plan: Plan) -> str:
     """The plan for people; what does not fit is said at the end."""
     machine, compared = plan.machine, ", ".join(map(str, plan.rungs))
+    at_once = f"{machine.trials_at_once}{f', each of {machine.workers} workers' if machine.workers > 1 else ''}"
     gpus = f"{machine.gpus} GPUs" if machine.gpus else "no GPU"
     free = "unknown" if plan.memory_free_mb is None else _size(plan.memory_free_mb)
     lines = [
         ("search", f"{plan.project} on {plan.base_model}: {plan.trials} trials of at most {plan.epochs} epochs"),
         ("ASHA", f"compares trials after epochs {compared}" if compared else "compares nothing: one epoch is all"),
         ("epochs", f"about {_range(plan.all_epochs, '{:.0f}'.format)}, of {plan.trials * plan.epochs} without ASHA"),
-        ("machine", f"{machine.cores} cores of {machine.processor}, {gpus}; trials at once: {machine.at_once}"),
+        ("machine", f"{machine.cores} cores of {machine.processor}, {gpus}; trials at once: {at_once}"),
         ("products", f"in {machine.products}{'' if machine.gpus else FLOAT32.get(machine.products, '')}"),
         ("an epoch", f"{plan.clips_per_epoch} clips and their scores: {_clock(plan.epoch_s)}"),
         ("features", f"{_clock(plan.features_s)} more in the whole search where the cache has none"),

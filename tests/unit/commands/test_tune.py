@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from wertune.base.config import TrialConfig
+from wertune.base.config import TrialConfig, TrialPlaces
 from wertune.base.errors import ConfigError, TrackingError
 from wertune.commands.tune import _places, _told, resume_command, train, tune
 from wertune.jobs.logged import Results
 from wertune.jobs.trials import BestTrial
 from wertune.jobs.tune import Registered, Task, Verdict, finish
-from wertune.search.search_space import TrialPlaces
 from wertune.tracking.journal_writer import held
 
 GIVEN = {

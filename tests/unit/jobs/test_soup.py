@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from wertune.base.config import TrialConfig, load_project, with_overrides
+from wertune.base.config import TrialConfig, TrialPlaces, load_project, with_overrides
 from wertune.base.contract import BEST_OBJECTIVE, OUTCOME_TAG, POINT_TAG, RESTART_TAG, TRAINABLE_PARAMETERS
 from wertune.jobs import soup
 from wertune.jobs.soup import restarted
 from wertune.jobs.trials import BestTrial
-from wertune.search.search_space import SearchConfig, TrialPlaces
+from wertune.search.search_space import SearchConfig
 from wertune.tracking.runs import RunRef, children, create_run, nested_run, restarts
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.train import Objective, TrainingDiverged

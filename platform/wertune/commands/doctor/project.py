@@ -5,9 +5,9 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wertune.base.config import load_project, load_yaml
+from wertune.base.config import TrialPlaces, load_project, load_yaml, parse, read_yaml
 from wertune.base.errors import BaseModelError, ConfigError, SynthesisError
-from wertune.base.machine import free_memory_mb
+from wertune.base.machine import free_memory_mb, room_for_trials
 from wertune.commands.doctor import Check, Finding, Site, fail, ok, warn
 
 if TYPE_CHECKING:
@@ -43,18 +43,20 @@ def memory(site: Site) -> Finding:
 
 
 def trials(site: Site) -> Finding:
-    """How many of them search.yaml lets run at once on this machine, and by how many workers."""
-    from wertune.search.plan import machine_for
-    from wertune.search.search_space import SearchConfig
-
+    """How many of them find the places at once on this machine that search.yaml gives each."""
     path = site.project / "search.yaml"
     if not path.exists():
         return ok("trials", "the project has no search.yaml")
     try:
-        search = load_yaml(path, SearchConfig)
+        values = read_yaml(path)  # of which no range or choice is looked at here: that would need Optuna
+        places = parse(TrialPlaces, {key: values[key] for key in TrialPlaces.model_fields if key in values}, str(path))
+        each = f", each of {places.workers} workers" if places.workers > 1 else ""
         if (site.ray_address or os.environ.get("RAY_ADDRESS", "")) not in ("", "local"):
-            return ok("trials", f"as many at once as the cluster has places for, {search.workers} to a trial")
-        return ok("trials", f"at once: {machine_for(search).at_once}")
+            return ok("trials", f"as many at once as the cluster has places for{each}")
+        import torch
+
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return ok("trials", f"room for {int(room_for_trials(places, gpus))} at once{each}")
     except ConfigError as error:
         problem, _, remedy = str(error).rpartition("; ")
         return fail("trials", problem or remedy, remedy)
