@@ -77,6 +77,22 @@ class CheckpointStore:
         return sorted(folder for folder in self._folder(trial, name).glob("[0-9]*") if folder.is_dir())
 
 
+class Heard:
+    """What tasks say while they run, in an actor; here, where its process imports next to nothing."""
+
+    def __init__(self) -> None:
+        self._said: list[Any] = []
+
+    def add(self, said: Any) -> None:
+        """A task says so."""
+        self._said.append(said)
+
+    def taken(self) -> list[Any]:
+        """What was said since it was asked last."""
+        found, self._said = self._said, []
+        return found
+
+
 def start_on_this_node(kind: type, at_once: int, *told: Any) -> Any:
     """A Ray actor for workers anywhere, of which so many calls may run at once; it ends with the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

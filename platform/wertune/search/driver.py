@@ -25,7 +25,7 @@ from wertune.base.config import TrialConfig, TrialPlaces
 from wertune.base.errors import ConfigError, WertuneError, WorkersLost
 from wertune.base.files import write_files
 from wertune.search import ray_private
-from wertune.search.checkpoints import CheckpointStore, start_on_this_node
+from wertune.search.checkpoints import CheckpointStore, Heard, start_on_this_node
 from wertune.search.halving import expected_epochs
 from wertune.search.places import Reservations, trial_resources
 from wertune.search.progress import Progress, terminal
@@ -34,7 +34,7 @@ from wertune.search.shipping import start_file_server
 from wertune.search.study import Proposals, asha, finished
 from wertune.search.trial_log import Retold
 from wertune.search.trial_runs import CAUSE_CHARACTERS, RecordTrials, TrialRuns, end_finished_trials, memory_cause
-from wertune.search.worker import Heard, Kind, needs, place, run_alone, run_one, transcribe_part
+from wertune.search.worker import Kind, needs, place, run_alone, run_one, transcribe_part
 from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.outage import patience_s, tell
 from wertune.tracking.runs import RunRef

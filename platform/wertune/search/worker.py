@@ -44,22 +44,6 @@ Kind = tuple[Mapping[str, float], Mapping[str, str]]
 WORST = 1e9  # Optuna and Ray want a finite number of a trial without one
 
 
-class Heard:
-    """What tasks say while they run, in an actor."""
-
-    def __init__(self) -> None:
-        self._said: list[Any] = []
-
-    def add(self, said: Any) -> None:
-        """A task says so."""
-        self._said.append(said)
-
-    def taken(self) -> list[Any]:
-        """What was said since it was asked last."""
-        found, self._said = self._said, []
-        return found
-
-
 def transcribe_part(prepared: Prepared, files: DriverFiles, wanted: Wanted, heard: Any) -> Texts:
     """Some splits' texts by the untouched base, in a task of `transcribe_across`; `heard` counts the clips."""
     keep_freed_memory()
