@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 SITE := .site
+# Images set it. The commands and tests start some hundred processes, and each would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: tune test check lint types layers unit integration docs env bench gpu audit clean
 
