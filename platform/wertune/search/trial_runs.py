@@ -141,9 +141,10 @@ class RecordTrials(Callback):  # type: ignore[misc]
         if result.get(FAILURE):
             trial.max_failures = 0  # what it raised it would raise again
             return
-        if 0 < self._workers[number] < result[WORKERS]:
-            self._progress.say(f"{trial_name(number)} has taken over free places: {result[WORKERS]} workers")
-        self._workers[number] = result[WORKERS]
+        workers = result.get(WORKERS, 1)
+        if 0 < self._workers[number] < workers:
+            self._progress.say(f"{trial_name(number)} has taken over free places: {workers} workers")
+        self._workers[number] = workers
         wer, retention, rate = result["val_wer"], result.get("retention_val_wer"), result["clips_per_s"]
         self._progress.epoch(Epoch(number, epoch, self._runs.epochs, wer, retention, rate, result[METRIC]))
 
