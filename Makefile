@@ -3,8 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 SITE := .site
+# Images set it. The commands and tests start some hundred processes, and each would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: tune test check lint types layers unit integration docs env bench audit clean
+.PHONY: tune test check lint types layers unit integration docs env bench gpu audit clean
 
 tune: .venv/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e tune --env-manager local --experiment-name sg_gov
@@ -44,6 +46,12 @@ env: .venv/.ready
 
 bench: .venv/.ready
 	$(BIN)/python -m wertune bench --model-uri "$(MODEL_URI)"
+
+# What a GPU makes of it, in at most eight minutes, by .venv or whatever Python has torch, transformers, peft and
+# bitsandbytes: nothing is installed. Without a GPU small sizes run, and OUT=file.json keeps their figures.
+gpu:
+	HF_HUB_OFFLINE=1 PYTHONPATH="$(CURDIR)/platform:$(CURDIR)/registry:$$PYTHONPATH" \
+		$(or $(wildcard $(BIN)/python),$(PYTHON)) -m wertune.bench.gpu $(if $(OUT),--out "$(OUT)")
 
 # Known vulnerabilities of the locked packages where an advisory source can be asked; the lock itself in any case.
 audit: .venv/.ready

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,24 +64,14 @@ class Searched:
 
     def drive(self, strikes: Mapping[str, Fault] | None = None) -> int:
         """Starts or resumes the search; each fault strikes once a line holds its text. Returns the exit status."""
-        waiting = dict(strikes or {})
         resume = ("--resume", self.run_id) if self.run_id else ()
-        process = subprocess.Popen(
-            [sys.executable, str(DRIVER), str(self.folder), str(self.project), self.tracking, *self.options, *resume],
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "WERTUNE_CACHE": str(self.cache)} | self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            self.printed += line
-            if line.startswith("run "):
-                self.run_id = line.split()[1]
-            for text in [text for text in waiting if text in line]:
-                waiting.pop(text)(process)
-        assert not waiting, self.printed
-        return process.wait()
+        command = [sys.executable, str(DRIVER), str(self.folder), str(self.project), self.tracking]
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "WERTUNE_CACHE": str(self.cache)} | self.environment
+        status, printed = driven([*command, *self.options, *resume], environment, strikes or {})
+        self.printed += printed
+        known = (line.split()[1] for line in printed.splitlines() if line.startswith("run "))
+        self.run_id = self.run_id or next(known, "")
+        return status
 
     def trials(self) -> list[Any]:
         study = optuna.load_study(study_name=self.run_id, storage=f"sqlite:///{self.folder / 'optuna.db'}")
@@ -100,6 +90,23 @@ class Searched:
         """What MLflow holds of each child run, without what the clock says."""
         client = MlflowClient(self.tracking)
         return {name: _told(client, run) for name, run in self.children().items()}
+
+
+def driven(
+    command: Sequence[str], environment: Mapping[str, str], strikes: Mapping[str, Fault], folder: Path | None = None
+) -> tuple[int, str]:
+    """The command's exit status and what it printed; each fault strikes once a line holds its text."""
+    waiting, printed = dict(strikes), ""
+    process = subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        printed += line
+        for text in [text for text in waiting if text in line]:
+            waiting.pop(text)(process)
+    assert not waiting, printed
+    return process.wait(), printed
 
 
 def _told(client: MlflowClient, run: Any) -> Any:

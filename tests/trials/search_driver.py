@@ -24,16 +24,19 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--worker-timeout-s", type=float, default=600.0)
+    parser.add_argument("--take-over", action="store_true")
+    parser.add_argument("--epochs", type=int, default=3)
     given = parser.parse_args()
     config = SearchConfig(
         trials=given.trials,
         max_concurrent=given.at_once,
         workers_per_trial=given.workers,
         worker_timeout_s=given.worker_timeout_s,
+        take_over=given.take_over,
         asha=AshaConfig(grace_epochs=2, reduction_factor=2),
         space={"train.learning_rate": Range(low=1e-4, high=1e-2, log=True)},
     )
-    settings = with_overrides(load_project(given.project), {"trial.train.epochs": 3}, "search_driver")
+    settings = with_overrides(load_project(given.project), {"trial.train.epochs": given.epochs}, "search_driver")
     prepared = prepare(given.project, settings)
     artifacts = given.folder / "mlruns" if given.tracking.startswith("sqlite:") else None
     new = None if given.resume else create_run(given.tracking, "faults", artifacts)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -331,6 +331,46 @@ class _Loader(yaml.SafeLoader):
             elif isinstance(key, yaml.ScalarNode):
                 first[name] = line
         return node
+
+
+class TrialPlaces(Frozen):
+    """What each trial gets of a machine or a cluster."""
+
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description="auto: one for each worker; 0 without GPUs; 2 and more: as many workers, a GPU each; 0.25: four "
+        "trials share one",
+    )
+    cpus_per_trial: int = Field(1, ge=1, description="cores of each worker of a trial, each with one thread of work")
+    workers_per_trial: int = Field(
+        1, ge=1, le=64, description="processes that train one trial together, each with a part of its batches"
+    )
+    worker_timeout_s: float = Field(
+        600.0, gt=0, description="so long workers wait for each other; then one is silent, and others take their places"
+    )
+
+    @model_validator(mode="after")
+    def _workers_have_whole_gpus(self) -> Self:
+        gpus, workers = self.gpus_per_trial, self.workers_per_trial
+        if gpus == "auto" or not gpus:
+            return self
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError(
+                f"gpus_per_trial is {gpus:g}, but above one it must be whole: each worker has a GPU of its own"
+            )
+        if workers > 1 and workers != gpus:
+            found = f"workers_per_trial is {workers} and gpus_per_trial is {gpus:g}"
+            raise ValueError(f"{found}, but each worker has a GPU of its own; set gpus_per_trial: {workers}")
+        return self
+
+    @property
+    def workers(self) -> int:
+        """Processes of a trial."""
+        return (
+            self.workers_per_trial
+            if self.gpus_per_trial == "auto"
+            else max(self.workers_per_trial, int(self.gpus_per_trial))
+        )
 
 
 def load_yaml(path: Path, model: type[Model]) -> Model:

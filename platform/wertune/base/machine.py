@@ -6,7 +6,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from wertune.base.config import Engine
+from wertune.base.config import Engine, TrialPlaces
 from wertune.base.errors import ConfigError
 
 MEMINFO = Path("/proc/meminfo")
@@ -20,6 +20,22 @@ PACKAGES: dict[Engine, tuple[str, ...]] = {"torch": (), "ctranslate2": ("ctransl
 def cores() -> int:
     """Those that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def room_for_trials(places: TrialPlaces, gpus: int) -> float:
+    """How many trials find their places on this machine at once, which has so many GPUs; ConfigError for none."""
+    workers, asked = places.workers, places.gpus_per_trial
+    wanted = (float(workers) if gpus else 0.0) if asked == "auto" else asked
+    if wanted > gpus:
+        told, remedy = f"each of a trial's {workers} workers is to have a GPU", "lower workers_per_trial"
+        if asked != "auto":
+            told, remedy = f"gpus_per_trial is {asked:g}", "lower it or set it to auto"
+        raise ConfigError(f"{told}, but this machine has {gpus} GPUs; {remedy}")
+    found, needed = cores(), workers * places.cpus_per_trial
+    if needed > found:
+        told = f"a trial has {workers} workers and cpus_per_trial is {places.cpus_per_trial}"
+        raise ConfigError(f"{told}, but this machine has {found} cores; lower workers_per_trial or cpus_per_trial")
+    return min(found / needed, gpus / wanted) if wanted else found / needed
 
 
 def free_memory_mb() -> float | None:

@@ -11,10 +11,10 @@ def bench(folder: Path, out: Path, model_uri: str = "") -> str:
     """Runs everything, and writes `benchmarks.json`, `.md` and `.png` into `out`; returns the page."""
     # Here, because a cold worker imports this package too, and is to pay for no more than a trial's own modules.
     from wertune.base.config import load_project
-    from wertune.bench import memory, page, search, serving, start_up, training
+    from wertune.bench import memory, page, search, serving, start_up, training, workers
     from wertune.training.prepare import prepare
 
     prepared = prepare(folder, load_project(folder))
     served = serving.section(folder, model_uri)  # first: what is wrong with the version is said at once
-    others = [part.section(prepared) for part in (search, start_up, memory)]
+    others = [part.section(prepared) for part in (search, start_up, memory, workers)]
     return page.write(out, page.setting(prepared), [*training.sections(prepared), *others, served])

@@ -69,6 +69,7 @@ class PeerRecipe:
             disable_tqdm=True,
             dataloader_pin_memory=self._ours.device.type == "cuda",
         )
+        arguments._n_gpu = 1  # on a machine with several, the trainer would take as many batches at once
         clock = _Clock(after_epoch)
         self.model.train()
         self.model.config.use_cache = False
@@ -80,15 +81,15 @@ class PeerRecipe:
         return clock.seconds
 
     @torch.no_grad()
-    def transcribe(self, features: Sequence[torch.Tensor]) -> list[str]:
-        """Greedy, at 30 s."""
+    def transcribe(self, features: Sequence[torch.Tensor], longest: int = LONGEST_TEXT_TOKENS) -> list[str]:
+        """Greedy, at 30 s; texts of at most so many tokens."""
         self.model.eval()
         self.model.config.use_cache = True
         device, texts = self._ours.device, []
         for start in range(0, len(features), EVALUATION_BATCH):
             batch = torch.stack(list(features[start : start + EVALUATION_BATCH])).to(device)
             with _autocast(device):
-                ids = self.model.generate(input_features=batch, max_new_tokens=LONGEST_TEXT_TOKENS)
+                ids = self.model.generate(input_features=batch, max_new_tokens=longest)
             texts += self._ours.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return texts
 
@@ -160,6 +161,8 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
         self._started = self._started or time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == state.max_steps and torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.seconds = time.perf_counter() - self._started
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

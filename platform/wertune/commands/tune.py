@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wertune.base.cli import is_mlflow_run, json_option
+from wertune.base.errors import ConfigError
 from wertune.commands.options import configured, project_option, trial_options, value_of
 
 if TYPE_CHECKING:
     from wergate.gates.policy import Policy
-    from wertune.base.config import TrialConfig
+    from wertune.base.config import TrialConfig, TrialPlaces
     from wertune.jobs.tune import Registered
     from wertune.search.search_space import SearchConfig
 
@@ -23,18 +24,35 @@ if TYPE_CHECKING:
 STUDY_STORAGE_VARIABLE = "WERTUNE_STUDY_STORAGE"
 
 
+ray_option = click.option(
+    "--ray-address", default="", help="an existing Ray cluster; empty: a local Ray with every core and GPU"
+)
+
+
 @click.command()
 @project_option
 @trial_options
+@click.option(
+    "--workers", default="", help="processes that train it together, a GPU each where there are any; empty: this one"
+)
+@ray_option
 @json_option
-def train(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> dict[str, Any]:
+def train(
+    project: Path, overrides: tuple[str, ...], epochs: str, seed: str, workers: str, ray_address: str
+) -> dict[str, Any]:
     """Trains one adapter with the configuration of project.yaml, and registers it."""
     config = configured(project, overrides, epochs, seed)
+    places = _places(project, workers)
+    if ray_address and places.workers == 1:
+        raise ConfigError(f"--ray-address is {ray_address}, but goes with --workers of two and more; give both")
+    if places.workers > 1:
+        _check_room_for_ray(ray_address)
     policy = _policy(config.name)
-    from wertune.jobs.tune import Task
+    from wertune.jobs.tune import Task, Team
     from wertune.jobs.tune import train as run
 
-    return _told("train", project, run(Task(project, config, policy, click.echo)))
+    team = Team(places, ray_address or None) if places.workers > 1 else None
+    return _told("train", project, run(Task(project, config, policy, click.echo), team))
 
 
 @click.command()
@@ -42,7 +60,7 @@ def train(project: Path, overrides: tuple[str, ...], epochs: str, seed: str) -> 
 @trial_options
 @click.option("--trials", default="", help="empty: as in search.yaml")
 @click.option("--gpus-per-trial", default="", help="a number, a fraction or auto; empty: as in search.yaml")
-@click.option("--ray-address", default="", help="an existing Ray cluster; empty: a local Ray with every core and GPU")
+@ray_option
 @click.option(
     "--study-storage", default="", help="Optuna's database URL; empty: $WERTUNE_STUDY_STORAGE or .wertune/optuna.db"
 )
@@ -70,10 +88,7 @@ def tune(
         plan = make_plan(project, config, search_config)
         click.echo(as_text(plan))
         return asdict(plan)
-    from wertune.base.machine import require_short_temp
-
-    if not ray_address:
-        require_short_temp()
+    _check_room_for_ray(ray_address)
     policy = _policy(config.name)
     from wertune.jobs.tune import Search, Task
     from wertune.jobs.tune import tune as run
@@ -115,6 +130,31 @@ def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_tr
     config = with_overrides(load_yaml(path, SearchConfig), values, "command line")
     checked_space(config, trial, str(path))
     return config
+
+
+def _check_room_for_ray(ray_address: str) -> None:
+    """A local Ray speaks through files in the folder for temporary ones, whose paths must be short."""
+    from wertune.base.machine import require_short_temp
+
+    if not ray_address:
+        require_short_temp()
+
+
+def _places(project: Path, workers: str) -> "TrialPlaces":
+    """What search.yaml, if there is one, says that each worker gets, for so many of them; by default for one."""
+    from wertune.base.config import TrialPlaces, load_yaml, with_overrides
+    from wertune.search.search_space import SearchConfig
+
+    path = project / "search.yaml"
+    places = TrialPlaces()
+    if workers and path.is_file():
+        places = TrialPlaces.model_validate(
+            load_yaml(path, SearchConfig).model_dump(include={*TrialPlaces.model_fields})
+        )
+    values: dict[str, Any] = {"workers_per_trial": value_of("--workers", workers) if workers else 1}
+    if places.gpus_per_trial:  # each has one of its own, whatever a trial of a search gets
+        values["gpus_per_trial"] = "auto"
+    return with_overrides(places, values, "command line")
 
 
 def _policy(name: str) -> "Policy":

@@ -1,10 +1,10 @@
 """Augmentation of one waveform or one feature matrix: pure, and deterministic for a given generator."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-import torchaudio.functional as F
 from torch import Tensor
 
 from wertune.base.config import AugmentConfig, Draw
@@ -14,6 +14,13 @@ from wertune.data.audio import Samples
 _STFT_SAMPLES = 512
 _MAINS_HZ = 50.0
 _Effect = Callable[[Tensor, float, np.random.Generator], Tensor]
+
+
+def _torchaudio() -> Any:
+    """Its functions, imported where a clip is changed: who trains without augmentation needs no torchaudio."""
+    import torchaudio.functional
+
+    return torchaudio.functional
 
 
 def augment(waveform: Tensor, config: AugmentConfig, generator: np.random.Generator) -> Tensor:
@@ -44,18 +51,19 @@ def mask_features(features: Tensor, config: AugmentConfig, generator: np.random.
 
 def telephone(waveform: Tensor) -> Tensor:
     """(samples,) at 16 kHz as a telephone line passes it on: 300 to 3400 Hz, 8 kHz, 8-bit mu-law (ITU-T G.711)."""
-    narrow = F.resample(waveform, SAMPLE_RATE, SAMPLE_RATE // 2)
-    narrow = F.highpass_biquad(narrow, SAMPLE_RATE // 2, 300.0)
-    narrow = F.lowpass_biquad(narrow, SAMPLE_RATE // 2, 3400.0).clamp(-1.0, 1.0)
-    coded = F.mu_law_decoding(F.mu_law_encoding(narrow, 256), 256)
-    wide: Tensor = F.resample(coded, SAMPLE_RATE // 2, SAMPLE_RATE)[: len(waveform)]
+    functional = _torchaudio()
+    narrow = functional.resample(waveform, SAMPLE_RATE, SAMPLE_RATE // 2)
+    narrow = functional.highpass_biquad(narrow, SAMPLE_RATE // 2, 300.0)
+    narrow = functional.lowpass_biquad(narrow, SAMPLE_RATE // 2, 3400.0).clamp(-1.0, 1.0)
+    coded = functional.mu_law_decoding(functional.mu_law_encoding(narrow, 256), 256)
+    wide: Tensor = functional.resample(coded, SAMPLE_RATE // 2, SAMPLE_RATE)[: len(waveform)]
     return wide.clamp(-1.0, 1.0)
 
 
 def add_coloured_noise(waveform: Tensor, snr_db: float, generator: np.random.Generator) -> Tensor:
     """White, pink or mains-hum noise under the waveform at `snr_db`; silence stays silence."""
     noise = torch.from_numpy(_coloured_noise(len(waveform), generator))
-    noisy: Tensor = F.add_noise(waveform, noise, torch.tensor(snr_db))
+    noisy: Tensor = _torchaudio().add_noise(waveform, noise, torch.tensor(snr_db))
     return noisy
 
 
@@ -83,7 +91,7 @@ def _hum(samples: int, generator: np.random.Generator) -> Samples:
 def _speed(waveform: Tensor, factor: float, _: np.random.Generator) -> Tensor:
     # In whole percent: torchaudio's speed() takes int(factor * rate), and a rate without a common divisor
     # makes a resampling kernel of hundreds of megabytes.
-    faster: Tensor = F.resample(waveform, max(1, round(100 * factor)), 100)
+    faster: Tensor = _torchaudio().resample(waveform, max(1, round(100 * factor)), 100)
     return faster
 
 
@@ -93,14 +101,14 @@ def _pitch(waveform: Tensor, semitones: float, _: np.random.Generator) -> Tensor
     hop, window = _STFT_SAMPLES // 4, torch.hann_window(_STFT_SAMPLES)
     spectrum = torch.stft(waveform, _STFT_SAMPLES, hop, window=window, pad_mode="constant", return_complex=True)
     advance = torch.linspace(0, np.pi * hop, _STFT_SAMPLES // 2 + 1)[:, None]
-    stretched = F.phase_vocoder(spectrum, 100 / percent, advance)
+    stretched = _torchaudio().phase_vocoder(spectrum, 100 / percent, advance)
     slow = torch.istft(stretched, _STFT_SAMPLES, hop, window=window, length=len(waveform) * percent // 100 or 1)
-    shifted = F.resample(slow, percent, 100)[: len(waveform)]
+    shifted = _torchaudio().resample(slow, percent, 100)[: len(waveform)]
     return torch.nn.functional.pad(shifted, (0, len(waveform) - len(shifted)))
 
 
 def _gain(waveform: Tensor, gain_db: float, _: np.random.Generator) -> Tensor:
-    louder: Tensor = F.gain(waveform, gain_db)
+    louder: Tensor = _torchaudio().gain(waveform, gain_db)
     return louder
 
 
@@ -109,7 +117,8 @@ def _band_limit(waveform: Tensor, limit_hz: float, _: np.random.Generator) -> Te
     rate = max(200, round(limit_hz / 100) * 200)
     if rate >= SAMPLE_RATE:
         return waveform
-    narrow: Tensor = F.resample(F.resample(waveform, SAMPLE_RATE, rate), rate, SAMPLE_RATE)[: len(waveform)]
+    resample = _torchaudio().resample
+    narrow: Tensor = resample(resample(waveform, SAMPLE_RATE, rate), rate, SAMPLE_RATE)[: len(waveform)]
     return narrow
 
 

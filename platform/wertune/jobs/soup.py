@@ -15,7 +15,7 @@ from wertune.base.config import TrialConfig
 from wertune.base.errors import AdapterError
 from wertune.base.files import content_digest, write_files
 from wertune.jobs.trials import BestTrial, downloaded_adapter
-from wertune.search.driver import train_again
+from wertune.search.driver import train_across
 from wertune.search.search_space import SearchConfig
 from wertune.search.trial_log import GatheredLog
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, nested_run, restarts
@@ -43,7 +43,12 @@ def restarted(
     known = restarts(run)
     members = {key: RunRef(run.tracking_uri, known[key].info.run_id) for key in map(_key, wanted) if key in known}
     missing = [config for config in wanted if _key(config) not in known]
-    for config, log in train_again(prepared, search, missing, objective, say):
+    trials = [(config, GatheredLog()) for config in missing]
+    for number, fault in train_across(prepared, search, trials, objective, say):
+        config, log = trials[number]
+        if fault:
+            say(f"seed {config.seed} failed, and is left out of the mean: {str(fault).strip().splitlines()[-1]}")
+            continue
         members[_key(config)] = _logged(run, best, config, log)
         say(f"seed {config.seed}: {_figures(_best(log))}")
     return _mean(run, prepared, best, list(members.values()), objective, say) if members else best

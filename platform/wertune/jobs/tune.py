@@ -15,7 +15,7 @@ from wergate.gates.policy import Policy
 from wergate.registry.open import evaluate_in_a_clean_process, open_registry
 from wergate.trail.reports import last_decision, page_of
 from wertune.base import contract
-from wertune.base.config import ProjectConfig, flatten
+from wertune.base.config import ProjectConfig, TrialPlaces, flatten
 from wertune.base.steps import Steps, heard_by
 from wertune.data.manifest import count_rows, manifests_of
 from wertune.jobs.ablation import what_it_brings
@@ -73,6 +73,14 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Team:
+    """Several workers that train one trial together: what each gets, and whose cluster they are in."""
+
+    places: TrialPlaces
+    ray_address: str | None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Where the gates let the version go, and what the steps after that hang on.
 
@@ -114,7 +122,8 @@ def tune(task: Task, search: Search) -> Registered:
         with cluster(search.ray_address, config):
             task.say("scoring the untouched base on validation, test and retention …")
             baseline = score_baseline(run, prepared, transcribe_across(config, task.say))
-            task.say(f"searching: {config.trials} trials of at most {epochs} epochs …")
+            each = f", each of {config.workers} workers" if config.workers > 1 else ""
+            task.say(f"searching: {config.trials} trials of at most {epochs} epochs{each} …")
             try:
                 search_trials(
                     prepared, config, objective_of(prepared, baseline), run, study, search.folder / run.run_id
@@ -129,18 +138,39 @@ def tune(task: Task, search: Search) -> Registered:
         return finish(task, run, prepared, baseline, best, study, config.asha.rungs(epochs))
 
 
-def train(task: Task) -> Registered:
-    """One trial, which is registered."""
+def train(task: Task, team: Team | None = None) -> Registered:
+    """One trial, which is registered; in this process, or by a `team`."""
     with ExitStack() as until_the_end:
         with _reading(task):
             opened = start_experiment(task.folder, task.project, f"train {task.project.name}")
             run, prepared = until_the_end.enter_context(opened)
         advise(prepared, task.say)
+        baseline = _trained_by_team(task, team, run, prepared) if team else _trained_here(task, run, prepared)
+        return finish(task, run, prepared, baseline, BestTrial(run, "this one", prepared.project.trial))
+
+
+def _trained_here(task: Task, run: RunRef, prepared: Prepared) -> dict[str, Scores]:
+    """What the base was worth before."""
+    task.say("scoring the untouched base …")
+    baseline = score_baseline(run, prepared, told(task.say))
+    objective = objective_of(prepared, baseline)
+    run_trial(prepared.project.trial, prepared, objective, run, lambda result: task.say(result.line()))
+    return baseline
+
+
+def _trained_by_team(task: Task, team: Team, run: RunRef, prepared: Prepared) -> dict[str, Scores]:
+    """The same."""
+    from wertune.search.driver import cluster, train_across, transcribe_across
+
+    with cluster(team.ray_address, team.places):
         task.say("scoring the untouched base …")
-        baseline = score_baseline(run, prepared, told(task.say))
-        objective, trial = objective_of(prepared, baseline), prepared.project.trial
-        run_trial(trial, prepared, objective, run, lambda result: task.say(result.line()))
-        return finish(task, run, prepared, baseline, BestTrial(run, "this one", trial))
+        baseline = score_baseline(run, prepared, transcribe_across(team.places, task.say))
+        objective, trial = objective_of(prepared, baseline), (prepared.project.trial, run)
+        task.say(f"training with {team.places.workers} workers …")
+        for _, fault in train_across(prepared, team.places, [trial], objective, task.say, task.say):
+            if fault:
+                raise fault
+    return baseline
 
 
 @contextmanager

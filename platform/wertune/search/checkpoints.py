@@ -14,6 +14,7 @@ from wertune.base.errors import SearchStorageError
 from wertune.base.files import STAMP, is_whole, store_folder, storing
 
 STATE, SHORTAGES = "state", "shortages"
+LAST_STAGE = "last_stage"
 REMEDY = "free the disk that the search runs from and resume it"
 
 
@@ -53,6 +54,18 @@ class CheckpointStore:
         files = self.get(trial, SHORTAGES)
         return list(json.loads(files[SHORTAGES])) if files else []
 
+    def tell_last_stage(self, is_last: bool) -> None:
+        """Keeps whether no other trial is to come."""
+        if is_last:
+            self._root.mkdir(parents=True, exist_ok=True)
+            (self._root / LAST_STAGE).touch()
+        else:
+            (self._root / LAST_STAGE).unlink(missing_ok=True)
+
+    def may_take_over(self) -> bool:
+        """Whether trials may have what others have left: no other trial is to come."""
+        return (self._root / LAST_STAGE).exists()
+
     def forget(self, trial: int, name: str) -> None:
         """Frees the disk."""
         shutil.rmtree(self._folder(trial, name), ignore_errors=True)
@@ -62,6 +75,22 @@ class CheckpointStore:
 
     def _kept(self, trial: int, name: str) -> list[Path]:
         return sorted(folder for folder in self._folder(trial, name).glob("[0-9]*") if folder.is_dir())
+
+
+class Heard:
+    """What tasks say while they run, in an actor; here, where its process imports next to nothing."""
+
+    def __init__(self) -> None:
+        self._said: list[Any] = []
+
+    def add(self, said: Any) -> None:
+        """A task says so."""
+        self._said.append(said)
+
+    def taken(self) -> list[Any]:
+        """What was said since it was asked last."""
+        found, self._said = self._said, []
+        return found
 
 
 def start_on_this_node(kind: type, at_once: int, *told: Any) -> Any:

@@ -5,39 +5,43 @@ import os
 import socket
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import optuna
 import ray
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
 from ray.util import remove_placement_group
 
 import wertune
 from wertune.base.cli import end_as_interrupted
-from wertune.base.config import TrialConfig
+from wertune.base.config import TrialConfig, TrialPlaces
 from wertune.base.errors import ConfigError, WertuneError, WorkersLost
+from wertune.base.files import write_files
 from wertune.search import ray_private
-from wertune.search.checkpoints import CheckpointStore, start_on_this_node
+from wertune.search.checkpoints import CheckpointStore, Heard, start_on_this_node
 from wertune.search.halving import expected_epochs
 from wertune.search.places import Reservations, trial_resources
 from wertune.search.progress import Progress, terminal
 from wertune.search.search_space import SearchConfig
 from wertune.search.shipping import start_file_server
 from wertune.search.study import Proposals, asha, finished
-from wertune.search.trial_log import GatheredLog
-from wertune.search.trial_runs import RecordTrials, TrialRuns, end_finished_trials
-from wertune.search.worker import Count, needs, place, run_again, run_one, transcribe_part
+from wertune.search.trial_log import Retold
+from wertune.search.trial_runs import CAUSE_CHARACTERS, RecordTrials, TrialRuns, end_finished_trials, memory_cause
+from wertune.search.worker import Kind, needs, place, run_alone, run_one, transcribe_part
 from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.outage import patience_s, tell
 from wertune.tracking.runs import RunRef
 from wertune.training.baseline import Texts, Transcribe, Wanted, base_steps
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective
+from wertune.training.trial import ADAPTER_ARTIFACT, RunLog
 
 # Of a trial's process: it goes on from its last epoch. What it raises itself it would raise again.
 DEATHS_FORGIVEN = 2
@@ -85,11 +89,17 @@ def search(
                 objective=objective,
                 store=store,
                 wait_s=config.worker_timeout_s,
+                takes_over=_kinds(config) if config.take_over else (),
             )
             fit(run, config, study, runs, folder)
         journal.flush(patience_s())
     if len(finished(study)) < config.trials:
         raise SearchInterrupted
+
+
+def _kinds(places: TrialPlaces) -> list[Kind]:
+    """What a worker of a trial may get, as it takes over places."""
+    return [(slots.resources, slots.labels) for slots in trial_resources(ray.nodes(), places)]
 
 
 def fit(run: Any, config: SearchConfig, study: optuna.Study, runs: TrialRuns, folder: Path) -> None:
@@ -120,7 +130,7 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, runs: TrialRuns, fo
             run_config=RunConfig(
                 name="search",
                 storage_path=scratch,
-                callbacks=[RecordTrials(runs, progress)],
+                callbacks=[RecordTrials(runs, progress, left)],
                 failure_config=FailureConfig(max_failures=DEATHS_FORGIVEN),
                 verbose=0,
             ),
@@ -142,14 +152,14 @@ def _own_errors() -> Iterator[None]:
 
 
 @contextmanager
-def cluster(address: str | None, config: SearchConfig) -> Iterator[None]:
+def cluster(address: str | None, places: TrialPlaces) -> Iterator[None]:
     """A local Ray with every core and GPU, or the one at `address`, which gets this package sent along.
 
     It comes before anything that takes long: raises ConfigError when no Ray answers or it has no place for a trial.
     """
     _start_ray(address)
     try:
-        trial_resources(ray.nodes(), config)
+        trial_resources(ray.nodes(), places)
         yield
     finally:
         ray.shutdown()
@@ -184,53 +194,114 @@ def _check_listens(address: str) -> None:
             raise ConnectionError(str(error)) from None
 
 
-def _task(function: Callable[..., Any], config: SearchConfig) -> Any:
+def _task(function: Callable[..., Any], places: TrialPlaces) -> Any:
     """The function as a task of the cluster that gets what a trial gets, a GPU where there are any."""
-    slots = trial_resources(ray.nodes(), config)[0]
+    slots = trial_resources(ray.nodes(), places)[0]
     return ray.remote(function).options(label_selector=dict(slots.labels), **needs(slots.resources))
 
 
-def transcribe_across(config: SearchConfig, say: Callable[[str], object]) -> Transcribe:
+def transcribe_across(places: TrialPlaces, say: Callable[[str], object]) -> Transcribe:
     """`transcribe_with_base` with the cluster's workers, a split each, the largest first; `say` hears how far it is."""
 
     def transcribe(prepared: Prepared, wanted: Wanted) -> Texts:
-        task = _task(transcribe_part, config)
+        task = _task(transcribe_part, places)
         shared, files = ray.put(prepared), start_file_server(prepared)
         by_size = sorted(wanted, key=lambda split: len(prepared.dataset[split]), reverse=True)
-        count = ray.remote(Count).options(num_cpus=0).remote()
-        going = parts = [task.remote(shared, files, {split: wanted[split]}, count) for split in by_size]
+        heard = start_on_this_node(Heard, 1)
+        going = parts = [task.remote(shared, files, {split: wanted[split]}, heard) for split in by_size]
         steps = base_steps(prepared, wanted, say)
         while going:
             _, going = ray.wait(going, timeout=1)
-            steps(ray.get(count.taken.remote()))
+            steps(sum(ray.get(heard.taken.remote())))
         return {split: texts for part in ray.get(parts) for split, texts in part.items()}
 
     return transcribe
 
 
-def train_again(
+def train_across(
     prepared: Prepared,
-    search: SearchConfig,
-    configs: Sequence[TrialConfig],
+    places: TrialPlaces,
+    trials: Sequence[tuple[TrialConfig, RunLog]],
     objective: Objective,
     say: Callable[[str], object],
-) -> Iterator[tuple[TrialConfig, GatheredLog]]:
-    """What each run says of itself and its adapter, as they end; one that fails is told, and the others go on."""
-    # What is forgiven is a process that dies, or misses another; what a run raises itself it would raise again.
-    forgiven = {"max_retries": DEATHS_FORGIVEN, "retry_exceptions": [WorkersLost]}
-    shared, files = ray.put(prepared), start_file_server(prepared)
-    going: dict[Any, tuple[TrialConfig, Any]] = {}
-    for config in configs:
-        group = trial_resources(ray.nodes(), search)[0].bundles().to_placement_group()
-        task = ray.remote(run_again).options(**place(group, 0), **forgiven)
-        going[task.remote(shared, files, config, objective, search.worker_timeout_s)] = config, group
-    while going:
-        (done,), _ = ray.wait(list(going), num_returns=1)
-        config, group = going.pop(done)
+    on_epoch: Callable[[str], object] = lambda line: None,
+) -> Iterator[tuple[int, Exception | None]]:
+    """Trains each configuration in the cluster, told into its log; the number of each as it ends, and what ended it.
+
+    A process or a node that is lost costs no finished epoch; `on_epoch` hears a line an epoch.
+    """
+    with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+        across = _Across(prepared, places, [log for _, log in trials], objective, Path(scratch), say)
+        going = {across.start(number, config): (number, config) for number, (config, _) in enumerate(trials)}
+        while going:
+            done, _ = ray.wait(list(going), timeout=1)
+            for line in across.hear():
+                on_epoch(line)
+            for task in done:
+                number, config = going.pop(task)
+                fault = across.end(number, task)
+                if fault and across.forgives(number, config, fault):
+                    going[across.start(number, config)] = number, config
+                else:
+                    yield number, fault
+
+
+class _Across:
+    """What trials of no search leave behind and say, while they run in the cluster."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        places: TrialPlaces,
+        logs: Sequence[RunLog],
+        objective: Objective,
+        folder: Path,
+        say: Callable[[str], object],
+    ) -> None:
+        self._places, self._scratch, self._say = places, folder / "adapters", say
+        self._logs, self._retold = logs, [Retold(log) for log in logs]
+        self._lost, self._groups = Counter[int](), dict[int, Any]()
+        self._kept, store = CheckpointStore(folder), start_on_this_node(CheckpointStore, 1, folder)
+        self._heard = start_on_this_node(Heard, 1)
+        files = start_file_server(prepared)
+        self._given = ray.put(prepared), files, objective, places.worker_timeout_s, store, self._heard
+
+    def start(self, number: int, config: TrialConfig) -> Any:
+        """The trial as a task, whose workers get all of their places or none."""
+        group = self._groups[number] = trial_resources(ray.nodes(), self._places)[0].bundles().to_placement_group()
+        return ray.remote(run_alone).options(max_retries=0, **place(group, 0)).remote(number, config, *self._given)
+
+    def hear(self) -> list[str]:
+        """The lines of what was said since; the rest of it is logged."""
+        said = ray.get(self._heard.taken.remote())
+        for number, _, taken in said:
+            self._retold[number].write(taken)
+        return [line for _, line, _ in said]
+
+    def end(self, number: int, task: Any) -> Exception | None:
+        """Gives back its places, and logs what is left to log; what it raised, of a task that failed."""
+        remove_placement_group(self._groups.pop(number))
+        fault: Exception | None = None
         try:
-            yield config, ray.get(done)
+            self._retold[number].write(ray.get(task))
+        except RayTaskError as error:
+            fault = error.cause
         except RayError as error:
-            cause = getattr(error, "cause", None) or error
-            say(f"seed {config.seed} failed, and is left out of the mean: {str(cause).strip().splitlines()[-1]}")
-        finally:
-            remove_placement_group(group)
+            fault = error
+        if fault is None:
+            files, adapter = self._kept.get(number, ADAPTER_ARTIFACT), self._scratch / str(number)
+            assert files, "a trial that ended has told of its best epoch"
+            write_files(files, adapter)
+            self._logs[number].artifacts(adapter, ADAPTER_ARTIFACT)
+        return fault
+
+    def forgives(self, number: int, config: TrialConfig, fault: Exception) -> bool:
+        """Whether the trial may go on from its last epoch, which is told: it has lost a process, not too often yet."""
+        if not isinstance(fault, RayError | WorkersLost) or self._lost[number] == DEATHS_FORGIVEN:
+            return False
+        self._lost[number] += 1
+        if cause := memory_cause(f"{type(fault).__module__}.{type(fault).__name__}: {fault}"):
+            self._kept.add_shortage(number, cause)  # its next process is to know that Ray ended this one
+        why = shorten(cause or str(fault), CAUSE_CHARACTERS)
+        self._say(f"the run of seed {config.seed} lost a worker, goes on from its last epoch: {why}")
+        return True

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,38 @@ def taken_up(study: Study, running: FrozenTrial, space: Mapping[str, BaseDistrib
     return trial
 
 
+class _SoFar:
+    """A study as it would be if each trial that runs, and has told of an epoch, had been stopped there.
+
+    Optuna files what runs among the bad, so that no two draw the same; the best may run the longest, though.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Sequence[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        trials = map(_as_if_stopped, self._study._get_trials(deepcopy=deepcopy, use_cache=use_cache))
+        return [trial for trial in trials if states is None or trial.state in states]
+
+
+def _as_if_stopped(trial: FrozenTrial) -> FrozenTrial:
+    if trial.state is not TrialState.RUNNING or not trial.intermediate_values:
+        return trial
+    stopped = copy(trial)
+    stopped.state = TrialState.PRUNED
+    return stopped
+
+
 class TpeByNumber(TPESampler):  # type: ignore[misc]
-    """TPE that draws by seed, trial and earlier results alone: a resumed search proposes what an unbroken one would."""
+    """TPE that draws by seed, trial and earlier results alone: a resumed search proposes what an unbroken one would.
+
+    Of a trial that runs, what it has reached so far is a result.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__(multivariate=True, constant_liar=True, n_startup_trials=5)
@@ -37,6 +68,19 @@ class TpeByNumber(TPESampler):  # type: ignore[misc]
             seeds = np.random.SeedSequence([self._seed, trial.number, stream]).generate_state(4)
             sampler._rng.rng.seed(seeds)
         super().before_trial(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Values for the trial, drawn by all that is known so far."""
+        drawn: dict[str, Any] = super().sample_relative(_SoFar(study), trial, search_space)
+        return drawn
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value for the trial, likewise."""
+        return super().sample_independent(_SoFar(study), trial, param_name, param_distribution)
 
 
 class OneWriter(_CachedStorage):  # type: ignore[misc]

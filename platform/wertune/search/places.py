@@ -22,8 +22,8 @@ import ray
 from ray.air.execution import PlacementGroupResourceManager, ResourceManager
 from ray.tune import PlacementGroupFactory
 
+from wertune.base.config import TrialPlaces
 from wertune.base.errors import ConfigError
-from wertune.search.search_space import SearchConfig
 
 NODE_ID_LABEL = "ray.io/node-id"  # every node of Ray 2.49 or later carries it
 LOOK_EVERY_S = 2.0
@@ -45,7 +45,7 @@ class Slots:
         return PlacementGroupFactory([dict(self.resources)] * self.workers, "PACK", bundle_label_selector=labels)
 
 
-def trial_resources(nodes: Iterable[Mapping[str, Any]], config: SearchConfig) -> tuple[Slots, ...]:
+def trial_resources(nodes: Iterable[Mapping[str, Any]], config: TrialPlaces) -> tuple[Slots, ...]:
     """The slots on `ray.nodes()`, those with a GPU first.
 
     Raises ConfigError where no node that is alive has what a trial is to get.
@@ -64,13 +64,13 @@ def trial_resources(nodes: Iterable[Mapping[str, Any]], config: SearchConfig) ->
     return found
 
 
-def _on_gpus(nodes: Sequence[Mapping[str, Any]], share: float, config: SearchConfig) -> Slots:
+def _on_gpus(nodes: Sequence[Mapping[str, Any]], share: float, config: TrialPlaces) -> Slots:
     resources = {"GPU": share, "CPU": float(config.cpus_per_trial)}
     count = sum(min(_gpu_slots(_has(node, "GPU"), share), _cpu_slots(node, config)) for node in nodes)
     return Slots("gpu", resources, count // config.workers, {}, config.workers)
 
 
-def _on_cpus(nodes: Sequence[Mapping[str, Any]], with_gpus: Sequence[Mapping[str, Any]], config: SearchConfig) -> Slots:
+def _on_cpus(nodes: Sequence[Mapping[str, Any]], with_gpus: Sequence[Mapping[str, Any]], config: TrialPlaces) -> Slots:
     count = sum(_cpu_slots(node, config) for node in nodes)
     labels = {NODE_ID_LABEL: f"!in({','.join(sorted(node['NodeID'] for node in with_gpus))})"} if with_gpus else {}
     return Slots("cpu", {"CPU": float(config.cpus_per_trial)}, count // config.workers, labels, config.workers)
@@ -81,7 +81,7 @@ def _gpu_slots(gpus: float, share: float) -> int:
     return int(gpus) * (10_000 // max(1, round(share * 10_000)))
 
 
-def _cpu_slots(node: Mapping[str, Any], config: SearchConfig) -> int:
+def _cpu_slots(node: Mapping[str, Any], config: TrialPlaces) -> int:
     return int(_has(node, "CPU") // config.cpus_per_trial)
 
 
@@ -89,7 +89,7 @@ def _has(node: Mapping[str, Any], resource: str) -> float:
     return float(node["Resources"].get(resource, 0.0))
 
 
-def _nothing_fits(alive: Sequence[Mapping[str, Any]], config: SearchConfig) -> str:
+def _nothing_fits(alive: Sequence[Mapping[str, Any]], config: TrialPlaces) -> str:
     wanted = f"cpus_per_trial is {config.cpus_per_trial} and gpus_per_trial is {config.gpus_per_trial}"
     rule = "a trial runs on one node"
     if config.workers > 1:
@@ -108,7 +108,7 @@ class Reservations(ResourceManager):  # type: ignore[misc]
     def __init__(
         self,
         slots: tuple[Slots, ...],
-        config: SearchConfig,
+        config: TrialPlaces,
         say: Callable[[str], None],
         groups: ResourceManager | None = None,
     ) -> None:

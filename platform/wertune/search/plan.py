@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 
 from wertune.base.config import ContextConfig, ProjectConfig
-from wertune.base.errors import ConfigError
 from wertune.base.files import cache_root
-from wertune.base.machine import cores, free_disk_mb, free_memory_mb, processor_name
+from wertune.base.machine import cores, free_disk_mb, free_memory_mb, processor_name, room_for_trials
 from wertune.battery.shelf import project_battery
 from wertune.search.halving import Estimate, expected_epochs, one_after_another
 from wertune.search.search_space import SearchConfig, checked_space
@@ -138,20 +137,11 @@ def _search_s(
 
 
 def _machine(search: SearchConfig) -> Machine:
-    found, gpus = cores(), torch.cuda.device_count() if torch.cuda.is_available() else 0
-    workers, asked = search.workers, search.gpus_per_trial
-    wanted = (float(workers) if gpus else 0.0) if asked == "auto" else asked
-    if wanted > gpus:
-        told = f"{asked:g}" if asked != "auto" else f"auto, a trial has {workers} workers"
-        raise ConfigError(f"gpus_per_trial is {told}, but this machine has {gpus} GPUs; lower it or set it to auto")
-    if workers * search.cpus_per_trial > found:
-        told = f"a trial has {workers} workers and cpus_per_trial is {search.cpus_per_trial}"
-        raise ConfigError(f"{told}, but this machine has {found} cores; lower workers_per_trial or cpus_per_trial")
-    fitting = [found / (search.cpus_per_trial * workers), search.trials]
-    fitting += [gpus / wanted] if wanted else []
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    fitting = [room_for_trials(search, gpus), search.trials]
     fitting += [search.max_concurrent] if search.max_concurrent != "auto" else []
-    products = dtype_name(products_here())
-    return Machine(found, processor_name(), gpus, products, max(1, int(min(fitting))), workers)
+    at_once = max(1, int(min(fitting)))
+    return Machine(cores(), processor_name(), gpus, dtype_name(products_here()), at_once, search.workers)
 
 
 def _free_mb(machine: Machine) -> float | None:

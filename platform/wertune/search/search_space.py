@@ -11,7 +11,7 @@ from optuna.distributions import (
 )
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from wertune.base.config import Frozen, TrialConfig, with_overrides
+from wertune.base.config import Frozen, TrialConfig, TrialPlaces, with_overrides
 
 Value = bool | int | float | str
 
@@ -86,24 +86,17 @@ class AshaConfig(Frozen):
         return found
 
 
-class SearchConfig(Frozen):
+class SearchConfig(TrialPlaces):
     """The whole of `search.yaml`."""
 
     trials: int = Field(12, ge=1, description="configurations that are tried")
     seed: int = Field(0, ge=0, lt=2**32, description="of what is proposed")
-    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        "auto",
-        description="auto: one for each worker; 0 without GPUs; 2 and more: as many workers, a GPU each; 0.25: four "
-        "trials share one",
-    )
-    cpus_per_trial: int = Field(1, ge=1, description="cores of each worker of a trial, each with one thread of work")
-    workers_per_trial: int = Field(
-        1, ge=1, le=64, description="processes that train one trial together, each with a part of its batches"
-    )
-    worker_timeout_s: float = Field(
-        600.0, gt=0, description="so long workers wait for each other; then one is silent, and others take their places"
-    )
     max_concurrent: int | Literal["auto"] = Field("auto", description="trials at once; auto: as many as fit")
+    take_over: bool = Field(
+        False,
+        description="once no other trial is to come, those that go on take over the places of those that have ended: "
+        "they get more workers after an epoch",
+    )
     asha: AshaConfig = AshaConfig()
     restarts: int = Field(
         0,
@@ -118,27 +111,11 @@ class SearchConfig(Frozen):
     first_points: tuple[dict[str, Value], ...] = Field((), description="configurations to try before any proposal")
 
     @model_validator(mode="after")
-    def _workers_have_whole_gpus(self) -> Self:
-        gpus, workers = self.gpus_per_trial, self.workers_per_trial
-        if gpus == "auto" or not gpus:
-            return self
-        if gpus > 1 and not gpus.is_integer():
-            raise ValueError(
-                f"gpus_per_trial is {gpus:g}, but above one it must be whole: each worker has a GPU of its own"
-            )
-        if workers > 1 and workers != gpus:
-            found = f"workers_per_trial is {workers} and gpus_per_trial is {gpus:g}"
-            raise ValueError(f"{found}, but each worker has a GPU of its own; set gpus_per_trial: {workers}")
+    def _takers_have_whole_gpus(self) -> Self:
+        if self.take_over and self.gpus_per_trial != "auto" and 0 < self.gpus_per_trial < 1:
+            found = f"take_over is true and gpus_per_trial is {self.gpus_per_trial:g}"
+            raise ValueError(f"{found}, but each worker of a trial has a GPU of its own; set gpus_per_trial: 1 or auto")
         return self
-
-    @property
-    def workers(self) -> int:
-        """Processes of a trial."""
-        return (
-            self.workers_per_trial
-            if self.gpus_per_trial == "auto"
-            else max(self.workers_per_trial, int(self.gpus_per_trial))
-        )
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """What Optuna draws from, by search key."""

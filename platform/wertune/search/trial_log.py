@@ -11,9 +11,10 @@ from ray.exceptions import OutOfMemoryError, RayTaskError
 from wertune.base.contract import BEST_OBJECTIVE
 from wertune.base.files import write_files
 from wertune.search.checkpoints import STATE
+from wertune.training.trial import RunLog
 
 # Keys of what a trial reports, and of the configuration that it is given.
-METRIC, EPOCH, FAILURE, NO_ROOM, LOG = BEST_OBJECTIVE, "epoch", "failure", "no_room", "log"
+METRIC, EPOCH, FAILURE, NO_ROOM, LOG, WORKERS = BEST_OBJECTIVE, "epoch", "failure", "no_room", "log", "workers"
 NUMBER, POINT = "number", "point"
 RAY_OUT_OF_MEMORY = f"{OutOfMemoryError.__module__}.{OutOfMemoryError.__name__}"  # in what becomes of a lost process
 
@@ -43,6 +44,23 @@ class GatheredLog:
 def _content(folder: Path) -> dict[str, bytes]:
     """All files of the folder by their paths in it, as `write_files` takes them."""
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+class Retold:
+    """Writes what a TrialLog gave into another log; of a resumed trial, which tells its epochs again, each once."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self._steps: dict[str, int] = {}  # the highest of each metric
+
+    def write(self, taken: str) -> None:
+        said = json.loads(taken)
+        self._log.params(said["params"])
+        self._log.tags(said["tags"])
+        for step, values in said["metrics"]:
+            new = {name: value for name, value in values.items() if step > self._steps.get(name, -1)}
+            self._steps.update(dict.fromkeys(new, step))
+            self._log.metrics(new, step)
 
 
 class TrialLog(GatheredLog):

@@ -19,7 +19,7 @@ from wertune.base.errors import SearchStorageError, WertuneError, WorkersLost
 from wertune.search.checkpoints import SHORTAGES, STATE, CheckpointStore
 from wertune.search.progress import Epoch, Progress, short_point, trial_name
 from wertune.search.study import finished
-from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, RAY_OUT_OF_MEMORY
+from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, RAY_OUT_OF_MEMORY, WORKERS
 from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, children
 from wertune.training.trial import ADAPTER_ARTIFACT
@@ -57,7 +57,7 @@ class TrialRuns:
     def fail(self, number: int, traceback: str) -> str:
         """The cause of a failure, and the adapter of the epochs before it; returns the cause in one line."""
         self._move_adapter(number)
-        cause = _memory_cause(traceback) or _last_line(traceback)
+        cause = memory_cause(traceback) or _last_line(traceback)
         self._journal.artifacts(str(number), {"traceback.txt": traceback.encode()})
         self._journal.log(str(number), tags={DESCRIPTION_TAG: cause, OUTCOME_TAG: "failed"}, status="FAILED")
         return cause
@@ -110,10 +110,12 @@ def _ending_the_search(hook: Callable[..., None]) -> Callable[..., None]:
 class RecordTrials(Callback):  # type: ignore[misc]
     """Writes runs and terminal lines of what becomes of each trial; what the disk does not take ends the search."""
 
-    def __init__(self, runs: TrialRuns, progress: Progress) -> None:
-        self._runs, self._progress = runs, progress
+    def __init__(self, runs: TrialRuns, progress: Progress, trials: int) -> None:
+        """So many `trials` are to come."""
+        self._runs, self._progress, self._trials = runs, progress, trials
         self._fault: WertuneError | None = None
         self._open: set[int] = set()
+        self._workers: dict[int, int] = {}  # of each trial that has begun, as it has told
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -124,6 +126,8 @@ class RecordTrials(Callback):  # type: ignore[misc]
         if number not in self._open:  # or its process died and it starts again
             self._runs.begin(number, trial.config[POINT])
         self._open.add(number)
+        self._workers[number] = 0
+        self._runs.checkpoints.tell_last_stage(len(self._workers) >= self._trials)
         self._progress.started(number, trial.config[POINT])
 
     @_ending_the_search
@@ -137,6 +141,10 @@ class RecordTrials(Callback):  # type: ignore[misc]
         if result.get(FAILURE):
             trial.max_failures = 0  # what it raised it would raise again
             return
+        workers = result.get(WORKERS, 1)
+        if 0 < self._workers[number] < workers:
+            self._progress.say(f"{trial_name(number)} has taken over free places: {workers} workers")
+        self._workers[number] = workers
         wer, retention, rate = result["val_wer"], result.get("retention_val_wer"), result["clips_per_s"]
         self._progress.epoch(Epoch(number, epoch, self._runs.epochs, wer, retention, rate, result[METRIC]))
 
@@ -152,7 +160,7 @@ class RecordTrials(Callback):  # type: ignore[misc]
     @_ending_the_search
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number, traceback = trial.config[NUMBER], _traceback(trial)
-        cause = _memory_cause(traceback)
+        cause = memory_cause(traceback)
         if cause:  # the trial's next process is to know that Ray ended this one
             self._runs.checkpoints.add_shortage(number, cause)
         why = cause or shorten(_last_line(traceback), CAUSE_CHARACTERS)
@@ -181,7 +189,7 @@ def _traceback(trial: Trial) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", Path(trial.error_file).read_text(encoding="utf-8"))
 
 
-def _memory_cause(traceback: str) -> str:
+def memory_cause(traceback: str) -> str:
     """Why Ray ended the process, if it was for want of memory; the time tells one cause from another."""
     if RAY_OUT_OF_MEMORY not in traceback:
         return ""

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.util import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from wertune.base.config import TrialConfig, with_overrides
@@ -27,6 +28,7 @@ from wertune.search.trial_log import (
     NUMBER,
     POINT,
     RAY_OUT_OF_MEMORY,
+    WORKERS,
     GatheredLog,
     TrialLog,
 )
@@ -37,29 +39,15 @@ from wertune.training.train import EpochResult, Objective
 from wertune.training.trial import run_trial
 from wertune.training.workers import ALONE, Workers, joined, meeting_point
 
+# Resources of a worker, and the labels of the nodes that it may be on.
+Kind = tuple[Mapping[str, float], Mapping[str, str]]
 WORST = 1e9  # Optuna and Ray want a finite number of a trial without one
 
 
-class Count:
-    """How many clips the tasks of `transcribe_across` have done between them, in an actor."""
-
-    def __init__(self) -> None:
-        self._clips = 0
-
-    def add(self, clips: int) -> None:
-        """A task has done so many more."""
-        self._clips += clips
-
-    def taken(self) -> int:
-        """Those since it was asked last."""
-        found, self._clips = self._clips, 0
-        return found
-
-
-def transcribe_part(prepared: Prepared, files: DriverFiles, wanted: Wanted, count: Any) -> Texts:
-    """Some splits' texts by the untouched base, in a task of `transcribe_across`; `count` is an actor of Count."""
+def transcribe_part(prepared: Prepared, files: DriverFiles, wanted: Wanted, heard: Any) -> Texts:
+    """Some splits' texts by the untouched base, in a task of `transcribe_across`; `heard` counts the clips."""
     keep_freed_memory()
-    with heard_by(count.add.remote):
+    with heard_by(heard.add.remote):
         return transcribe_with_base(prepared_here(prepared, files), wanted)
 
 
@@ -68,23 +56,36 @@ def transcribe_part(prepared: Prepared, files: DriverFiles, wanted: Wanted, coun
 HEARSAY_S, GRACE_S = 5.0, 30.0
 # To start, import and fetch a base's gigabytes: no silence yet, whatever workers may take to answer each other.
 READY_S = 900.0
+# For places that are free to be a trial's, before it trains on without them.
+ROOM_S = 5.0
 
 
 class Mate:
     """A worker of a trial but its first, an actor in one of the trial's places; it goes with it from trial to trial."""
 
-    def __init__(self, rank: int, size: int, wait_s: float) -> None:
-        self._rank, self._size, self._wait_s = rank, size, wait_s
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
 
     def prepare(self, prepared: Prepared, files: DriverFiles) -> None:
         """Brings the project's files to this node."""
         self._prepared = prepared_here(prepared, files)
 
-    def train(self, config: TrialConfig, objective: Objective, ip: str, port: int, first: tuple[str, int]) -> None:
-        """Its part of the trial, until that ends or its first worker leaves; `first` is that one's node and process."""
+    def train(
+        self,
+        config: TrialConfig,
+        objective: Objective,
+        rank: int,
+        size: int,
+        meeting: tuple[str, int],
+        first: tuple[str, int],
+    ) -> None:
+        """Its part of the trial, until that ends or its first worker leaves.
+
+        Worker `rank` of `size`, which meet at an address and port; `first` is the first one's node and process.
+        """
         try:
-            store = meeting_point(self._size, self._wait_s, ip, port)
-            with joined(self._rank, self._size, store, self._wait_s, _own_ip()) as workers:
+            store = meeting_point(size, self._wait_s, *meeting)
+            with joined(rank, size, store, self._wait_s, _own_ip()) as workers:
                 run_trial(config, self._prepared, objective, GatheredLog(), workers=workers)
         except WorkersLost as error:
             if error.is_silent:
@@ -105,33 +106,41 @@ def _own_ip() -> str:
     return str(ray.util.get_node_ip_address())
 
 
-_mates: dict[Any, list[Any]] = {}  # of this process, by its placement group; they end with it
+_mates: dict[Any, list[Any]] = {}  # of this process, by their placement group; they end with it
 
 
 @contextmanager
 def team(
-    prepared: Prepared, files: DriverFiles, config: TrialConfig, objective: Objective, wait_s: float
+    prepared: Prepared,
+    files: DriverFiles,
+    config: TrialConfig,
+    objective: Objective,
+    wait_s: float,
+    taken_over: Sequence[Any] = (),
 ) -> Iterator[Workers]:
     """This process as a trial's first worker, the others started in the rest of its placement group's places.
 
-    They stay for its next trial: what they have imported and loaded need not be loaded again. Raises WorkersLost, and
-    ends them, where one is gone or silent.
+    And in all places of the groups that it has `taken_over`. They stay for its next trial: what they have imported and
+    loaded need not be loaded again. Raises WorkersLost, and ends them, where one is gone or silent.
     """
-    group = ray.util.get_current_placement_group()
-    if group is None or group.bundle_count == 1:
+    own = ray.util.get_current_placement_group()
+    groups = [*([own] if own and own.bundle_count > 1 else []), *taken_over]
+    if not groups:
         yield ALONE
         return
-    size, ip = group.bundle_count, _own_ip()
-    mates = _ready(group, prepared, files, wait_s)
+    mates = [mate for group in groups for mate in _ready(group, prepared, files, wait_s)]
+    size, ip = 1 + len(mates), _own_ip()
     here = ray.get_runtime_context().get_node_id(), os.getpid()
     store = meeting_point(size, wait_s, ip)
-    going = [mate.train.remote(config, objective, ip, store.port, here) for mate in mates]
+    meeting = ip, store.port
+    going = [mate.train.remote(config, objective, rank, size, meeting, here) for rank, mate in enumerate(mates, 1)]
     try:
         with joined(0, size, store, wait_s, ip) as workers:
             yield workers
     except WorkersLost as lost:
         cause = _cause(going, size)
-        _dismiss(group)
+        for group in groups:
+            _dismiss(group)
         if isinstance(cause, OutOfMemory):  # told as a death of this process for the same cause
             raise RayActorError(error_msg=f"{RAY_OUT_OF_MEMORY}: {cause}") from None
         raise WorkersLost(f"{cause or lost}", lost.is_silent) from None
@@ -150,16 +159,15 @@ def _ready(group: Any, prepared: Prepared, files: DriverFiles, wait_s: float) ->
         except (RayActorError, GetTimeoutError) as error:
             _dismiss(group)
             if attempt == 2:
-                raise WorkersLost(f"a worker of {group.bundle_count} does not start: {error}") from None
+                raise WorkersLost(f"a worker beside the first does not start: {error}") from None
     raise AssertionError
 
 
 def _started(group: Any, wait_s: float) -> list[Any]:
-    found = []
-    for rank in range(1, group.bundle_count):
-        mate = ray.remote(Mate).options(**place(group, rank))
-        found.append(mate.remote(rank, group.bundle_count, wait_s))
-    return found
+    """A mate in each of the group's places but the one that this process has, if it has one of them."""
+    own = ray.util.get_current_placement_group()
+    free = range(1 if own and own.id == group.id else 0, group.bundle_count)
+    return [ray.remote(Mate).options(**place(group, rank)).remote(wait_s) for rank in free]
 
 
 def needs(resources: Mapping[str, float]) -> dict[str, float]:
@@ -192,18 +200,104 @@ def _cause(going: Sequence[Any], size: int) -> WertuneError | None:
     return None
 
 
-def run_again(
-    prepared: Prepared, files: DriverFiles, config: TrialConfig, objective: Objective, wait_s: float
-) -> GatheredLog:
-    """One more run of the best configuration, in a task of `train_again`."""
-    log, here = GatheredLog(), prepared_here(prepared, files)
+class MoreWorkers(Exception):
+    """The trial goes on from its last epoch with workers that have started meanwhile."""
+
+
+class Spares:
+    """Places that ended trials have left idle, once no other trial is to come: a trial takes over what is free.
+
+    Workers start there while it trains on, and join it after the epoch in which they are ready.
+    """
+
+    def __init__(
+        self, prepared: Prepared, files: DriverFiles, store: Any, kinds: Sequence[Kind], wait_s: float
+    ) -> None:
+        """`kinds`: what a worker of a trial may get, with the labels of nodes for it."""
+        own = ray.util.get_current_placement_group()
+        self._each = next(
+            ((resources, labels) for resources, labels in kinds if own and dict(resources) == own.bundle_specs[0]), None
+        )
+        self._prepared, self._files, self._store, self._wait_s = prepared, files, store, wait_s
+        self.joined, self._coming, self._preparing = list[Any](), None, list[Any]()
+
+    def are_ready(self, most: int) -> bool:
+        """Whether more workers may join now, which then are among the `joined`; at most so many are asked to come."""
+        if self._coming is None:
+            self._ask(most)
+            return False
+        if len(ray.wait(self._preparing, num_returns=len(self._preparing), timeout=0)[0]) < len(self._preparing):
+            return False
+        group, self._coming = self._coming, None
+        try:
+            ray.get(self._preparing)
+        except RayError:  # the trial goes on with those that it has
+            self._give_back(group)
+            return False
+        self.joined.append(group)
+        return True
+
+    def give_back(self) -> None:
+        """All of them, at the trial's end."""
+        for group in [*self.joined, *([self._coming] if self._coming else [])]:
+            self._give_back(group)
+
+    def _ask(self, most: int) -> None:
+        if self._each is None or not ray.get(self._store.may_take_over.remote()):
+            return
+        resources, labels = self._each
+        free = ray.available_resources()
+        count = min(most, *(int(free.get(name, 0) // wanted) for name, wanted in resources.items() if wanted))
+        if count < 1:
+            return
+        selectors = {"bundle_label_selector": [dict(labels)] * count} if labels else {}
+        group = placement_group([dict(resources)] * count, "PACK", **selectors)
+        if not group.wait(ROOM_S):  # another trial was quicker
+            remove_placement_group(group)
+            return
+        shared, self._coming = ray.put(self._prepared), group
+        mates = _mates[group.id] = _started(group, self._wait_s)
+        self._preparing = [mate.prepare.remote(shared, self._files) for mate in mates]
+
+    def _give_back(self, group: Any) -> None:
+        _dismiss(group)
+        remove_placement_group(group)
+
+
+def run_alone(
+    number: int,
+    config: TrialConfig,
+    prepared: Prepared,
+    files: DriverFiles,
+    objective: Objective,
+    wait_s: float,
+    store: Any,
+    heard: Any,
+) -> str:
+    """A trial of no search, or what is left of it, in a task of `train_across`; returns the end of its log.
+
+    `heard` is told of each epoch: the trial's number, a line, and the log since the last one.
+    """
+    log = TrialLog(store, number)
+
+    def tell(result: EpochResult) -> None:
+        ray.get(heard.add.remote((number, result.line(), log.take())))  # before this ends, and is asked no more
+
+    here = prepared_here(prepared, files)
     with team(prepared, files, config, objective, wait_s) as workers:
-        run_trial(config, here, objective, log, workers=workers)
-    return log
+        log.tags({RESOURCES_TAG: _resources(workers.size)})
+        run_trial(config, here, objective, log, tell, log, workers)
+    return log.take()
 
 
 def run_one(
-    proposal: dict[str, Any], prepared: Prepared, files: DriverFiles, objective: Objective, store: Any, wait_s: float
+    proposal: dict[str, Any],
+    prepared: Prepared,
+    files: DriverFiles,
+    objective: Objective,
+    store: Any,
+    wait_s: float,
+    takes_over: Sequence[Kind] = (),
 ) -> None:
     """One trial in Ray's workers, or what is left of it: each epoch is reported to the driver.
 
@@ -211,18 +305,29 @@ def run_one(
     """
     best, epoch = WORST, 0
     log = TrialLog(store, proposal[NUMBER])
-    log.tags({RESOURCES_TAG: _resources()})
-
-    def report(result: EpochResult) -> None:
-        nonlocal best, epoch
-        best, epoch = min(best, result.objective), result.epoch
-        tune.report(result.metrics() | {METRIC: best, EPOCH: epoch, LOG: log.take()})
+    spares = Spares(prepared, files, store, takes_over, wait_s)
 
     try:
         config = with_overrides(prepared.project.trial, proposal[POINT], "search.yaml: space")
         here = prepared_here(prepared, files)
-        with team(prepared, files, config, objective, wait_s) as workers:
-            run_trial(config, here, objective, log, after_epoch=report, store=log, workers=workers)
+
+        def report(result: EpochResult) -> None:
+            nonlocal best, epoch
+            if result.epoch <= epoch:  # told again, with more workers
+                return
+            best, epoch = min(best, result.objective), result.epoch
+            tune.report(result.metrics() | {METRIC: best, EPOCH: epoch, WORKERS: workers.size, LOG: log.take()})
+            if epoch < config.train.epochs and spares.are_ready(config.train.batch_size - workers.size):
+                raise MoreWorkers
+
+        while True:
+            with team(prepared, files, config, objective, wait_s, spares.joined) as workers:
+                log.tags({RESOURCES_TAG: _resources(workers.size)})
+                try:
+                    run_trial(config, here, objective, log, after_epoch=report, store=log, workers=workers)
+                    return
+                except MoreWorkers:
+                    continue
     except (RayActorError, WorkersLost):
         raise
     except SearchStorageError as error:
@@ -232,11 +337,12 @@ def run_one(
         tune.report({METRIC: best, EPOCH: epoch, LOG: log.take(), FAILURE: cause})
         if not isinstance(error, WertuneError):  # after a CUDA error, say, no other trial should get this process
             raise
+    finally:
+        spares.give_back()
 
 
-def _resources() -> str:
+def _resources(workers: int) -> str:
     """What Ray has given the trial, such as `1 CPU, 1 GPU`, or `4 workers, each 1 CPU, 1 GPU`."""
-    assigned, group = ray.get_runtime_context().get_assigned_resources(), ray.util.get_current_placement_group()
+    assigned = ray.get_runtime_context().get_assigned_resources()
     each = ", ".join(f"{assigned[name]:g} {name}" for name in ("CPU", "GPU") if assigned.get(name))
-    workers = group.bundle_count if group else 1
     return each if workers == 1 else f"{workers} workers, each {each}"

@@ -31,7 +31,7 @@ from wertune.whisper.adapter import ADAPTER_FILES, amend_config, merged
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.ctranslate2_engine import converted
 from wertune.whisper.hugging_face import preprocessor_config, read_json
-from wertune.whisper.token_limit import LEAST_RATE
+from wertune.whisper.loops import LEAST_RATE
 from wertune.whisper.transcription import Transcriber, transcribe_samples
 
 RECORD = "export.json"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from jinja2 import StrictUndefined, Template
 
 from wertune.base.contract import RESULT_METRICS
-from wertune.whisper.token_limit import SPARE_TOKENS
+from wertune.whisper.loops import SPARE_TOKENS
 
 Format = Literal["peft", "merged", "ctranslate2"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from wertune.base.config import DecodeConfig, TrialConfig
 from wertune.base.errors import ConfigError
 from wertune.data.manifest import Recording
-from wertune.whisper.token_limit import LEAST_RATE, LEAST_TOKENS, MOST_TOKENS, SPARE_TOKENS, token_limit
+from wertune.whisper.loops import LEAST_RATE, LEAST_TOKENS, MOST_TOKENS, SPARE_TOKENS, token_limit
 
 ROOM = 1.25  # what a text may have beyond the densest transcript: others will be spoken faster
 SHOWN = 3

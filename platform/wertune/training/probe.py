@@ -102,14 +102,14 @@ def _training_s(whisper: Whisper, prepared: Prepared, trial: TrialConfig) -> tup
 
     # As long as the longest clip: a trial's memory is that of its longest batch.
     step(batches[0], max(0, FRAMES_PER_POSITION * max(positions) - batches[0].features.shape[-1]))
-    seconds = sum(_seconds(whisper, partial(step, batch)) for batch in batches)
+    seconds = sum(seconds_of(whisper.device, partial(step, batch)) for batch in batches)
     trained = sum(batch.size * batch.features.shape[-1] / FRAMES_PER_POSITION for batch in batches)
     return features_s, seconds / trained * sum(positions) / len(positions)
 
 
-def _seconds(whisper: Whisper, work: Callable[[], object]) -> float:
+def seconds_of(device: torch.device, work: Callable[[], object]) -> float:
     """Of the work, to its end: a GPU works on after the call."""
-    wait: Callable[[], object] = torch.cuda.synchronize if whisper.device.type == "cuda" else lambda: None
+    wait: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     started = time.perf_counter()
     work()
@@ -130,7 +130,7 @@ def _evaluation_s(
     labels = [whisper.label_ids(clip.text) for clip in clips]
     whisper.model.eval()
     whisper.generate(features[:1], [2], decode)
-    seconds = _seconds(whisper, lambda: whisper.generate(features, [len(ids) for ids in labels], decode))
+    seconds = seconds_of(whisper.device, lambda: whisper.generate(features, [len(ids) for ids in labels], decode))
     if with_loss:
-        seconds += _seconds(whisper, lambda: whisper.loss(features, whisper.pad_labels(labels)))
+        seconds += seconds_of(whisper.device, lambda: whisper.loss(features, whisper.pad_labels(labels)))
     return seconds / len(clips)

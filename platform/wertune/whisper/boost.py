@@ -12,9 +12,10 @@ would make terms.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from wertune.base.config import DecodeConfig
 
@@ -34,8 +35,6 @@ class _Node:
     is_term: bool = False
     fallback: "_Node | None" = None  # the longest proper end of this beginning that begins a term too
     children: dict[int, "_Node"] = field(default_factory=dict)
-    # Tokens that go on with a term, and how many of the tokens before each are of that same open beginning.
-    after: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def lent(self) -> int:
@@ -44,15 +43,24 @@ class _Node:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a text stands in the terms: the beginning that it ends with, if it may still gain, and what it has said.
+class _Table:
+    """The tree for many texts at once: its nodes are numbered, and 0 is the beginning of no term.
 
-    `lent` is what each open token of that beginning has gained: it is given back if no term comes of it.
+    What goes on with a node's own beginning, or an end of it, stands in its row of `tokens` and `to`, filled up with
+    what stands there already; what only begins a term goes on everywhere, and stands once.
     """
 
-    node: _Node | None
-    said: frozenset[_Node] = frozenset()
-    lent: tuple[float, ...] = ()
+    first: Tensor  # (tokens that begin a term,)
+    begun: Tensor  # (tokens,): the node to which each leads from 0; the last stands for all that are beyond
+    tokens: Tensor  # (nodes, most tokens that go on with one)
+    to: Tensor  # the nodes to which these lead
+    open: Tensor  # (nodes,)
+    lent: Tensor  # (nodes,)
+    is_term: Tensor  # (nodes,)
+    ages: Tensor  # 0, 1, ... for as many tokens as are ever lent at once
+
+    def on(self, device: torch.device) -> "_Table":
+        return _Table(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 class TermBoost:
@@ -69,65 +77,33 @@ class TermBoost:
             for token in sequence:
                 node = node.children.setdefault(token, _Node())
             node.is_term = True
-        for node in self._link():
-            after = self._after(node)
-            kept = [child.open - 1 for child in after.values()]
-            node.after = torch.tensor(list(after), dtype=torch.long), torch.tensor(kept, dtype=torch.long)
+        table = _as_table(self._linked())
+        self._tables = {table.open.device: table}
 
-    @property
-    def start(self) -> Place:
-        """The place of an empty text."""
-        return Place(self._root)
-
-    def after(self, place: Place, token: int, log_probability: float) -> Place:
-        """The place of a text one token longer, of that log-probability in the model."""
-        if place.node is None:
-            return place
-        node = self._next(place.node, token)
-        if not node.is_term:
-            gained = min(self._bonus, self._beyond - log_probability)
-            return Place(node, place.said, (*place.lent, gained)[-node.open :] if node.open else ())
-        # Once a term is said twice nothing is gained any more, so that no loop is fed.
-        return Place(None) if node in place.said else Place(node, place.said | {node})
+    def start(self, texts: int, device: torch.device) -> "Places":
+        """The places of so many empty texts."""
+        if device not in self._tables:
+            self._tables[device] = next(iter(self._tables.values())).on(device)
+        return Places(self._tables[device], self._bonus, self._beyond, texts)
 
     def total(self, tokens: Iterable[int], log_probability: float) -> float:
         """What a whole text of that log-probability gains, terms that it does not finish given back.
 
         Of its single tokens nothing is known here, so that the bound is on all of them together.
         """
-        place, paid = self.start, 0
+        node, said, lent, paid = self._root, set[_Node](), 0, 0
         for token in tokens:
-            if place.node is None:
+            node = self._next(node, token)
+            paid += min(node.open - 1, lent) + 1 - lent
+            lent = min(lent + 1, node.lent)
+            if node in said:
                 break
-            kept = min(self._next(place.node, token).open - 1, len(place.lent))
-            paid += kept + 1 - len(place.lent)
-            place = self.after(place, token, -self._bonus)
-        paid -= len(place.lent)
+            if node.is_term:
+                said.add(node)
+        paid -= lent
         return min(self._bonus * paid, self._beyond * paid - log_probability)
 
-    def add_to(self, scores: torch.Tensor, places: Sequence[Place]) -> None:
-        """Changes log-probabilities (texts, vocabulary) of the next token of texts that stand at `places`, in place."""
-        rows, tokens, kept = [], [], []
-        for row, place in enumerate(places):
-            if place.node is None:
-                continue
-            assert place.node.after is not None
-            after, open_before = place.node.after
-            # Of the open tokens' gains the last few stay, as many as belong to the beginning that is gone on with.
-            sums = torch.tensor([0.0, *accumulate(reversed(place.lent))])
-            rows.append(torch.full_like(after, row))
-            tokens.append(after)
-            kept.append(sums[open_before.clamp(max=len(place.lent))])
-        if not rows:
-            return
-        lent = torch.tensor([sum(place.lent) for place in places]).to(scores)
-        where = torch.cat(rows).to(scores.device), torch.cat(tokens).to(scores.device)
-        own = scores[where]
-        gained = (self._beyond - own).clamp(max=self._bonus)
-        scores -= lent[:, None]
-        scores[where] = own + gained + torch.cat(kept).to(scores) - lent[where[0]]
-
-    def _link(self) -> list[_Node]:
+    def _linked(self) -> list[_Node]:
         """All nodes, shorter ones first, each with its fallback (Aho and Corasick 1975)."""
         nodes = [self._root]
         for node in nodes:
@@ -144,11 +120,67 @@ class TermBoost:
             node = node.fallback
         return self._root
 
-    def _after(self, node: _Node) -> dict[int, _Node]:
-        """Every token that goes on with a term, or begins one, and where it leads."""
-        after: dict[int, _Node] = {}
-        start: _Node | None = node
-        while start is not None:
-            after = start.children | after
-            start = start.fallback
-        return after
+
+def _as_table(nodes: Sequence[_Node]) -> _Table:
+    """Of nodes each of which stands behind its fallback, the root first."""
+    root, number = nodes[0], {node: number for number, node in enumerate(nodes)}
+    assert root.children, "no term has a token"
+    onward: dict[_Node | None, dict[int, _Node]] = {root: {}}
+    for node in nodes[1:]:
+        onward[node] = onward[node.fallback] | node.children
+    filler = next(iter(root.children.items()))
+    most = max(1, *map(len, onward.values()))
+    rows = [list(after.items()) or [filler] for after in onward.values()]
+    filled = [row + row[:1] * (most - len(row)) for row in rows]
+    begun = torch.zeros(max(root.children) + 2, dtype=torch.long)
+    begun[list(root.children)] = torch.tensor([number[child] for child in root.children.values()])
+    return _Table(
+        torch.tensor(list(root.children)),
+        begun,
+        torch.tensor([[token for token, _ in row] for row in filled]),
+        torch.tensor([[number[node] for _, node in row] for row in filled]),
+        torch.tensor([node.open for node in nodes]),
+        torch.tensor([node.lent for node in nodes]),
+        torch.tensor([node.is_term for node in nodes]),
+        torch.arange(max(node.lent for node in nodes)),
+    )
+
+
+class Places:
+    """Where the texts of a batch stand in the terms, and what each has gained by an unfinished one."""
+
+    def __init__(self, table: _Table, bonus: float, beyond: float, texts: int) -> None:
+        self._table, self._beyond, device = table, beyond, table.open.device
+        # (texts, length + 1): the nodes of each text, the last is where it stands.
+        self._nodes = torch.zeros(texts, 1, dtype=torch.long, device=device)
+        # (texts, tokens): what each open token has gained, the latest first.
+        self._lent = torch.zeros(texts, len(table.ages), dtype=torch.float64, device=device)
+        # (texts,): what a token may gain; nothing once a term was said twice, so that no loop is fed.
+        self._most = torch.full((texts,), bonus, dtype=torch.float64, device=device)
+
+    def change(self, scores: Tensor) -> None:
+        """Changes log-probabilities (texts, vocabulary) of the next token, in place."""
+        table, node = self._table, self._nodes[:, -1]
+        tokens, to = table.tokens.index_select(0, node), table.to.index_select(0, node)
+        # Of the open tokens' gains the last few stay, as many as belong to the beginning that is gone on with.
+        sums = functional.pad(self._lent.cumsum(dim=1), (1, 0)).to(scores)
+        kept, lent, most = sums.gather(1, table.open.take(to) - 1), sums[:, -1:], self._most[:, None].to(scores)
+        first, after = scores.index_select(1, table.first), scores.gather(1, tokens)
+        first += torch.minimum(self._beyond - first, most)
+        after += torch.minimum(self._beyond - after, most)
+        scores -= lent
+        scores.index_copy_(1, table.first, first - lent)
+        scores.scatter_(1, tokens, after + kept - lent)
+
+    def go_on(self, rows: Tensor, tokens: Tensor, log_probabilities: Tensor) -> None:
+        """Each text goes on from the one in its row of `rows` with a token of that log-probability (texts,)."""
+        table, before = self._table, self._nodes.index_select(0, rows)
+        last, most = before[:, -1], self._most.take(rows)
+        onward = (table.to.index_select(0, last) * (table.tokens.index_select(0, last) == tokens[:, None])).amax(dim=1)
+        node = torch.where(onward > 0, onward, table.begun.take(tokens.clamp(max=len(table.begun) - 1)))
+        gained = torch.minimum(self._beyond - log_probabilities.double(), most)
+        lent = torch.cat([gained[:, None], self._lent.index_select(0, rows)], dim=1)[:, :-1]
+        self._lent = lent.masked_fill(table.ages >= table.lent.take(node)[:, None], 0.0)
+        again = table.is_term.take(node) & (before == node[:, None]).any(dim=1)
+        self._most = most.masked_fill(again, 0.0)
+        self._nodes = torch.cat([before, node[:, None]], dim=1)

@@ -2,21 +2,27 @@
 
 Beams of a clip share what they hear: one copy of its keys and values, and one product for all of its beams, where
 transformers' generate repeats both for every beam. A clip that is done leaves the batch.
+
+All that is known of the texts stays on the model's device while they are written: the host asks now and then which
+clips are done, and reads the texts at the end.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wertune.whisper.boost import TermBoost
+from wertune.whisper.boost import Places, TermBoost
 from wertune.whisper.forward import Layer, LeanWhisper, Linear, Multiply
 from wertune.whisper.loops import LoopGuard
+from wertune.whisper.repeats import Repeats
 
 IMPOSSIBLE = -1e9
+# Tokens from one look at what is done to the next: on a GPU each look waits for all that was asked of it before.
+LOOKS_EVERY = {"cpu": 1, "cuda": 8}
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,13 @@ class _Step:
         self._written[index] = after = both if before is None else torch.cat([before, both], dim=3)
         return after
 
-    def go_on(self, clips: list[int], parents: list[int]) -> None:
-        """Only these clips stay, and each text goes on from the one in the row of its parent."""
-        rows = torch.tensor(parents)
-        self._written = [both[:, rows] for both in self._written if both is not None]
-        if len(clips) < len(self._heard[0][0]):
-            kept = torch.tensor(clips)
-            self._heard = [(keys[kept], values[kept]) for keys, values in self._heard]
+    def keep(self, clips: Tensor) -> None:
+        """Only these clips (kept,) stay."""
+        self._heard = [(keys[clips], values[clips]) for keys, values in self._heard]
+
+    def go_on(self, rows: Tensor) -> None:
+        """Each text goes on from the one in its row of `rows`."""
+        self._written = [both.index_select(1, rows) for both in self._written if both is not None]
 
 
 def unpacked(model: LeanWhisper) -> list["Unpacked"]:
@@ -128,30 +134,106 @@ def _plain(linear: Linear) -> Multiply:
     return lambda x: functional.linear(x, weight, bias)
 
 
+class _Longer(NamedTuple):
+    """Texts one token longer (clips, some), best first: sums of scores, their last tokens, places among all of a step.
+
+    A step's are (clips x beams, 2 x beams): to each text in the batch the best tokens of its own.
+    """
+
+    sums: Tensor
+    tokens: Tensor
+    places: Tensor
+
+    def chosen(self, which: Tensor) -> "_Longer":
+        """Of each clip some (clips, fewer)."""
+        return _Longer(*(each.gather(1, which) for each in self))
+
+    def of(self, clips: Tensor) -> "_Longer":
+        """Those of some clips (kept,)."""
+        return _Longer(*(each.index_select(0, clips) for each in self))
+
+
+class _Written:
+    """All tokens of all steps, whatever became of their texts, and where each text in the batch has its last."""
+
+    def __init__(self, texts: int, beams: int, device: torch.device) -> None:
+        self._each, self.count = 2 * beams, 0
+        self._last = torch.full((texts,), -1, device=device)
+        self._before, self._tokens, self._log_probabilities = list[Tensor](), list[Tensor](), list[Tensor]()
+
+    def add(self, tokens: Tensor, log_probabilities: Tensor) -> None:
+        """A step's (clips x beams, 2 x beams)."""
+        self._before.append(self._last)
+        self._tokens.append(tokens.flatten())
+        self._log_probabilities.append(log_probabilities.flatten())
+
+    def go_on(self, places: Tensor) -> None:
+        """The texts (clips x beams,) that stay, by the places of their last tokens in the step."""
+        self._last = places + self.count
+        self.count += self._tokens[-1].numel()
+
+    def texts(self, ends: Sequence[int]) -> list[Hypothesis]:
+        """Those whose last tokens stand at these places among all."""
+        before, tokens = torch.cat(self._before).tolist(), torch.cat(self._tokens).tolist()
+        log_probabilities, texts = torch.cat(self._log_probabilities).tolist(), []
+        for place in ends:
+            path = list[int]()
+            for _ in self._before:  # no text has more tokens than there were steps
+                if place >= 0:
+                    path.append(place)
+                    place = before[place // self._each]
+            path.reverse()
+            texts.append(Hypothesis(tuple(tokens[i] for i in path), tuple(log_probabilities[i] for i in path)))
+        return texts
+
+
 class _Done:
-    """The finished texts of one clip with their scores, best first, at most as many as there are beams."""
+    """Of each clip the best finished text, the scores of as many as there are beams, and whether better may come."""
 
-    def __init__(self, beams: int) -> None:
-        self._beams = beams
-        self.ranked: list[tuple[float, Hypothesis]] = []
+    def __init__(self, limits: Sequence[int], beams: int, end: int, device: torch.device) -> None:
+        self._beams, self._end, self._lengths = beams, end, set(limits)
+        # Where the last token of each finished clip's text stands, as the host knows it, and the clips that are left.
+        self.ends, self._clips = dict[int, int](), list(range(len(limits)))
+        self._limits = torch.tensor(limits, device=device)
+        # (clips,): the same for the best text so far, and whether the clip is still written.
+        self._ends = torch.full_like(self._limits, -1)
+        self._open = torch.ones_like(self._limits, dtype=torch.bool)
+        # (clips, beams), best first; what is impossible goes before what is not there.
+        self._scores = torch.full((len(limits), beams), -torch.inf, dtype=torch.float64, device=device)
 
-    def add(self, score: float, hypothesis: Hypothesis) -> None:
-        self.ranked.append((score, hypothesis))
-        self.ranked.sort(key=lambda ranked: -ranked[0])
-        del self.ranked[self._beams :]
+    def add(self, longer: _Longer, length: int, count: int) -> Tensor:
+        """Takes in what has ended among texts of that `length`, after `count` tokens; which go on (clips, beams).
 
-    def beats(self, best_possible: float) -> bool:
-        """Whether nothing of a score like this could still come among them."""
-        return len(self.ranked) == self._beams and self.ranked[-1][0] >= best_possible
+        What the limit cuts off is a loop nearly always, and likely word by word: it counts where no text has ended.
+        """
+        is_end = longer.tokens == self._end
+        going = is_end.int().argsort(dim=1, stable=True)[:, : self._beams]
+        means = (longer.sums.double() / length).clamp(min=torch.finfo(torch.float64).min)
+        ended = torch.where((is_end & self._open[:, None])[:, : self._beams], means[:, : self._beams], -torch.inf)
+        # The first of the best; where nothing has ended the likeliest of all.
+        best, which = ended.max(dim=1)
+        better = best > self._scores[:, 0]
+        if length in self._lengths:
+            better |= (self._limits == length) & (self._ends < 0)
+        self._ends = torch.where(better, longer.places.gather(1, which[:, None])[:, 0] + count, self._ends)
+        self._scores = torch.cat([self._scores, ended], dim=1).topk(self._beams).values
+        # Nothing that goes on could still come among them.
+        self._open &= ~(self._scores[:, -1] >= means.gather(1, going[:, :1])[:, 0])
+        if length in self._lengths:
+            self._open &= self._limits > length
+        return going
 
+    def look(self) -> list[int]:
+        """Which of the clips that are left are still written: the host waits for it."""
+        found: list[int] = torch.where(self._open, -1, self._ends).tolist()
+        self.ends |= {clip: end for clip, end in zip(self._clips, found, strict=True) if end >= 0}
+        return [slot for slot, end in enumerate(found) if end < 0]
 
-@dataclass(frozen=True)
-class _Running:
-    """A text that is not finished: its row in the batch, what it holds, and the sum of its scores."""
-
-    row: int
-    text: Hypothesis
-    score: float
+    def keep(self, clips: Tensor, slots: Sequence[int]) -> None:
+        """Only these of the clips (kept,) stay."""
+        self._clips = [self._clips[slot] for slot in slots]
+        self._limits, self._scores = self._limits[clips], self._scores[clips]
+        self._ends, self._open = self._ends[clips], self._open[clips]
 
 
 @torch.no_grad()
@@ -170,46 +252,52 @@ def beam_search(
     A text's score is its mean log-probability a token, boost included, as in transformers at length_penalty 1; with one
     beam it is the greedy text. Unlike there, a text that ended by itself goes before one that its limit cut off.
     """
+    device = states.device
     step = _Step(model, states, beams)
-    never, first = _forbidden(rules, model.vocabulary, states.device)
+    never, first = _forbidden(rules, model.vocabulary, device)
     room = model.positions + 1 - len(rules.before) - len(rules.prompt)
     limits = [min(limit, room) for limit in token_limits]
-    done = [_Done(beams) for _ in limits]
-    clips = list(range(len(limits)))
+    texts, longest = len(limits) * beams, max(limits)
     # All beams of a clip are the same at first: one of them counts.
-    texts = [_Running(row, Hypothesis((), ()), IMPOSSIBLE if row % beams else 0.0) for row in range(len(clips) * beams)]
-    places = [boost.start] * len(texts) if boost else []
+    sums = torch.full((len(limits), beams), IMPOSSIBLE, device=device)
+    sums[:, 0] = 0.0
+    written, done = _Written(texts, beams, device), _Done(limits, beams, rules.end, device)
+    watching: list[Places | Repeats] = [boost.start(texts, device)] if boost else []
+    if guard or no_repeat_ngram:
+        watching.append(Repeats(guard, no_repeat_ngram, texts, longest, device))
     if rules.before:
         step.read(rules.before)
     for token in rules.prompt[:-1]:
-        step(torch.full((len(texts),), token, device=states.device))
-    tokens = [rules.prompt[-1]] * len(texts)
-    for length in range(1, max(limits) + 1):
-        logits = step(torch.tensor(tokens, device=states.device))
-        log_probabilities = logits.log_softmax(dim=-1)
+        step(torch.full((texts,), token, device=device))
+    tokens = torch.full((texts,), rules.prompt[-1], device=device)
+    for length in range(1, longest + 1):
+        log_probabilities = step(tokens).log_softmax(dim=-1)
         scores = log_probabilities + (first if length == 1 else never)
-        if boost:
-            boost.add_to(scores, places)
-        _forbid_repeats(scores, texts, no_repeat_ngram, guard)
-        ranked = _ranked(log_probabilities, scores, texts, beams)
-        slots, running = [], []
-        for slot, clip in enumerate(clips):
-            at_limit = length == limits[clip]
-            going = _finish(ranked[slot], done[clip], beams, rules.end, at_limit)
-            if going and not done[clip].beats(going[0].score / length):
-                slots.append(slot)
-                running += going
-        if not running:
-            break
-        clips = [clips[slot] for slot in slots]
-        step.go_on(slots, [text.row for text in running])
-        tokens = [text.text.tokens[-1] for text in running]
-        if boost:
-            likely = [text.text.log_probabilities[-1] for text in running]
-            rows = [places[text.row] for text in running]
-            places = list(map(boost.after, rows, tokens, likely))
-        texts = [_Running(row, text.text, text.score) for row, text in enumerate(running)]
-    return [clip.ranked[0][1] for clip in done]
+        for each in watching:
+            each.change(scores)
+        # The best of each beam hold the best of all.
+        best, tokens = scores.topk(2 * beams, dim=-1)
+        own = log_probabilities.gather(1, tokens)
+        longer = _ranked(best, tokens, sums)
+        going, is_fewer = longer.chosen(done.add(longer, length, written.count)), False
+        written.add(tokens, own)
+        if length % LOOKS_EVERY[device.type] == 0 or length == longest:
+            slots = done.look()
+            if not slots:
+                break
+            if is_fewer := len(slots) < len(sums):
+                kept = torch.tensor(slots, device=device)
+                going = going.of(kept)
+                step.keep(kept)
+                done.keep(kept, slots)
+        sums, tokens, places = going.sums, going.tokens.flatten(), going.places.flatten()
+        rows = places // (2 * beams)
+        written.go_on(places)
+        if beams > 1 or is_fewer:  # else each text goes on from itself
+            step.go_on(rows)
+        for each in watching:
+            each.go_on(rows, tokens, own.take(places))
+    return written.texts([done.ends[clip] for clip in range(len(limits))])
 
 
 def _forbidden(rules: Rules, vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -221,50 +309,13 @@ def _forbidden(rules: Rules, vocabulary: int, device: torch.device) -> tuple[Ten
     return never, first
 
 
-def _forbid_repeats(scores: Tensor, texts: Sequence[_Running], size: int, guard: LoopGuard | None) -> None:
-    """Takes away tokens that would say `size` in a row a second time, as transformers and CTranslate2 can.
+def _ranked(best: Tensor, tokens: Tensor, sums: Tensor) -> _Longer:
+    """For each clip twice as many longer texts as there are beams, best first: half of them may have ended.
 
-    And those with which a text would say the same once too often, as the `guard` knows.
+    Of a step's tokens and their scores (clips x beams, 2 x beams), and of sums (clips, beams) of those before.
     """
-    for row, text in enumerate(texts):
-        tokens = text.text.tokens
-        if size and len(tokens) >= size:
-            last = tokens[len(tokens) - size + 1 :]
-            starts = range(len(tokens) - size + 1)
-            scores[row, [tokens[i + size - 1] for i in starts if tokens[i : i + size - 1] == last]] = -torch.inf
-        if guard and (forbidden := guard.forbidden(tokens)):
-            scores[row, list(forbidden)] = -torch.inf
-
-
-def _ranked(log_probabilities: Tensor, scores: Tensor, texts: Sequence[_Running], beams: int) -> list[list[_Running]]:
-    """For each clip twice as many longer texts as there are beams, best first: half of them may have ended."""
-    # The best of each beam hold the best of all.
-    best, tokens = scores.topk(2 * beams, dim=-1)
-    sums = best + torch.tensor([[text.score] for text in texts], device=scores.device)
-    ranked = []
-    rows = zip(sums.tolist(), tokens.tolist(), log_probabilities.gather(1, tokens).tolist(), texts, strict=True)
-    longer = [[(score, text, token, lp) for score, token, lp in zip(*row, strict=True)] for *row, text in rows]
-    for start in range(0, len(texts), beams):
-        candidates = sorted(chain(*longer[start : start + beams]), key=lambda candidate: -candidate[0])
-        ranked.append(
-            [
-                _Running(text.row, Hypothesis((*text.text.tokens, token), (*text.text.log_probabilities, lp)), score)
-                for score, text, token, lp in candidates[: 2 * beams]
-            ]
-        )
-    return ranked
-
-
-def _finish(ranked: Sequence[_Running], done: _Done, beams: int, end: int, at_limit: bool) -> list[_Running]:
-    """Puts what has ended among the `done`, and returns as many others as there are beams; none at the limit.
-
-    What the limit cuts off is a loop nearly always, and likely word by word: it counts only where no text has ended.
-    """
-    for longer in ranked[:beams]:
-        if longer.text.tokens[-1] == end:
-            done.add(longer.score / len(longer.text.tokens), longer.text)
-    if not at_limit:
-        return [longer for longer in ranked if longer.text.tokens[-1] != end][:beams]
-    if not done.ranked:
-        done.add(ranked[0].score, ranked[0].text)
-    return []
+    clips, beams = sums.shape
+    ranked, order = (best + sums.view(-1, 1)).view(clips, -1).sort(dim=1, descending=True, stable=True)
+    each = best.numel() // clips
+    places = order[:, : 2 * beams] + torch.arange(0, best.numel(), each, device=sums.device)[:, None]
+    return _Longer(ranked[:, : 2 * beams], tokens.take(places), places)

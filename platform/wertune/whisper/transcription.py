@@ -15,7 +15,7 @@ from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.whisper.features import FRAMES_PER_SECOND, Across, context_positions, here, log_mel, pad_features
-from wertune.whisper.token_limit import token_limit
+from wertune.whisper.loops import token_limit
 from wertune.whisper.wording import Written
 
 MAX_SEGMENT_S = 28.0

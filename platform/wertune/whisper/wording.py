@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,7 @@ class Wording:
     @cached_property
     def guard(self) -> LoopGuard:
         """What keeps a text from saying the same over and over."""
-        return LoopGuard(lambda token: str(self.tokenizer.decode([token])))
+        return _guard(self.tokenizer, self._vocabulary)
 
     def boost(self, decode: DecodeConfig) -> TermBoost | None:
         """The terms' boost, made once for its settings; None where there is nothing to boost."""
@@ -196,6 +196,12 @@ class Wording:
     def text(self, tokens: Iterable[int]) -> str:
         """What the tokens say, without special ones."""
         return str(self.tokenizer.decode([token for token in tokens if token not in self._special])).strip()
+
+
+@lru_cache(maxsize=4)
+def _guard(tokenizer: WhisperTokenizerFast, vocabulary: int) -> LoopGuard:
+    """A fifth of a second for a whole vocabulary."""
+    return LoopGuard(tokenizer.batch_decode([[token] for token in range(vocabulary)]))
 
 
 def generation_of(path: Path) -> GenerationConfig:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.places import ROOT
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import WhisperForConditionalGeneration
 
@@ -45,7 +46,8 @@ def test_page_figures_and_picture_are_made_of_the_sections(tmp_path: Path) -> No
     sections = [Section("limit", {"share": 0.5}, "Half of it.", (row,)), Section("levers", [1], "One of them.")]
     written = page.write(tmp_path, {"machine": "a CPU", "clips": {"base": "tiny.en", "count": 32}}, sections)
     assert "| training | 1.1 clips/s | 12 clips/s | 11.0 (10.0 to 12.0) |" in " ".join(written.split())
-    assert written.index("Half of it.") < written.index("One of them.")
+    assert written.index("Half of it.") < written.index("One of them.") < written.index(page.ON_A_GPU)
+    assert page.ON_A_GPU in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert (tmp_path / "benchmarks.md").read_text() == written
     found = json.loads((tmp_path / "benchmarks.json").read_text())
     assert (found["limit"], found["levers"], found["machine"]) == ({"share": 0.5}, [1], "a CPU")

@@ -431,3 +431,16 @@ def test_memory_that_a_container_may_not_have(tmp_path: Path, monkeypatch: pytes
     assert free.free_memory_mb() == 300
     monkeypatch.setattr(free, "CGROUP", tmp_path / "none")
     assert free.free_memory_mb() is None
+
+
+def test_trials(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    _told(project.trials(site), "ok", "no search.yaml", "")
+    monkeypatch.setattr(free, "cores", lambda: 8)
+    search = site.project / "search.yaml"
+    search.write_text("gpus_per_trial: 0\nworkers_per_trial: 2\ncpus_per_trial: 2\nspace: {lora.r: {choices: [8]}}\n")
+    _told(project.trials(site), "ok", "room for 2 at once, each of 2 workers", "")
+    _told(project.trials(Site(site.project, "head:6379")), "ok", "the cluster has places for, each of 2 workers", "")
+    search.write_text(search.read_text().replace("workers_per_trial: 2", "workers_per_trial: 8"))
+    _told(project.trials(site), "fail", "but this machine has 8 cores", "lower workers_per_trial or cpus_per_trial")
+    search.write_text("cpus_per_trial: 0")
+    _told(project.trials(site), "fail", "cpus_per_trial is 0", "")

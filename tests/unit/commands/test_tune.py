@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from wertune.base.config import TrialConfig
+from wertune.base.config import TrialConfig, TrialPlaces
 from wertune.base.errors import ConfigError, TrackingError
-from wertune.commands.tune import _told, resume_command, tune
+from wertune.commands.tune import _places, _told, resume_command, train, tune
 from wertune.jobs.logged import Results
 from wertune.jobs.trials import BestTrial
 from wertune.jobs.tune import Registered, Task, Verdict, finish
@@ -146,3 +146,46 @@ def test_a_value_that_is_none_is_told_before_anything_begins(
     with pytest.raises(ConfigError) as caught:
         CliRunner().invoke(tune, ["--project", str(small_project), *options], catch_exceptions=False)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--workers", "0"], "workers_per_trial is 0, but must be at least 1"),
+        (["--workers", "two"], "workers_per_trial is 'two', but must be"),
+        (["--workers", "2.5"], "workers_per_trial is 2.5, but must be"),
+        (["--ray-address", "head:6379"], "--ray-address is head:6379, but goes with --workers of two and more"),
+        (
+            ["--ray-address", "head:6379", "--workers", "1"],
+            "--ray-address is head:6379, but goes with --workers of two",
+        ),
+    ],
+)
+def test_workers_that_no_training_can_have_are_refused(small_project: Path, options: list[str], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        CliRunner().invoke(train, ["--project", str(small_project), *options], catch_exceptions=False)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("search", "workers", "places"),
+    [
+        ("", "", {}),
+        ("", "3", {"workers_per_trial": 3}),
+        (
+            "gpus_per_trial: 0.25\ncpus_per_trial: 2\nworker_timeout_s: 60",
+            "4",
+            {"workers_per_trial": 4, "cpus_per_trial": 2, "worker_timeout_s": 60},
+        ),
+        ("gpus_per_trial: 8", "2", {"workers_per_trial": 2}),
+        ("gpus_per_trial: 0\nworkers_per_trial: 2", "4", {"workers_per_trial": 4, "gpus_per_trial": 0}),
+        ("gpus_per_trial: 8", "", {}),
+    ],
+)
+def test_each_worker_of_a_training_gets_what_search_yaml_says_or_a_gpu_of_its_own(
+    tmp_path: Path, search: str, workers: str, places: dict[str, Any]
+) -> None:
+    if search:
+        space = "space: {lora.r: {choices: [8]}}"
+        (tmp_path / "search.yaml").write_text(f"{search}\n{space}\n", encoding="utf-8")
+    assert _places(tmp_path, workers) == TrialPlaces(**places)

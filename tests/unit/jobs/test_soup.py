@@ -8,17 +8,16 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from wertune.base.config import TrialConfig, load_project, with_overrides
+from wertune.base.config import TrialConfig, TrialPlaces, load_project, with_overrides
 from wertune.base.contract import BEST_OBJECTIVE, OUTCOME_TAG, POINT_TAG, RESTART_TAG, TRAINABLE_PARAMETERS
 from wertune.jobs import soup
 from wertune.jobs.soup import restarted
 from wertune.jobs.trials import BestTrial
 from wertune.search.search_space import SearchConfig
-from wertune.search.trial_log import GatheredLog
 from wertune.tracking.runs import RunRef, children, create_run, nested_run, restarts
 from wertune.training.prepare import Prepared, prepare
-from wertune.training.train import Objective
-from wertune.training.trial import run_trial
+from wertune.training.train import Objective, TrainingDiverged
+from wertune.training.trial import RunLog, run_trial
 
 OBJECTIVE = Objective(0.0, 1.0, 0.0)
 
@@ -50,24 +49,25 @@ class Cluster:
     def __call__(
         self,
         prepared: Prepared,
-        search: SearchConfig,
-        configs: Sequence[TrialConfig],
+        places: TrialPlaces,
+        trials: Sequence[tuple[TrialConfig, RunLog]],
         objective: Objective,
         say: Callable[[str], object],
-    ) -> Iterator[tuple[TrialConfig, GatheredLog]]:
-        self.asked += [config.seed for config in configs]
-        for config in configs:
-            if config.seed not in self._failing:
-                log = GatheredLog()
+    ) -> Iterator[tuple[int, Exception | None]]:
+        self.asked += [config.seed for config, _ in trials]
+        for number, (config, log) in enumerate(trials):
+            if config.seed in self._failing:
+                yield number, TrainingDiverged("page of advice\nloss is nan")
+            else:
                 run_trial(config, prepared, objective, log)
-                yield config, log
+                yield number, None
 
 
 def _restart(
     monkeypatch: pytest.MonkeyPatch, search: RunRef, prepared: Prepared, best: BestTrial, cluster: Any, least: float
 ) -> tuple[BestTrial, list[str]]:
     """Two more runs; the best trial alone has an objective of `least`."""
-    monkeypatch.setattr(soup, "train_again", cluster)
+    monkeypatch.setattr(soup, "train_across", cluster)
     best.run.metrics({BEST_OBJECTIVE: least}, 9)
     said: list[str] = []
     config = SearchConfig.model_validate({"restarts": 2, "space": {"lora.r": {"choices": [2, 4]}}})
@@ -105,7 +105,7 @@ def test_an_interrupted_job_takes_up_the_runs_that_ended(
     monkeypatch: pytest.MonkeyPatch, search: RunRef, prepared: Prepared, best: BestTrial
 ) -> None:
     class Dies(Cluster):
-        def __call__(self, *arguments: Any) -> Iterator[tuple[TrialConfig, GatheredLog]]:
+        def __call__(self, *arguments: Any) -> Iterator[tuple[int, Exception | None]]:
             yield next(super().__call__(*arguments))
             raise KeyboardInterrupt
 

@@ -13,7 +13,7 @@ from optuna.distributions import FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from wertune.search.optuna_private import OneWriter
+from wertune.search.optuna_private import OneWriter, TpeByNumber, _SoFar
 
 SPACE = {"x": FloatDistribution(0, 1)}
 which, value = st.integers(0, 5), st.floats(0, 1)
@@ -129,3 +129,44 @@ def test_a_study_that_another_process_left_is_read_whole(tmp_path: Path) -> None
     trial = optuna.Trial(study, study.get_trials()[0]._trial_id)
     trial.report(0.3, 2)
     assert study.get_trials() == optuna.load_study(study_name="left", storage=url).get_trials()
+
+
+def _one_runs(sampler: optuna.samplers.TPESampler, epochs: int) -> optuna.Study:
+    """Six trials stopped at their first epoch, and one at 0.5 that is better and has told of so many epochs."""
+    study = optuna.create_study(sampler=sampler)
+    study.enqueue_trial({"x": 0.5})
+    best = study.ask(SPACE)
+    for x in (0.0, 0.1, 0.2, 0.8, 0.9, 1.0):
+        study.enqueue_trial({"x": x})
+        stopped = study.ask(SPACE)
+        stopped.report(0.5 + x / 10, 1)
+        study.tell(stopped, state=TrialState.PRUNED)
+    for epoch in range(1, epochs + 1):
+        best.report(0.1, epoch)
+    return study
+
+
+@pytest.mark.parametrize(("epochs", "good"), [(0, 1), (1, 0), (2, 0)])
+def test_what_runs_and_is_the_best_so_far_is_good_and_no_longer_bad(
+    monkeypatch: pytest.MonkeyPatch, epochs: int, good: int
+) -> None:
+    """The number of the trial that proposals are to be like: the running one, once it has told of an epoch."""
+    split = optuna.samplers._tpe.sampler._split_trials
+    told: list[list[int]] = []
+
+    def watched(*given: Any) -> Any:
+        below, above = split(*given)
+        told.append([trial.number for trial in below])
+        return below, above
+
+    monkeypatch.setattr(optuna.samplers._tpe.sampler, "_split_trials", watched)
+    _one_runs(TpeByNumber(0), epochs).ask(SPACE)
+    assert told[-1] == [good]
+
+
+def test_the_study_itself_stays_as_it_is() -> None:
+    study = _one_runs(TpeByNumber(0), epochs=2)
+    asked = study.ask(SPACE)
+    seen = _SoFar(study)._get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    assert [trial.number for trial in seen] == [0, 1, 2, 3, 4, 5, 6]
+    assert study.trials[0].state is study.trials[asked.number].state is TrialState.RUNNING

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from wertune import __main__ as command_line
+from wertune.base import machine
 from wertune.base.config import ProjectConfig, load_project
 from wertune.base.errors import ConfigError
 from wertune.base.machine import processor_name
@@ -65,7 +66,8 @@ def planned(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pla
 
     def make(search: dict[str, Any] | None = None, **measured: Any) -> Plan:
         monkeypatch.setattr(module, "probe", lambda *_: _fixed(**measured))
-        monkeypatch.setattr(module, "cores", lambda: 2)
+        for place in (module, machine):
+            monkeypatch.setattr(place, "cores", lambda: 2)
         monkeypatch.setattr(module, "free_memory_mb", lambda: 4400.0)
         monkeypatch.setattr(module, "free_disk_mb", lambda _: 1000.0)
         return make_plan(project, load_project(project), SearchConfig.model_validate({"space": SPACE} | (search or {})))

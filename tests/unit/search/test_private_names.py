@@ -54,6 +54,10 @@ def test_what_is_taken_from_optuna_is_there(tmp_path: Path) -> None:
     for owner, names in taken:
         for name in names.split():
             _require(hasattr(owner, name), "Optuna", f"{type(owner).__name__}.{name}", optuna_private)
+    asks = inspect.getsource(optuna.samplers.TPESampler)
+    for name in ("sample_relative", "sample_independent", "_sample"):
+        source = inspect.getsource(getattr(optuna.samplers.TPESampler, name))
+        _require("_get_trials(" in source + asks, "Optuna", f"what TPESampler.{name} asks a study for", optuna_private)
     reads = inspect.getsource(_cached_storage._CachedStorage.get_all_trials)
     _require("_read_trials_from_remote_storage(" in reads, "Optuna", "the read of its cache", optuna_private)
 

@@ -133,6 +133,7 @@ def test_a_plain_value_is_no_range() -> None:
         ({"asha": {"grace": 1}}, "asha.grace is not a known key"),
         ({"max_concurent": 2}, "max_concurent is not a known key"),
         ({"space": {}}, "space is {}, but must hold at least 1"),
+        ({"take_over": True, "gpus_per_trial": 0.5}, "take_over is true and gpus_per_trial is 0.5, but each worker"),
     ],
 )
 def test_the_rest_of_the_file_is_checked_as_any_config(values: dict[str, Any], fault: str) -> None:

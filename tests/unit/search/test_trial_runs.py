@@ -7,13 +7,14 @@ from typing import Any
 
 import optuna
 import pytest
+from tests.support.trial import Log
 from tests.unit.tracking.test_journal_writer import PARENT, FakeRun, FakeServer
 
 import wertune.search.trial_runs
 from wertune.base.errors import SearchStorageError, StorageError
 from wertune.search.checkpoints import STATE, CheckpointStore
 from wertune.search.progress import Progress
-from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, TrialLog
+from wertune.search.trial_log import EPOCH, FAILURE, LOG, METRIC, NO_ROOM, NUMBER, POINT, WORKERS, Retold, TrialLog
 from wertune.search.trial_runs import RecordTrials, TrialRuns, end_finished_trials
 from wertune.tracking.journal_writer import JournalWriter
 from wertune.training.trial import ADAPTER_ARTIFACT
@@ -29,15 +30,15 @@ class Told:
         self.files = CheckpointStore(folder / "trials")
         self.journal = JournalWriter(folder / "spool", PARENT, self.server, self.lines.append)
         self.trial_runs = TrialRuns(self.journal, self.files, epochs=2)
-        self.callback = RecordTrials(self.trial_runs, Progress(4, 2, 6.0, self.lines.append))
+        self.callback = RecordTrials(self.trial_runs, Progress(4, 2, 6.0, self.lines.append), trials=4)
 
     def trial(self, number: int = 0) -> Any:
         config = {NUMBER: number, POINT: POINT_OF_TRIAL}
         return SimpleNamespace(config=config, last_result={}, max_failures=2, error_file=None)
 
-    def report(self, trial: Any, epoch: int, failure: str = "", **said: Any) -> None:
+    def report(self, trial: Any, epoch: int, failure: str = "", workers: int = 1, **said: Any) -> None:
         whole = json.dumps({"params": {}, "tags": {}, "metrics": []} | said)
-        result = {EPOCH: epoch, METRIC: 0.5, LOG: whole, "val_wer": 0.5, "clips_per_s": 3.0}
+        result = {EPOCH: epoch, METRIC: 0.5, LOG: whole, WORKERS: workers, "val_wer": 0.5, "clips_per_s": 3.0}
         trial.last_result = result | ({FAILURE: failure} if failure else {})
         self.callback.on_trial_result(0, [], trial, trial.last_result)
 
@@ -263,3 +264,40 @@ def test_what_a_trial_says_is_taken_once(tmp_path: Path, monkeypatch: pytest.Mon
     }
     assert json.loads(said.take()) == {"params": {}, "tags": {}, "metrics": []}
     assert kept == [(3, "adapter", {"weights": b"new"})]
+
+
+def test_a_trial_that_takes_over_free_places_is_told_once(told: Told) -> None:
+    trial = told.trial(0)
+    told.callback.on_trial_start(0, [], trial)
+    for epoch, workers in enumerate((1, 3, 3), 1):
+        told.report(trial, epoch, workers=workers)
+    told.callback.on_trial_start(0, [], trial)  # it has lost its process, and them with it
+    told.report(trial, 3)
+    told.report(trial, 4, workers=2)
+    assert [line for line in told.lines if "taken over" in line] == [
+        "trial 01 has taken over free places: 3 workers",
+        "trial 01 has taken over free places: 2 workers",
+    ]
+
+
+def test_places_may_be_taken_over_once_the_last_trial_has_begun(told: Told) -> None:
+    for number in (0, 1, 2, 2, 3):
+        assert not told.files.may_take_over()
+        told.callback.on_trial_start(0, [], told.trial(number))
+    assert told.files.may_take_over()
+    told.files.tell_last_stage(is_last=False)  # a search that is resumed with more trials
+    assert not told.files.may_take_over()
+
+
+def test_a_resumed_trial_is_retold_each_epoch_once() -> None:
+    log, log_of_trial = Log(), TrialLog(None, 0)
+    retold = Retold(log)
+    for epochs in ((0, 1, 2), (0, 1, 2, 3)):  # the size of its model is metrics of step 0
+        log_of_trial.params({"lora_r": 8})
+        log_of_trial.tags({"wertune.device": f"of process {len(epochs)}"})
+        for epoch in epochs:
+            log_of_trial.metrics({"val_wer": len(epochs) + epoch / 10}, epoch)
+        retold.write(log_of_trial.take())
+    assert log.logged == {"lora_r": "8"}
+    assert log.tagged == {"wertune.device": "of process 4"}
+    assert log.steps == {0: {"val_wer": 3.0}, 1: {"val_wer": 3.1}, 2: {"val_wer": 3.2}, 3: {"val_wer": 4.3}}

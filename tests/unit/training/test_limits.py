@@ -12,7 +12,7 @@ from wertune.base.config import DecodeConfig, TrialConfig
 from wertune.base.errors import ConfigError
 from wertune.data.manifest import Recording, Row
 from wertune.training.limits import Need, check_limits, limits_of
-from wertune.whisper.token_limit import MOST_TOKENS, token_limit
+from wertune.whisper.loops import MOST_TOKENS, token_limit
 
 # Ten everyday sentences of Telugu of 3 to 5 s: up to 98 tokens, where English has twenty.
 TELUGU = ((98, 4.6), (71, 3.2), (60, 3.0), (88, 4.1))

@@ -15,6 +15,7 @@ VOCABULARY = 12
 BONUS = 1.5
 UNLIKELY = -5.0
 END = VOCABULARY - 1
+CPU = torch.device("cpu")
 
 LoadTiny = Callable[..., Whisper]
 tokens = st.integers(0, VOCABULARY - 2)
@@ -22,13 +23,13 @@ tokens = st.integers(0, VOCABULARY - 2)
 
 def _gain(boost: TermBoost, text: Sequence[int], log_probabilities: Sequence[float] | None = None) -> float:
     """What a text's score gains, its end included, where its tokens are so likely; where nothing is said, unlikely."""
-    total, place = 0.0, boost.start
+    total, places = 0.0, boost.start(1, CPU)
     own = [*(log_probabilities or [UNLIKELY] * len(text)), UNLIKELY]
     for token, log_probability in zip([*text, END], own, strict=True):
         scores = torch.full((1, VOCABULARY), log_probability)
-        boost.add_to(scores, [place])
+        places.change(scores)
         total += float(scores[0, token]) - log_probability
-        place = boost.after(place, token, log_probability)
+        places.go_on(torch.tensor([0]), torch.tensor([token]), torch.tensor([log_probability]))
     return total
 
 
@@ -75,7 +76,9 @@ def test_terms_that_share_tokens(terms: list[list[int]], text: list[int], counte
 def test_each_hypothesis_has_its_own_place_in_the_terms() -> None:
     boost = TermBoost([[1, 2]], BONUS, 0.0)
     scores = torch.full((2, VOCABULARY), UNLIKELY)
-    boost.add_to(scores, [boost.after(boost.start, token, UNLIKELY) for token in (1, 0)])
+    places = boost.start(3, CPU)
+    places.go_on(torch.tensor([2, 0]), torch.tensor([1, 0]), torch.full((2,), UNLIKELY))  # the second one has ended
+    places.change(scores)
     gained = (scores - UNLIKELY).tolist()
     assert gained[0] == [-BONUS if t not in (1, 2) else {1: 0.0, 2: BONUS}[t] for t in range(VOCABULARY)]
     assert gained[1] == [BONUS if t == 1 else 0.0 for t in range(VOCABULARY)]

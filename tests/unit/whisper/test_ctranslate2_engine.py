@@ -213,12 +213,12 @@ def test_the_gain_of_a_text_is_what_the_search_would_have_added() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
         tokens = torch.randint(1, 7, (8,), generator=generator).tolist()
-        place, added = boost.start, 0.0
+        places, added = boost.start(1, torch.device("cpu")), 0.0
         for token in [*tokens, 0]:  # 0 ends it
             scores = torch.zeros(1, 8)
-            boost.add_to(scores, [place])
+            places.change(scores)
             added += float(scores[0, token])
-            place = boost.after(place, token, 0.0)
+            places.go_on(torch.tensor([0]), torch.tensor([token]), torch.zeros(1))
         assert boost.total(tokens, -50.0) == pytest.approx(added)
 
 

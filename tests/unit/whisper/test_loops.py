@@ -1,8 +1,10 @@
 """A loop is what is said over and over at once: read-backs, digits, letters and meant repeats are none."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import WhisperTokenizerFast
@@ -10,8 +12,11 @@ from transformers import WhisperTokenizerFast
 from wertune.base.config import DecodeConfig
 from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.loops import LAST_RESORT_NGRAM, LoopGuard, last_resort, shrinks
+from wertune.whisper.repeats import Repeats
 
-WORDS = LoopGuard(lambda token: f" word{token}")
+VOCABULARY = 100
+WORDS = LoopGuard(f" word{token}" for token in range(VOCABULARY))
+SIGNS = LoopGuard(map(str, range(VOCABULARY)))
 words = st.lists(st.integers(0, 4), max_size=30)
 
 
@@ -19,7 +24,7 @@ words = st.lists(st.integers(0, 4), max_size=30)
 def _real() -> tuple[WhisperTokenizerFast, LoopGuard]:
     folder = resolve_base_model("packaged:whisper-tiny.en").path
     tokenizer = WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return tokenizer, LoopGuard(lambda token: str(tokenizer.decode([token])))
+    return tokenizer, LoopGuard(tokenizer.batch_decode([[token] for token in range(len(tokenizer))]))
 
 
 def _is_loop(text: str) -> bool:
@@ -39,10 +44,28 @@ def _most_copies(tokens: list[int]) -> int:
     return most
 
 
+def _forbidden(tokens: Sequence[int], guard: LoopGuard = WORDS, no_repeat_ngram: int = 0) -> set[int]:
+    """What a text may not go on with, one of two that are written at once."""
+    repeats = Repeats(guard, no_repeat_ngram, 2, len(tokens) + 1, torch.device("cpu"))
+    for token in tokens:
+        repeats.go_on(torch.tensor([1, 1]), torch.tensor([0, token]), torch.zeros(2))
+    scores = torch.zeros(2, VOCABULARY)
+    repeats.change(scores)
+    return set((scores[1] == -torch.inf).nonzero().flatten().tolist())
+
+
+@given(st.lists(st.integers(0, 2), max_size=12), st.integers(1, 4))
+def test_so_many_in_a_row_are_said_once(tokens: list[int], size: int) -> None:
+    said = {tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)}
+    last = tokens[len(tokens) - size + 1 :]
+    repeated = {token for token in range(3) if (*last, token) in said} if len(tokens) >= size else set()
+    assert _forbidden(tokens, SIGNS, no_repeat_ngram=size) == repeated
+
+
 @given(words)
 def test_a_text_that_says_nothing_three_times_at_once_is_never_changed(tokens: list[int]) -> None:
     if _most_copies(tokens) < 3:
-        assert not any(tokens[end] in WORDS.forbidden(tokens[:end]) for end in range(len(tokens)))
+        assert not any(tokens[end] in _forbidden(tokens[:end]) for end in range(len(tokens)))
         assert not WORDS.is_loop(tokens)
 
 
@@ -55,14 +78,15 @@ def test_what_is_said_again_and_again_is_a_loop(unit: list[int], before: int) ->
 def test_only_the_token_that_completes_a_copy_too_many_is_forbidden(unit: list[int], copies: int) -> None:
     text = unit * copies
     for end in range(len(text)):
-        for token in WORDS.forbidden(text[:end]):
+        for token in _forbidden(text[:end]):
             assert WORDS.is_loop([*text[:end], token])
-            assert not WORDS.forbidden(text[:end]) - {token} or _most_copies([*text[:end], token]) >= 3
+            assert not _forbidden(text[:end]) - {token} or _most_copies([*text[:end], token]) >= 3
 
 
 @given(words, st.sampled_from([" {}", "{}"]))
 def test_digits_are_exempt(tokens: list[int], form: str) -> None:
-    assert not LoopGuard(form.format).is_loop(tokens * 3)
+    assert not LoopGuard(map(form.format, range(VOCABULARY))).is_loop(tokens * 3)
+    assert not _forbidden(tokens * 3, SIGNS)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """Checks of a project: its base model, the memory of a trial, its checkout, and the voices that speak for it."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wertune.base.config import load_project, load_yaml
+from wertune.base.config import TrialPlaces, load_project, load_yaml, parse, read_yaml
 from wertune.base.errors import BaseModelError, ConfigError, SynthesisError
-from wertune.base.machine import free_memory_mb
+from wertune.base.machine import free_memory_mb, room_for_trials
 from wertune.commands.doctor import Check, Finding, Site, fail, ok, warn
 
 if TYPE_CHECKING:
@@ -39,6 +40,26 @@ def memory(site: Site) -> Finding:
     if free_mb < needed_mb:
         return fail("memory", found, "close other programs, take a smaller base, or train.gradient_checkpointing: true")
     return ok("memory", found)
+
+
+def trials(site: Site) -> Finding:
+    """How many of them find the places at once on this machine that search.yaml gives each."""
+    path = site.project / "search.yaml"
+    if not path.exists():
+        return ok("trials", "the project has no search.yaml")
+    try:
+        values = read_yaml(path)  # of which no range or choice is looked at here: that would need Optuna
+        places = parse(TrialPlaces, {key: values[key] for key in TrialPlaces.model_fields if key in values}, str(path))
+        each = f", each of {places.workers} workers" if places.workers > 1 else ""
+        if (site.ray_address or os.environ.get("RAY_ADDRESS", "")) not in ("", "local"):
+            return ok("trials", f"as many at once as the cluster has places for{each}")
+        import torch
+
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return ok("trials", f"room for {int(room_for_trials(places, gpus))} at once{each}")
+    except ConfigError as error:
+        problem, _, remedy = str(error).rpartition("; ")
+        return fail("trials", problem or remedy, remedy)
 
 
 def _weights_mb(site: Site) -> float:
@@ -130,6 +151,7 @@ def _base(site: Site) -> "BaseModel":
 CHECKS: dict[str, Check] = {
     "base model": base_model,
     "memory": memory,
+    "trials": trials,
     "git": checkout,
     "speech engines": voices,
 }

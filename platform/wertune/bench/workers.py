@@ -1,0 +1,79 @@
+"""One worker of one thread against two on the same clips: what the second brings, and what it costs."""
+
+import statistics
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
+
+import torch
+import torch.distributed as dist
+
+from wertune.base.config import with_overrides
+from wertune.bench.clips import BATCH, CLIPS, PLAIN_LORA, ROUNDS, fewer_clips
+from wertune.bench.rows import Section, rounded
+from wertune.scores.comparison import markdown_table
+from wertune.training.batches import batches_per_epoch
+from wertune.training.prepare import Prepared
+from wertune.training.train import EpochResult, Objective, TrainingState, train
+from wertune.training.workers import ALONE, joined
+from wertune.whisper.adapter import add_lora
+
+HERE, WAIT_S = "127.0.0.1", 300.0
+ONE, TWO, APART = "one worker", "two workers", "two that share nothing"
+# Of each way its workers: rank, size, and the batch that the trial has.
+WAYS = {ONE: [(0, 1, BATCH)], TWO: [(0, 2, BATCH), (1, 2, BATCH)], APART: [(0, 1, BATCH // 2)] * 2}
+
+
+def section(prepared: Prepared) -> Section:
+    """Clips a second of the second epoch of a trial, round by round."""
+    few = fewer_clips(prepared, train=CLIPS, validation=BATCH)
+    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    sent: list[int] = []
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for _ in range(ROUNDS):
+            for way, workers in WAYS.items():
+                place = tempfile.mktemp(prefix="wertune-")
+                each = [future.result() for future in [pool.submit(_epoch, few, place, *worker) for worker in workers]]
+                rates = [rate for rate, _ in each]
+                found[way].append(sum(rates) if way == APART else min(rates))
+                sent += [bytes_ for _, bytes_ in each if bytes_]
+    return Section("workers", {"clips_per_s": found, "sent_bytes_an_update": max(sent)}, _in_words(found, max(sent)))
+
+
+def _epoch(prepared: Prepared, place: str, rank: int, size: int, batch: int) -> tuple[float, int]:
+    """Clips a second of a trial's second epoch, and how many bytes this worker has sent an update."""
+    torch.set_num_threads(1)
+    counts = {"train.batch_size": batch, "train.epochs": 2, "train.nonspeech_ratio": 0, "train.replay_ratio": 0}
+    values = {"lora": PLAIN_LORA.model_dump(), **counts}
+    config = with_overrides(prepared.project.trial, values, "bench")
+    results: list[EpochResult] = []
+
+    def on_epoch(result: EpochResult, is_best: bool, state: TrainingState) -> None:
+        results.append(result)
+
+    alone = size == 1
+    store = None if alone else dist.FileStore(place, size)  # type: ignore[attr-defined]
+    with nullcontext(ALONE) if alone else joined(rank, size, store, WAIT_S, HERE) as workers:
+        with prepared.resident_whisper(config.quantization) as base:
+            whisper = add_lora(base, config.lora, config.seed)
+            data = prepared.training_data(config.context, whisper.mel_bins, workers)
+            train(config, whisper, data, Objective(0.0, 0.0, 0.0), on_epoch, workers=workers)
+        updates = config.train.epochs * batches_per_epoch(config, data)
+        return results[-1].clips_per_s, workers.sent_bytes // updates
+
+
+def _in_words(found: dict[str, list[float]], sent_bytes: int) -> str:
+    lines = [["", "clips/s", "times one worker (least to most)"]]
+    for way, rates in found.items():
+        times = [rate / one for rate, one in zip(rates, found[ONE], strict=True)]
+        told = f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})"
+        lines.append([way, rounded(statistics.median(rates)), told])
+    kept = statistics.median(two / apart for two, apart in zip(found[TWO], found[APART], strict=True))
+    return (
+        f"Several workers on one trial, each with one thread, a trial's second epoch of {CLIPS} clips in batches of "
+        f"{BATCH}. Two that share nothing, each with batches of {BATCH // 2} of a trial of its own, are what the "
+        f"machine gives two processes; of that two workers of one trial reach {kept:.2f}, the rest being what they "
+        f"wait for each other. Each sends {sent_bytes / 2**20:.2f} MB an update, the adapters' gradients in one buffer:"
+        f"\n\n{markdown_table(lines)}"
+    )
