@@ -101,7 +101,7 @@ class _InProcesses:
             ).result()
         except BrokenProcessPool:
             remedy = "if memory is short, let it have fewer cores, each of which has a model of its own (taskset -c 0)"
-            raise WriterLost(f"one of {self._processes} processes that write texts was killed; {remedy}") from None
+            raise WriterLost(f"one of {self._processes} processes that write texts has died; {remedy}") from None
         self.peak_mb = max(self.peak_mb, peak_mb)
         return written
 

@@ -144,6 +144,8 @@ def joined(rank: int, size: int, store: Any, wait_s: float, ip: str) -> Iterator
     At the block's end it leaves, and whoever waits for it learns so.
     """
     _speak_at(ip)
+    # Else NCCL ends the process of a worker that has waited too long, before it can tell whom it missed.
+    os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _forming(size, wait_s):
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=wait_s))

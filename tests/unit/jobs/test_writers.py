@@ -85,7 +85,7 @@ def test_two_processes_write_what_one_writes_and_one_that_is_killed_is_told(
         for child in psutil.Process().children():
             if "spawn_main" in " ".join(child.cmdline()):
                 child.send_signal(signal.SIGKILL)
-        with pytest.raises(WriterLost, match="one of 2 processes that write texts was killed"):
+        with pytest.raises(WriterLost, match="one of 2 processes that write texts has died"):
             texts(hands)
     assert found == texts(Writers(load()))
     assert any(found)
