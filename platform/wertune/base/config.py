@@ -346,7 +346,9 @@ class TrialPlaces(Frozen):
         1, ge=1, le=64, description="processes that train one trial together, each with a part of its batches"
     )
     worker_timeout_s: float = Field(
-        600.0, gt=0, description="so long workers wait for each other; then one is silent, and others take their places"
+        1500.0,  # longer than a search waits for Optuna's database to come back, the first worker of each trial with it
+        gt=0,
+        description="so long workers wait for each other; then one is silent, and others take their places",
     )
 
     @model_validator(mode="after")

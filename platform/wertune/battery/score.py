@@ -13,6 +13,7 @@ from wertune.scores.eval_report import SetReport
 from wertune.scores.metrics import score
 from wertune.training.baseline import FULL_CONTEXT, OF_A_BOOST, baseline_decode, keep_texts, kept_texts, texts_name
 from wertune.training.prepare import Prepared
+from wertune.whisper.features import Across, here
 from wertune.whisper.transcription import MAX_SEGMENT_S, Transcriber, transcribe_samples
 
 BASE_TEXTS = "base"  # a folder beside the clips
@@ -25,10 +26,11 @@ def write_battery(
     context: ContextConfig,
     decode: DecodeConfig,
     longest_s: float = MAX_SEGMENT_S,
+    across: Across = here,
 ) -> Texts:
     """What the model writes for each clip of each part; all parts at once, so that batches are full."""
     clips = [battery.samples(row) for rows in battery.by_part.values() for row in rows]
-    written = iter(transcribe_samples(whisper, clips, context, decode, longest_s=longest_s))
+    written = iter(transcribe_samples(whisper, clips, context, decode, longest_s=longest_s, across=across))
     return {part: [next(written).text for _ in rows] for part, rows in battery.by_part.items()}
 
 

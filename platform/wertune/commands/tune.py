@@ -154,7 +154,10 @@ def _places(project: Path, workers: str) -> "TrialPlaces":
     values: dict[str, Any] = {"workers_per_trial": value_of("--workers", workers) if workers else 1}
     if places.gpus_per_trial:  # each has one of its own, whatever a trial of a search gets
         values["gpus_per_trial"] = "auto"
-    return with_overrides(places, values, "command line")
+    try:
+        return with_overrides(places, values, "command line")
+    except ConfigError as error:  # as it is called here
+        raise ConfigError(str(error).replace("workers_per_trial", "--workers")) from None
 
 
 def _policy(name: str) -> "Policy":

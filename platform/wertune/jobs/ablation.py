@@ -8,6 +8,7 @@ from typing import Any
 from wertune.base.config import DecodeConfig, TrialConfig
 from wertune.base.text import Normalise, TermFinder
 from wertune.jobs.measures import score_split
+from wertune.jobs.writers import Writers
 from wertune.scores.aliases import alias_writer
 from wertune.scores.comparison import Comparison, markdown_table, metric_name
 from wertune.scores.metrics import Clip, Scores, score
@@ -76,14 +77,14 @@ class Ablation:
 
 
 def what_it_brings(
-    prepared: Prepared, config: TrialConfig, whisper: Whisper, comparisons: Mapping[str, Comparison]
+    prepared: Prepared, config: TrialConfig, whisper: Whisper, writers: Writers, comparisons: Mapping[str, Comparison]
 ) -> Ablation:
     """The adapter on validation as it is served and without its boost, beside all ways of the base."""
     texts = baseline_texts(prepared, {"validation": ways_of(prepared)})["validation"]
     base = {way: prepared.score(prepared.dataset["validation"], written) for way, written in texts.items()}
 
     def on_validation(decode: DecodeConfig) -> Scores:
-        return score_split(prepared, whisper, "validation", config.context, decode, longest_piece_s(prepared))
+        return score_split(prepared, writers, "validation", config.context, decode, longest_piece_s(prepared))
 
     unboosted = config.decode.model_copy(update={"term_boost": 0.0})
     served, test = on_validation(config.decode), comparisons.get("test")

@@ -1,12 +1,15 @@
 """A registered version as it serves, measured for the gates, on any manifest, or once on the final set; or a base."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from wertune.base import contract
-from wertune.base.config import BaseModelConfig, ProjectConfig, load_project
+from wertune.base.config import BaseModelConfig, Engine, ProjectConfig, load_project
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.steps import Steps, heard_by
 from wertune.base.text import normaliser_version
@@ -26,19 +29,20 @@ from wertune.jobs.measures import (
     training_terms,
 )
 from wertune.jobs.opening import log_inputs, start_experiment
+from wertune.jobs.writers import Writers, writers
 from wertune.scores.comparison import Comparison
 from wertune.scores.eval_report import Cost, EvalReport, Provenance
 from wertune.scores.final_set import Opening, openings, versions_opened
 from wertune.scores.metrics import Scores
 from wertune.serving.pyfunc import load_registered, registered_engine
-from wertune.serving.served import Served
+from wertune.serving.served import Served, load_served
 from wertune.tracking.opening import open_run
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, tracking_uri
 from wertune.tracking.versions import RegisteredVersion, registered_version, tags_of_versions
 from wertune.training.baseline import FULL_CONTEXT, baseline_decode, baseline_scores
-from wertune.training.memory import peak_memory_mb
 from wertune.training.prepare import Prepared, prepare
 from wertune.whisper.adapter import adapter_digest
+from wertune.whisper.transcription import Transcriber
 
 SCORED_SPLITS = ("test", "retention_test")
 
@@ -54,7 +58,8 @@ def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | 
     if base:
         return baseline_scores(prepared, ["test"])["test"]
     served = load_registered(model_uri, engine)
-    return score_split(prepared, served.whisper, "test", served.context, served.decode, served.longest_piece_s)
+    with served_by_several(served, len(prepared.dataset["test"])) as hands:
+        return score_split(prepared, hands, "test", served.context, served.decode, served.longest_piece_s)
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,8 @@ def evaluate_version(
         served = load_registered(uri, engine)
         battery = project_battery(folder, project)
         clips = sum(len(prepared.dataset[split]) for split in SCORED_SPLITS) + (len(battery.rows) if battery else 0)
-        with heard_by(Steps("the version as it serves", clips, say)):
-            report, comparisons = assess(prepared, served, version, battery)
+        with heard_by(Steps("the version as it serves", clips, say)), served_by_several(served, clips) as hands:
+            report, comparisons = assess(prepared, served, hands, version, battery)
         told = table(report.sets, report.baseline) if battery else ""
         run.metrics(battery_metrics(report.sets) | battery_metrics(report.baseline, "baseline_"))
         for split, both in comparisons.items():
@@ -109,10 +114,21 @@ def evaluate_version(
     return Evaluated(comparisons["test"].after, served.engine, artefact.wer if artefact else None, told)
 
 
+def served_by_several(served: Served, clips: int) -> AbstractContextManager[Writers]:
+    """The version in as many processes as so many clips are worth."""
+    return writers(served.whisper, partial(_loaded, served.settings, served.adapter, served.engine), clips)
+
+
+def _loaded(settings: Mapping[str, Any], adapter: Path, engine: Engine) -> Transcriber:
+    return load_served(settings, adapter, engine).whisper
+
+
 def assess(
-    prepared: Prepared, served: Served, version: RegisteredVersion, battery: Battery | None = None
+    prepared: Prepared, served: Served, hands: Writers, version: RegisteredVersion, battery: Battery | None = None
 ) -> tuple[EvalReport, dict[str, Comparison]]:
     """The whole report of a `served` version, and its scores on test and retention beside the untouched base's.
+
+    Its texts are written by `hands`, processes that hold it; how fast it is is measured in this one.
 
     A `battery` of ordinary speech is written by both; its parts are sets of the report.
 
@@ -123,22 +139,23 @@ def assess(
     clips = timed_clips(prepared.dataset["test"])
     real_time_factor(whisper, clips[:1], context, decode)  # the first call is slower than those that follow
     speed = real_time_factor(whisper, clips, context, decode)
-    sets = made_up_words(whisper, prepared, context, decode)
+    sets = made_up_words(hands, prepared, context, decode)
     comparisons = {}
     for split, before in baseline_scores(prepared, SCORED_SPLITS).items():
-        after = score_split(prepared, whisper, split, context, decode, longest_s)
+        after = score_split(prepared, hands, split, context, decode, longest_s)
         comparisons[split] = Comparison(before, after)
         sets[split] = set_report(prepared, after, prepared.dataset.digest(split))
     baseline = {
         split: set_report(prepared, both.before, prepared.dataset.digest(split)) for split, both in comparisons.items()
     }
     if battery:
-        sets |= battery_sets(prepared, battery, write_battery(whisper, battery, context, decode, longest_s))
+        written = write_battery(hands.whisper, battery, context, decode, longest_s, hands.across)
+        sets |= battery_sets(prepared, battery, written)
         baseline |= battery_sets(prepared, battery, base_texts(prepared, battery))
-    peak_mb = peak_memory_mb(whisper)
+    peak_mb = hands.peak_memory_mb()
     artefact = served.artefact()
     if served.engine != "torch":
-        scores = score_split(prepared, artefact, "test", context, decode, longest_s)
+        scores = score_split(prepared, Writers(artefact), "test", context, decode, longest_s)
         sets[contract.ARTEFACT_SET] = set_report(prepared, scores, prepared.dataset.digest("test"))
     base = prepared.whisper(prepared.project.trial.quantization)
     base_speed = real_time_factor(base, clips, FULL_CONTEXT, baseline_decode(decode))
@@ -220,7 +237,8 @@ def _open(folder: Path, project: ProjectConfig, version: RegisteredVersion) -> O
 def _scored(prepared: Prepared, version: RegisteredVersion, run: RunRef) -> Opening:
     served = load_registered(f"models:/{version.name}/{version.version}")
     base = baseline_scores(prepared, [FINAL_SPLIT])[FINAL_SPLIT]
-    after = score_split(prepared, served.whisper, FINAL_SPLIT, served.context, served.decode, served.longest_piece_s)
+    with served_by_several(served, len(prepared.dataset[FINAL_SPLIT])) as hands:
+        after = score_split(prepared, hands, FINAL_SPLIT, served.context, served.decode, served.longest_piece_s)
     figures = Comparison(base, after).metrics(FINAL_SPLIT)
     return Opening(
         model=version.name,

@@ -10,6 +10,7 @@ from wertune.battery.counts import set_report
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.data.nonspeech import hallucination_sets
+from wertune.jobs.writers import Writers
 from wertune.scores.eval_report import SetReport
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.training.prepare import Prepared
@@ -42,13 +43,14 @@ def training_terms(prepared: Prepared, texts: Sequence[str]) -> dict[str, int]:
 
 
 def made_up_words(
-    whisper: Transcriber, prepared: Prepared, context: ContextConfig, decode: DecodeConfig
+    writers: Writers, prepared: Prepared, context: ContextConfig, decode: DecodeConfig
 ) -> dict[str, SetReport]:
     """What the model writes where nothing is said."""
     speech = [recording.samples() for recording in prepared.dataset["test"]]
     reports = {}
     for name, clips in hallucination_sets(speech).items():
-        texts = [transcript.text for transcript in transcribe_samples(whisper, clips, context, decode)]
+        written = transcribe_samples(writers.whisper, clips, context, decode, across=writers.across)
+        texts = [transcript.text for transcript in written]
         silent = [Clip(f"{name}:{i}", "", duration_s=clip.size / SAMPLE_RATE_HZ) for i, clip in enumerate(clips, 1)]
         digest = hashlib.sha256(b"".join(clip.tobytes() for clip in clips)).hexdigest()
         reports[name] = set_report(prepared, score(silent, texts, prepared.normalise, prepared.finder), digest)
@@ -73,18 +75,20 @@ def timed_clips(recordings: Sequence[Recording]) -> list[Samples]:
 
 def score_split(
     prepared: Prepared,
-    whisper: Transcriber,
+    writers: Writers,
     split: str,
     context: ContextConfig,
     decode: DecodeConfig,
     longest_s: float,
 ) -> Scores:
     """One split transcribed and scored; what is longer than `longest_s` is cut at pauses, as where it is served."""
-    recordings = prepared.dataset[split]
+    recordings, whisper = prepared.dataset[split], writers.whisper
     if all(recording.duration_s <= longest_s for recording in recordings):
         clips = prepared.evaluation_set(split, context, whisper.mel_bins)
-        return score_set(whisper, clips, decode, prepared.normalise, prepared.finder)
+        return score_set(whisper, clips, decode, prepared.normalise, prepared.finder, writers.across)
     samples = [recording.samples() for recording in recordings]
     languages = [recording.language for recording in recordings]
-    transcripts = transcribe_samples(whisper, samples, context, decode, longest_s=longest_s, languages=languages)
+    transcripts = transcribe_samples(
+        whisper, samples, context, decode, longest_s=longest_s, languages=languages, across=writers.across
+    )
     return prepared.score(recordings, [each.text for each in transcripts])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 
 from wertune.base import contract
 from wertune.base.config import TrialConfig
@@ -18,6 +19,7 @@ from wertune.jobs.trials import BestTrial, downloaded_adapter
 from wertune.search.driver import train_across
 from wertune.search.search_space import SearchConfig
 from wertune.search.trial_log import GatheredLog
+from wertune.search.trial_runs import CAUSE_CHARACTERS
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, nested_run, restarts
 from wertune.training.prepare import Prepared
 from wertune.training.train import Objective, validation_scores
@@ -47,7 +49,8 @@ def restarted(
     for number, fault in train_across(prepared, search, trials, objective, say):
         config, log = trials[number]
         if fault:
-            say(f"seed {config.seed} failed, and is left out of the mean: {str(fault).strip().splitlines()[-1]}")
+            why = shorten(str(fault) or type(fault).__name__, CAUSE_CHARACTERS)
+            say(f"seed {config.seed} failed, and is left out of the mean: {why}")
             continue
         members[_key(config)] = _logged(run, best, config, log)
         say(f"seed {config.seed}: {_figures(_best(log))}")

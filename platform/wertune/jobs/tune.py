@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -15,7 +16,7 @@ from wergate.gates.policy import Policy
 from wergate.registry.open import evaluate_in_a_clean_process, open_registry
 from wergate.trail.reports import last_decision, page_of
 from wertune.base import contract
-from wertune.base.config import ProjectConfig, TrialPlaces, flatten
+from wertune.base.config import ProjectConfig, TrialConfig, TrialPlaces, flatten
 from wertune.base.steps import Steps, heard_by
 from wertune.data.manifest import count_rows, manifests_of
 from wertune.jobs.ablation import what_it_brings
@@ -23,6 +24,7 @@ from wertune.jobs.logged import ABLATION, Results, describe, log_comparison, log
 from wertune.jobs.measures import score_split
 from wertune.jobs.opening import start_experiment
 from wertune.jobs.trials import BestTrial, best_trial, downloaded_adapter
+from wertune.jobs.writers import writers
 from wertune.reports.card_text import write_card
 from wertune.reports.model_card import CardOf, model_card
 from wertune.scores.comparison import Comparison, logged_metrics
@@ -39,6 +41,7 @@ from wertune.training.train import Objective
 from wertune.training.trial import BEST_METRICS, SIZE_METRICS, run_trial, short_names
 from wertune.whisper.adapter import load_adapter
 from wertune.whisper.footprint import quantization_advice
+from wertune.whisper.model import Whisper
 
 FINAL_SPLITS = ("test", "retention_test")
 Say = Callable[[str], None]
@@ -263,29 +266,34 @@ def final_evaluation(
     run: RunRef, prepared: Prepared, baseline: Mapping[str, Scores], best: BestTrial, say: Say
 ) -> Results:
     """The adapter, loaded back from its artifact onto a fresh base, on test and retention test."""
-    config = best.config
+    config, splits = best.config, [split for split in FINAL_SPLITS if split in baseline]
     run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
-    with downloaded_adapter(best.run) as adapter:
-        whisper = load_adapter(prepared.whisper(config.quantization), adapter)
+    clips, ways = sum(len(prepared.dataset[split]) for split in splits), 2 if config.decode.term_boost else 1
+    comparisons, found = {}, None
+    with ExitStack() as until_the_end:
+        adapter = until_the_end.enter_context(downloaded_adapter(best.run))
         adapter_mb = sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()) / 2**20
         run.metrics(best.run.latest(SIZE_METRICS + BEST_METRICS) | {contract.ADAPTER_MB: adapter_mb})
-    comparisons = {}
-    splits = [split for split in FINAL_SPLITS if split in baseline]
-    with heard_by(Steps(" and ".join(splits), sum(len(prepared.dataset[split]) for split in splits), say)):
-        for split in splits:
-            after = score_split(prepared, whisper, split, config.context, config.decode, longest_piece_s(prepared))
-            comparisons[split] = Comparison(baseline[split], after)
-            log_comparison(run, split, comparisons[split])
-    log_error_report(run, prepared, comparisons, f"{best.name} on {prepared.base.spec}")
-    found = None
-    if prepared.lexicon.terms:
-        ways = 2 if config.decode.term_boost else 1
-        with heard_by(Steps("what each part brings", ways * len(prepared.dataset["validation"]), say)):
-            found = what_it_brings(prepared, config, whisper, comparisons)
+        load = partial(_with_adapter, prepared, config, adapter)
+        whisper = load()
+        hands = until_the_end.enter_context(writers(whisper, load, clips))
+        with heard_by(Steps(" and ".join(splits), clips, say)):
+            for split in splits:
+                after = score_split(prepared, hands, split, config.context, config.decode, longest_piece_s(prepared))
+                comparisons[split] = Comparison(baseline[split], after)
+                log_comparison(run, split, comparisons[split])
+        log_error_report(run, prepared, comparisons, f"{best.name} on {prepared.base.spec}")
+        if prepared.lexicon.terms:
+            with heard_by(Steps("what each part brings", ways * len(prepared.dataset["validation"]), say)):
+                found = what_it_brings(prepared, config, whisper, hands, comparisons)
     if found:
         run.table(found.artifact(), ABLATION)
         run.metrics(found.metrics())
     return Results(comparisons, found)
+
+
+def _with_adapter(prepared: Prepared, config: TrialConfig, adapter: Path) -> Whisper:
+    return load_adapter(prepared.whisper(config.quantization), adapter)
 
 
 def register(run: RunRef, prepared: Prepared, best: BestTrial, comparisons: Mapping[str, Comparison]) -> str:

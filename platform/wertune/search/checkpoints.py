@@ -78,19 +78,35 @@ class CheckpointStore:
 
 
 class Heard:
-    """What tasks say while they run, in an actor; here, where its process imports next to nothing."""
+    """What tasks say while they run, in an actor; here, where its process imports next to nothing.
 
-    def __init__(self) -> None:
-        self._said: list[Any] = []
+    It is kept in a folder, so that an actor that Ray starts anew has lost nothing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._said = max(map(_number, self._kept()), default=0)
 
     def add(self, said: Any) -> None:
-        """A task says so."""
-        self._said.append(said)
+        """A task says so, in what JSON knows."""
+        written = self._folder / "new"
+        written.write_text(json.dumps(said), encoding="utf-8")
+        self._said += 1
+        written.rename(self._folder / str(self._said))
 
-    def taken(self) -> list[Any]:
-        """What was said since it was asked last."""
-        found, self._said = self._said, []
-        return found
+    def since(self, seen: int) -> list[Any]:
+        """All but the first `seen` that were said; those are forgotten, but for the last one, which has the number."""
+        for file in [file for file in self._kept() if _number(file) < seen]:
+            file.unlink()
+        return [json.loads(file.read_text(encoding="utf-8")) for file in self._kept() if _number(file) > seen]
+
+    def _kept(self) -> list[Path]:
+        return sorted(self._folder.glob("[0-9]*"), key=_number)
+
+
+def _number(file: Path) -> int:
+    return int(file.name)
 
 
 def start_on_this_node(kind: type, at_once: int, *told: Any) -> Any:

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -27,7 +28,7 @@ from wertune.base.files import write_files
 from wertune.search import ray_private
 from wertune.search.checkpoints import CheckpointStore, Heard, start_on_this_node
 from wertune.search.halving import expected_epochs
-from wertune.search.places import Reservations, trial_resources
+from wertune.search.places import Reservations, Slots, trial_resources
 from wertune.search.progress import Progress, terminal
 from wertune.search.search_space import SearchConfig
 from wertune.search.shipping import start_file_server
@@ -207,15 +208,34 @@ def transcribe_across(places: TrialPlaces, say: Callable[[str], object]) -> Tran
         task = _task(transcribe_part, places)
         shared, files = ray.put(prepared), start_file_server(prepared)
         by_size = sorted(wanted, key=lambda split: len(prepared.dataset[split]), reverse=True)
-        heard = start_on_this_node(Heard, 1)
-        going = parts = [task.remote(shared, files, {split: wanted[split]}, heard) for split in by_size]
-        steps = base_steps(prepared, wanted, say)
-        while going:
-            _, going = ray.wait(going, timeout=1)
-            steps(sum(ray.get(heard.taken.remote())))
-        return {split: texts for part in ray.get(parts) for split, texts in part.items()}
+        steps, seen = base_steps(prepared, wanted, say), 0
+        with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
+            heard = start_on_this_node(Heard, 1, Path(scratch))
+            going = parts = [task.remote(shared, files, {split: wanted[split]}, heard) for split in by_size]
+            while going:
+                done, going = ray.wait(going, timeout=1)
+                said = ray.get(heard.since.remote(seen))
+                seen += len(said)
+                steps(sum(said))
+                _got(done)  # the first that fails ends the others' waiting
+            ray.kill(heard)
+        return {split: texts for part in _got(parts) for split, texts in part.items()}
 
     return transcribe
+
+
+def _got(tasks: Sequence[Any]) -> list[Any]:
+    """What they return; what one raised, or what became of its processes, is told without Ray's traceback."""
+    try:
+        return list(ray.get(list(tasks)))
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:
+        raise WorkersLost(f"a process that scores the base is gone: {_first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def train_across(
@@ -242,6 +262,9 @@ def train_across(
                 fault = across.end(number, task)
                 if fault and across.forgives(number, config, fault):
                     going[across.start(number, config)] = number, config
+                elif isinstance(fault, RayError):
+                    lost = f"it has lost its process {DEATHS_FORGIVEN + 1} times, the last time: {_first_line(fault)}"
+                    yield number, WorkersLost(lost)
                 else:
                     yield number, fault
 
@@ -260,20 +283,33 @@ class _Across:
     ) -> None:
         self._places, self._scratch, self._say = places, folder / "adapters", say
         self._logs, self._retold = logs, [Retold(log) for log in logs]
-        self._lost, self._groups = Counter[int](), dict[int, Any]()
+        self._lost, self._groups, self._seen = Counter[int](), dict[int, Any](), 0
         self._kept, store = CheckpointStore(folder), start_on_this_node(CheckpointStore, 1, folder)
-        self._heard = start_on_this_node(Heard, 1)
+        self._heard = start_on_this_node(Heard, 1, folder / "heard")
         files = start_file_server(prepared)
         self._given = ray.put(prepared), files, objective, places.worker_timeout_s, store, self._heard
 
     def start(self, number: int, config: TrialConfig) -> Any:
         """The trial as a task, whose workers get all of their places or none."""
-        group = self._groups[number] = trial_resources(ray.nodes(), self._places)[0].bundles().to_placement_group()
+        group = self._groups[number] = self._room().bundles().to_placement_group()
         return ray.remote(run_alone).options(max_retries=0, **place(group, 0)).remote(number, config, *self._given)
+
+    def _room(self) -> Slots:
+        """What a trial gets; waited for where a node that had it is lost, as a search waits."""
+        told = False
+        while True:
+            try:
+                return trial_resources(ray.nodes(), self._places)[0]
+            except ConfigError as error:
+                if not told:
+                    self._say(f"waiting for a node: {error}")
+                told = True
+                time.sleep(1)
 
     def hear(self) -> list[str]:
         """The lines of what was said since; the rest of it is logged."""
-        said = ray.get(self._heard.taken.remote())
+        said = ray.get(self._heard.since.remote(self._seen))
+        self._seen += len(said)
         for number, _, taken in said:
             self._retold[number].write(taken)
         return [line for _, line, _ in said]

@@ -1,17 +1,19 @@
 """What runs in Ray's workers, each of which waits for what it imports: neither MLflow nor Optuna."""
 
+import math
 import os
 import signal
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
-from ray.util import placement_group, remove_placement_group
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.util import get_placement_group, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from wertune.base.config import TrialConfig, with_overrides
@@ -156,7 +158,7 @@ def _ready(group: Any, prepared: Prepared, files: DriverFiles, wait_s: float) ->
             return mates
         except RayTaskError as error:
             raise error.cause from None
-        except (RayActorError, GetTimeoutError) as error:
+        except RayError as error:  # it died, perhaps for want of memory, or takes too long
             _dismiss(group)
             if attempt == 2:
                 raise WorkersLost(f"a worker beside the first does not start: {error}") from None
@@ -187,16 +189,23 @@ def _dismiss(group: Any) -> None:
 
 
 def _cause(going: Sequence[Any], size: int) -> WertuneError | None:
-    """What Ray says of the mate that ended first, if any did: more than its missing connection does."""
-    ended, _ = ray.wait(list(going), timeout=HEARSAY_S)
-    for reference in ended:
-        try:
-            ray.get(reference)
-        except RayError as error:
-            if isinstance(error, OutOfMemoryError):
-                return OutOfMemory(str(error))
-            told = str(getattr(error, "cause", None) or error).strip().splitlines()[0]
-            return WorkersLost(f"worker {going.index(reference) + 2} of {size} is gone: {told}")
+    """What Ray says of the mate that was lost, if one was: more than its missing connection does.
+
+    Others end in order meanwhile, since they miss that one, too.
+    """
+    waiting, until = list(going), time.monotonic() + HEARSAY_S
+    while waiting:
+        ended, waiting = ray.wait(waiting, timeout=max(0.0, until - time.monotonic()))
+        if not ended:
+            return None
+        for reference in ended:
+            try:
+                ray.get(reference)
+            except RayError as error:
+                if isinstance(error, OutOfMemoryError):
+                    return OutOfMemory(str(error))
+                told = str(getattr(error, "cause", None) or error).strip().splitlines()[0]
+                return WorkersLost(f"worker {going.index(reference) + 2} of {size} is gone: {told}")
     return None
 
 
@@ -211,15 +220,21 @@ class Spares:
     """
 
     def __init__(
-        self, prepared: Prepared, files: DriverFiles, store: Any, kinds: Sequence[Kind], wait_s: float
+        self, trial: int, prepared: Prepared, files: DriverFiles, store: Any, kinds: Sequence[Kind], wait_s: float
     ) -> None:
-        """`kinds`: what a worker of a trial may get, with the labels of nodes for it."""
+        """`kinds`: what a worker of a trial may get, with the labels of nodes for it; none where it takes nothing over.
+
+        What a process of the trial that was killed has left taken, Ray would keep until the search ends.
+        """
         own = ray.util.get_current_placement_group()
         self._each = next(
             ((resources, labels) for resources, labels in kinds if own and dict(resources) == own.bundle_specs[0]), None
         )
         self._prepared, self._files, self._store, self._wait_s = prepared, files, store, wait_s
         self.joined, self._coming, self._preparing = list[Any](), None, list[Any]()
+        self._trial, self._asked, self._refused = trial, 0, math.inf
+        if kinds:
+            self._free_what_was_left()
 
     def are_ready(self, most: int) -> bool:
         """Whether more workers may join now, which then are among the `joined`; at most so many are asked to come."""
@@ -247,17 +262,28 @@ class Spares:
             return
         resources, labels = self._each
         free = ray.available_resources()
-        count = min(most, *(int(free.get(name, 0) // wanted) for name, wanted in resources.items() if wanted))
-        if count < 1:
+        fitting = (int(free.get(name, 0) // wanted) for name, wanted in resources.items() if wanted)
+        places = int(min(most, self._refused // 2, *fitting))
+        if places < 1:
             return
-        selectors = {"bundle_label_selector": [dict(labels)] * count} if labels else {}
-        group = placement_group([dict(resources)] * count, "PACK", **selectors)
-        if not group.wait(ROOM_S):  # another trial was quicker
+        selectors = {"bundle_label_selector": [dict(labels)] * places} if labels else {}
+        group = placement_group([dict(resources)] * places, "PACK", name=self._name(self._asked), **selectors)
+        if not group.wait(ROOM_S):  # another trial was quicker, or what is free is of nodes of another kind
+            self._refused = places
             remove_placement_group(group)
             return
+        self._asked += 1
         shared, self._coming = ray.put(self._prepared), group
         mates = _mates[group.id] = _started(group, self._wait_s)
         self._preparing = [mate.prepare.remote(shared, self._files) for mate in mates]
+
+    def _name(self, number: int) -> str:
+        return f"places taken over by trial {self._trial + 1}, {number}"
+
+    def _free_what_was_left(self) -> None:
+        with suppress(ValueError):  # Ray knows none of that name
+            for number in count():
+                remove_placement_group(get_placement_group(self._name(number)))
 
     def _give_back(self, group: Any) -> None:
         _dismiss(group)
@@ -305,7 +331,7 @@ def run_one(
     """
     best, epoch = WORST, 0
     log = TrialLog(store, proposal[NUMBER])
-    spares = Spares(prepared, files, store, takes_over, wait_s)
+    spares = Spares(proposal[NUMBER], prepared, files, store, takes_over, wait_s)
 
     try:
         config = with_overrides(prepared.project.trial, proposal[POINT], "search.yaml: space")

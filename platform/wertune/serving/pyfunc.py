@@ -1,6 +1,7 @@
 """The registered model: an MLflow pyfunc that turns audio into text with the 8-bit base and its adapter."""
 
 import os
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -124,10 +125,13 @@ def load_registered(uri: str, engine: str = "") -> Served:
     Raises TrackingError where there is no such version, or its files are gone.
     """
     override = {"serving": {"engine": engine}} if engine else None
+    paths = list(sys.path)
     try:
         model = mlflow.pyfunc.load_model(uri, model_config=override).unwrap_python_model()
     except (MlflowException, OSError, AttributeError, TypeError) as error:  # the last two of an MLmodel that is none
         raise not_loaded(mlflow.get_tracking_uri(), uri, error, of_model=True) from None
+    finally:  # MLflow puts the version's own code first: processes started later would run that, and this one its own
+        sys.path[:] = paths
     served: Served = model.served
     return served
 

@@ -193,11 +193,14 @@ def _train_epoch(
     started = time.perf_counter()
     whisper.model.train()
     loss_sum, tokens, clips, step = 0.0, 0, 0, 0
-    loader = training_batches(config, whisper, data, epoch, workers)
+    updates = _Updates(training_batches(config, whisper, data, epoch, workers), config.train.accumulation_steps)
     total = batches_per_epoch(config, data)
     with tqdm(total=total, desc=f"epoch {epoch}", unit="batch", disable=not sys.stderr.isatty()) as bar:
-        while update := _next_update(loader, config.train.accumulation_steps, workers):
-            loss_sum += workers.summed(partial(_gradients, whisper, updater, update, epoch, step), updater.parameters)
+        frames = workers.each(updates.fetch)
+        while update := updates.take(frames):
+            work = partial(_gradients, whisper, updater, update, epoch, step)
+            loss, frames = workers.summed(work, updater.parameters, updates.fetch, updates.batches)
+            loss_sum += loss
             step += len(update)
             tokens, clips = tokens + sum(b.tokens for b in update), clips + sum(b.size for b in update)
             bar.update(len(update))
@@ -208,19 +211,27 @@ def _train_epoch(
     return Trained(epoch, clips, loss_sum / tokens, updater.learning_rate, time.perf_counter() - started)
 
 
-def _next_update(loader: Iterator[Batch], batches: int, workers: Workers) -> list[Batch]:
-    """This worker's part of the batches of an update; none at the epoch's end.
+class _Updates:
+    """This worker's parts of an epoch's batches, as many at a time as an update has.
 
-    What pads a clip is heard, too: all of a batch is padded alike, whichever worker has its longest.
+    What pads a clip is heard, too: all of a batch is padded alike, whichever worker has its longest. So an update's
+    parts are fetched while the one before is summed, which tells all how long each worker's are.
     """
-    update: list[Batch] = []
 
-    def fetch() -> list[int]:
-        update.extend(islice(loader, batches))
-        return [batch.features.shape[-1] for batch in update]
+    def __init__(self, loader: Iterator[Batch], batches: int) -> None:
+        self.batches, self._loader, self._fetched = batches, loader, list[Batch]()
 
-    frames = [max(each) for each in zip(*workers.each(fetch), strict=True)]
-    return [replace(b, features=lengthened(b.features, most)) for b, most in zip(update, frames, strict=True)]
+    def fetch(self) -> list[int]:
+        """The frames of this worker's part of each batch of the next update; none at the epoch's end."""
+        self._fetched = list(islice(self._loader, self.batches))
+        return [batch.features.shape[-1] for batch in self._fetched]
+
+    def take(self, frames: Sequence[Sequence[int]]) -> list[Batch]:
+        """What was fetched, as long as the longest of what the workers told."""
+        most = map(max, zip(*frames, strict=True))
+        return [
+            replace(b, features=lengthened(b.features, longest)) for b, longest in zip(self._fetched, most, strict=True)
+        ]
 
 
 def _gradients(whisper: Whisper, updater: Updater, update: Sequence[Batch], epoch: int, step: int) -> float:

@@ -64,31 +64,43 @@ class Workers:
         """The first worker's value."""
         return self.each(lambda: value if self.rank == 0 else None)[0]  # type: ignore[return-value]
 
-    def summed(self, work: Callable[[], float], parameters: Sequence[torch.nn.Parameter]) -> float:
+    def summed(
+        self,
+        work: Callable[[], float],
+        parameters: Sequence[torch.nn.Parameter],
+        ahead: Callable[[], list[int]],
+        most: int,
+    ) -> tuple[float, list[list[int]]]:
         """The sum of what the workers' `work` returns; the gradients that it leaves are summed in place.
 
-        What it raises in one, all raise.
+        Beside it, by rank, the counts that `ahead` returns, as many in each and `most` at most: what comes next is made
+        ready in the same breath, for else the workers would wait for each other twice an update. What either raises in
+        one, all raise.
         """
         if self.size == 1:
-            return work()
+            return work(), [ahead()]
         value, fault = 0.0, None
+        counts: list[int] = []
         try:
-            value = work()
+            value, counts = work(), ahead()
         except Exception as error:
             fault = error.with_traceback(None)  # whose frames hold what the memory is short of
         held = [torch.zeros_like(p) if fault or p.grad is None else p.grad for p in parameters]
-        told = torch.tensor([value, fault is not None], dtype=torch.float32, device=held[0].device)
+        table = torch.zeros(self.size, most)
+        table[self.rank, : len(counts)] = torch.tensor(counts, dtype=torch.float32)
+        told = torch.cat([torch.tensor([value, fault is not None]), table.flatten()]).to(held[0].device)
         buffer = torch.cat([*(gradient.flatten() for gradient in held), told])
+        sizes = [parameter.numel() for parameter in parameters]
         with self._heard():
             dist.all_reduce(buffer)
-            value, faults = float(buffer[-2]), int(buffer[-1])
+            *gradients, told = torch.split(buffer, [*sizes, len(told)])
+            value, faults, *numbers = told.tolist()
         if faults:
             self.each(lambda: _raise(fault))
         self.sent_bytes += buffer.nbytes
-        sizes = [parameter.numel() for parameter in parameters]
-        for parameter, gradient in zip(parameters, torch.split(buffer[:-2], sizes), strict=True):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient.view_as(parameter)
-        return value
+        return value, [[round(count) for count in numbers[rank * most :][: len(counts)]] for rank in range(self.size)]
 
     def must_agree(self, error: BaseException) -> None:
         """Raises WorkersLost where this worker alone met the error, and the others wait for it elsewhere."""
@@ -132,6 +144,8 @@ def joined(rank: int, size: int, store: Any, wait_s: float, ip: str) -> Iterator
     At the block's end it leaves, and whoever waits for it learns so.
     """
     _speak_at(ip)
+    # Else NCCL ends the process of a worker that has waited too long, before it can tell whom it missed.
+    os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _forming(size, wait_s):
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=wait_s))

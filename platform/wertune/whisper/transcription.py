@@ -162,6 +162,7 @@ def transcribe_samples(
     check: Check = lambda: None,
     longest_s: float = MAX_SEGMENT_S,
     languages: Sequence[str] = (),
+    across: Across = here,
 ) -> list[Transcript]:
     """What each clip of 16 kHz samples says; what is longer than `longest_s` is cut at pauses.
 
@@ -176,7 +177,7 @@ def transcribe_samples(
         check()
         durations_s.append(piece.size / SAMPLE_RATE_HZ)
         features.append(log_mel(piece, context_positions(durations_s[-1], context), whisper.mel_bins))
-    written = iter(in_batches(_writer(whisper, decode), features, durations_s, decode, check, of_pieces))
+    written = iter(in_batches(_writer(whisper, decode), features, durations_s, decode, check, of_pieces, across))
     return [Transcript(tuple((piece.size, next(written)) for piece in pieces)) for pieces in cut]
 
 

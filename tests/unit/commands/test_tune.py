@@ -151,9 +151,9 @@ def test_a_value_that_is_none_is_told_before_anything_begins(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--workers", "0"], "workers_per_trial is 0, but must be at least 1"),
-        (["--workers", "two"], "workers_per_trial is 'two', but must be"),
-        (["--workers", "2.5"], "workers_per_trial is 2.5, but must be"),
+        (["--workers", "0"], "--workers is 0, but must be at least 1"),
+        (["--workers", "two"], "--workers is 'two', but must be"),
+        (["--workers", "2.5"], "--workers is 2.5, but must be"),
         (["--ray-address", "head:6379"], "--ray-address is head:6379, but goes with --workers of two and more"),
         (
             ["--ray-address", "head:6379", "--workers", "1"],

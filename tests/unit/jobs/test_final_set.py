@@ -44,7 +44,7 @@ def register(project: Path, mlflow_store: str, load_tiny: Callable[..., Any], mo
     client.create_registered_model("small")
     served = SimpleNamespace(
         whisper=load_tiny(), context=ContextConfig(), decode=DecodeConfig(max_new_tokens=4), longest_piece_s=30.0,
-        engine="torch",
+        engine="torch", settings={}, adapter=project,
     )  # fmt: skip
     monkeypatch.setattr(evaluate, "load_registered", lambda uri: served)
 

@@ -17,6 +17,7 @@ from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Dataset, Recording
 from wertune.data.nonspeech import CLIPS_PER_SET, hallucination_sets
 from wertune.jobs.measures import leakage, made_up_words, timed_clips, training_terms
+from wertune.jobs.writers import Writers
 from wertune.scores.eval_report import EvalReport, Provenance, SetReport, UtteranceCounts
 from wertune.scores.metrics import Clip, score
 from wertune.whisper.adapter import adapter_digest, add_lora, at_strength
@@ -113,7 +114,7 @@ def test_timed_clips_come_from_all_over_the_set(make_recordings: Callable[..., l
 
 
 def test_made_up_words_are_counted_against_nothing(prepared: Any, load_tiny: Callable[..., Whisper]) -> None:
-    reports = made_up_words(load_tiny("none"), prepared, ContextConfig(), DecodeConfig(max_new_tokens=4))
+    reports = made_up_words(Writers(load_tiny("none")), prepared, ContextConfig(), DecodeConfig(max_new_tokens=4))
     assert set(reports) == {"silence", "noise"}  # these recordings speak at once
     for report in reports.values():
         assert all(u.words == 0 and u.errors == u.insertions == u.hypothesis_words for u in report.utterances)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wertune.base.errors import StorageError
-from wertune.search.checkpoints import STATE, CheckpointStore
+from wertune.search.checkpoints import STATE, CheckpointStore, Heard
 
 FILES = st.dictionaries(
     st.lists(st.text("ab-é %", min_size=1, max_size=6), min_size=1, max_size=3).map("/".join),
@@ -50,3 +50,18 @@ def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
     kept.forget(0, STATE)
     assert kept.get(0, STATE) is None
     assert not list(tmp_path.rglob("a"))
+
+
+@example(said=[["one"], [], ["two"]])
+@given(said=st.lists(st.lists(st.text(), max_size=12), max_size=4))
+def test_what_tasks_say_is_heard_once_and_in_order_whenever_the_actor_starts_anew(
+    tmp_path_factory: pytest.TempPathFactory, said: list[list[str]]
+) -> None:
+    folder, heard = tmp_path_factory.mktemp("heard"), list[str]()
+    for each in said:
+        for one in each:
+            Heard(folder).add(one)
+        answer = Heard(folder).since(len(heard))
+        assert Heard(folder).since(len(heard)) == answer  # asked again, since the first answer was lost
+        heard += answer
+    assert heard == [one for each in said for one in each]

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 from ray.air.execution._internal import RayActorManager
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune import TuneError
 
 import wertune.search.driver
 import wertune.search.worker
-from wertune.base.config import TrialConfig
-from wertune.base.errors import StorageError
-from wertune.search.driver import RAY_SETTINGS, _own_errors, _start_ray
+from wertune.base.config import TrialConfig, TrialPlaces
+from wertune.base.errors import ConfigError, OutOfMemory, StorageError, WorkersLost
+from wertune.search.driver import RAY_SETTINGS, _Across, _got, _own_errors, _start_ray
 from wertune.search.ray_private import RAY_OUT_OF_MEMORY, Actors
 from wertune.search.trial_log import LOG, NUMBER, POINT
-from wertune.search.worker import run_one
+from wertune.search.worker import Spares, run_one
 from wertune.training.train import TrainingDiverged
 
 
@@ -97,3 +97,118 @@ def test_an_error_of_ours_keeps_its_remedy() -> None:
 def test_an_error_of_rays_stays_as_it_is() -> None:
     with pytest.raises(TuneError, match="a page of traceback"), _own_errors():
         _as_ray_raises(ValueError("a metric is missing"))
+
+
+def test_of_several_workers_that_end_the_one_that_was_lost_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that misses it ends in order, and perhaps before Ray knows of the other's death."""
+    ended = iter(["missed it", "was killed"])
+
+    def wait(waiting: list[str], timeout: float) -> tuple[list[str], list[str]]:
+        first = next(ended)
+        return [first], [each for each in waiting if each != first]
+
+    def get(reference: str) -> None:
+        if reference == "was killed":
+            raise OutOfMemoryError("15.42GB used / 23.54GB limit")
+
+    monkeypatch.setattr(wertune.search.worker, "ray", SimpleNamespace(wait=wait, get=get))
+    cause = wertune.search.worker._cause(["missed it", "was killed"], size=3)
+    assert isinstance(cause, OutOfMemory)
+
+
+class _Groups:
+    """Placement groups as Ray keeps them, in a cluster with room for so many places."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.by_name, self.asked = room, dict[str, Any](), list[int]()
+
+    def make(self, bundles: list[dict[str, float]], strategy: str, name: str) -> Any:
+        self.asked.append(len(bundles))
+        fits = len(bundles) <= self.room
+        self.by_name[name] = SimpleNamespace(id=name, bundle_count=len(bundles), wait=lambda timeout: fits)
+        return self.by_name[name]
+
+    def get(self, name: str) -> Any:
+        if name not in self.by_name:
+            raise ValueError(f"Failed to look up placement group with name: {name}")
+        return self.by_name[name]
+
+    def remove(self, group: Any) -> None:
+        del self.by_name[group.id]
+
+
+def _spares(monkeypatch: pytest.MonkeyPatch, groups: _Groups, kinds: Any) -> Spares:
+    own = SimpleNamespace(id="own", bundle_count=1, bundle_specs=[{"CPU": 1.0}])
+    ray = SimpleNamespace(
+        util=SimpleNamespace(get_current_placement_group=lambda: own),
+        get=lambda asked: asked,
+        put=lambda prepared: prepared,
+        wait=lambda going, num_returns, timeout: (going, []),
+        available_resources=lambda: {"CPU": 8.0},
+        kill=lambda mate: None,
+    )
+    monkeypatch.setattr(wertune.search.worker, "ray", ray)
+    monkeypatch.setattr(wertune.search.worker, "placement_group", groups.make)
+    monkeypatch.setattr(wertune.search.worker, "get_placement_group", groups.get)
+    monkeypatch.setattr(wertune.search.worker, "remove_placement_group", groups.remove)
+    mate = SimpleNamespace(prepare=SimpleNamespace(remote=lambda prepared, files: "ready"))
+    monkeypatch.setattr(wertune.search.worker, "_started", lambda group, wait_s: [mate] * group.bundle_count)
+    store: Any = SimpleNamespace(may_take_over=SimpleNamespace(remote=lambda: True))
+    return Spares(0, "prepared", "files", store, kinds, 1.0)  # type: ignore[arg-type]
+
+
+ONE_CORE = [({"CPU": 1.0}, {})]
+
+
+def test_a_trial_asks_for_half_of_the_places_that_it_did_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free cores of nodes of another kind count among those that are free, and are none of a trial's."""
+    groups = _Groups(room=2)
+    spares = _spares(monkeypatch, groups, ONE_CORE)
+    assert [spares.are_ready(7) for _ in range(4)] == [False, False, False, True]
+    assert groups.asked == [7, 3, 1]
+    assert [group.bundle_count for group in spares.joined] == [1]
+
+
+def test_what_a_killed_process_of_a_trial_had_taken_over_is_free_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = _Groups(room=8)
+    killed = _spares(monkeypatch, groups, ONE_CORE)
+    for _ in range(2):
+        assert [killed.are_ready(2), killed.are_ready(2)] == [False, True]
+    assert len(groups.by_name) == 2
+    _spares(monkeypatch, groups, [])  # that of a search that takes nothing over leaves all as it is
+    assert len(groups.by_name) == 2
+    after = _spares(monkeypatch, groups, ONE_CORE)
+    assert not groups.by_name
+    assert [after.are_ready(2), after.are_ready(2)] == [False, True]
+    after.give_back()
+    assert not groups.by_name
+
+
+def test_a_run_of_the_mean_waits_for_a_node_as_a_search_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, said = iter([ConfigError("no place"), ConfigError("no place"), ("a place",)]), list[str]()
+
+    def resources(nodes: Any, places: Any) -> Any:
+        answer = next(found)
+        if isinstance(answer, ConfigError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(wertune.search.driver, "trial_resources", resources)
+    monkeypatch.setattr(wertune.search.driver, "ray", SimpleNamespace(nodes=list))
+    monkeypatch.setattr(wertune.search.driver, "time", SimpleNamespace(sleep=lambda s: None))
+    across = _Across.__new__(_Across)
+    across._places, across._say = TrialPlaces(), said.append
+    assert across._room() == "a place"
+    assert said == ["waiting for a node: no place"]
+
+
+def test_what_fails_while_the_base_is_scored_is_told_without_rays_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(tasks: list[Exception]) -> None:
+        raise tasks[0]
+
+    monkeypatch.setattr(wertune.search.driver, "ray", SimpleNamespace(get=get))
+    fault = StorageError("no room")
+    with pytest.raises(StorageError, match=r"^no room$"):
+        _got([RayTaskError("transcribe_part", "a page of traceback", fault)])
+    with pytest.raises(WorkersLost, match="a process that scores the base is gone: The actor died"):
+        _got([RayActorError(error_msg="The actor died\nunexpectedly")])

@@ -102,9 +102,12 @@ def test_all_workers_come_to_the_same_and_the_first_one_alone_keeps_it(by_size: 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_only_the_adapters_gradients_travel_once_an_update(by_size: dict[int, Trained], size: int) -> None:
+    """With them the loss, whether one failed, and how long the next parts of each are."""
     values = by_size[1][0][1].steps[0]["trainable_parameters"]
     updates = CONFIG.train.epochs * math.ceil(math.ceil(10 / 4) / 2)
-    assert {sent for _, _, sent in by_size[size]} == {updates * 4 * (values + 2)}
+    assert {sent for _, _, sent in by_size[size]} == {
+        updates * 4 * (values + 2 + size * CONFIG.train.accumulation_steps)
+    }
     assert by_size[1][0][2] == 0
 
 
@@ -174,7 +177,7 @@ def test_alone_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.distributed.all_gather_object", lambda *_: pytest.fail("sent"))
     monkeypatch.setattr("torch.distributed.all_reduce", lambda *_: pytest.fail("sent"))
     assert ALONE.across([1, 2, 3], lambda n: 2 * n) == [2, 4, 6]
-    assert ALONE.summed(lambda: 3.0, []) == 3.0
+    assert ALONE.summed(lambda: 3.0, [], lambda: [2, 1], 2) == (3.0, [[2, 1]])
     assert ALONE.same("value") == "value"
 
 

@@ -38,7 +38,11 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=JSON_OF_A_GPU if torch.cuda.is_available() else None, help=told)
     out: Path | None = parser.parse_args(given).out
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before eight minutes
+        try:  # what cannot be written is told before eight minutes
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.open("a").close()
+        except OSError as error:
+            parser.error(f"--out is {out}, but cannot be written ({error.strerror}); name a file in a folder of yours")
     sizes = OPENAI if torch.cuda.is_available() else SMALL
     with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
         found = measure(sizes, Path(scratch))
