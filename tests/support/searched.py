@@ -15,7 +15,8 @@ from mlflow.tracking import MlflowClient
 from tests.support.places import TRIALS
 
 DRIVER = TRIALS / "search_driver.py"
-Fault = Callable[["subprocess.Popen[str]"], None]
+# What befalls a process; and what is to befall it after that, once a line holds the text, if more is.
+Fault = Callable[["subprocess.Popen[str]"], "Mapping[str, Fault] | None"]
 FIRST, OTHER = "ImplicitFunc", "Mate"  # how Ray names a trial's first worker, and the others
 
 
@@ -35,6 +36,16 @@ def strike(kind: str, with_: signal.Signals) -> Fault:
             each.send_signal(with_)
 
     return strike_them
+
+
+def then(fault: Fault, others: Mapping[str, Fault]) -> Fault:
+    """The fault, and others after it."""
+
+    def strike_and_go_on(process: "subprocess.Popen[str]") -> Mapping[str, Fault]:
+        fault(process)
+        return others
+
+    return strike_and_go_on
 
 
 def _title(process: psutil.Process) -> str:
@@ -104,7 +115,7 @@ def driven(
     for line in process.stdout:
         printed += line
         for text in [text for text in waiting if text in line]:
-            waiting.pop(text)(process)
+            waiting |= waiting.pop(text)(process) or {}
     assert not waiting, printed
     return process.wait(), printed
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 from tests.support.nodes import two_nodes
-from tests.support.searched import OTHER, Searched, driven, interrupt, strike
+from tests.support.searched import FIRST, OTHER, Searched, driven, interrupt, strike, then
 from tests.support.workspace import Workspace
 
 
@@ -38,13 +38,18 @@ def test_workers_of_a_trial_on_two_nodes(
 def test_a_trial_takes_over_places_that_nobody_needs_and_may_lose_them(
     make_tiny_workspace: Callable[[str], Workspace], tmp_path: Path, lay_store: Callable[[Path], str]
 ) -> None:
-    """One trial, and so the last from its beginning, on one of two cores."""
+    """One trial, and so the last from its beginning, on one of two cores.
+
+    Its first worker is killed with what it has taken over, and the one after it takes that over again.
+    """
     workspace = make_tiny_workspace("taking-over")
     lay_store(tmp_path)
     options = ("--trials", "1", "--epochs", "1000", "--take-over")
     searched = Searched(tmp_path, workspace.project, workspace.folder / "cache", options)
     has_taken, has_lost = "trial 01 has taken over free places: 2 workers", "trial 01 lost one of its workers"
-    assert searched.drive({has_taken: strike(OTHER, signal.SIGKILL), has_lost: interrupt}) != 0, searched.printed
+    strikes = {has_taken: then(strike(FIRST, signal.SIGKILL), {has_taken: strike(OTHER, signal.SIGKILL)})}
+    assert searched.drive(strikes | {has_lost: interrupt}) != 0, searched.printed
+    assert searched.printed.count("trial 01 lost its process, goes on from its last epoch") == 1
     (run,) = searched.children().values()
     assert run.info.status == "KILLED"
     assert run.data.tags["wertune.resources"] == "2 workers, each 1 CPU"
