@@ -53,8 +53,9 @@ def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | 
     if base:
         project = project.model_copy(update={"base_model": BaseModelConfig(source=base)})
     path = manifest or folder / project.data.test
-    _refuse_final_manifest(folder, project, model_uri, path)
     prepared = prepare(folder, project, {"test": path})
+    if model_uri and project.data.final:
+        _refuse_final_recordings(folder, project, path, prepared)
     if base:
         return baseline_scores(prepared, ["test"])["test"]
     served = load_registered(model_uri, engine)
@@ -253,9 +254,10 @@ def _scored(prepared: Prepared, version: RegisteredVersion, run: RunRef) -> Open
     )
 
 
-def _refuse_final_manifest(folder: Path, project: ProjectConfig, model_uri: str, manifest: Path) -> None:
+def _refuse_final_recordings(folder: Path, project: ProjectConfig, manifest: Path, prepared: Prepared) -> None:
     """A ConfigError where a version would be scored on the final set without a word of it in the registry."""
-    final = project.data.final
-    if model_uri and final and manifest.resolve() == (folder / final).resolve():
-        rule = "is the final set (data.final), which is opened for a version by --final, so that it is recorded"
-        raise ConfigError(f"--manifest is {manifest}, but {manifest.name} {rule}; give --final in its place")
+    final = prepare(folder, project, {FINAL_SPLIT: folder.resolve() / str(project.data.final)}).dataset[FINAL_SPLIT]
+    kept = {recording.digest for recording in final}
+    if found := sum(recording.digest in kept for recording in prepared.dataset["test"]):
+        rule = f"{found} of its recordings are of the final set (data.final), which is opened for a version by --final"
+        raise ConfigError(f"--manifest is {manifest}, but {rule}, so that it is recorded; give --final in its place")

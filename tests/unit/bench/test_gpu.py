@@ -130,6 +130,15 @@ def test_after_the_time_of_all_parts_none_goes_on_and_none_begins(
     assert found.fails(["smallest"])
 
 
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(SystemExit):
+        gpu.main(["--out", str(tmp_path)])
+    assert f"--out is {tmp_path}, but cannot be written (Is a directory); name a file" in capsys.readouterr().err
+
+
 def test_figures_of_a_cpu_are_kept_only_where_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,8 +98,13 @@ def test_nothing_but_an_opening_and_validate_reads_it(project: Path) -> None:
 
 
 def test_a_version_is_not_scored_on_it_unrecorded(project: Path) -> None:
-    with pytest.raises(ConfigError, match=r"final\.jsonl is the final set .*; give --final in its place"):
-        evaluate_manifest(project, "models:/small/1", "", project / "final.jsonl")
+    """Nor a part of it under another name."""
+    one = (project / "final.jsonl").read_text(encoding="utf-8").splitlines()[:1]
+    (project / "other.jsonl").write_text("\n".join(one) + "\n", encoding="utf-8")
+    for name, count in (("final", 2), ("other", 1)):
+        told = rf"{name}\.jsonl, but {count} of its recordings are of the final set .*; give --final in its place"
+        with pytest.raises(ConfigError, match=told):
+            evaluate_manifest(project, "models:/small/1", "", project / f"{name}.jsonl")
 
 
 @pytest.mark.parametrize("uri", ["runs:/1a2b/model", "/tmp/adapter"])
