@@ -92,8 +92,9 @@ def eaf(said: Sequence[Said]) -> str:
         for number, speaker in enumerate(tiers, start=1)
     )
     translated = (
-        '<TIER TIER_ID="English" PARENT_REF="tier 1"><ANNOTATION><REF_ANNOTATION ANNOTATION_ID="b1" '
-        'ANNOTATION_REF="a1"><ANNOTATION_VALUE>no</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION></TIER>'
+        '<TIER TIER_ID="English" PARENT_REF="tier 1"><ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="b1" '
+        'TIME_SLOT_REF1="ts1_1" TIME_SLOT_REF2="ts1_2"><ANNOTATION_VALUE>no</ANNOTATION_VALUE>'
+        "</ALIGNABLE_ANNOTATION></ANNOTATION></TIER>"
     )
     order = f"<TIME_ORDER>{''.join(slots)}</TIME_ORDER>"
     document = f"<ANNOTATION_DOCUMENT>{order}{written}{translated}</ANNOTATION_DOCUMENT>"
