@@ -11,6 +11,8 @@ from wertune.base.cli import NamedPath, json_option
 from wertune.base.errors import ConfigError
 from wertune.commands.options import project_option
 
+SHOWN_NOTES = 20
+
 
 @click.command("import")
 @project_option
@@ -18,9 +20,14 @@ from wertune.commands.options import project_option
 @click.option("--name", default="imported", help="of the manifest and of the folder of recordings")
 @click.option(
     "--form",
-    type=click.Choice(["", "audiofolder", "datasets", "parquet", "kaldi", "common-voice", "plain"]),
+    type=click.Choice(["", "audiofolder", "datasets", "parquet", "kaldi", "common-voice", "lhotse", "timed", "plain"]),
     default="",
     help="empty: by the files that are there",
+)
+@click.option(
+    "--transcripts",
+    default="",
+    help="folder of transcripts with times, for the form timed; empty: beside the recordings",
 )
 @click.option(
     "--audio", type=click.Choice(["flac", "opus"]), default="flac", help="opus: a fifth of the size, not the same"
@@ -39,6 +46,7 @@ def import_(
     source: Path,
     name: str,
     form: str,
+    transcripts: str,
     audio: str,
     text_column: str,
     speaker_column: str,
@@ -50,12 +58,20 @@ def import_(
     from wertune.data.importers.store import Encoding, import_recordings
 
     _check_is_project(project)
+    if transcripts and form not in ("", "timed"):
+        raise ConfigError(f"--transcripts is {transcripts}, but --form {form} has none; leave one of the two out")
     columns = Columns(text_column, speaker_column, language_column)
-    done = import_recordings(source, form, project, name, cast(Encoding, audio), columns, skip)
+    beside = Path(transcripts) if transcripts else None
+    done = import_recordings(source, form, project, name, cast(Encoding, audio), columns, skip, beside)
     for bad in done.skipped:
         click.echo(f"skipped {bad}")
     for duplicate in done.duplicates:
         click.echo(f"left out {duplicate}")
+    notes = Counter(done.notes).most_common()
+    for note, count in notes[:SHOWN_NOTES]:
+        click.echo(f"{note}: {count}")
+    if len(notes) > SHOWN_NOTES:
+        click.echo(f"… and {len(notes) - SHOWN_NOTES} more, all in --json")
     if len(done.origins) > 1:
         for origin, count in done.origins.items():
             click.echo(f"{count} rows of {origin}")
@@ -69,6 +85,7 @@ def import_(
         "skipped": [str(bad) for bad in done.skipped],
         "duplicates": [str(duplicate) for duplicate in done.duplicates],
         "origins": dict(done.origins),
+        "notes": dict(done.notes),
     }
 
 

@@ -1,6 +1,8 @@
 """What every form is read into: one utterance, with the place where it stands."""
 
+import codecs
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +12,12 @@ from typing import Any, NamedTuple
 
 from wertune.base.errors import ManifestError
 from wertune.base.files import NUL_RULE
+from wertune.data.audio import is_recording
 from wertune.data.manifest import LANGUAGE_KEYS, parse_line
 from wertune.data.manifest import Fault as Fault  # for all forms
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
+_BLANKS = re.compile(r"[^\S\x85]+")  # U+0085 is a blank to Python, and what a wrong encoding leaves to us
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,14 @@ class Item:
     origin: str = ""  # the file or split of the source that it is of, where a source may have several
 
 
-Found = Iterator[Item | Fault]
+@dataclass(frozen=True)
+class Note:
+    """What makes no row and is no fault: told with how often it was found."""
+
+    text: str
+
+
+Found = Iterator[Item | Fault | Note]
 
 
 class Chosen(NamedTuple):
@@ -96,13 +107,22 @@ def _chosen(wanted: str, usual: tuple[str, ...], columns: list[str], what: str, 
 
 
 def read_text(path: Path) -> str:
-    """A file's UTF-8 text, with or without a byte-order mark; ManifestError."""
+    """A file's text in UTF-8, or in UTF-16 where a byte-order mark says so; ManifestError."""
+    encoding = "UTF-8"
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                encoding = "UTF-16"
+        return path.read_text(encoding="utf-16" if encoding == "UTF-16" else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path} is no UTF-8 text ({error}); save it in UTF-8") from None
+        raise ManifestError(f"{path} is no {encoding} text ({error}); save it in UTF-8") from None
     except OSError as error:
         raise ManifestError(f"{path} cannot be read ({error}); give the folder that holds it") from None
+
+
+def one_line(text: str) -> str:
+    """The text with one blank for each run of blanks and line feeds, and none at its ends."""
+    return _BLANKS.sub(" ", text).strip(" ")
 
 
 def numbered(path: Path) -> Iterator[tuple[str, str]]:
@@ -171,6 +191,11 @@ def table_item(
     if leads_out(root, name):
         return Fault(place, f"{file} is {name}, which leads out of {root}; put the recording into that folder")
     return Item(place, root / name, name, row[text], columns.said_by(row), columns.spoken_in(row), origin=origin)
+
+
+def recording_at(folder: Path, name: str) -> Path | None:
+    """The file of a path that is absolute, or starts at the folder or where the command runs; AudioError."""
+    return next((path for path in (folder / name, Path(name)) if is_recording(path)), None)
 
 
 def leads_out(root: Path, name: str) -> bool:

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from wertune.base.errors import AudioError, ManifestError
-from wertune.data.audio import is_recording
-from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item, numbered
+from wertune.data.importers.cue import span_fault
+from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item, numbered, recording_at
 
 NEEDED = ("wav.scp", "text", "utt2spk")
 LANGUAGES = "utt2lang"
@@ -62,9 +62,8 @@ def _recording(folder: Path, place: str, value: str) -> Path | Fault:
         remedy = "run it once with its output in a wav file, and name that file"
         return Fault(place, f"a command ({value[:60]!r}), but commands are never run; {remedy}")
     try:
-        for path in (folder / value, Path(value)):
-            if is_recording(path):
-                return path
+        if found := recording_at(folder, value):
+            return found
     except AudioError as error:
         return Fault(place, str(error))
     head, _, offset = value.rpartition(":")
@@ -102,6 +101,4 @@ def _span(times: list[str]) -> tuple[float, float | None] | str:
         return f"the segment's times are {' '.join(times) or 'missing'}, but must be its start and end in seconds"
     if end == -1 and start >= 0:
         return start, None
-    if not 0 <= start < end < 1e6:
-        return f"the segment lasts from {start:g} to {end:g} s, but must start at 0 or later and end after its start"
-    return start, end - start
+    return span_fault(start, end) or (start, end - start)

@@ -1,13 +1,10 @@
 """A folder of recordings, each with its transcript in a .txt of the same name beside it."""
 
-import re
 from collections import Counter
 from pathlib import Path
 
 from wertune.base.errors import ManifestError
-from wertune.data.importers.item import AUDIO_SUFFIXES, Columns, Fault, Found, Item, read_text
-
-_BLANKS = re.compile(r"[^\S\x85]+")  # U+0085 is a blank to Python, and what a wrong encoding leaves to us
+from wertune.data.importers.item import AUDIO_SUFFIXES, Columns, Fault, Found, Item, one_line, read_text
 
 
 def read_plain(folder: Path, columns: Columns) -> Found:
@@ -33,7 +30,7 @@ def read_plain(folder: Path, columns: Columns) -> Found:
 def _item(folder: Path, path: Path, transcript: Path) -> Item | Fault:
     place = f"{transcript}:1"
     try:
-        text = _BLANKS.sub(" ", read_text(transcript)).strip(" ")
+        text = one_line(read_text(transcript))
     except ManifestError as error:
         return Fault(place, str(error))
     speaker = "" if path.parent == folder else path.parent.name

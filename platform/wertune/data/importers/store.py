@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,11 +31,13 @@ from wertune.data.audio import (
     spelt,
 )
 from wertune.data.clip_files import write_clip
-from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item
+from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item, Note
 from wertune.data.importers.kaldi import read_kaldi
+from wertune.data.importers.lhotse import cut_files, read_lhotse
 from wertune.data.importers.plain import read_plain
 from wertune.data.importers.saved_datasets import SPLITS, STATE, read_parquet, read_saved
 from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, read_common_voice
+from wertune.data.importers.timed import is_transcript, read_timed
 from wertune.data.manifest import damage, one_language, one_name
 
 Encoding = Literal["flac", "opus"]
@@ -45,6 +48,8 @@ READERS: dict[str, Callable[[Path, Columns], Found]] = {
     "parquet": read_parquet,
     "kaldi": read_kaldi,
     "common-voice": read_common_voice,
+    "lhotse": read_lhotse,
+    "timed": read_timed,
     "plain": read_plain,
 }
 MIN_DURATION_S, MAX_DURATION_S = 0.2, 30.0
@@ -58,7 +63,8 @@ SHARD = re.compile(r"(?<=-)\d+-of-\d+(?=\.)|(?<=/)\d{4}(?=\.parquet)")
 class Imported:
     """The manifest, how much it holds, and what was left out of it: bad rows, and audio that was there before.
 
-    `origins` are the source's files or splits with their rows, where rows have any.
+    `origins` are the source's files or splits with their rows, where rows have any; `notes` what else was found, and
+    how often.
     """
 
     manifest: Path
@@ -68,6 +74,7 @@ class Imported:
     skipped: tuple[Fault, ...]
     duplicates: tuple[Fault, ...] = ()
     origins: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Encoded(NamedTuple):
@@ -88,40 +95,57 @@ def form_of(source: Path) -> str:
         return "datasets"
     if source.suffix == ".parquet" or any(source.rglob("*.parquet")):
         return "parquet"
-    return "audiofolder" if any(found for name in NAMES for found in source.rglob(name)) else "plain"
+    if ".jsonl" in source.suffixes or cut_files(source):
+        return "lhotse"
+    if any(found for name in NAMES for found in source.rglob(name)):
+        return "audiofolder"
+    return "timed" if any(map(is_transcript, source.rglob("*"))) else "plain"
 
 
 def import_recordings(
-    source: Path, form: str, project: Path, name: str, encoding: Encoding, columns: Columns, skip: bool
+    source: Path,
+    form: str,
+    project: Path,
+    name: str,
+    encoding: Encoding,
+    columns: Columns,
+    skip: bool,
+    transcripts: Path | None = None,
 ) -> Imported:
     """Reads `source`, encodes its recordings at 16 kHz into the project and writes the manifest.
+
+    `transcripts` are those of the form `timed`, where they lie in a folder of their own.
 
     Raises ManifestError with every fault, and nothing is written, unless `skip`, which leaves bad rows out.
     """
     if not source.exists():
         raise ConfigError(f"{source} does not exist; give a folder of recordings, or a TSV of Common Voice")
+    if transcripts and not transcripts.exists():
+        raise ConfigError(f"--transcripts is {transcripts}, which does not exist; give a folder, or a CTM or STM")
     if not re.fullmatch(NAME, name):
         raise ConfigError(f"--name is {name!r}, but must {NAME_RULE}")
     audio, manifest = project / "audio" / name, project / "manifests" / f"{name}.jsonl"
     for path in (audio, manifest):
         _check_free(path)
-    partial = audio.with_name(f".{name}-{secrets.token_hex(4)}")
+    unfinished = audio.with_name(f".{name}-{secrets.token_hex(4)}")
     with storing("the recordings", project, "free some space there, or give a --project that can be written"):
         try:
-            partial.mkdir(parents=True)
-            found = list(_encoded(READERS[form or form_of(source)](source, columns), partial, name, encoding))
-            encoded = [row for row in found if not isinstance(row, Fault)]
+            unfinished.mkdir(parents=True)
+            read = partial(read_timed, transcripts=transcripts) if transcripts else READERS[form or form_of(source)]
+            found = list(_encoded(read(source, columns), unfinished, name, encoding))
+            encoded = [each for each in found if isinstance(each, _Encoded)]
+            notes = Counter(each.text for each in found if isinstance(each, Note))
             bad = tuple(Fault(spelt(each.place), spelt(each.problem)) for each in found if isinstance(each, Fault))
             if bad and not skip:
                 lines, count = "\n".join(map(str, bad)), f"{len(bad)} fault{'s' if len(bad) > 1 else ''}"
                 raise ManifestError(f"{lines}\n{count}; mend them, or leave these rows out with --skip true")
             if not encoded:
                 raise ManifestError(f"{source} holds no usable row; a manifest needs at least one clip")
-            kept, duplicates = _each_once(encoded, partial)
+            kept, duplicates = _each_once(encoded, unfinished)
             rows = [each.values for each in kept]
-            _place(partial, audio)
+            _place(unfinished, audio)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
         try:
             write_rows(manifest, rows)
         except BaseException:
@@ -130,7 +154,7 @@ def import_recordings(
     minutes = sum(row["duration"] for row in rows) / 60
     speakers = len({row["speaker"] for row in rows if row["speaker"]})
     origins = _origins(each.origin for each in kept if each.origin)
-    return Imported(manifest, len(rows), minutes, speakers, bad, duplicates, origins)
+    return Imported(manifest, len(rows), minutes, speakers, bad, duplicates, origins, notes)
 
 
 def _check_free(path: Path) -> None:
@@ -181,12 +205,12 @@ def _each_once(found: list[_Encoded], folder: Path) -> tuple[list[_Encoded], tup
     return list(first.values()), tuple(duplicates)
 
 
-def _encoded(found: Iterable[Item | Fault], folder: Path, name: str, encoding: Encoding) -> Iterator[_Encoded | Fault]:
+def _encoded(found: Found, folder: Path, name: str, encoding: Encoding) -> Iterator[_Encoded | Fault | Note]:
     """The row of each utterance, its recording written; numbered by where it stands in the source."""
 
-    def encode(item: tuple[int, Item | Fault]) -> _Encoded | Fault:
+    def encode(item: tuple[int, Item | Fault | Note]) -> _Encoded | Fault | Note:
         number, each = item
-        return each if isinstance(each, Fault) else _row(each, folder, f"{number:06d}", name, encoding)
+        return _row(each, folder, f"{number:06d}", name, encoding) if isinstance(each, Item) else each
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and encoding leave Python's lock
         waiting = enumerate(found, start=1)
