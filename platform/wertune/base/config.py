@@ -333,21 +333,25 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+DAY_S, MOST_WORKERS = 86400.0, 64
+
+
 class TrialPlaces(Frozen):
     """What each trial gets of a machine or a cluster."""
 
-    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+    gpus_per_trial: Annotated[float, Field(ge=0, le=MOST_WORKERS)] | Literal["auto"] = Field(
         "auto",
         description="auto: one for each worker; 0 without GPUs; 2 and more: as many workers, a GPU each; 0.25: four "
         "trials share one",
     )
     cpus_per_trial: int = Field(1, ge=1, description="cores of each worker of a trial, each with one thread of work")
     workers_per_trial: int = Field(
-        1, ge=1, le=64, description="processes that train one trial together, each with a part of its batches"
+        1, ge=1, le=MOST_WORKERS, description="processes that train one trial together, each with a part of its batches"
     )
     worker_timeout_s: float = Field(
         1500.0,  # longer than a search waits for Optuna's database to come back, the first worker of each trial with it
         gt=0,
+        le=DAY_S,
         description="so long workers wait for each other; then one is silent, and others take their places",
     )
 

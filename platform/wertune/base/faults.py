@@ -1,5 +1,6 @@
 """What pydantic finds wrong with a value, in words that say what it must be."""
 
+import re
 from typing import Any
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
@@ -35,9 +36,14 @@ _RULES = {
 }
 
 
+# What pydantic adds to a key of several types, to say of which of them it tells.
+_TYPE = re.compile(r"constrained-\w+|literal\[.*\]|int|float")
+
+
 def describe(fault: Any, whole: str = "") -> str:
     """`lora.r is 0, but must be at least 1`, of one of a ValidationError's; `whole` is what no key names."""
-    key = ".".join(str(part) for part in fault["loc"]) or whole
+    first, *others = map(str, fault["loc"]) if fault["loc"] else [whole]
+    key = ".".join([first, *(part for part in others if not _TYPE.fullmatch(part))])
     if fault["type"] == "extra_forbidden":
         return f"{key} is not a known key; remove it or mend its spelling"
     if fault["type"] == "missing":

@@ -3,7 +3,8 @@
 import functools
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,8 @@ def train(
         raise ConfigError(f"--ray-address is {ray_address}, but goes with --workers of two and more; give both")
     if places.workers > 1:
         _check_room_for_ray(ray_address)
+        if not ray_address:
+            _check_room_for_workers(places)
     policy = _policy(config.name)
     from wertune.jobs.tune import Task, Team
     from wertune.jobs.tune import train as run
@@ -154,9 +157,25 @@ def _places(project: Path, workers: str) -> "TrialPlaces":
     values: dict[str, Any] = {"workers_per_trial": value_of("--workers", workers) if workers else 1}
     if places.gpus_per_trial:  # each has one of its own, whatever a trial of a search gets
         values["gpus_per_trial"] = "auto"
-    try:
+    with _as_it_is_called_here():
         return with_overrides(places, values, "command line")
-    except ConfigError as error:  # as it is called here
+
+
+def _check_room_for_workers(places: "TrialPlaces") -> None:
+    """Before anything is read."""
+    import torch
+
+    from wertune.base.machine import room_for_trials
+
+    with _as_it_is_called_here():
+        room_for_trials(places, torch.cuda.device_count())
+
+
+@contextmanager
+def _as_it_is_called_here() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
         raise ConfigError(str(error).replace("workers_per_trial", "--workers")) from None
 
 

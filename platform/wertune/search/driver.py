@@ -164,6 +164,7 @@ def cluster(address: str | None, places: TrialPlaces) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        end_as_interrupted()  # Ray takes SIGTERM back to what ends the process at once
 
 
 def _start_ray(address: str | None) -> None:

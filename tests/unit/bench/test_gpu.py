@@ -130,6 +130,18 @@ def test_after_the_time_of_all_parts_none_goes_on_and_none_begins(
     assert found.fails(["smallest"])
 
 
+def test_sigterm_ends_it_as_ctrl_c_does_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that pytest, which a part runs, ends with it."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(gpu, "measure", lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            gpu.main(["--out", str(tmp_path / "gpu.json")])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

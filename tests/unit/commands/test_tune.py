@@ -167,6 +167,19 @@ def test_workers_that_no_training_can_have_are_refused(small_project: Path, opti
     assert told in str(caught.value)
 
 
+def test_workers_without_a_core_each_are_refused_before_anything_is_read(
+    small_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wertune.base.machine.cores", lambda: 2)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(ConfigError) as caught:
+        CliRunner().invoke(train, ["--project", str(small_project), "--workers", "3"], catch_exceptions=False)
+    told = (
+        "a trial has 3 workers and cpus_per_trial is 1, but this machine has 2 cores; lower --workers or cpus_per_trial"
+    )
+    assert str(caught.value) == told
+
+
 @pytest.mark.parametrize(
     ("search", "workers", "places"),
     [

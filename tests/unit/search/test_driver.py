@@ -1,6 +1,8 @@
 """What this project changes of Ray Tune."""
 
 import json
+import signal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +12,12 @@ from ray.air.execution._internal import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune import TuneError
 
+import wertune.base.cli
 import wertune.search.driver
 import wertune.search.worker
 from wertune.base.config import TrialConfig, TrialPlaces
 from wertune.base.errors import ConfigError, OutOfMemory, StorageError, WorkersLost
-from wertune.search.driver import RAY_SETTINGS, _Across, _got, _own_errors, _start_ray
+from wertune.search.driver import RAY_SETTINGS, _Across, _got, _own_errors, _start_ray, cluster
 from wertune.search.ray_private import RAY_OUT_OF_MEMORY, Actors
 from wertune.search.trial_log import LOG, NUMBER, POINT
 from wertune.search.worker import Spares, run_one
@@ -212,3 +215,21 @@ def test_what_fails_while_the_base_is_scored_is_told_without_rays_pages(monkeypa
         _got([RayTaskError("transcribe_part", "a page of traceback", fault)])
     with pytest.raises(WorkersLost, match="a process that scores the base is gone: The actor died"):
         _got([RayActorError(error_msg="The actor died\nunexpectedly")])
+
+
+def test_after_a_cluster_what_ends_a_command_ends_it_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray hands SIGTERM back to the system as it shuts down, of which Python's own record says nothing."""
+    before = signal.getsignal(signal.SIGTERM)
+    shut_down = partial(signal.signal, signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setattr(wertune.search.driver, "ray", SimpleNamespace(shutdown=shut_down, nodes=list))
+    monkeypatch.setattr(wertune.search.driver, "_start_ray", lambda address: None)
+    monkeypatch.setattr(wertune.search.driver, "trial_resources", lambda nodes, places: None)
+    monkeypatch.setattr(wertune.base.cli, "_ended_by", [])  # what other tests' commands end by
+    try:
+        with cluster(None, TrialPlaces()):
+            pass
+        assert callable(signal.getsignal(signal.SIGTERM))
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -133,6 +133,11 @@ def test_a_plain_value_is_no_range() -> None:
         ({"asha": {"grace": 1}}, "asha.grace is not a known key"),
         ({"max_concurent": 2}, "max_concurent is not a known key"),
         ({"space": {}}, "space is {}, but must hold at least 1"),
+        ({"gpus_per_trial": "two"}, "gpus_per_trial is 'two', but must be a number"),
+        ({"gpus_per_trial": "two"}, "gpus_per_trial is 'two', but must be 'auto'"),
+        ({"gpus_per_trial": 1e12}, "gpus_per_trial is 1000000000000.0, but must be at most 64"),
+        ({"max_concurrent": 0.5}, "max_concurrent is 0.5, but must be a whole number"),
+        ({"worker_timeout_s": 1e300}, "worker_timeout_s is 1e+300, but must be at most 86400"),
         ({"take_over": True, "gpus_per_trial": 0.5}, "take_over is true and gpus_per_trial is 0.5, but each worker"),
     ],
 )

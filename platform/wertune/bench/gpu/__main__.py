@@ -40,9 +40,13 @@ def main(given: Sequence[str] | None = None) -> int:
     if out:
         try:  # what cannot be written is told before eight minutes
             out.parent.mkdir(parents=True, exist_ok=True)
+            is_new = not out.exists()
             out.open("a").close()
+            if is_new:
+                out.unlink()
         except OSError as error:
             parser.error(f"--out is {out}, but cannot be written ({error.strerror}); name a file in a folder of yours")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs and what was written goes with it
     sizes = OPENAI if torch.cuda.is_available() else SMALL
     with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
         found = measure(sizes, Path(scratch))
@@ -155,4 +159,7 @@ def run_tests(scratch: Path) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted: nothing is kept")
