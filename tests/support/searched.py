@@ -25,6 +25,11 @@ def interrupt(process: "subprocess.Popen[str]") -> None:
     process.send_signal(signal.SIGINT)
 
 
+def terminate(process: "subprocess.Popen[str]") -> None:
+    """What a scheduler sends."""
+    process.terminate()
+
+
 def strike(kind: str, with_: signal.Signals) -> Fault:
     """Sends the signal to the workers of a kind."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 from tests.support.nodes import two_nodes
-from tests.support.searched import FIRST, OTHER, Searched, driven, interrupt, strike, then
+from tests.support.searched import FIRST, OTHER, Searched, driven, interrupt, strike, terminate, then
 from tests.support.workspace import Workspace
 
 
@@ -60,16 +60,18 @@ def test_a_trial_takes_over_places_that_nobody_needs_and_may_lose_them(
 def test_train_has_several_workers_and_goes_on_without_the_one_that_it_loses(
     make_tiny_workspace: Callable[[str], Workspace],
 ) -> None:
+    """And SIGTERM ends it in order once its cluster is gone: Ray takes the signal back as it ends."""
     workspace = make_tiny_workspace("train-workers")
     command = workspace.command("train", "--project", "project", "--workers", "2", "--epochs", "3")
-    strikes = {"epoch 2": strike(OTHER, signal.SIGKILL)}
+    strikes = {"epoch 2": strike(OTHER, signal.SIGKILL), "best: this one": terminate}
     status, printed = driven(command, workspace.environment(), strikes, workspace.folder)
-    assert status == 0, printed
+    assert status == 128 + signal.SIGTERM, printed
     assert "training with 2 workers …" in printed
     assert "lost a worker, goes on from its last epoch: worker 2 of 2 is gone" in printed
-    (version,) = workspace.client.search_model_versions()
-    run = workspace.client.get_run(version.run_id)
-    assert run.info.status == "FINISHED"
+    assert "ended by SIGTERM" in printed
+    (experiment,) = workspace.client.search_experiments(filter_string="name = 'train-workers'")
+    (run,) = workspace.client.search_runs([experiment.experiment_id])
+    assert run.info.status == "KILLED"
     assert run.data.tags["wertune.resources"] == "2 workers, each 1 CPU"
     steps = [metric.step for metric in workspace.client.get_metric_history(run.info.run_id, "train_loss")]
     assert sorted(steps) == [1, 2, 3]
