@@ -63,6 +63,7 @@ ONLY_READ = {
     "python -m tests.trials.shortage": "5 GB that nobody else wants; parts: test_trial_runs.py, test_driver.py",
     "python -m tests.trials.full_disk": "needs root, and minutes; parts: test_trial_runs.py, test_checkpoints.py",
     "python -m wertune.bench.starts": "minutes; its parts run in unit/bench/test_starts.py",
+    "python tests/trials/search_driver.py": "ten minutes; integration/search/test_workers.py runs it in small",
     "python -m tests.trials.ray_train": "minutes, of a library that the project does not use",
     "python -m tests.trials.draws": "minutes; unit/wergate/test_power.py runs what it is made of",
     "wertune battery": "needs espeak-ng; unit/battery/test_battery.py makes one by what it calls",
