@@ -21,6 +21,11 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, without the pages that may follow; its kind, where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class WertuneError(Exception):
     """Base of all errors that end a command with a message and no traceback; `details` are for programs."""
 

@@ -23,7 +23,7 @@ from ray.util import remove_placement_group
 import wertune
 from wertune.base.cli import end_as_interrupted
 from wertune.base.config import TrialConfig, TrialPlaces
-from wertune.base.errors import ConfigError, WertuneError, WorkersLost
+from wertune.base.errors import ConfigError, WertuneError, WorkersLost, first_line
 from wertune.base.files import write_files
 from wertune.search import ray_private
 from wertune.search.checkpoints import CheckpointStore, Heard, start_on_this_node
@@ -232,11 +232,7 @@ def _got(tasks: Sequence[Any]) -> list[Any]:
     except RayTaskError as error:
         raise error.cause from None
     except RayError as error:
-        raise WorkersLost(f"a process that scores the base is gone: {_first_line(error)}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WorkersLost(f"a process that scores the base is gone: {first_line(error)}") from None
 
 
 def train_across(
@@ -264,7 +260,7 @@ def train_across(
                 if fault and across.forgives(number, config, fault):
                     going[across.start(number, config)] = number, config
                 elif isinstance(fault, RayError):
-                    lost = f"it has lost its process {DEATHS_FORGIVEN + 1} times, the last time: {_first_line(fault)}"
+                    lost = f"it has lost its process {DEATHS_FORGIVEN + 1} times, the last time: {first_line(fault)}"
                     yield number, WorkersLost(lost)
                 else:
                     yield number, fault

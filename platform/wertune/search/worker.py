@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from wertune.base.config import TrialConfig, with_overrides
 from wertune.base.contract import RESOURCES_TAG
-from wertune.base.errors import OutOfMemory, SearchStorageError, WertuneError, WorkersLost
+from wertune.base.errors import OutOfMemory, SearchStorageError, WertuneError, WorkersLost, first_line
 from wertune.base.steps import heard_by
 from wertune.search.shipping import DriverFiles, prepared_here
 from wertune.search.trial_log import (
@@ -204,7 +204,7 @@ def _cause(going: Sequence[Any], size: int) -> WertuneError | None:
             except RayError as error:
                 if isinstance(error, OutOfMemoryError):
                     return OutOfMemory(str(error))
-                told = str(getattr(error, "cause", None) or error).strip().splitlines()[0]
+                told = first_line(getattr(error, "cause", None) or error)
                 return WorkersLost(f"worker {going.index(reference) + 2} of {size} is gone: {told}")
     return None
 

@@ -13,7 +13,7 @@ import torch
 
 from wertune.base import contract
 from wertune.base.config import TrialConfig, flatten
-from wertune.base.errors import StateError
+from wertune.base.errors import StateError, first_line
 from wertune.base.files import storing
 from wertune.base.machine import processor_name
 from wertune.training.checkpoint import STORAGE_REMEDY, TrialRecord, TrialStore, read_state, trial_digest, write_state
@@ -134,7 +134,7 @@ class _Trial:
                 if not is_out_of_memory(error):
                     raise
                 self._workers.must_agree(error)
-                cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                cause = first_line(error)
             # Not in the except block: until its end the error holds the frames that hold the memory.
             remove_lora(base)
             give_back_memory()

@@ -16,7 +16,7 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from wertune.base.errors import WorkersLost
+from wertune.base.errors import WorkersLost, first_line
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -113,7 +113,7 @@ class Workers:
         try:
             yield
         except RuntimeError as error:
-            cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            cause = first_line(error)
             if TIMED_OUT in cause:
                 silent = f"a worker of {self.size} was silent for {self.wait_s:g} s, which worker_timeout_s allows"
                 raise WorkersLost(f"{silent} ({cause})", is_silent=True) from None
@@ -168,7 +168,7 @@ def _forming(size: int, wait_s: float) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        cause = str(error).strip().splitlines()[0]
+        cause = first_line(error)
         raise WorkersLost(f"{size} workers did not find each other within {wait_s:g} s ({cause})") from None
 
 
