@@ -15,6 +15,7 @@ from typing import IO, Any
 from wertune.base.errors import StorageError
 
 STAMP = "source.json"
+SQLITE = "sqlite:///"
 NUL_RULE = "holds a NUL, which no file's name can hold; mend the name"
 FREE_SPACE = "free some space there, or "
 CACHE_REMEDY = FREE_SPACE + "point WERTUNE_CACHE to a writable local disk with more"
@@ -203,4 +204,18 @@ def locked(path: Path) -> Iterator[None]:
     """Waits for a file's advisory lock and holds it."""
     with path.open("w") as file:
         take_lock(file, wait=True)
+        yield
+
+
+@contextmanager
+def first_at(database: str) -> Iterator[None]:
+    """One of our processes at a time inside the block, where `database` is the URL of a SQLite file.
+
+    MLflow and Optuna make the tables of a file that has none: two that do so at once fail over each other's.
+    """
+    path = Path(database.removeprefix(SQLITE).partition("?")[0])
+    if not database.startswith(SQLITE) or not os.access(path.parent, os.W_OK):
+        yield
+        return
+    with locked(path.with_name(f"{path.name}-opened.lock")):
         yield

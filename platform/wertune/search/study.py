@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 from sqlalchemy.exc import DBAPIError
 
 from wertune.base.errors import ConfigError
+from wertune.base.files import first_at
 from wertune.search.optuna_private import OneWriter, TpeByNumber, taken_up
 from wertune.search.search_space import SearchConfig
 from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT
@@ -32,7 +33,8 @@ def open_study(name: str, storage_url: str, config: SearchConfig, resume: bool) 
     place = without_password(storage_url)
     try:
         options = {} if storage_url.startswith("sqlite") else {"pool_pre_ping": True}
-        storage = OneWriter(RDBStorage(storage_url, engine_kwargs=options))
+        with first_at(storage_url):
+            storage = OneWriter(RDBStorage(storage_url, engine_kwargs=options))
         sampler = TpeByNumber(config.seed)
         if resume:
             return optuna.load_study(study_name=name, storage=storage, sampler=sampler)

@@ -16,6 +16,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from wertune.base.contract import OUTCOME_TAG
 from wertune.base.errors import TrackingError
+from wertune.base.files import first_at
 from wertune.tracking.credentials import without_password
 from wertune.tracking.outage import (
     CREDENTIALS_REMEDY,
@@ -86,7 +87,7 @@ def kept_text(run_id: str, name: str) -> str | None:
 def _asked_once(uri: str) -> Iterator[None]:
     """Before anything has begun, a store that does not answer is told of at once."""
     try:
-        with quick_requests():
+        with quick_requests(), first_at(uri):
             yield
     except ModuleNotFoundError as error:
         raise TrackingError(f"{store_name(uri)}: its driver {error.name} is missing; {driver_remedy(error)}") from None

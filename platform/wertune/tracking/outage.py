@@ -39,6 +39,8 @@ _WAITED_STATUSES = frozenset({401, 403, 404, 408, 425, 429})
 _STATUS = re.compile(r"failed with error code (\d{3}) != ")
 # MLflow calls a database's faults bad requests; SQLAlchemy's link tells them: interface, internal, pool, operation.
 _DATABASE_FAULT = re.compile(r"sqlalche\.me/e/\w+/(?:rvf5|2j85|3o7r|e3q8)")
+# Another process has written the row since MLflow looked for it, such as a data set of both: asked again, it is found.
+_RACED = re.compile(r"UNIQUE constraint failed|duplicate key value violates|Duplicate entry")
 _NO_ANSWER = re.compile(r"API request to (\S+?)/api/\S* failed with exception")
 _STORES = frozenset({"azure", "boto3", "botocore", "google", "requests", "sqlalchemy", "urllib3"})
 
@@ -57,7 +59,7 @@ def is_temporary(error: Exception) -> bool:
         return status >= 500 or status in _WAITED_STATUSES
     code = getattr(error, "error_code", None)
     if code is not None:
-        return code not in _REFUSALS or bool(_DATABASE_FAULT.search(str(error)))
+        return code not in _REFUSALS or bool(_DATABASE_FAULT.search(str(error)) or _RACED.search(str(error)))
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _STORES
 
 

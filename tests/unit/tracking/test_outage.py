@@ -47,6 +47,8 @@ TEMPORARY = [
     _database(sqlalchemy.exc.InternalError),
     _database(sqlalchemy.exc.InterfaceError),
     sqlalchemy.exc.OperationalError("SELECT", {}, Exception("server closed the connection")),
+    MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id, …", BAD_REQUEST),
+    MlflowException('duplicate key value violates unique constraint "dataset_pk"', BAD_REQUEST),
     _upload(401),
     _upload(503),
     PermissionError(13, "Permission denied"),
