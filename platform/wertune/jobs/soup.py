@@ -40,7 +40,8 @@ def restarted(
     Each run is one of MLflow's below the search's. Those that a run of before, interrupted, has finished are taken as
     they are; one that fails is left out.
     """
-    say(f"{best.name} again from {search.restarts} other seeds, to take the mean …")
+    others = f"{search.restarts} other seeds" if search.restarts > 1 else "another seed"
+    say(f"{best.name} again from {others}, to take the mean …")
     wanted = [best.config.model_copy(update={"seed": best.config.seed + n}) for n in range(1, search.restarts + 1)]
     known = restarts(run)
     members = {key: RunRef(run.tracking_uri, known[key].info.run_id) for key in map(_key, wanted) if key in known}
