@@ -29,6 +29,7 @@ from wertune.whisper.model import Whisper
 
 # Of the mean's rank over that of a run: most of what the runs agree in lies in the first directions.
 RANKS = 2
+MEAN = "mean"  # what its run is known as
 Say = Callable[[str], object]
 
 
@@ -55,7 +56,21 @@ def restarted(
             continue
         members[_key(config)] = _logged(run, best, config, log)
         say(f"seed {config.seed}: {_figures(_best(log))}")
-    return _mean(run, prepared, best, list(members.values()), objective, say) if members else best
+    if not members:
+        return best
+    name = f"mean of {len(members) + 1} runs of {best.name}"
+    kept = known.get(MEAN)
+    if kept and kept.info.run_name == name:
+        mean, told = RunRef(run.tracking_uri, kept.info.run_id), kept.data.tags[DESCRIPTION_TAG]
+    else:
+        try:
+            mean, told = _mean(run, prepared, best, list(members.values()), objective, name)
+        except AdapterError as error:  # with lora.dora, lengths are learnt too
+            say(f"no mean of the runs: {error}; {best.name} is taken alone")
+            return best
+    say(told)
+    value, alone = (each.latest((contract.BEST_OBJECTIVE,))[contract.BEST_OBJECTIVE] for each in (mean, best.run))
+    return BestTrial(mean, name, best.config) if value < alone else best
 
 
 def _key(config: TrialConfig) -> str:
@@ -92,17 +107,14 @@ def _size(whisper: Whisper) -> dict[str, float]:
 
 
 def _mean(
-    run: RunRef, prepared: Prepared, best: BestTrial, members: Sequence[RunRef], objective: Objective, say: Say
-) -> BestTrial:
-    name, config = f"mean of {len(members) + 1} runs of {best.name}", best.config
+    run: RunRef, prepared: Prepared, best: BestTrial, members: Sequence[RunRef], objective: Objective, name: str
+) -> tuple[RunRef, str]:
+    """The run of the mean of the members and the best, below the search's, and a line of it."""
+    config = best.config
     with ExitStack() as until_the_end, tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
         adapters = [until_the_end.enter_context(downloaded_adapter(each)) for each in (best.run, *members)]
         mean = Path(scratch) / ADAPTER_ARTIFACT
-        try:
-            average_adapters(adapters, mean, RANKS * config.lora.r)
-        except AdapterError as error:  # with lora.dora, lengths are learnt too
-            say(f"no mean of the runs: {error}; {best.name} is taken alone")
-            return best
+        average_adapters(adapters, mean, RANKS * config.lora.r)
         whisper = load_adapter(prepared.whisper(config.quantization), mean)
         data = prepared.training_data(config.context, whisper.mel_bins)
         validation, retention = validation_scores(config, whisper, data)
@@ -112,8 +124,7 @@ def _mean(
         metrics |= best.run.latest((contract.PEAK_MEMORY_MB, "clips_per_s", "best_epoch"))
         alone = best.run.latest((contract.BEST_OBJECTIVE,))[contract.BEST_OBJECTIVE]
         told = f"{name}: {_figures(metrics)}, objective {value:.4f}; {alone:.4f} of {best.name} alone"
-        with nested_run(run, name, {contract.RESTART_TAG: "mean", DESCRIPTION_TAG: told}) as nested:
+        with nested_run(run, name, {contract.RESTART_TAG: MEAN, DESCRIPTION_TAG: told}) as nested:
             nested.metrics(metrics)
             nested.artifacts(mean, ADAPTER_ARTIFACT)
-    say(told)
-    return BestTrial(nested, name, config) if value < alone else best
+    return nested, told

@@ -118,6 +118,17 @@ def test_an_interrupted_job_takes_up_the_runs_that_ended(
     assert len(restarts(search)) == 3
 
 
+def test_a_job_that_is_resumed_after_the_mean_takes_that_up_too(
+    monkeypatch: pytest.MonkeyPatch, search: RunRef, prepared: Prepared, best: BestTrial
+) -> None:
+    found, said = _restart(monkeypatch, search, prepared, best, Cluster(), least=9.0)
+    again, told = _restart(monkeypatch, search, prepared, best, Cluster(), least=9.0)
+    assert again == found
+    assert told[-1] == said[-1]
+    experiment = search.client.get_run(search.run_id).info.experiment_id
+    assert len(search.client.search_runs([experiment], f"tags.`{RESTART_TAG}` = 'mean'")) == 1
+
+
 @pytest.mark.parametrize(
     ("ending", "status"), [(None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )
