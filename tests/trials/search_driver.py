@@ -1,6 +1,7 @@
 """A search in a process of its own, to be killed: no baseline, no final scores. Prints the parent's run id first."""
 
 import argparse
+import signal
 from pathlib import Path
 
 from wertune.base.config import load_project, with_overrides
@@ -45,6 +46,9 @@ def main() -> None:
     study = open_study(parent.run_id, f"sqlite:///{given.folder / 'optuna.db'}", config, bool(given.resume))
     with cluster(given.address, config):
         search(prepared, config, Objective(0.0, 0.0, 0.0), parent, study, given.folder / "searches" / parent.run_id)
+    print(
+        f"Ctrl-C is {'ours' if signal.getsignal(signal.SIGINT) is signal.default_int_handler else 'lost'}", flush=True
+    )
 
 
 if __name__ == "__main__":

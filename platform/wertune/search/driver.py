@@ -2,9 +2,11 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -116,6 +118,7 @@ def fit(run: Any, config: SearchConfig, study: optuna.Study, runs: TrialRuns, fo
         tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as scratch,
         Progress(left, runs.epochs, wanted.mean * left / config.trials, tell, terminal(sys.stdout)) as progress,
         _own_errors(),
+        _own_interrupts(),
     ):
         ray_private.use(lambda: Reservations(slots, config, progress.say))
         Tuner(
@@ -150,6 +153,17 @@ def _own_errors() -> Iterator[None]:
         if cause is not None:
             raise cause from None
         raise
+
+
+@contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Ctrl-C is ours again after the block: Ray Tune takes it, and where it did not come loses the next one."""
+    own = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # others may set no handler
+            signal.signal(signal.SIGINT, own)
 
 
 @contextmanager
