@@ -46,9 +46,10 @@ def main() -> None:
     study = open_study(parent.run_id, f"sqlite:///{given.folder / 'optuna.db'}", config, bool(given.resume))
     with cluster(given.address, config):
         search(prepared, config, Objective(0.0, 0.0, 0.0), parent, study, given.folder / "searches" / parent.run_id)
-    print(
-        f"Ctrl-C is {'ours' if signal.getsignal(signal.SIGINT) is signal.default_int_handler else 'lost'}", flush=True
-    )
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        print("Ctrl-C is heard after the search", flush=True)
 
 
 if __name__ == "__main__":
