@@ -1,6 +1,5 @@
 """Whisper on an 8-bit base: loading it, its loss, and what it writes at short context."""
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -295,8 +294,7 @@ def brief(error: Exception) -> str:
 
 
 def _quiet_libraries() -> None:
-    """bitsandbytes has a line for every 8-bit product, transformers for every generate: thousands of no use."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    """A line for every generate: thousands of no use."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
