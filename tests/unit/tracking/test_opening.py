@@ -24,7 +24,8 @@ def test_commands_that_begin_at_once_all_get_their_run(tmp_path: Path, monkeypat
     """MLflow makes the tables of a file that has none, and a data set that a store lacks, in each that looks for it."""
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     barrier = context.Barrier(AT_ONCE)
     started = [context.Process(target=_begin, args=(barrier, number)) for number in range(AT_ONCE)]
     for process in started:
