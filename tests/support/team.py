@@ -60,7 +60,9 @@ def _meet(rank: int, size: int, place: str, wait_s: float, work: Work, given: Se
 @contextmanager
 def team(size: int) -> Iterator[Team]:
     """Processes for so many workers at most."""
-    with ProcessPoolExecutor(size, mp_context=get_context("spawn")) as pool:
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(size, mp_context=context) as pool:
         yield Team(pool)
 
 

@@ -69,7 +69,10 @@ def writers(whisper: Transcriber, load: Callable[[], Transcriber], clips: int) -
         yield Writers(whisper)
         return
     begin = (load, max(1, cores() // processes))
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_begin, initargs=begin)
+    # Forked from one that has imported what they need: it is imported once, not by each.
+    context = get_context("forkserver")
+    context.set_forkserver_preload([Whisper.__module__])
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=begin)
     try:
         yield Writers(_InProcesses(whisper, pool, processes), processes)
     finally:

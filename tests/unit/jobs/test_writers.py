@@ -67,6 +67,12 @@ def load(tiny_whisper_folder: Path) -> Callable[[], Whisper]:
     return partial(load_whisper, tiny_whisper_folder, "en", "none")
 
 
+def _writing(process: psutil.Process) -> list[psutil.Process]:
+    """What the process has had forked from the one that has imported."""
+    servers = [child for child in process.children() if "forkserver" in " ".join(child.cmdline())]
+    return [child for server in servers for child in server.children()]
+
+
 @contextmanager
 def _two(load: Callable[[], Whisper]) -> Iterator[Writers]:
     with writers(load(), load, len(CLIPS)) as hands:
@@ -82,9 +88,8 @@ def test_two_processes_write_what_one_writes_and_one_that_is_killed_is_told(
         with heard_by(done.append):
             found = texts(hands)
         peak_mb = hands.peak_memory_mb()
-        for child in psutil.Process().children():
-            if "spawn_main" in " ".join(child.cmdline()):
-                child.send_signal(signal.SIGKILL)
+        for child in _writing(psutil.Process()):
+            child.send_signal(signal.SIGKILL)
         with pytest.raises(WriterLost, match="one of 2 processes that write texts has died"):
             texts(hands)
     assert found == texts(Writers(load()))
@@ -134,7 +139,7 @@ def test_ctrl_c_is_the_first_process_s_and_none_outlives_it(tiny_whisper_folder:
         assert process.stdout
         assert process.stdout.readline() == "written\n"
         children = psutil.Process(process.pid).children(recursive=True)
-        writing = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        writing = _writing(psutil.Process(process.pid))
         assert len(writing) == 2
         for child in writing:
             child.send_signal(signal.SIGINT)
