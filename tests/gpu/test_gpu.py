@@ -16,8 +16,9 @@ from wertune.base.text import TermFinder
 from wertune.data.manifest import Recording
 from wertune.training.batches import TrainingData
 from wertune.training.memory import give_back_memory, is_out_of_memory, peak_memory_mb, start_memory_peak
+from wertune.training.objective import Objective
 from wertune.training.optimizer import Updater
-from wertune.training.train import EpochResult, Objective, TrainingState, train
+from wertune.training.train import EpochResult, TrainingState, train
 from wertune.whisper.adapter import add_lora, load_adapter, save_adapter
 from wertune.whisper.features import context_positions, log_mel
 from wertune.whisper.footprint import PRODUCTS, product_dtype

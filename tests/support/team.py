@@ -18,8 +18,9 @@ from tests.support.trial import Log
 
 from wertune.base.config import TrialConfig
 from wertune.training.checkpoint import TrialStore
+from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
-from wertune.training.train import EpochResult, Objective
+from wertune.training.train import EpochResult
 from wertune.training.trial import run_trial
 from wertune.training.workers import Workers, joined
 from wertune.whisper.model import Whisper

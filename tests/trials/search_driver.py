@@ -9,8 +9,8 @@ from wertune.search.driver import cluster, search
 from wertune.search.search_space import AshaConfig, Range, SearchConfig
 from wertune.search.study import open_study
 from wertune.tracking.runs import RunRef, create_run
+from wertune.training.objective import Objective
 from wertune.training.prepare import prepare
-from wertune.training.train import Objective
 
 
 def main() -> None:

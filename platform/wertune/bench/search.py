@@ -23,8 +23,8 @@ from wertune.search.driver import cluster, search
 from wertune.search.search_space import AshaConfig, Choices, Range, SearchConfig
 from wertune.search.study import open_study
 from wertune.tracking.runs import create_run
+from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
-from wertune.training.train import Objective
 
 CONFIGURATIONS, OF_THEIRS = 16, 4
 EPOCHS = 4

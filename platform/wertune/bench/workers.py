@@ -16,8 +16,9 @@ from wertune.bench.clips import BATCH, PLAIN_LORA, ROUNDS, fewer_clips
 from wertune.bench.rows import Section, rounded
 from wertune.scores.comparison import markdown_table
 from wertune.training.batches import batches_per_epoch
+from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
-from wertune.training.train import EpochResult, Objective, TrainingState, train
+from wertune.training.train import EpochResult, TrainingState, train
 from wertune.training.workers import ALONE, joined
 from wertune.whisper.adapter import add_lora
 

@@ -21,8 +21,9 @@ from wertune.search.search_space import SearchConfig
 from wertune.search.trial_log import GatheredLog
 from wertune.search.trial_runs import CAUSE_CHARACTERS
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, nested_run, restarts
+from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
-from wertune.training.train import Objective, validation_scores
+from wertune.training.train import validation_scores
 from wertune.training.trial import ADAPTER_ARTIFACT, size_metrics
 from wertune.whisper.adapter import average_adapters, load_adapter
 from wertune.whisper.model import Whisper

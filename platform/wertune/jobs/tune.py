@@ -36,8 +36,8 @@ from wertune.tracking.journal_writer import held
 from wertune.tracking.runs import RunRef
 from wertune.tracking.versions import VersionCard, production_version
 from wertune.training.baseline import EVALUATION_SPLITS, Transcribe, Way, baseline_scores, baseline_texts, told, ways_of
+from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
-from wertune.training.train import Objective
 from wertune.training.trial import BEST_METRICS, SIZE_METRICS, run_trial, short_names
 from wertune.whisper.adapter import load_adapter
 from wertune.whisper.footprint import quantization_advice

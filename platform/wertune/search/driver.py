@@ -42,8 +42,8 @@ from wertune.tracking.journal_writer import JournalWriter
 from wertune.tracking.outage import patience_s, tell
 from wertune.tracking.runs import RunRef
 from wertune.training.baseline import Texts, Transcribe, Wanted, base_steps
+from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
-from wertune.training.train import Objective
 from wertune.training.trial import ADAPTER_ARTIFACT, RunLog
 
 # Of a trial's process: it goes on from its last epoch. What it raises itself it would raise again.

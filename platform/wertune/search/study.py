@@ -5,19 +5,20 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+import numpy as np
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from ray.tune.schedulers import AsyncHyperBandScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from sqlalchemy.exc import DBAPIError
 
 from wertune.base.errors import ConfigError
 from wertune.base.files import first_at
 from wertune.search.optuna_private import OneWriter, TpeByNumber, taken_up
-from wertune.search.search_space import SearchConfig
-from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT
+from wertune.search.search_space import AshaConfig, SearchConfig
+from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NO_ROOM, NUMBER, POINT, REDRAWN
 from wertune.tracking.credentials import without_password
 from wertune.tracking.outage import patiently, reason
 
@@ -64,6 +65,7 @@ class Proposals(Searcher):  # type: ignore[misc]
     def __init__(self, study: optuna.Study, config: SearchConfig, epochs: int) -> None:
         super().__init__(metric=METRIC, mode="min")
         self._study, self._space, self._epochs = study, config.distributions(), epochs
+        self._rungs = config.asha.rungs(epochs)
         self._trials: dict[str, optuna.Trial] = {}  # by Ray's name
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
@@ -83,7 +85,12 @@ class Proposals(Searcher):  # type: ignore[misc]
             return
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*already reported")
-            _patiently(lambda: self._trials[trial_id].report(result[METRIC], result[EPOCH]))
+            _patiently(lambda: self._keep(self._trials[trial_id], result))
+
+    def _keep(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+        if (redrawn := result.get(REDRAWN)) and result[EPOCH] in self._rungs:  # first: by the value an epoch is known
+            trial.set_user_attr(_redrawn(result[EPOCH]), redrawn)
+        trial.report(result[METRIC], result[EPOCH])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells how the trial ended."""
@@ -110,20 +117,51 @@ def _patiently(call: Callable[[], Answer]) -> Answer:
     return patiently(call, "the study's database", passes=lambda error: isinstance(error, faults))
 
 
-def asha(config: SearchConfig, epochs: int, past: list[FrozenTrial]) -> AsyncHyperBandScheduler:
+class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
+    """ASHA that stops a trial for what is more than chance: one that might as well have passed the rung goes on.
+
+    Rungs compare what trials reached on few clips. A trial is stopped by the values there if it would be, too, on a
+    share `confidence` of sets drawn anew from these clips, the same sets for all trials.
+    """
+
+    def __init__(self, config: AshaConfig, epochs: int) -> None:
+        super().__init__(
+            time_attr=EPOCH,
+            metric=METRIC,
+            mode="min",
+            max_t=epochs,
+            grace_period=min(config.grace_epochs, epochs),
+            reduction_factor=config.reduction_factor,
+        )
+        self._confidence, self._passing = config.confidence, 100 / config.reduction_factor
+        self._rungs: dict[int, dict[str, list[float]]] = {rung: {} for rung in config.rungs(epochs)}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision = str(super().on_trial_result(tune_controller, trial, result))
+        at_rung = self._rungs.get(result[EPOCH]) if result.get(REDRAWN) else None
+        if at_rung is None or trial.trial_id in at_rung:  # one that has lost its process tells its epochs again
+            return decision
+        if decision == TrialScheduler.STOP and at_rung:
+            needed = np.percentile(list(at_rung.values()), self._passing, axis=0)
+            if np.mean(np.array(result[REDRAWN]) > needed) < self._confidence:
+                decision = str(TrialScheduler.CONTINUE)
+        at_rung[trial.trial_id] = result[REDRAWN]
+        return decision
+
+
+def asha(config: SearchConfig, epochs: int, past: list[FrozenTrial]) -> Asha:
     """ASHA whose rungs know what the trials of an earlier process reached."""
-    scheduler = AsyncHyperBandScheduler(
-        time_attr=EPOCH,
-        metric=METRIC,
-        mode="min",
-        max_t=epochs,
-        grace_period=min(config.asha.grace_epochs, epochs),
-        reduction_factor=config.asha.reduction_factor,
-    )
+    scheduler = Asha(config.asha, epochs)
     for trial in past:
         known = SimpleNamespace(trial_id=f"finished {trial.number}")  # as much of a Ray trial as ASHA looks at
         scheduler.on_trial_add(None, known)
         for epoch, value in sorted(trial.intermediate_values.items()):
-            scheduler.on_trial_result(None, known, {EPOCH: epoch, METRIC: value})
+            redrawn = trial.user_attrs.get(_redrawn(epoch))
+            scheduler.on_trial_result(None, known, {EPOCH: epoch, METRIC: value, REDRAWN: redrawn})
         scheduler.on_trial_remove(None, known)
     return scheduler
+
+
+def _redrawn(epoch: int) -> str:
+    """The name by which the study keeps it."""
+    return f"{REDRAWN} {epoch}"

@@ -15,6 +15,7 @@ from wertune.training.trial import RunLog
 
 # Keys of what a trial reports, and of the configuration that it is given.
 METRIC, EPOCH, FAILURE, NO_ROOM, LOG, WORKERS = BEST_OBJECTIVE, "epoch", "failure", "no_room", "log", "workers"
+REDRAWN = "redrawn"  # METRIC on sets drawn anew
 NUMBER, POINT = "number", "point"
 RAY_OUT_OF_MEMORY = f"{OutOfMemoryError.__module__}.{OutOfMemoryError.__name__}"  # in what becomes of a lost process
 

@@ -30,14 +30,16 @@ from wertune.search.trial_log import (
     NUMBER,
     POINT,
     RAY_OUT_OF_MEMORY,
+    REDRAWN,
     WORKERS,
     GatheredLog,
     TrialLog,
 )
 from wertune.training.baseline import Texts, Wanted, transcribe_with_base
 from wertune.training.memory import keep_freed_memory
+from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
-from wertune.training.train import EpochResult, Objective
+from wertune.training.train import EpochResult
 from wertune.training.trial import run_trial
 from wertune.training.workers import ALONE, Workers, joined, meeting_point
 
@@ -329,7 +331,7 @@ def run_one(
 
     What it raises is reported first, so that the driver knows it from the death of a process, which is forgiven.
     """
-    best, epoch = WORST, 0
+    best, redrawn, epoch = WORST, tuple[float, ...](), 0
     log = TrialLog(store, proposal[NUMBER])
     spares = Spares(proposal[NUMBER], prepared, files, store, takes_over, wait_s)
 
@@ -338,11 +340,14 @@ def run_one(
         here = prepared_here(prepared, files)
 
         def report(result: EpochResult) -> None:
-            nonlocal best, epoch
+            nonlocal best, redrawn, epoch
             if result.epoch <= epoch:  # told again, with more workers
                 return
-            best, epoch = min(best, result.objective), result.epoch
-            tune.report(result.metrics() | {METRIC: best, EPOCH: epoch, WORKERS: workers.size, LOG: log.take()})
+            epoch = result.epoch
+            if result.objective < best:
+                best, redrawn = result.objective, result.redrawn
+            told = {METRIC: best, REDRAWN: list(redrawn), EPOCH: epoch, WORKERS: workers.size, LOG: log.take()}
+            tune.report(result.metrics() | told)
             if epoch < config.train.epochs and spares.are_ready(config.train.batch_size - workers.size):
                 raise MoreWorkers
 

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from wertune.base.config import Frozen, TrialConfig
 from wertune.base.errors import StateError
 from wertune.base.files import content_digest, storing
+from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
-from wertune.training.train import EpochResult, Objective
+from wertune.training.train import EpochResult
 from wertune.whisper.adapter import ADAPTER_FILES
 
 FORMAT = 1

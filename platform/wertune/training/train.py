@@ -15,6 +15,7 @@ from wertune.base.config import TrialConfig
 from wertune.base.errors import WertuneError
 from wertune.scores.metrics import Scores
 from wertune.training.batches import Batch, TrainingData, batches_per_epoch, training_batches
+from wertune.training.objective import Objective
 from wertune.training.optimizer import Updater
 from wertune.training.workers import ALONE, Workers
 from wertune.whisper.adapter import at_strength
@@ -27,21 +28,6 @@ DIVERGENCE_REMEDY = "lower train.learning_rate or train.max_grad_norm"
 
 class TrainingDiverged(WertuneError):
     """Loss, gradients or weights are not numbers any more."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a trial minimises: validation WER, and a penalty once the retention WER rises above a margin."""
-
-    retention_baseline_wer: float
-    retention_margin: float
-    penalty: float
-
-    def __call__(self, validation_wer: float, retention_wer: float | None) -> float:
-        if retention_wer is None:
-            return validation_wer
-        excess = retention_wer - self.retention_baseline_wer - self.retention_margin
-        return validation_wer + self.penalty * max(0.0, excess)
 
 
 @dataclass(frozen=True)
@@ -61,6 +47,7 @@ class EpochResult:
     evaluation_s: float
     clips_per_s: float
     skipped_steps: int | None = None  # since the first epoch, for gradients that overflow float16; else none is
+    redrawn: tuple[float, ...] = ()  # the objective on sets drawn anew
 
     def metrics(self) -> dict[str, float]:
         """As they are logged, with step = epoch."""
@@ -274,6 +261,7 @@ def _evaluate_epoch(
         train_s=trained.seconds,
         evaluation_s=time.perf_counter() - started,
         clips_per_s=trained.clips / trained.seconds,
+        redrawn=objective.redrawn(validation, retention),
     )
 
 

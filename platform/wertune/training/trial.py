@@ -25,8 +25,9 @@ from wertune.training.memory import (
     peak_memory_mb,
     start_memory_peak,
 )
+from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
-from wertune.training.train import EpochResult, Objective, TrainingState, best_of, train
+from wertune.training.train import EpochResult, TrainingState, best_of, train
 from wertune.training.workers import ALONE, Workers
 from wertune.whisper.adapter import add_lora, remove_lora, save_adapter
 from wertune.whisper.footprint import dtype_name

@@ -15,8 +15,9 @@ from wertune.jobs.soup import restarted
 from wertune.jobs.trials import BestTrial
 from wertune.search.search_space import SearchConfig
 from wertune.tracking.runs import RunRef, children, create_run, nested_run, restarts
+from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared, prepare
-from wertune.training.train import Objective, TrainingDiverged
+from wertune.training.train import TrainingDiverged
 from wertune.training.trial import RunLog, run_trial
 
 OBJECTIVE = Objective(0.0, 1.0, 0.0)

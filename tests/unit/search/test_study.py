@@ -1,6 +1,8 @@
 """Optuna's proposals, and what a resumed search knows."""
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -10,7 +12,7 @@ from ray.tune.schedulers import TrialScheduler
 from wertune.base.errors import ConfigError
 from wertune.search.search_space import AshaConfig, Choices, Range, SearchConfig
 from wertune.search.study import Proposals, asha, finished, open_study
-from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NUMBER, POINT
+from wertune.search.trial_log import EPOCH, FAILURE, METRIC, NUMBER, POINT, REDRAWN
 
 EPOCHS = 4
 CONFIG = SearchConfig(
@@ -43,7 +45,8 @@ def _run_trial(proposals: Proposals, scheduler, epochs: int, ends: bool = True) 
     best = float("inf")
     for epoch in range(1, epochs + 1):
         best = min(best, _value(proposal[POINT], epoch))
-        result = {METRIC: best, EPOCH: epoch}
+        redrawn = [best + 0.02 * math.sin(draw + proposal[NUMBER]) for draw in range(20)]
+        result = {METRIC: best, EPOCH: epoch, REDRAWN: redrawn}
         action = scheduler.on_trial_result(None, trial, result)
         last = action == TrialScheduler.STOP or epoch == EPOCHS
         if not last:
@@ -114,3 +117,38 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(tmp_path: Path, monk
     monkeypatch.setattr("wertune.tracking.outage.time.sleep", lambda seconds: None)
     assert proposals.suggest("a")[NUMBER] == 0
     assert "database takes nothing (connection refused)" in capsys.readouterr().out
+
+
+def _at_first_rung(values: list[float], redrawn: list[list[float]], confidence: float) -> list[str]:
+    """What becomes of trials that come one after another, of which half go on."""
+    config = CONFIG.model_copy(update={"asha": AshaConfig(grace_epochs=1, reduction_factor=2, confidence=confidence)})
+    scheduler, decisions = asha(config, EPOCHS, []), []
+    for number, (value, drawn) in enumerate(zip(values, redrawn, strict=True)):
+        trial = SimpleNamespace(trial_id=str(number))
+        scheduler.on_trial_add(None, trial)
+        decisions.append(scheduler.on_trial_result(None, trial, {METRIC: value, EPOCH: 1, REDRAWN: drawn}))
+    return decisions
+
+
+def test_a_trial_that_is_behind_by_chance_goes_on_and_one_that_is_worse_is_stopped() -> None:
+    """Of ten sets drawn anew the second is as good in three, the third in none."""
+    good, chance, worse = [0.10] * 10, [0.10] * 3 + [0.12] * 7, [0.2] * 10
+    values = [0.10, 0.114, 0.2]
+    go_on, stop = TrialScheduler.CONTINUE, TrialScheduler.STOP
+    assert _at_first_rung(values, [good, chance, worse], 0.0) == [go_on, stop, stop]
+    assert _at_first_rung(values, [good, chance, worse], 0.7) == [go_on, stop, stop]
+    assert _at_first_rung(values, [good, chance, worse], 0.8) == [go_on, go_on, stop]
+
+
+def test_without_confidence_or_redrawn_sets_the_value_alone_decides() -> None:
+    nothing = [[], [], []]
+    assert _at_first_rung([0.10, 0.11, 0.12], nothing, 0.9) == [TrialScheduler.CONTINUE, *[TrialScheduler.STOP] * 2]
+
+
+def test_a_trial_that_tells_its_epochs_again_is_compared_once() -> None:
+    scheduler = asha(CONFIG, EPOCHS, [])
+    trial = SimpleNamespace(trial_id="again")
+    scheduler.on_trial_add(None, trial)
+    result = {METRIC: 0.1, EPOCH: 1, REDRAWN: [0.1] * 10}
+    assert [scheduler.on_trial_result(None, trial, result) for _ in range(2)] == [TrialScheduler.CONTINUE] * 2
+    assert len(scheduler._rungs[1]) == 1

@@ -18,8 +18,9 @@ from wertune.base.text import TermFinder, normaliser
 from wertune.data.manifest import Recording
 from wertune.training import optimizer
 from wertune.training.batches import TrainingData, training_batches
+from wertune.training.objective import Objective
 from wertune.training.optimizer import MovingAverage, adamw
-from wertune.training.train import EpochResult, Objective, TrainingDiverged, TrainingState, train, validation_loss
+from wertune.training.train import EpochResult, TrainingDiverged, TrainingState, train, validation_loss
 from wertune.training.workers import Workers
 from wertune.whisper.adapter import add_lora
 from wertune.whisper.features import FeatureCache, context_positions, log_mel

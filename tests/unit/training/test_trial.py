@@ -25,8 +25,9 @@ from wertune.base.errors import OutOfMemory, StateError, StorageError
 from wertune.data.manifest import Dataset
 from wertune.training.checkpoint import CHECKED, DIGESTS, RECORD, TENSORS, read_state, trial_digest
 from wertune.training.memory import halved, is_out_of_memory
+from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
-from wertune.training.train import EpochResult, Objective, TrainingDiverged
+from wertune.training.train import EpochResult, TrainingDiverged
 from wertune.training.trial import device_name, run_trial
 from wertune.whisper.adapter import ADAPTER_FILES
 from wertune.whisper.model import Whisper
