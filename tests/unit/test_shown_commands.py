@@ -52,6 +52,7 @@ RUN_BY = {
     "unit/test_rooms.py": ("python docs/rooms.py",),
     "unit/test_deploy.py": ("deploy/make_env", "docker compose config"),
     "unit/bench/test_writes.py": ("python -m wertune.bench.writes",),
+    "unit/search/test_study.py": ("python -m tests.trials.recorded",),
     "integration/serving/test_serving.py": ("python -m tests.trials.load",),
 }  # fmt: skip
 # What no test runs: its words are checked, and here is why, and what comes nearest.

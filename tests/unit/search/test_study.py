@@ -4,10 +4,13 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
+from tests.support.places import ROOT
+from tests.trials.recorded import plain_curves, play
 
 from wertune.base.errors import ConfigError
 from wertune.search.search_space import AshaConfig, Choices, Range, SearchConfig
@@ -152,3 +155,16 @@ def test_a_trial_that_tells_its_epochs_again_is_compared_once() -> None:
     result = {METRIC: 0.1, EPOCH: 1, REDRAWN: [0.1] * 10}
     assert [scheduler.on_trial_result(None, trial, result) for _ in range(2)] == [TrialScheduler.CONTINUE] * 2
     assert len(scheduler._rungs[1]) == 1
+
+
+def test_fewer_of_the_best_are_stopped_by_chance() -> None:
+    """Of recorded learning curves, as docs/experiments.md has it of all orders."""
+    curves, stopped, epochs = plain_curves(ROOT / "docs" / "learning_curves.json", 0.0065), [], []
+    for confidence in (0.0, 0.9):
+        config = AshaConfig(grace_epochs=1, reduction_factor=2, confidence=confidence)
+        orders = [np.random.default_rng(seed).permutation(len(curves)) for seed in range(8)]
+        played = [play([curves[i] for i in order], config, 8) for order in orders]
+        stopped.append(sum(each.false_stops for each in played) / sum(each.good for each in played))
+        epochs.append(sum(each.epochs for each in played))
+    assert stopped[1] <= 0.1 < stopped[0]
+    assert epochs[0] < epochs[1] < 8 * 32 * 8
