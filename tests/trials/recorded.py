@@ -235,7 +235,7 @@ def play(curves: Sequence[Curve], asha: AshaConfig | None, epochs: int, at_once:
             free_at.append(at)
         else:
             going.append((at + curves[number].seconds[epoch], number, epoch + 1))
-    good = np.argsort([each.values[-1] for each in curves])[: max(1, len(curves) // 4)]
+    good = np.argsort([each.values[epochs - 1] for each in curves])[: max(1, len(curves) // 4)]
     return Played(
         min(curves[number].values[epoch - 1] for number, epoch in reached.items()),
         sum(reached.values()),

@@ -52,7 +52,6 @@ RUN_BY = {
     "unit/test_rooms.py": ("python docs/rooms.py",),
     "unit/test_deploy.py": ("deploy/make_env", "docker compose config"),
     "unit/bench/test_writes.py": ("python -m wertune.bench.writes",),
-    "unit/search/test_study.py": ("python -m tests.trials.recorded",),
     "integration/serving/test_serving.py": ("python -m tests.trials.load",),
 }  # fmt: skip
 # What no test runs: its words are checked, and here is why, and what comes nearest.
@@ -66,6 +65,7 @@ ONLY_READ = {
     "python -m wertune.bench.starts": "minutes; its parts run in unit/bench/test_starts.py",
     "python tests/trials/search_driver.py": "ten minutes; integration/search/test_workers.py runs it in small",
     "python -m tests.trials.ray_train": "minutes, of a library that the project does not use",
+    "python -m tests.trials.recorded": "minutes, or hours; unit/search/test_study.py plays some of its orders",
     "python -m tests.trials.draws": "minutes; unit/wergate/test_power.py runs what it is made of",
     "wertune battery": "needs espeak-ng; unit/battery/test_battery.py makes one by what it calls",
     "docker compose up": "needs Docker: the services' own commands run in integration/test_team_stack.py",

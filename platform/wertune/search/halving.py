@@ -10,9 +10,9 @@ from wertune.search.search_space import AshaConfig
 # searches with a first point one in six went otherwise, and their mean of 20 epochs of 64 lies beside what this gives.
 FIRST_IS_BEST = 3 / 4
 EIGHT_OF_TEN = 1.28  # standard deviations to each side, of what is spread normally
-# How many epochs more a confidence of 0.9 lets run; one of 0.5 lets none, and between them it grows evenly
+# How many epochs more a confidence of 0.95 lets run; one of 0.5 lets none, and between them it grows evenly
 # (`python -m tests.trials.recorded play docs/learning_curves.json`).
-MORE_AT_90 = 0.2
+MORE_AT_95 = 0.27
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def expected_epochs(asha: AshaConfig, trials: int, epochs: int, known_good: int 
     stops = [*asha.rungs(epochs), epochs]
     blind, known = (_granted(asha.reduction_factor, stops, trials, good) for good in (0, known_good))
     least, most = epochs + stops[0] * (trials - 1), trials * epochs
-    more = 1 + MORE_AT_90 * max(0.0, asha.confidence - 0.5) / 0.4 if len(stops) > 1 else 1.0
+    more = 1 + MORE_AT_95 * max(0.0, asha.confidence - 0.5) / 0.45 if len(stops) > 1 else 1.0
     mean = min(most, more * (FIRST_IS_BEST * known + (1 - FIRST_IS_BEST) * blind))
     # The root's share is what searches played by Ray's rule spread by: factors of 1.5 to 4, up to 200 trials.
     spread = EIGHT_OF_TEN * (epochs - stops[0]) * math.sqrt(2 / 3 * trials / asha.reduction_factor)

@@ -77,7 +77,7 @@ class AshaConfig(Frozen):
     grace_epochs: int = Field(1, ge=1, description="that every trial gets")
     reduction_factor: float = Field(3.0, gt=1, description="of those at a rung, one in so many goes on")
     confidence: float = Field(
-        0.9,
+        0.95,
         ge=0,
         lt=1,
         description="a trial is stopped only if it would be on so many of sets drawn anew from validation's clips; "
