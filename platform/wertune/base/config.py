@@ -202,6 +202,16 @@ class TrainConfig(Frozen):
         0.1, ge=0, le=1, description="clips without a word, to be transcribed as nothing, for each domain clip"
     )
     replay_ratio: float = Field(0.3, ge=0, le=4, description="replay clips for each domain clip of an epoch")
+    joined_ratio: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the clips with words that are heard in windows of several, joined by pauses",
+    )
+    window_s: float = Field(30.0, ge=2, le=30, description="the longest window")
+    timestamps_ratio: float = Field(
+        0.5, ge=0, le=1, description="share of the windows in which the times of their clips are learnt, too"
+    )
     evaluation_beams: int | None = Field(
         None, ge=1, le=16, description="of the evaluation after each epoch; those of `decode` where it is not given"
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
@@ -23,6 +24,7 @@ TONE_HZ = (60.0, 3000.0)
 TONE_DBFS = (-50.0, -12.0)
 # Speech begins where a stretch of 10 ms is within so much of a recording's loudest; consonants before it are kept away.
 ONSET_BELOW_PEAK_DB, ONSET_MARGIN_S, ONSET_WINDOW_S = 45.0, 0.03, 0.01
+SPEECH_BELOW_PEAK_DB = 35.0
 
 
 def hallucination_sets(speech: Sequence[Samples], seed: int = 0) -> Mapping[str, list[Samples]]:
@@ -47,11 +49,28 @@ def before_speech(samples: Samples) -> Samples:
 
     Where the noise of a recording comes near its speech, that is nothing: no voice may be taken for silence.
     """
-    window = round(ONSET_WINDOW_S * SAMPLE_RATE_HZ)
-    energy = np.square(samples[: samples.size // window * window], dtype=np.float64).reshape(-1, window).mean(axis=1)
-    loud = energy > energy.max(initial=0.0) * 10 ** (-ONSET_BELOW_PEAK_DB / 10)
+    loud, window = _loud(samples, ONSET_BELOW_PEAK_DB)
     end = (int(loud.argmax()) if loud.any() else 0) * window - round(ONSET_MARGIN_S * SAMPLE_RATE_HZ)
     return samples[: end if end >= SHORTEST_LEAD_S * SAMPLE_RATE_HZ else 0]
+
+
+def speech_span_s(samples: Samples) -> tuple[float, float]:
+    """Where the first sound of a clip's speech begins and its last one ends, told by energy; all of it where none is.
+
+    What is so much quieter than the loudest is breath, room or line: a segment's times are those of its words.
+    """
+    loud, window = _loud(samples, SPEECH_BELOW_PEAK_DB)
+    if not loud.any():
+        return 0.0, samples.size / SAMPLE_RATE_HZ
+    first, last = int(loud.argmax()), loud.size - int(loud[::-1].argmax())
+    return first * window / SAMPLE_RATE_HZ, min(last * window, samples.size) / SAMPLE_RATE_HZ
+
+
+def _loud(samples: Samples, below_peak_db: float) -> tuple[npt.NDArray[np.bool_], int]:
+    """Which stretches of 10 ms, of so many samples, are no further than that below the loudest."""
+    window = round(ONSET_WINDOW_S * SAMPLE_RATE_HZ)
+    energy = np.square(samples[: samples.size // window * window], dtype=np.float64).reshape(-1, window).mean(axis=1)
+    return energy > energy.max(initial=0.0) * 10 ** (-below_peak_db / 10), window
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from wertune.base.config import TrialConfig
+from wertune.base.config import Draw, TrialConfig
 from wertune.base.text import Normalise, TermFinder
-from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.augment import augment, mask_features
 from wertune.data.manifest import Recording
 from wertune.data.nonspeech import Nonspeech, nonspeech
+from wertune.training.windows import Heard, Window, draw_windows
 from wertune.training.workers import ALONE, Workers
 from wertune.whisper.features import FeatureCache, context_positions, log_mel, pad_features
 from wertune.whisper.model import Whisper
@@ -38,10 +40,11 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Batch:
-    """A worker's clips of a batch: features (clips, mel_bins, frames) and labels (clips, tokens) padded with -100.
+    """A worker's rows of a batch: features (rows, mel_bins, frames) and labels (rows, tokens) padded with -100.
 
-    `rows` are their places in the whole batch, of `size` clips and `tokens` tokens. Of a batch of fewer clips than
-    there are workers, those that have none `mirror` its first one, at no weight: so all draw the same masks.
+    `rows` are their places in the whole batch, of `size` rows and `tokens` tokens; a row is a clip, or a window of
+    several, `clips` in all. Of a batch of fewer rows than there are workers, those that have none `mirror` its first
+    one, at no weight: so all draw the same masks.
     """
 
     features: torch.Tensor
@@ -49,6 +52,7 @@ class Batch:
     rows: Sequence[int]
     size: int
     tokens: int
+    clips: int
     mirrors: bool = False
 
 
@@ -65,8 +69,9 @@ def clips_per_epoch(
 
 
 def batches_per_epoch(config: TrialConfig, data: TrainingData) -> int:
-    """Batches that `training_batches` gives, the last of them perhaps smaller."""
-    return math.ceil(sum(clips_per_epoch(config, data.train, data.replay)) / config.train.batch_size)
+    """Batches that `training_batches` gives, the last of them perhaps smaller; of windows, some of them larger."""
+    batches = sum(clips_per_epoch(config, data.train, data.replay)) / config.train.batch_size
+    return max(1, math.floor(batches)) if config.train.joined_ratio else math.ceil(batches)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,14 @@ class Drawn:
 
     clip: Recording | Nonspeech
     lap: int = 0
+    clips: int = 1
+
+    @property
+    def duration_s(self) -> float:
+        return self.clip.duration_s
+
+    def label_ids(self, whisper: Whisper) -> list[int]:
+        return whisper.label_ids(self.clip.text, self.clip.language)
 
 
 def _draw(clips: Sequence[Recording], count: int, seed: int, epoch: int) -> list[Drawn]:
@@ -98,17 +111,19 @@ def training_batches(
     domain, replay, speechless = clips_per_epoch(config, data.train, data.replay)
     spoken = _draw(data.train, domain, config.seed, epoch) + _draw(data.replay, replay, config.seed, epoch)
     recordings = [drawn.clip for drawn in spoken if isinstance(drawn.clip, Recording)]
-    drawn = [*spoken, *map(Drawn, nonspeech(speechless, recordings, generator))]
-    clips = [each.clip for each in drawn]
-    heard = _AugmentedClips(drawn, whisper.mel_bins, config, epoch, data.cache)
-    batches = _batches_of_like_length([c.duration_s for c in clips], config.train.batch_size, generator)
+    others = map(Drawn, nonspeech(speechless, recordings, generator))
+    examples = [*_joined(config, whisper, spoken, epoch), *others] if config.train.joined_ratio else [*spoken, *others]
+    heard = _Augmented(examples, whisper.mel_bins, config, epoch, data.cache)
+    count = batches_per_epoch(config, data)
+    batches = _batches_of_like_length(examples, config.train.batch_size, count, generator)
 
     def part(batch: list[int]) -> Batch:
-        labels = whisper.pad_labels([whisper.label_ids(clips[i].text, clips[i].language) for i in batch])
+        labels = whisper.pad_labels([examples[i].label_ids(whisper) for i in batch])
         rows = range(len(batch))[workers.rank :: workers.size]
         mine = rows or range(1)
         features = pad_features([heard[batch[row]] for row in mine])
-        return Batch(features, labels[list(mine)], mine, len(batch), int((labels != -100).sum()), not rows)
+        clips = sum(examples[i].clips for i in batch)
+        return Batch(features, labels[list(mine)], mine, len(batch), int((labels != -100).sum()), clips, not rows)
 
     return iter(
         DataLoader(
@@ -119,13 +134,30 @@ def training_batches(
     )
 
 
+def _joined(config: TrialConfig, whisper: Whisper, spoken: Sequence[Drawn], epoch: int) -> list[Drawn | Window]:
+    """Single clips, then windows of the others, drawn by seed and epoch."""
+    clips = [(drawn.clip, drawn.lap) for drawn in spoken if isinstance(drawn.clip, Recording)]
+    tokens = [len(drawn.label_ids(whisper)) for drawn in spoken]
+    single, windows = draw_windows(clips, tokens, config.train, np.random.default_rng([config.seed, epoch, 2]))
+    return [*(spoken[i] for i in single), *windows]
+
+
 def _batches_of_like_length(
-    durations_s: Sequence[float], batch_size: int, generator: np.random.Generator
+    examples: Sequence[Drawn | Window], batch_size: int, count: int, generator: np.random.Generator
 ) -> list[list[int]]:
-    """Indices in batches; jittered lengths are sorted, so that batches are tight and differ from epoch to epoch."""
-    jittered = np.asarray(durations_s) * generator.uniform(0.85, 1.15, size=len(durations_s))
+    """Indices in batches; jittered lengths are sorted, so that batches are tight and differ from epoch to epoch.
+
+    A batch has `batch_size` clips. Where windows have several, the `count` batches share the clips, as even as
+    windows, none of which has more than `batch_size`, let them be.
+    """
+    durations_s = np.array([example.duration_s for example in examples])
+    jittered = durations_s * generator.uniform(0.85, 1.15, size=len(durations_s))
     order = [int(i) for i in np.argsort(jittered)]
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    before = [0, *accumulate(examples[i].clips for i in order)]
+    share = max(batch_size, before[-1] / count)
+    batches: list[list[int]] = [[] for _ in range(count)]
+    for i, behind in zip(order, before, strict=False):
+        batches[int(behind / share)].append(i)
     return [batches[int(i)] for i in generator.permutation(len(batches))]
 
 
@@ -142,30 +174,59 @@ class _Parts(Dataset[Batch]):
         return self._part(self._batches[number])
 
 
-class _AugmentedClips:
-    """Features of a clip: its waveform augmented by seed, clip and variant alone, then masked anew in every epoch."""
+class _Augmented:
+    """Features of a clip: its waveform augmented by seed, clip and variant alone, then masked anew in every epoch.
+
+    A window's clips are augmented likewise, at their own speed: their times are to be known. Other clips are around
+    them in every epoch, so that no window is kept.
+    """
 
     def __init__(
-        self, drawn: Sequence[Drawn], mel_bins: int, config: TrialConfig, epoch: int, cache: FeatureCache | None
+        self,
+        drawn: Sequence[Drawn | Window],
+        mel_bins: int,
+        config: TrialConfig,
+        epoch: int,
+        cache: FeatureCache | None,
     ) -> None:
         self._drawn, self._mel_bins, self._config, self._epoch, self._cache = drawn, mel_bins, config, epoch, cache
+        self._unhurried = config.augment.model_copy(update={"speed_factor": Draw(low=1.0, high=1.0)})
         masks = ("time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bins", "variants")
         self._effects = config.augment.model_dump(mode="json", exclude=set(masks))
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        clip, seed = self._drawn[index].clip, self._config.seed
-        if isinstance(clip, Nonspeech):
-            features = self._features(clip, np.random.default_rng([seed, self._epoch, index]))
+        seed, drawn = self._config.seed, self._drawn[index]
+        anew = np.random.default_rng([seed, self._epoch, index])
+        if isinstance(drawn, Window):
+            features = self._log_mel(drawn.samples(self._in_window, anew))
+        elif isinstance(drawn.clip, Nonspeech):
+            features = self._features(drawn.clip, anew)
         else:
-            variant = self._drawn[index].lap % self._config.augment.variants
-            generator = np.random.default_rng([seed, variant, int(clip.digest[:16], 16)])
-            made_by = [clip.digest, seed, variant, self._effects, self._config.context.model_dump(), self._mel_bins]
-            compute = partial(self._features, clip, generator)
-            features = self._cache.get(made_by, compute) if self._cache else compute()
+            features = self._kept(drawn.clip, drawn.lap)
         generator = np.random.default_rng([seed, self._epoch, index, 1])
         return mask_features(features.float(), self._config.augment, generator)
 
+    def _kept(self, clip: Recording, lap: int) -> torch.Tensor:
+        variant, generator = self._drawn_for(clip, lap)
+        context, seed = self._config.context.model_dump(), self._config.seed
+        compute = partial(self._features, clip, generator)
+        if self._cache is None:
+            return compute()
+        return self._cache.get([clip.digest, seed, variant, self._effects, context, self._mel_bins], compute)
+
     def _features(self, clip: Recording | Nonspeech, generator: np.random.Generator) -> torch.Tensor:
-        waveform = augment(torch.from_numpy(clip.samples()), self._config.augment, generator)
-        positions = context_positions(len(waveform) / SAMPLE_RATE_HZ, self._config.context)
-        return log_mel(waveform.numpy(), positions, self._mel_bins).half()
+        return self._log_mel(augment(torch.from_numpy(clip.samples()), self._config.augment, generator).numpy())
+
+    def _in_window(self, heard: Heard) -> Samples:
+        _, generator = self._drawn_for(heard.clip, heard.lap)
+        waveform: Samples = augment(torch.from_numpy(heard.clip.samples()), self._unhurried, generator).numpy()
+        return waveform
+
+    def _drawn_for(self, clip: Recording, lap: int) -> tuple[int, np.random.Generator]:
+        """Which of its variants the clip is heard in, and what is drawn for that."""
+        variant = lap % self._config.augment.variants
+        return variant, np.random.default_rng([self._config.seed, variant, int(clip.digest[:16], 16)])
+
+    def _log_mel(self, samples: Samples) -> torch.Tensor:
+        positions = context_positions(samples.size / SAMPLE_RATE_HZ, self._config.context)
+        return log_mel(samples, positions, self._mel_bins).half()

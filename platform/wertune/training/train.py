@@ -189,7 +189,7 @@ def _train_epoch(
             loss, frames = workers.summed(work, updater.parameters, updates.fetch, updates.batches)
             loss_sum += loss
             step += len(update)
-            tokens, clips = tokens + sum(b.tokens for b in update), clips + sum(b.size for b in update)
+            tokens, clips = tokens + sum(b.tokens for b in update), clips + sum(b.clips for b in update)
             bar.update(len(update))
             _require_finite("gradient norm", updater.step(), f"epoch {epoch}, batch {step}")
             bar.set_postfix(

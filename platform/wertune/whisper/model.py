@@ -108,6 +108,10 @@ class Whisper:
         """The label of `text`: what the decoder must write after `<|startoftranscript|>`, its language named first."""
         return self.wording.label(text, language)[1:]
 
+    def timed_label_ids(self, segments: Sequence[tuple[float, str, float | None]], language: str = "") -> list[int]:
+        """The same of segments with their starts and ends in seconds, as `Wording.timed_label` has them."""
+        return self.wording.timed_label(segments, language)[1:]
+
     def checkpoint_layers(self, checkpointed: bool) -> None:
         """Whether `loss` keeps no more of each layer than its input: less memory, a third more products."""
         self._lean.checkpointed = checkpointed

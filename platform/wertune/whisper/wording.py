@@ -32,6 +32,7 @@ class Written:
 
 
 _ONCE_IN_CONFIG = ("suppress_tokens", "begin_suppress_tokens", "is_multilingual")
+STEP_S, MOST_S = 0.02, 30.0  # of times within a window
 _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 # Whisper reads so many tokens of what was said before; half of its decoder's positions are for the text.
 MAX_TOKENS_BEFORE = 223
@@ -119,10 +120,39 @@ class Wording:
 
     def label(self, text: str, language: str = "") -> list[int]:
         """Tokens of a transcript, its prompt and end included; of the project's `language` where it is empty."""
-        said = self.tokenizer(label_text(text, language or self._language), add_special_tokens=False).input_ids
+        return [*self.prompt_in(language), *self._said(text, language), self.end]
+
+    def timed_label(self, segments: Sequence[tuple[float, str, float | None]], language: str = "") -> list[int]:
+        """Tokens of segments with their starts and ends in seconds, prompt and end included (Radford et al. 2022, 2.3).
+
+        One without an end is cut off by the window's: its start alone is said, and the next window begins there.
+        """
+        said = list[int]()
+        for start_s, text, end_s in segments:
+            said.append(self.timestamp(start_s))
+            if end_s is not None:
+                said += [*self._said(text, language), self.timestamp(end_s)]
+        return [*self.prompt_in(language)[:-1], *said, self.end]
+
+    def timestamp(self, seconds: float) -> int:
+        """The token of a time within a window, to the nearest 20 ms; BaseModelError where the base has none."""
+        steps = round(min(max(seconds, 0.0), MOST_S) / STEP_S)
+        named = self._find(f"<|{steps * STEP_S:.2f}|>")
+        # OpenAI's first tokenizers do not name their timestamps, which stand behind the last name.
+        found = self.prompt[-1] + 1 + steps if named is None else named
+        if found >= self._vocabulary:
+            remedy = "train without them (train.timestamps_ratio: 0), or take a base as OpenAI published it"
+            raise BaseModelError(
+                f"base_model has no token for {steps * STEP_S:.2f} s, which every Whisper has; {remedy}"
+            )
+        return found
+
+    def _said(self, text: str, language: str) -> list[int]:
+        said: list[int] = self.tokenizer(
+            label_text(text, language or self._language), add_special_tokens=False
+        ).input_ids
         # Where the blank is a token of its own (Telugu, Bengali), no text that is written begins with it (`rules`).
-        said = said[len(self._blank) :] if said[: len(self._blank)] == self._blank else said
-        return [*self.prompt_in(language), *said, self.end]
+        return said[len(self._blank) :] if said[: len(self._blank)] == self._blank else said
 
     @cached_property
     def _blank(self) -> list[int]:
