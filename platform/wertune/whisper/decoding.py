@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from wertune.whisper.boost import Places, TermBoost
 from wertune.whisper.forward import Layer, LeanWhisper, Linear, Multiply
-from wertune.whisper.loops import LoopGuard
-from wertune.whisper.repeats import Repeats
+from wertune.whisper.loops import LoopGuard, Repeats
+from wertune.whisper.timestamps import Times
 
 IMPOSSIBLE = -1e9
 # Tokens from one look at what is done to the next: on a GPU each look waits for all that was asked of it before.
@@ -40,7 +40,8 @@ class Hypothesis:
 class Rules:
     """What may be written: the `prompt` before each text, its `end`, and tokens that never stand in it or begin it.
 
-    `before` is what is taken to have been said earlier: Whisper's own prompt of text, its mark included.
+    `before` is what is taken to have been said earlier: Whisper's own prompt of text, its mark included. `times` are
+    the tokens of a window's times, none where they may not be written.
     """
 
     prompt: tuple[int, ...]
@@ -48,6 +49,7 @@ class Rules:
     never: tuple[int, ...]
     never_first: tuple[int, ...]
     before: tuple[int, ...] = ()
+    times: tuple[int, ...] = ()
 
 
 class _Step:
@@ -246,11 +248,14 @@ def beam_search(
     boost: TermBoost | None = None,
     no_repeat_ngram: int = 0,
     guard: LoopGuard | None = None,
+    windows_s: Sequence[float] = (),
 ) -> list[Hypothesis]:
     """The likeliest text of each clip's encoder states (clips, positions, d_model), of at most its own tokens.
 
     A text's score is its mean log-probability a token, boost included, as in transformers at length_penalty 1; with one
     beam it is the greedy text. Unlike there, a text that ended by itself goes before one that its limit cut off.
+
+    Where the clips are windows of so many seconds, texts say when their segments begin and end, by Whisper's own rules.
     """
     device = states.device
     step = _Step(model, states, beams)
@@ -262,9 +267,11 @@ def beam_search(
     sums = torch.full((len(limits), beams), IMPOSSIBLE, device=device)
     sums[:, 0] = 0.0
     written, done = _Written(texts, beams, device), _Done(limits, beams, rules.end, device)
-    watching: list[Places | Repeats] = [boost.start(texts, device)] if boost else []
+    watching: list[Places | Repeats | Times] = [boost.start(texts, device)] if boost else []
     if guard or no_repeat_ngram:
         watching.append(Repeats(guard, no_repeat_ngram, texts, longest, device))
+    if windows_s:  # first: by the model's own probabilities times are told from text
+        watching.insert(0, Times(rules.times, rules.end, windows_s, beams, device))
     if rules.before:
         step.read(rules.before)
     for token in rules.prompt[:-1]:

@@ -152,10 +152,18 @@ class Whisper:
 
     @torch.no_grad()
     def generate(
-        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, language: str = ""
+        self,
+        features: torch.Tensor,
+        token_limits: Sequence[int],
+        decode: DecodeConfig,
+        language: str = "",
+        windows_s: Sequence[float] = (),
     ) -> list[Written]:
-        """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
-        return self.write(self.encode(features), token_limits, decode, language=language)
+        """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens.
+
+        With their segments' times where they are windows of so many seconds.
+        """
+        return self.write(self.encode(features), token_limits, decode, language=language, windows_s=windows_s)
 
     @torch.no_grad()
     def write(
@@ -165,16 +173,18 @@ class Whisper:
         decode: DecodeConfig,
         before: Sequence[int] = (),
         language: str = "",
+        windows_s: Sequence[float] = (),
     ) -> list[Written]:
         """The texts of encoded clips; `before` are tokens of what is taken to have been said earlier.
 
         What loops is written again against loops, and what the model doubts as it would be without a boost.
         """
-        written = self._write(states, token_limits, decode, before, language)
+        written = self._write(states, token_limits, decode, before, language, windows_s)
 
         def again(chosen: list[int], write: Callable[..., list[Written]], otherwise: DecodeConfig) -> None:
-            limits = [token_limits[clip] for clip in chosen]
-            for clip, text in zip(chosen, write(states[chosen], limits, otherwise, before, language), strict=True):
+            limits, lengths_s = ([each[clip] for clip in chosen if each] for each in (token_limits, windows_s))
+            texts = write(states[chosen], limits, otherwise, before, language, lengths_s)
+            for clip, text in zip(chosen, texts, strict=True):
                 written[clip] = text
 
         if looping := [clip for clip, each in enumerate(written) if decode.loop_guard and shrinks(each.text)]:
@@ -190,18 +200,24 @@ class Whisper:
         decode: DecodeConfig,
         before: Sequence[int],
         language: str,
+        windows_s: Sequence[float],
     ) -> list[Written]:
         found = beam_search(
             self._lean,
             states,
             token_limits,
-            self.wording.rules(decode.may_be_empty, before, language),
+            self.wording.rules(decode.may_be_empty, before, language, timed=bool(windows_s)),
             decode.num_beams,
             self.wording.boost(decode),
             decode.no_repeat_ngram,
             self.wording.guard if decode.loop_guard else None,
+            windows_s,
         )
-        return [Written(self.wording.text(each.tokens), each.log_probabilities) for each in found]
+        segments = [self.wording.segments(each.tokens) if windows_s else () for each in found]
+        return [
+            Written(self.wording.text(each.tokens), each.log_probabilities, timed)
+            for each, timed in zip(found, segments, strict=True)
+        ]
 
     def pad_labels(self, labels: Sequence[list[int]]) -> torch.Tensor:
         """Labels as one (batch, longest), padded with -100, which the loss leaves out."""

@@ -15,13 +15,16 @@ from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.whisper.features import FRAMES_PER_SECOND, Across, context_positions, here, log_mel, pad_features
-from wertune.whisper.loops import token_limit
+from wertune.whisper.loops import MOST_TOKENS, token_limit
+from wertune.whisper.timestamps import MOST_S
 from wertune.whisper.wording import Written
 
 MAX_SEGMENT_S = 28.0
 QUIET_SEARCH_S = 8.0
 MIN_REST_S = 1.0
 QUIET_WINDOW_S = 0.1
+LEAST_READ_S = 1.0  # of a window: less is no way on
+TOKENS_OF_TIMES = 60  # of a window's segments
 
 Each = TypeVar("Each")
 Check = Callable[[], object]
@@ -43,6 +46,22 @@ class Transcriber(Protocol):
 
         They are of one `language`, the model's own where it is empty.
         """
+
+
+class TimedTranscriber(Protocol):
+    """What writes when it is said, too, in windows of `windows_s` seconds."""
+
+    @property
+    def mel_bins(self) -> int: ...
+
+    def generate(
+        self,
+        features: torch.Tensor,
+        token_limits: Sequence[int],
+        decode: DecodeConfig,
+        language: str = "",
+        windows_s: Sequence[float] = (),
+    ) -> list[Written]: ...
 
 
 @dataclass(frozen=True)
@@ -204,3 +223,80 @@ def _quietest(samples: Samples) -> int:
     window = round(QUIET_WINDOW_S * SAMPLE_RATE_HZ)
     energy = np.square(samples[: samples.size // window * window], dtype=np.float64).reshape(-1, window).sum(axis=1)
     return int(energy.argmin()) * window + window // 2
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What is said between two times of a recording, and how likely the window that it is of was to the model."""
+
+    start_s: float
+    end_s: float
+    text: str
+    avg_logprob: float
+
+
+class _Reading:
+    """How far a recording is read, window by window."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.spoken = list[Spoken]()
+        self._samples, self._at = samples, 0
+
+    @property
+    def is_done(self) -> bool:
+        return self._at >= self._samples.size
+
+    def window(self, window_s: float) -> Samples:
+        return self._samples[self._at : self._at + round(window_s * SAMPLE_RATE_HZ)]
+
+    def take(self, written: Written, window_s: float) -> None:
+        """Takes in what a window says; the next one begins where the last segment ends, or one begins that has none.
+
+        Nothing is skipped that the model has not passed by; a window in which it does not come on is left.
+        """
+        at_s, length = self._at / SAMPLE_RATE_HZ, self.window(window_s).size
+        is_last = self._at + length >= self._samples.size
+        for segment in written.segments:
+            end_s = length / SAMPLE_RATE_HZ if segment.end_s is None and is_last else segment.end_s
+            if end_s is not None and segment.text:
+                self.spoken.append(Spoken(at_s + segment.start_s, at_s + end_s, segment.text, written.avg_logprob))
+        self._at += self._read(written, length, is_last)
+
+    def _read(self, written: Written, length: int, is_last: bool) -> int:
+        """How much of the window, of so many samples, is read."""
+        if is_last or not written.segments:
+            return length
+        last = written.segments[-1]
+        read = round((last.start_s if last.end_s is None else last.end_s) * SAMPLE_RATE_HZ)
+        return read if read >= LEAST_READ_S * SAMPLE_RATE_HZ else length
+
+
+def transcribe_windows(
+    whisper: TimedTranscriber,
+    clips: Sequence[Samples],
+    context: ContextConfig,
+    decode: DecodeConfig,
+    window_s: float = MOST_S,
+    check: Check = lambda: None,
+    language: str = "",
+) -> list[list[Spoken]]:
+    """What is said in recordings (n,) of any length, and when: read in windows by a model that writes times.
+
+    The windows of a recording come one after the other, those of several recordings beside each other.
+    """
+    readings = [_Reading(clip) for clip in clips]
+    while going := [reading for reading in readings if not reading.is_done]:
+        heard = [reading.window(window_s) for reading in going]
+        lengths_s = [window.size / SAMPLE_RATE_HZ for window in heard]
+        features = [
+            log_mel(window, context_positions(seconds, context), whisper.mel_bins)
+            for window, seconds in zip(heard, lengths_s, strict=True)
+        ]
+        for batch in _batches(lengths_s, lengths_s, decode):
+            check()
+            limits = [min(MOST_TOKENS, token_limit(lengths_s[i], decode) + TOKENS_OF_TIMES) for i in batch]
+            chosen = pad_features([features[i] for i in batch])
+            written = whisper.generate(chosen, limits, decode, language, [lengths_s[i] for i in batch])
+            for i, each in zip(batch, written, strict=True):
+                going[i].take(each, window_s)
+    return [reading.spoken for reading in readings]

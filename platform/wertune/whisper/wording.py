@@ -17,14 +17,28 @@ from wertune.whisper.boost import TermBoost
 from wertune.whisper.decoding import Rules
 from wertune.whisper.hugging_face import END, knows_languages, read_json
 from wertune.whisper.loops import LoopGuard
+from wertune.whisper.timestamps import MOST_S, STEPS_A_SECOND
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What is said between two times in seconds; without an end it goes on beyond its window."""
+
+    text: str
+    start_s: float
+    end_s: float | None
 
 
 @dataclass(frozen=True)
 class Written:
-    """A text, and the log-probability of each token written for it: its end too, unless the limit cut it off."""
+    """A text, and the log-probability of each token written for it: its end too, unless the limit cut it off.
+
+    Of a window, its `segments` in their order.
+    """
 
     text: str
     log_probabilities: tuple[float, ...]
+    segments: tuple[Timed, ...] = ()
 
     @property
     def avg_logprob(self) -> float:
@@ -32,7 +46,6 @@ class Written:
 
 
 _ONCE_IN_CONFIG = ("suppress_tokens", "begin_suppress_tokens", "is_multilingual")
-STEP_S, MOST_S = 0.02, 30.0  # of times within a window
 _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 # Whisper reads so many tokens of what was said before; half of its decoder's positions are for the text.
 MAX_TOKENS_BEFORE = 223
@@ -136,14 +149,14 @@ class Wording:
 
     def timestamp(self, seconds: float) -> int:
         """The token of a time within a window, to the nearest 20 ms; BaseModelError where the base has none."""
-        steps = round(min(max(seconds, 0.0), MOST_S) / STEP_S)
-        named = self._find(f"<|{steps * STEP_S:.2f}|>")
+        steps = round(min(max(seconds, 0.0), MOST_S) * STEPS_A_SECOND)
+        named = self._find(f"<|{steps / STEPS_A_SECOND:.2f}|>")
         # OpenAI's first tokenizers do not name their timestamps, which stand behind the last name.
         found = self.prompt[-1] + 1 + steps if named is None else named
         if found >= self._vocabulary:
             remedy = "train without them (train.timestamps_ratio: 0), or take a base as OpenAI published it"
             raise BaseModelError(
-                f"base_model has no token for {steps * STEP_S:.2f} s, which every Whisper has; {remedy}"
+                f"base_model has no token for {steps / STEPS_A_SECOND:.2f} s, which every Whisper has; {remedy}"
             )
         return found
 
@@ -160,19 +173,31 @@ class Wording:
         found: list[int] = self.tokenizer(" ", add_special_tokens=False).input_ids
         return found
 
-    def rules(self, may_be_empty: bool, before: Sequence[int] = (), language: str = "") -> Rules:
-        """Whisper's own, and no timestamps: a damaged adapter was seen to write them though the prompt says none."""
+    def rules(self, may_be_empty: bool, before: Sequence[int] = (), language: str = "", timed: bool = False) -> Rules:
+        """Whisper's own, and no timestamps: a damaged adapter was seen to write them though the prompt says none.
+
+        Where windows are to be `timed`, the prompt does not say so, and they may be written.
+        """
         # No text begins with a lone blank, nor with its end unless it may be empty: Whisper's own, said or not.
         own = (*self._blank, self.end)
         begin = own if self._generation.begin_suppress_tokens is None else self._suppressed("begin_suppress_tokens")
         first = [token for token in begin if not (may_be_empty and token == self.end)]
-        return Rules(
-            prompt=self.prompt_in(language),
-            end=self.end,
-            never=(*self._suppressed("suppress_tokens"), *self._never_written),
-            never_first=tuple(first),
-            before=tuple(before),
-        )
+        prompt, never = self.prompt_in(language), (*self._suppressed("suppress_tokens"), *self._never_written)
+        if timed:
+            return Rules(
+                prompt=prompt[:-1],
+                end=self.end,
+                never=(*(token for token in never if token not in set(self.times)), prompt[-1]),
+                never_first=(),  # a text begins with its time
+                before=tuple(before),
+                times=self.times,
+            )
+        return Rules(prompt=prompt, end=self.end, never=never, never_first=tuple(first), before=tuple(before))
+
+    @cached_property
+    def times(self) -> tuple[int, ...]:
+        """The tokens of a window's times, one every 20 ms; BaseModelError where the base has not all of them."""
+        return tuple(self.timestamp(step / STEPS_A_SECOND) for step in range(round(MOST_S * STEPS_A_SECOND) + 1))
 
     def _suppressed(self, key: str) -> tuple[int, ...]:
         """The ids of a list in generation_config.json; BaseModelError where they are not of this vocabulary."""
@@ -222,6 +247,25 @@ class Wording:
             written = [self.tokenizer(form, add_special_tokens=False).input_ids for form in forms]
             self._boosts[settings] = TermBoost(written, *settings)
         return self._boosts[settings]
+
+    def segments(self, tokens: Sequence[int]) -> tuple[Timed, ...]:
+        """What the tokens of a window say and when, in its seconds; what has no end goes on beyond it."""
+        steps = {token: step for step, token in enumerate(self.times)}
+        found, said, start = list[Timed](), list[int](), None
+        for token in tokens:
+            if token not in steps:
+                said.append(token)
+                continue
+            at_s = steps[token] / STEPS_A_SECOND
+            if start is not None and (text := self.text(said)):
+                found.append(Timed(text, start, at_s))
+                start = None
+            else:
+                start = at_s
+            said = []
+        if start is not None:
+            found.append(Timed(self.text(said), start, None))
+        return tuple(found)
 
     def text(self, tokens: Iterable[int]) -> str:
         """What the tokens say, without special ones."""
