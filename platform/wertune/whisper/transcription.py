@@ -268,7 +268,7 @@ class _Reading:
             return length
         last = written.segments[-1]
         read = round((last.start_s if last.end_s is None else last.end_s) * SAMPLE_RATE_HZ)
-        return read if read >= LEAST_READ_S * SAMPLE_RATE_HZ else length
+        return min(read, length) if read >= LEAST_READ_S * SAMPLE_RATE_HZ else length
 
 
 def transcribe_windows(
