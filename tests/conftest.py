@@ -22,7 +22,8 @@ import soundfile
 from hypothesis import HealthCheck, settings
 
 from wertune.data.audio import SAMPLE_RATE_HZ, audio_digest, load_audio
-from wertune.data.manifest import Recording, Row
+from wertune.data.manifest import Recording
+from wertune.data.rows import Row
 
 if TYPE_CHECKING:
     from wertune.whisper.model import Whisper

@@ -9,7 +9,8 @@ import torch
 
 from wertune.bench.gpu.base import Size, write_base
 from wertune.data.audio import SAMPLE_RATE_HZ, audio_digest, load_audio
-from wertune.data.manifest import Recording, Row
+from wertune.data.manifest import Recording
+from wertune.data.rows import Row
 
 
 @pytest.fixture(scope="session")

@@ -250,8 +250,10 @@ class DataConfig(Frozen):
     )
     on_bad_row: Literal["stop", "skip"] = Field("stop", description="skip: goes on without the rows that break a rule")
     disjoint_speakers: bool = Field(True, description="no speaker of test or validation may be heard in training")
-    min_duration_s: float = Field(0.2, gt=0, description="of a row")
-    max_duration_s: float = Field(30.0, gt=0, le=30.0, description="of a row; Whisper hears no more at once")
+    min_duration_s: float = Field(0.2, gt=0, description="of a row, or of a segment of one")
+    max_duration_s: float = Field(
+        30.0, gt=0, le=30.0, description="of a row, or of a segment of one; Whisper hears no more at once"
+    )
 
 
 class RetentionConfig(Frozen):

@@ -111,7 +111,7 @@ def _check_is_project(folder: Path) -> None:
 @click.option("--seed", type=int, default=0)
 @json_option
 def split_(project: Path, manifest: Path, out: Path | None, shares: str, per_term: int, seed: int) -> dict[str, Any]:
-    """Divides a manifest into train, validation and test that share no speaker and no sentence."""
+    """Divides a manifest into train, validation and test that share no recording, no speaker and no sentence."""
     from wertune.base.config import load_project
     from wertune.base.text import TermFinder, load_lexicon, normaliser
     from wertune.data.split import describe, parse_shares, split_manifest
@@ -123,7 +123,8 @@ def split_(project: Path, manifest: Path, out: Path | None, shares: str, per_ter
     out = out or project / "manifests"
     asked = parse_shares(shares)
     looked = unusable_rows(manifest, project, config)
-    report = split_manifest(manifest, out, asked, normalise, finder, per_term, seed, looked)
+    apart = config.data.disjoint_speakers
+    report = split_manifest(manifest, out, asked, normalise, finder, per_term, seed, looked, apart)
     click.echo(describe(report))
     return report
 

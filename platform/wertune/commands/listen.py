@@ -53,7 +53,7 @@ def transcribe(
     from wertune.base.config import load_project
 
     config = load_project(project)  # before what takes long to import
-    from wertune.data.manifest import one_language
+    from wertune.data.rows import one_language
 
     try:
         language = one_language({"--language": language})

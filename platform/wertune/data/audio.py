@@ -117,6 +117,19 @@ def load_audio(
     return samples
 
 
+def length_s(path: Path) -> float:
+    """How long a recording lasts by its header, in seconds; AudioError where that cannot be read, or is cut off."""
+    import soundfile
+
+    try:
+        info = soundfile.info(str(path))
+    except (OSError, RuntimeError, ValueError) as error:
+        problem = f"{path} cannot be decoded ({str(error).replace(repr(str(path)), str(path))})"
+        raise AudioError(f"{problem}; give wav, flac, ogg/opus or mp3") from None
+    refuse_cut_off(path, str(path))
+    return float(info.frames / info.samplerate)
+
+
 @dataclass
 class _Heard:
     """What averaging the channels leaves no trace of, summed over the pieces."""

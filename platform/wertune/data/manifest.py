@@ -1,10 +1,8 @@
 """Manifests in NeMo's JSONL form, and every fault that they can hold, reported at once."""
 
 import hashlib
-import json
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,50 +12,28 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from wertune.base.config import LANGUAGES, DataConfig
+from wertune.base.config import DataConfig
 from wertune.base.errors import AudioError, ManifestError
-from wertune.base.faults import describe
-from wertune.base.files import NUL_RULE
 from wertune.base.kept import Kept
 from wertune.base.steps import clips_are_done
 from wertune.base.text import COMMAND, Normalise, invisible, sign_name
-from wertune.data.audio import MISSING_S, Samples, load_audio, path_fault
-from wertune.data.sounds import Part, Sound, known_sound, sound_of
+from wertune.data.audio import MISSING_S, Samples, length_s, load_audio, path_fault
+from wertune.data.rows import At, Fault, Row, file_and_at, line_place, parse_line, place_of, problem
+from wertune.data.segments import Placed, count_segments, listed_segments, read_line
+from wertune.data.sounds import Part, Sound, file_digest, known_sound, sound_of
 
 MAX_LABEL_TOKENS = 448
 FEW_BYTES = 440  # a token is a byte or more, and at most eight belong to no text: so short a one need not be counted
-MAX_SECONDS = 1e6
 SHOWN = 3
 # What `import` and `synthesize` write into rows for people.
 OUR_OWN = frozenset({"source", "sentence", "voice", "rest", "lang"})
+SEGMENTS = frozenset({"segments"})  # which stand for rows of their own
 TRAINING_SPLITS = frozenset({"train", "replay"})
 RETENTION_SPLITS = frozenset({"retention_validation", "retention_test"})
 FINAL_SPLIT = "final"
-LANGUAGE_KEYS = ("language", "lang")
 # What cannot be decoded, and control characters but for blanks: U+0092 is an apostrophe of Windows-1252.
 _DAMAGE = re.compile("[\ufffd\x00-\x08\x0e-\x1b\x7f-\x9f]")
 _OF_A_ROW = (ValueError, OSError, RuntimeError, AudioError)
-
-
-def one_language(named: Mapping[str, str]) -> str:
-    """The code of the language that all values name, te of te-IN and TE; empty where none names one. ValueError."""
-    codes = {key: re.split("[-_]", value.lower())[0] for key, value in named.items() if value}
-    for key, code in codes.items():
-        if code not in LANGUAGES:
-            raise ValueError(
-                f"{key}: {named[key]!r} is no language of Whisper's; give its code, such as en, zh, ms, ta"
-            )
-    if len(set(codes.values())) > 1:
-        told = ", but ".join(f"{key} is {named[key]!r}" for key in codes)
-        raise ValueError(f"{told}: a clip is in one language; keep the one that is right")
-    return next(iter(codes.values()), "")
-
-
-def one_name(speaker: str) -> str:
-    """The same for the same speaker, however accents are written and blanks stand around."""
-    return unicodedata.normalize("NFC", speaker).strip()
 
 
 def damage(text: str) -> str:
@@ -68,62 +44,9 @@ def damage(text: str) -> str:
     return f"text holds {signs}, which is what a wrong encoding leaves; write the text anew, in UTF-8"
 
 
-class Row(BaseModel):
-    """One line: NeMo's field names; keys that are not ours are kept out of the way, not refused."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    audio_filepath: str = Field(min_length=1)
-    text: str
-    duration: float | None = Field(None, gt=0, le=MAX_SECONDS)
-    offset: float = Field(0.0, ge=0, le=MAX_SECONDS)
-    speaker: str = ""
-    terms: tuple[str, ...] = ()
-    channel: str = ""
-    language: str = Field(
-        "", validation_alias=AliasChoices(*LANGUAGE_KEYS), description="of the clip, where it is not the project's"
-    )
-    weight: int = Field(1, ge=1, le=100, description="how often a pass over a training split holds the clip")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _in_one_language(cls, values: Any) -> Any:
-        """What is no text is left to the field, which tells of it."""
-        if not isinstance(values, dict):
-            return values
-        named = {key: values[key] for key in LANGUAGE_KEYS if values.get(key) is not None}
-        if not named or not all(isinstance(value, str) for value in named.values()):
-            return values
-        rest = {key: value for key, value in values.items() if key not in LANGUAGE_KEYS}
-        return rest | {"language": one_language(named)}
-
-    @field_validator("speaker")
-    @classmethod
-    def _is_one_name(cls, value: str) -> str:
-        return one_name(value)
-
-    @field_validator("audio_filepath")
-    @classmethod
-    def _is_a_name(cls, value: str) -> str:
-        if "\0" in value:
-            raise ValueError(NUL_RULE)
-        return value
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong at a place: with one row."""
-
-    place: str
-    problem: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.problem}"
-
-
 @dataclass(frozen=True)
 class Recording:
-    """A row that was read: where it stands, its audio file, and the digest of its decoded samples."""
+    """A row or segment that was read: where it stands, its audio file, and its digest and its file's."""
 
     row: Row
     place: str
@@ -131,6 +54,7 @@ class Recording:
     duration_s: float
     digest: str
     project_language: str = ""  # of rows that name none, where others name theirs
+    file_digest: str = ""
 
     def samples(self) -> Samples:
         """Mono float32 samples (n,) at 16 kHz."""
@@ -139,6 +63,11 @@ class Recording:
     @property
     def text(self) -> str:
         return self.row.text
+
+    @property
+    def origin(self) -> str:
+        """The recording that it is a part or the whole of, whatever its file is called."""
+        return self.row.recording or self.file_digest
 
     @property
     def language(self) -> str:
@@ -215,7 +144,7 @@ def load_dataset(
                 read[split].append(found)
     faults += _faults_between(read, data, normalise, faults)
     if faults and data.on_bad_row == "stop":
-        lines = "\n".join(map(str, sorted(faults, key=_file_and_line)))
+        lines = "\n".join(map(str, sorted(faults, key=lambda fault: file_and_at(fault.place))))
         remedy = "mend the rows, or set data.on_bad_row: skip to go on without them"
         raise ManifestError(f"{lines}\n{len(faults)} fault{'s' if len(faults) > 1 else ''}; {remedy}")
     splits = {split: tuple(_without(faults, recordings)) for split, recordings in read.items()}
@@ -240,10 +169,11 @@ def _roots(data: DataConfig, project_dir: Path | None) -> list[Path]:
 
 
 class Looked(NamedTuple):
-    """By their lines: what is wrong with rows that can be in no split, and how long the audio of rows lasts."""
+    """By where they stand: what is wrong with rows that can be in no split, how long others last, and of what."""
 
-    faults: dict[int, str]
-    durations_s: dict[int, float]
+    faults: dict[At, str]
+    durations_s: dict[At, float]
+    origins: dict[At, str]
 
 
 def row_faults(
@@ -266,16 +196,12 @@ def row_faults(
     named = [each for each in read if each.row.language]
     faults += [Fault(each.place, wrong) for each in named if (wrong := wrong_language(each.row.language))]
     faults += _duplicates(_without(faults, read))
-    durations_s = {_line(each.place): each.duration_s for each in read}
-    return Looked({_line(fault.place): fault.problem for fault in faults}, durations_s)
-
-
-def _line(place: str) -> int:
-    return int(place.rpartition(":")[2])
-
-
-def _file_and_line(fault: Fault) -> tuple[str, int]:
-    return fault.place.rpartition(":")[0], _line(fault.place)
+    stand = [(file_and_at(each.place)[1], each) for each in read]
+    return Looked(
+        {file_and_at(fault.place)[1]: fault.problem for fault in faults},
+        {at: each.duration_s for at, each in stand},
+        {at: each.origin for at, each in stand},
+    )
 
 
 def _read_split(
@@ -296,11 +222,12 @@ def _read_split(
         ) from None
     places = _Places(path, tuple(folder.resolve() for folder in (*roots, path.parent)), data.max_duration_s + 1)
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    read = [_read_line(f"{path}:{number}", line, places, kept) for number, line in numbered]
+    read = [each for number, line in numbered for each in _read_line(number, line, places, kept)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding audio leaves Python's lock
-        heard = _counted(pool.map(partial(_listen, kept), [each for each in read if isinstance(each, _Unheard)]))
+        unheard = [each for each in read if isinstance(each, _Unheard)]
+        heard = _counted(pool.map(partial(_listen, places, kept), unheard))
         found = [next(heard) if isinstance(each, _Unheard) else each for each in read]
-    notes += _notes(path, places.unread, [each for each in found if isinstance(each, Recording)])
+    notes += _notes(places, [each for each in found if isinstance(each, Recording)])
     return found
 
 
@@ -315,22 +242,25 @@ def _counted(heard: Iterable[Each]) -> Iterator[Each]:
 
 
 def count_rows(manifest: Path) -> int:
-    """How many lines it has that hold something; 0 where there is no file, which is told by who reads it."""
+    """About how many rows and segments it has; 0 where there is no file, which is told by who reads it."""
     if not manifest.is_file():
         return 0
-    return sum(bool(line.strip()) for line in manifest.read_bytes().split(b"\n"))
+    return sum(count_segments(line) for line in manifest.read_bytes().split(b"\n") if line.strip())
 
 
-def _notes(path: Path, unread: Mapping[str, int], recordings: Sequence[Recording]) -> Iterable[str]:
+def _notes(places: "_Places", recordings: Sequence[Recording]) -> Iterable[str]:
     """What rows hold that nobody sees or that nothing here reads, a line a kind."""
     hidden = [(recording.place, found) for recording in recordings if (found := invisible(recording.text))]
     if hidden:
-        places = ", ".join(f"{place} ({', '.join(found)})" for place, found in hidden[:SHOWN])
+        told = ", ".join(f"{place} ({', '.join(found)})" for place, found in hidden[:SHOWN])
         more = f" and {len(hidden) - SHOWN} more" if len(hidden) > SHOWN else ""
-        yield f"characters that nobody sees are taken out of the texts of {places}{more}"
-    if unread:
-        keys = ", ".join(f"{key} ({count} rows)" for key, count in sorted(unread.items()))
-        yield f"{path}: keys that are not read: {keys}"
+        yield f"characters that nobody sees are taken out of the texts of {told}{more}"
+    if places.unread:
+        keys = ", ".join(f"{key} ({count} rows)" for key, count in sorted(places.unread.items()))
+        yield f"{places.manifest}: keys that are not read: {keys}"
+    if mixed := sum(places.mixed):
+        both = "that begin while another speaker's goes on, so that both are heard"
+        yield f"{places.manifest}: segments {both}: {mixed}"
 
 
 @dataclass(frozen=True)
@@ -341,7 +271,9 @@ class _Places:
     roots: tuple[Path, ...]
     longest_s: float
     real: Callable[[Path], Path] = field(default_factory=lambda: cache(Path.resolve))  # once for all files of a folder
+    digest: Callable[[Path], str] = field(default_factory=lambda: cache(file_digest))  # once for all segments of a file
     unread: Counter[str] = field(default_factory=Counter)  # keys of rows
+    mixed: list[int] = field(default_factory=list)  # by line, segments in which two speakers are heard
 
     def locate(self, name: str) -> Path:
         """The file of that name, links followed; AudioError where it is none or lies in none of the folders."""
@@ -371,83 +303,94 @@ class _Unheard:
     part: Part
 
     def heard(self, sound: Sound) -> Recording:
-        return Recording(self.row, self.place, self.part.path, sound.duration_s, sound.digest)
+        return Recording(
+            self.row, self.place, self.part.path, sound.duration_s, sound.digest, file_digest=sound.file_digest
+        )
 
 
-def _read_line(place: str, line: str, places: _Places, kept: Kept) -> Recording | _Unheard | Fault:
-    """The recording of a line, unless it must be decoded, or what is wrong with it."""
+def _read_line(number: int, line: str, places: _Places, kept: Kept) -> list[Recording | _Unheard | Fault]:
+    """The recordings of a line, unless they must be decoded, and what is wrong with it."""
     try:
         values = parse_line(line)
-        row = Row.model_validate(values)
-        places.unread.update(values.keys() - Row.model_fields.keys() - OUR_OWN)
-        seconds = min(row.duration or places.longest_s, places.longest_s)
-        unheard = _Unheard(row, place, Part(places.locate(row.audio_filepath), row.offset, seconds))
-        sound = known_sound(unheard.part, kept)
+        found = read_line(places.manifest, number, values)
+        if not found.rows:
+            return [*found.faults]
+        places.unread.update(values.keys() - Row.model_fields.keys() - OUR_OWN - SEGMENTS)
+        places.mixed.append(found.mixed)
+        path = places.locate(found.rows[0].row.audio_filepath)
+        read = [_known(each, path, places, kept) for each in found.rows]
+        return [*found.faults, *(_within(read, path) if listed_segments(values) is not None else read)]
     except _OF_A_ROW as error:
-        return Fault(place, _problem(error))
+        return [Fault(place_of(places.manifest, At(number)), problem(error))]
+
+
+def _known(placed: Placed, path: Path, places: _Places, kept: Kept) -> Recording | _Unheard:
+    """The recording, unless it must be decoded."""
+    seconds = min(placed.row.duration or places.longest_s, places.longest_s)
+    part = Part(path, placed.row.offset, seconds)
+    unheard = _Unheard(placed.row, place_of(places.manifest, placed.at), part)
+    sound = known_sound(part, kept)
     return unheard.heard(sound) if sound else unheard
 
 
-def _listen(kept: Kept, unheard: _Unheard) -> Recording | Fault:
+def _within(segments: Sequence[Recording | _Unheard], path: Path) -> Iterator[Recording | _Unheard | Fault]:
+    """The same, but those that begin beyond the recording's end; AudioError, once for all, where none can be read."""
+    if all(isinstance(each, Recording) for each in segments):
+        yield from segments
+        return
+    lasts_s = length_s(path)
+    for each in segments:
+        beyond = isinstance(each, _Unheard) and each.row.offset >= lasts_s
+        yield Fault(each.place, _beyond("start_s", each.row.offset, lasts_s)) if beyond else each
+
+
+def _beyond(key: str, time_s: float, lasts_s: float) -> str:
+    rule = f"the recording has {lasts_s:.2f} s"
+    return f"{key} is {time_s:.12g}, but {rule}; mend the times, or fetch the recording anew"
+
+
+def _listen(places: _Places, kept: Kept, unheard: _Unheard) -> Recording | Fault:
     """The recording, or what is wrong with its audio."""
     try:
-        return unheard.heard(sound_of(unheard.part, kept))
+        return unheard.heard(sound_of(unheard.part, kept, places.digest))
     except _OF_A_ROW as error:
-        return Fault(unheard.place, _problem(error))
-
-
-def parse_line(line: str) -> Any:
-    """The JSON of a line; ValueError where it is none, cannot be written again, or holds a key twice."""
-    repeated: list[str] = []
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):  # of two values the one that was meant is anybody's guess
-            repeated.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        return values
-
-    try:
-        values = json.loads(line, object_pairs_hook=once)
-        json.dumps(values, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"holds half a surrogate pair ({error}); write the character in UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON ({error}); a line holds one object") from None
-    if repeated:
-        raise ValueError(f"{', '.join(repeated)} stands there twice; keep the one that is right")
-    return values
-
-
-def _problem(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    # A validator of the whole row names its keys itself.
-    return "; ".join(describe(fault, "" if fault["type"] == "value_error" else "the line") for fault in error.errors())
+        return Fault(unheard.place, problem(error))
 
 
 def _row_faults(
     recording: Recording, data: DataConfig, normalise: Normalise, count_tokens: Callable[[str], int]
 ) -> Iterable[str]:
-    seconds, text = recording.duration_s, recording.row.text
-    if seconds < data.min_duration_s:
-        yield f"duration is {seconds:.2f} s, but must be >= {data.min_duration_s:g}; remove the row"
-    if seconds > data.max_duration_s:
-        remedy = "split the recording" + (" or raise max_duration_s" if data.max_duration_s < 30 else "")
-        at_least = "at least " if seconds >= data.max_duration_s + 0.99 else ""
-        yield f"duration is {at_least}{seconds:.2f} s, but must be <= {data.max_duration_s:g}; {remedy}"
-    elif recording.row.duration and recording.row.duration - seconds > MISSING_S:
-        yield f"duration is {recording.row.duration:g} s, but the audio ends after {seconds:.2f} s; mend the duration"
+    yield from _duration_faults(recording, data)
+    at, text = file_and_at(recording.place)[1], recording.row.text
+    transcribe = "transcribe the segment or remove it" if at.segment >= 0 else "transcribe the clip or remove the row"
     if not text.strip():
-        yield "text is empty; transcribe the clip or remove the row"
+        yield f"text is empty; {transcribe}"
     elif command := COMMAND.search(text):
         rule = "which is a token of Whisper's own and nothing that is said"
         yield f"text holds {command[0]}, {rule}; take it out, or write it as it is said"
     elif wrong := damage(text):
         yield wrong
     elif not normalise(text):
-        yield f"text is empty after normalisation ({text[:60]!r}); transcribe the clip or remove the row"
+        yield f"text is empty after normalisation ({text[:60]!r}); {transcribe}"
     elif len(text.encode()) > FEW_BYTES and (tokens := count_tokens(text)) > MAX_LABEL_TOKENS:
-        yield f"text has {tokens} tokens, but Whisper takes <= {MAX_LABEL_TOKENS}; split the recording"
+        what = "segment" if at.segment >= 0 else "recording"
+        yield f"text has {tokens} tokens, but Whisper takes <= {MAX_LABEL_TOKENS}; split the {what}"
+
+
+def _duration_faults(recording: Recording, data: DataConfig) -> Iterable[str]:
+    seconds, row, at = recording.duration_s, recording.row, file_and_at(recording.place)[1]
+    lacks_s = (row.duration or 0.0) - seconds
+    what, remove = ("segment", "it") if at.segment >= 0 else ("recording", "the row")
+    if seconds < data.min_duration_s:
+        yield f"duration is {seconds:.2f} s, but must be >= {data.min_duration_s:g}; remove {remove}"
+    if seconds > data.max_duration_s:
+        remedy = f"split the {what}" + (" or raise max_duration_s" if data.max_duration_s < 30 else "")
+        at_least = "at least " if seconds >= data.max_duration_s + 0.99 else ""
+        yield f"duration is {at_least}{seconds:.2f} s, but must be <= {data.max_duration_s:g}; {remedy}"
+    elif row.duration and lacks_s > MISSING_S and at.segment >= 0:
+        yield _beyond("end_s", Placed(at, row).end_s, row.offset + seconds)
+    elif row.duration and lacks_s > MISSING_S:
+        yield f"duration is {row.duration:g} s, but the audio ends after {seconds:.2f} s; mend the duration"
 
 
 def _faults_between(
@@ -476,8 +419,9 @@ def _faults_between(
 
 
 def _without(faults: Iterable[Fault], recordings: Iterable[Recording]) -> list[Recording]:
+    """Those that no fault tells of; one of a whole line tells of all of its segments."""
     bad = {fault.place for fault in faults}
-    return [recording for recording in recordings if recording.place not in bad]
+    return [each for each in recordings if not bad or not {each.place, line_place(each.place)} & bad]
 
 
 def _duplicates(recordings: Sequence[Recording]) -> Iterable[Fault]:
@@ -498,13 +442,25 @@ def _leaks(
     """Rows of `left` that share audio, sentences or speakers with splits farther from training."""
     for right, others in farther.items():
         pair = {left, right}
-        yield from _shared(recordings, others, lambda r: r.digest, "the same audio as {}")
+        copies = list(_shared(recordings, others, lambda r: r.digest, "the same audio as {}"))
+        yield from copies
         if pair != TRAINING_SPLITS:
+            rest = _without(copies, recordings)
+            yield from _of_lines(_shared(rest, others, lambda r: r.origin, "the same recording as {}"))
             yield from _shared(recordings, others, lambda r: text[r.place], "the same sentence as {}")
         # Who is heard in retention may be elsewhere; who is heard in the final set, nowhere.
         apart = FINAL_SPLIT in pair or (not RETENTION_SPLITS & pair and pair != TRAINING_SPLITS)
         if data.disjoint_speakers and apart:
             yield from _shared(recordings, others, lambda r: r.row.speaker, "the same speaker as {}")
+
+
+def _of_lines(faults: Iterable[Fault]) -> Iterable[Fault]:
+    """The first of each line, as the whole line's: what is wrong with a recording is so with all of its segments."""
+    first: dict[str, Fault] = {}
+    for fault in faults:
+        place = line_place(fault.place)
+        first.setdefault(place, replace(fault, place=place))
+    return first.values()
 
 
 def _shared(
@@ -517,24 +473,29 @@ def _shared(
             yield Fault(recording.place, problem)
 
 
-def read_rows(path: Path) -> list[tuple[int, dict[str, Any], Row]]:
-    """Line number, object and row of every line; no recording is opened. ManifestError with every fault."""
+def read_rows(path: Path) -> list[tuple[At, dict[str, Any], Row]]:
+    """Where it stands, the line's object and the row of every row and segment; no recording is opened.
+
+    ManifestError with every fault.
+    """
     if not path.exists():
         raise ManifestError(f"{path} does not exist; give a manifest")
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path} cannot be read as UTF-8 text ({error}); give a manifest") from None
-    rows: list[tuple[int, dict[str, Any], Row]] = []
-    faults = []
+    rows: list[tuple[At, dict[str, Any], Row]] = []
+    faults: list[Fault] = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 values = parse_line(line)
-                rows.append((number, values, Row.model_validate(values)))
+                found = read_line(path, number, values)
+                rows += [(each.at, values, each.row) for each in found.rows]
+                faults += found.faults
             except ValueError as error:
-                faults.append(f"{path}:{number}: {_problem(error)}")
+                faults.append(Fault(place_of(path, At(number)), problem(error)))
     if faults:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
-        raise ManifestError("\n".join([*faults, f"{count}; mend the rows"]))
+        raise ManifestError("\n".join([*map(str, faults), f"{count}; mend the rows"]))
     return rows

@@ -1,12 +1,14 @@
-"""How long recordings last and the digests of their samples, kept so that the next command decodes none again.
+"""How long recordings last, and digests of them and their files, kept so that the next command decodes none again.
 
 What was kept of a file is trusted while its size and its times of change are what they were. A file that changed just
 before it was read could change again within one tick of its clock: as in git's index, that one is not kept.
 """
 
+import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,10 +22,11 @@ TICK_NS = 2_000_000_000  # of the coarsest clock that file systems have, FAT's
 
 
 class Sound(NamedTuple):
-    """How many samples a part of a recording has at 16 kHz, and their digest."""
+    """How many samples a part of a recording has at 16 kHz, their digest, and that of the whole file's bytes."""
 
     samples: int
     digest: str
+    file_digest: str
 
     @property
     def duration_s(self) -> float:
@@ -49,13 +52,22 @@ def known_sound(part: Part, kept: Kept) -> Sound | None:
     return Sound(*sound) if known_as == _known_as(part.path.stat()) else None
 
 
-def sound_of(part: Part, kept: Kept) -> Sound:
-    """Decodes a part, and keeps what it was found to be; raises AudioError."""
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes: a recording is the same whatever its file is called; OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sound_of(part: Part, kept: Kept, digest_of: Callable[[Path], str] = file_digest) -> Sound:
+    """Decodes a part, and keeps what it was found to be; raises AudioError.
+
+    `digest_of` is `file_digest`, or remembers what that gave.
+    """
     now, state = time.time_ns(), part.path.stat()
     samples = load_audio(*part)
     refuse_cut_off(part.path, str(part.path))
     refuse_unheard(samples, "the recording")
-    sound = Sound(samples.size, audio_digest(samples))
+    sound = Sound(samples.size, audio_digest(samples), digest_of(part.path))
     settled = max(state.st_mtime_ns, state.st_ctime_ns) < now - TICK_NS
     if settled and _known_as(state) == _known_as(part.path.stat()):
         kept.put(part.name, json.dumps([_known_as(state), *sound]))

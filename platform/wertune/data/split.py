@@ -1,10 +1,10 @@
-"""One manifest as train, validation and test that share no speaker and no sentence, and what could not be kept."""
+"""One manifest as train, validation and test that share no recording, speaker or sentence, and what was not kept."""
 
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.files import storing, write_rows, write_text
 from wertune.base.text import Normalise, TermFinder
-from wertune.data.manifest import Looked, Row, read_rows
+from wertune.data.manifest import Looked, read_rows
+from wertune.data.rows import At, Row
+from wertune.data.segments import with_segments
 from wertune.data.split_search import CHECKED, SPLITS, Utterance, search
 
 REPORT = "split.json"
@@ -35,18 +37,27 @@ class Division:
 
 
 def divide(
-    rows: Sequence[Row], shares: Sequence[float], normalise: Normalise, finder: TermFinder, per_term: int, seed: int
+    rows: Sequence[Row],
+    shares: Sequence[float],
+    normalise: Normalise,
+    finder: TermFinder,
+    per_term: int,
+    seed: int,
+    recordings: Sequence[str] = (),
+    speakers_apart: bool = True,
 ) -> Division:
     """Every row in one split or dropped; the same for the same rows, shares and seed.
 
-    Sentences are the same where their normalised texts are. Rows without a speaker go by their recording.
+    Sentences are the same where their normalised texts are. What is of one recording stays together, and so does what
+    is by one speaker where `speakers_apart`. `recordings` name that of each row; not given, the rows do.
     """
     texts = [normalise(row.text) for row in rows]
+    names = recordings or [row.recording or row.audio_filepath for row in rows]
+    groups = _groups(rows, names, speakers_apart)
     utterances: dict[int, Utterance] = {}
     for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
         if text:
-            speaker = ("speaker", row.speaker) if row.speaker else ("recording", row.audio_filepath)
-            utterances[number] = Utterance(speaker, text, tuple(finder.find(row.text).elements()))
+            utterances[number] = Utterance(groups[number], text, tuple(finder.find(row.text).elements()))
     assignment = search(list(utterances.values()), shares, per_term, seed) if utterances else {}
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     terms = {split: Counter[str]() for split in SPLITS}
@@ -60,8 +71,24 @@ def divide(
             splits[by_speaker].append(number)
             terms[by_speaker].update(utterance.terms)
         else:
-            dropped[number] = f"its speaker is in {by_speaker}, its sentence in {by_sentence}"
+            of = "speaker" if rows[number].speaker and speakers_apart else "recording"
+            dropped[number] = f"its {of} is in {by_speaker}, its sentence in {by_sentence}"
     return Division({split: tuple(found) for split, found in splits.items()}, dict(sorted(dropped.items())), terms)
+
+
+def _groups(rows: Sequence[Row], recordings: Sequence[str], speakers_apart: bool) -> list[int]:
+    """By row, the number of what must stay together: recordings, and by their speakers others."""
+    import networkx
+
+    keys: list[list[Hashable]] = [[("recording", recording)] for recording in recordings]
+    for row, own in zip(rows, keys, strict=True):
+        own += [("speaker", row.speaker)] if row.speaker and speakers_apart else []
+    graph = networkx.Graph()
+    for own in keys:
+        networkx.add_path(graph, own)
+    found = enumerate(networkx.connected_components(graph))
+    number_of = {key: number for number, component in found for key in component}
+    return [number_of[own[0]] for own in keys]
 
 
 def parse_shares(text: str) -> tuple[float, float, float]:
@@ -86,6 +113,7 @@ def split_manifest(
     per_term: int,
     seed: int,
     looked: Looked | None = None,
+    speakers_apart: bool = True,
 ) -> dict[str, Any]:
     """Writes train.jsonl, validation.jsonl, test.jsonl and split.json to `out` and returns the last one's content.
 
@@ -96,13 +124,17 @@ def split_manifest(
     if standing := [str(path) for path in files if path.exists()]:
         remedy = "give another --out or remove them"
         raise ConfigError(f"{', '.join(standing)} exist, and nothing is written over; {remedy}")
-    looked = looked or Looked({}, {})
-    read = [each for each in read_rows(manifest) if each[0] not in looked.faults]
-    division = divide([row for _, _, row in read], shares, normalise, finder, per_term, seed)
+    looked = looked or Looked({}, {}, {})
+    read = [each for each in read_rows(manifest) if not {each[0], At(each[0].line)} & looked.faults.keys()]
+    rows = [row for _, _, row in read]
+    recordings = [looked.origins.get(at, row.recording or row.audio_filepath) for at, _, row in read]
+    division = divide(rows, shares, normalise, finder, per_term, seed, recordings, speakers_apart)
     empty = [split for split in SPLITS if not division.splits[split]]
     if empty:
-        rule = "each split needs speakers and sentences of its own"
+        rule = "each split needs recordings, speakers and sentences of its own"
         remedy = "bring more speakers or sentences, or name the speakers of the rows"
+        if speakers_apart:
+            remedy += "; where speakers may be in several, set data.disjoint_speakers: false"
         unusable = "".join(
             f"{manifest}: {line}\n" for line in _told(looked.faults.values(), len(read) + len(looked.faults))
         )
@@ -110,9 +142,18 @@ def split_manifest(
     report = _report(manifest, read, division, shares, per_term, seed, looked)
     with storing("the manifests", out, "free some space there, or give --out a folder that can be written"):
         for split in SPLITS:
-            write_rows(out / f"{split}.jsonl", [_moved(read[i][1], manifest, out) for i in division.splits[split]])
+            lines = _lines([read[i][:2] for i in division.splits[split]])
+            write_rows(out / f"{split}.jsonl", [_moved(values, manifest, out) for values in lines])
         write_text(out / REPORT, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
     return report
+
+
+def _lines(read: Iterable[tuple[At, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The lines of rows, one with those of its segments that are there."""
+    found: dict[int, tuple[dict[str, Any], list[int]]] = {}
+    for at, values in read:
+        found.setdefault(at.line, (values, []))[1].append(at.segment)
+    return [with_segments(values, numbers) for values, numbers in found.values()]
 
 
 def _moved(values: Mapping[str, Any], manifest: Path, out: Path) -> dict[str, Any]:
@@ -126,7 +167,7 @@ def _moved(values: Mapping[str, Any], manifest: Path, out: Path) -> dict[str, An
 
 def _report(
     manifest: Path,
-    read: Sequence[tuple[int, dict[str, Any], Row]],
+    read: Sequence[tuple[At, dict[str, Any], Row]],
     division: Division,
     shares: Sequence[float],
     per_term: int,
@@ -137,9 +178,9 @@ def _report(
     kept = sum(len(numbers) for numbers in division.splits.values())
     splits = {}
     for split, asked in zip(SPLITS, shares, strict=True):
-        lines = [read[i][0] for i in division.splits[split]]
-        rows = [read[i][2] for i in division.splits[split]]
-        durations_s = [looked.durations_s.get(line, row.duration or 0.0) for line, row in zip(lines, rows, strict=True)]
+        found = [(read[i][0], read[i][2]) for i in division.splits[split]]
+        rows = [row for _, row in found]
+        durations_s = [looked.durations_s.get(at, row.duration or 0.0) for at, row in found]
         splits[split] = {
             "rows": len(rows),
             "share": len(rows) / kept,
@@ -156,8 +197,12 @@ def _report(
         "splits": splits,
         "per_term": per_term,
         "short_terms": division.short_terms(per_term),
-        "dropped": [{"line": line, "reason": reason} for line, reason in sorted(reasons.items())],
+        "dropped": [_where(at) | {"reason": reason} for at, reason in sorted(reasons.items())],
     }
+
+
+def _where(at: At) -> dict[str, Any]:
+    return {"line": at.line} | ({"segment": at.segment} if at.segment >= 0 else {})
 
 
 def describe(report: Mapping[str, Any]) -> str:

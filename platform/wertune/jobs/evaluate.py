@@ -166,7 +166,7 @@ def assess(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         sets=sets,
         baseline=baseline,
-        training_terms=training_terms(prepared, [text for _, text in version.training_rows]),
+        training_terms=training_terms(prepared, [row.text for row in version.training_rows]),
         leakage=leakage(prepared, version.training_rows),
         cost=Cost(
             trainable_parameters=int(version.metrics.get(contract.TRAINABLE_PARAMETERS, 0)),

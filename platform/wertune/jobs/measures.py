@@ -13,21 +13,25 @@ from wertune.data.nonspeech import hallucination_sets
 from wertune.jobs.writers import Writers
 from wertune.scores.eval_report import SetReport
 from wertune.scores.metrics import Clip, Scores, score
+from wertune.tracking.versions import TrainingRow
 from wertune.training.prepare import Prepared
 from wertune.whisper.transcription import Transcriber, score_set, transcribe_samples
 
 TIMED_CLIPS = 12
 
 
-def leakage(prepared: Prepared, trained_on: Sequence[tuple[str, str]], split: str = "test") -> tuple[str, ...]:
-    """Clips of the split whose audio or normalised text stood among the `(audio digest, text)` of training."""
-    audio = {digest for digest, _ in trained_on}
-    texts = {prepared.normalise(text) for _, text in trained_on}
+def leakage(prepared: Prepared, trained_on: Sequence[TrainingRow], split: str = "test") -> tuple[str, ...]:
+    """Clips of the split whose audio, recording or normalised text was trained on."""
+    audio = {row.digest for row in trained_on}
+    recordings = {row.recording for row in trained_on if row.recording}
+    texts = {prepared.normalise(row.text) for row in trained_on}
     found = []
     for recording in prepared.dataset[split]:
         name = Path(recording.place).name
         if recording.digest in audio:
             found.append(f"{name}: the same audio as a clip of training")
+        elif recording.origin in recordings:
+            found.append(f"{name}: the same recording as a clip of training")
         elif prepared.normalise(recording.row.text) in texts:
             found.append(f"{name}: the same sentence as a clip of training")
     return tuple(found)

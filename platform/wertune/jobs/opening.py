@@ -13,6 +13,7 @@ from wertune.base.config import ProjectConfig, flatten
 from wertune.base.errors import ConfigError
 from wertune.base.files import content_digest
 from wertune.base.text import normaliser_version
+from wertune.data.rows import file_and_at
 from wertune.search.search_space import SearchConfig, checked_space
 from wertune.tracking.opening import check_artifacts, kept_text, open_run
 from wertune.tracking.runs import RunRef
@@ -106,12 +107,12 @@ def log_inputs(run: RunRef, prepared: Prepared) -> None:
     if prepared.dataset.skipped:
         run.text("\n".join(map(str, prepared.dataset.skipped)) + "\n", "skipped_rows.txt")
     run.metrics({"skipped_rows": len(prepared.dataset.skipped)})
-    trained_on = [(r.digest, r.row.text) for split in ("train", "replay") for r in prepared.dataset[split]]
+    trained_on = [(r.digest, r.row.text, r.origin) for split in ("train", "replay") for r in prepared.dataset[split]]
     run.text(json.dumps(trained_on, ensure_ascii=False), contract.TRAINING_ROWS)
     for split, recordings in prepared.dataset.splits.items():
         minutes = sum(recording.duration_s for recording in recordings) / 60
         profile = json.dumps({"clips": len(recordings), "minutes": round(minutes, 2)})
-        source = json.dumps({"uri": recordings[0].place.rpartition(":")[0]})
+        source = json.dumps({"uri": file_and_at(recordings[0].place)[0]})
         name = f"{prepared.project.name}/{split}"
         run.dataset(name, prepared.dataset.digest(split), source, context=split, profile=profile)
     run.tags(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -15,6 +16,14 @@ from wertune.tracking.outage import no_answer, reason
 from wertune.tracking.runs import RunRef, read_text
 
 
+class TrainingRow(NamedTuple):
+    """A clip that was trained on; versions of before recordings were compared do not say of which it is a part."""
+
+    digest: str
+    text: str
+    recording: str = ""
+
+
 @dataclass(frozen=True)
 class RegisteredVersion:
     """A version of a registered model, and what the run that registered it says of it."""
@@ -25,7 +34,7 @@ class RegisteredVersion:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     dataset_digests: Mapping[str, str]
-    training_rows: tuple[tuple[str, str], ...]
+    training_rows: tuple[TrainingRow, ...]
 
 
 def registered_version(uri: str, model_uri: str) -> RegisteredVersion:
@@ -38,7 +47,7 @@ def registered_version(uri: str, model_uri: str) -> RegisteredVersion:
     except (MlflowException, OSError) as error:
         raise not_loaded(uri, model_uri, error) from None
     digests = {str(each.dataset.name).rpartition("/")[2]: each.dataset.digest for each in run.inputs.dataset_inputs}
-    training = tuple((digest, text) for digest, text in rows)
+    training = tuple(TrainingRow(*row) for row in rows)
     return RegisteredVersion(name, str(number), run.data.tags, run.data.params, run.data.metrics, digests, training)
 
 

@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from wertune.base.text import TermFinder
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.clip_files import encode_opus
-from wertune.data.manifest import Recording, Row
+from wertune.data.manifest import Recording
+from wertune.data.rows import Row
 from wertune.reports.error_report import MAX_PAGE_BYTES, SHOWN_CONFUSIONS, ScoredSet, error_report
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import score

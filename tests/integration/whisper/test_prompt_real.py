@@ -7,7 +7,7 @@ from tests.support.places import DEMO
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.text import load_lexicon
 from wertune.data.audio import load_audio
-from wertune.data.manifest import Row
+from wertune.data.rows import Row
 from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.features import context_positions, log_mel, pad_features
 from wertune.whisper.model import Whisper, load_whisper

@@ -17,7 +17,8 @@ from wertune.base.config import DataConfig
 from wertune.base.errors import ManifestError
 from wertune.base.text import normaliser
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
-from wertune.data.manifest import Dataset, Row, load_dataset, manifests_of
+from wertune.data.manifest import Dataset, load_dataset, manifests_of
+from wertune.data.rows import Row
 from wertune.whisper.transcription import clips_of
 
 WriteNoise = Callable[..., Path]

@@ -1,5 +1,6 @@
 """What is known of a recording is never what another one, or an older one, sounds like, whatever befalls the cache."""
 
+import hashlib
 import os
 import signal
 import sqlite3
@@ -69,7 +70,7 @@ def _sound(folder: Path, path: Path, offset_s: float = 0.0, duration_s: float = 
     with closing(Kept(folder)) as kept:
         found = _heard(path, kept, offset_s, duration_s)
     samples = load_audio(path, offset_s, duration_s)
-    assert found == (samples.size, audio_digest(samples))
+    assert found == (samples.size, audio_digest(samples), hashlib.sha256(path.read_bytes()).hexdigest())
     return found
 
 

@@ -1,6 +1,7 @@
-"""Splits share no speaker and no sentence, whatever the rows; what is dropped is told with its reason."""
+"""Splits share no recording, speaker or sentence, whatever the rows; what is dropped is told with its reason."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from wertune.base.config import DataConfig, load_project
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.kept import Kept
 from wertune.base.text import TermFinder, normaliser
-from wertune.data.manifest import Looked, Row, row_faults
+from wertune.data.manifest import Looked, row_faults
+from wertune.data.rows import At, Row
 from wertune.data.split import Division, describe, divide, parse_shares, split_manifest
 from wertune.data.split_search import SPLITS
 from wertune.training.prepare import unusable_rows
@@ -39,18 +41,40 @@ def _divide(rows: list[Row], shares: tuple[float, ...] = SHARES, per_term: int =
     return divide(rows, shares, NORMALISE, FINDER, per_term, seed)
 
 
+def _reason(division: Division, number: int) -> tuple[str, str]:
+    """Where a dropped row's speaker or recording is, and where its sentence."""
+    found = re.fullmatch(r"its (?:speaker|recording) is in (\w+), its sentence in (\w+)", division.dropped[number])
+    assert found
+    return found[1], found[2]
+
+
+def _keys(row: Row, speakers_apart: bool = True) -> set[tuple[str, str]]:
+    """What may not be in two splits, but for its sentence."""
+    return {("file", row.audio_filepath)} | ({("speaker", row.speaker)} if row.speaker and speakers_apart else set())
+
+
+def _linked(row: Row, rows: list[Row]) -> set[tuple[str, str]]:
+    """All that must stay together with it: of its recordings, their speakers, the recordings of these, …"""
+    found: set[tuple[str, str]] = set()
+    more = _keys(row)
+    while more - found:
+        found |= more
+        more = {key for other in rows if NORMALISE(other.text) and _keys(other) & found for key in _keys(other)}
+    return found
+
+
 def _numbers(division: Division) -> list[int]:
     return sorted([*(number for split in division.splits.values() for number in split), *division.dropped])
 
 
 @given(ROWS, st.integers(0, 5))
-def test_no_two_splits_share_a_speaker_a_sentence_or_an_unnamed_recording(rows: list[Row], seed: int) -> None:
+def test_no_two_splits_share_a_speaker_a_sentence_or_a_recording(rows: list[Row], seed: int) -> None:
     division = _divide(rows, seed=seed)
     assert _numbers(division) == list(range(len(rows)))
     keys: tuple[Callable[[Row], str], ...] = (
         lambda row: row.speaker,
         lambda row: NORMALISE(row.text),
-        lambda row: "" if row.speaker else row.audio_filepath,
+        lambda row: row.audio_filepath,
     )
     for key in keys:
         seen = [{key(rows[i]) for i in division.splits[split]} - {""} for split in SPLITS]
@@ -68,11 +92,10 @@ def test_the_same_rows_and_seed_are_divided_alike(rows: list[Row], seed: int) ->
 def test_a_row_is_dropped_only_where_keeping_it_would_leak(rows: list[Row], seed: int) -> None:
     division = _divide(rows, seed=seed)
     kept = {split: [rows[i] for i in numbers] for split, numbers in division.splits.items()}
-    for number, reason in division.dropped.items():
+    for number in division.dropped:
         if NORMALISE(rows[number].text):
-            by_speaker, by_sentence = reason.removeprefix("its speaker is in ").split(", its sentence in ")
-            who = (rows[number].speaker, rows[number].speaker or rows[number].audio_filepath)
-            assert who in [(row.speaker, row.speaker or row.audio_filepath) for row in kept[by_speaker]]
+            by_speaker, by_sentence = _reason(division, number)
+            assert any(_linked(rows[number], rows) & _keys(row) for row in kept[by_speaker])
             assert NORMALISE(rows[number].text) in [NORMALISE(row.text) for row in kept[by_sentence]]
 
 
@@ -96,7 +119,7 @@ def test_a_row_is_dropped_for_the_reason_that_is_told(rows: list[Row]) -> None:
         if reason == "text is empty after normalisation":
             assert not NORMALISE(rows[number].text)
         else:
-            by_speaker, by_sentence = reason.removeprefix("its speaker is in ").split(", its sentence in ")
+            by_speaker, by_sentence = _reason(division, number)
             assert {by_speaker, by_sentence} <= set(SPLITS)
             assert by_speaker != by_sentence
 
@@ -216,8 +239,9 @@ def test_rows_that_validate_would_refuse_are_dropped_with_their_reasons(
     tmp_path: Path, write_manifest: Callable[..., Path]
 ) -> None:
     manifest = _manifest(tmp_path, write_manifest)
-    unusable = {2: f"the same audio as {manifest}:1; remove one of the two rows", 5: "text has 450 tokens, but no more"}
-    report = split_manifest(manifest, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0, Looked(unusable, {}))
+    copy = f"the same audio as {manifest}:1; remove one of the two rows"
+    looked = Looked({At(2): copy, At(5): "text has 450 tokens, but no more"}, {}, {})
+    report = split_manifest(manifest, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0, looked)
     assert (report["rows"], report["kept"]) == (11, 8)
     assert [each["line"] for each in report["dropped"]] == [2, 5, 11]
     assert "dropped 1 of 11 rows: the same audio" in describe(report)
@@ -239,7 +263,8 @@ def test_the_minutes_of_a_split_are_those_that_were_heard(
     manifest = write_manifest(tmp_path / "all.jsonl", rows)
     data = DataConfig(train=Path("a"), validation=Path("b"), test=Path("c"))
     looked = row_faults(manifest, data, NORMALISE, len, tmp_path, Kept(None), lambda _: "")
-    assert looked == Looked({}, {1: 1.0, 2: 3.0, 3: 5.0, 4: 7.0})
+    assert looked[:2] == ({}, {At(1): 1.0, At(2): 3.0, At(3): 5.0, At(4): 7.0})
+    assert len(set(looked.origins.values())) == 4
     report = split_manifest(manifest, tmp_path / "out", (0.5, 0.25, 0.25), NORMALISE, FINDER, 2, 0, looked)
     assert sum(split["minutes"] for split in report["splits"].values()) == pytest.approx(16 / 60, abs=0.02)
     assert all(split["minutes"] > 0 for split in report["splits"].values())
@@ -257,10 +282,10 @@ def test_rows_in_a_language_that_the_base_lacks_are_unusable(
     manifest = small_project / "new.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     looked = unusable_rows(manifest, small_project, load_project(small_project))
-    assert sorted(looked.faults) == [3, 4][: len(languages)]
+    assert sorted(looked.faults) == [At(3), At(4)][: len(languages)]
     for line, language in enumerate(languages, start=3):
-        assert looked.faults[line].startswith(f"language is {language}, which ")
-        assert looked.faults[line].endswith(
+        assert looked.faults[At(line)].startswith(f"language is {language}, which ")
+        assert looked.faults[At(line)].endswith(
             "does not know; take a base that does, such as packaged:whisper-base, or leave such rows out"
         )
     with pytest.raises(

@@ -19,7 +19,8 @@ from wertune.commands.data import import_
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.data.importers.item import Columns
 from wertune.data.importers.store import Imported, form_of, import_recordings
-from wertune.data.manifest import Row, read_rows
+from wertune.data.manifest import read_rows
+from wertune.data.rows import Row
 
 WriteNoise = Callable[..., Path]
 TALK = [Said("Log in with Singpass.", 0.5, 2.25, "Ann"), Said("My CPF, please", 3.0, 4.125, "Bob")]

@@ -16,7 +16,7 @@ from wertune.base.config import load_project
 from wertune.base.errors import ManifestError
 from wertune.base.text import TermFinder, normaliser
 from wertune.battery.counts import set_report
-from wertune.data.manifest import Row
+from wertune.data.rows import Row
 from wertune.jobs.logged import log_comparison
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, score

@@ -20,6 +20,7 @@ from wertune.jobs.measures import leakage, made_up_words, timed_clips, training_
 from wertune.jobs.writers import Writers
 from wertune.scores.eval_report import EvalReport, Provenance, SetReport, UtteranceCounts
 from wertune.scores.metrics import Clip, score
+from wertune.tracking.versions import TrainingRow
 from wertune.whisper.adapter import adapter_digest, add_lora, at_strength
 from wertune.whisper.model import Whisper
 from wertune.whisper.transcription import clips_of
@@ -93,8 +94,8 @@ def test_parts_beyond_the_whole_are_refused(make_clip: Callable[..., UtteranceCo
 def test_a_leak_is_the_same_audio_or_the_same_sentence(prepared: Any) -> None:
     first, second, _ = prepared.dataset["test"]
     assert leakage(prepared, []) == ()
-    assert leakage(prepared, [("another", "Something else.")]) == ()
-    found = leakage(prepared, [(first.digest, "x"), ("another", "good MORNING")])
+    assert leakage(prepared, [TrainingRow("another", "Something else.")]) == ()
+    found = leakage(prepared, [TrainingRow(first.digest, "x"), TrainingRow("another", "good MORNING")])
     assert [text.rpartition(": ")[2] for text in found] == [
         "the same audio as a clip of training",
         "the same sentence as a clip of training",

@@ -25,7 +25,8 @@ from wertune.base.config import BaseModelConfig, DataConfig, ProjectConfig, Serv
 from wertune.base.errors import AdapterError, BaseModelError, ConfigError, RequestError, TrackingError
 from wertune.base.text import Lexicon
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
-from wertune.data.manifest import Dataset, Recording, Row
+from wertune.data.manifest import Dataset, Recording
+from wertune.data.rows import Row
 from wertune.serving.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
 from wertune.serving.served import stored_settings
 from wertune.training.prepare import Prepared

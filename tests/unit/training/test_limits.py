@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from wertune.base.config import DecodeConfig, TrialConfig
 from wertune.base.errors import ConfigError
-from wertune.data.manifest import Recording, Row
+from wertune.data.manifest import Recording
+from wertune.data.rows import Row
 from wertune.training.limits import Need, check_limits, limits_of
 from wertune.whisper.loops import MOST_TOKENS, token_limit
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wertune.data.audio import MISSING_S
 from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item, Note, one_line
+from wertune.data.segments import overlaps
 
 LATEST_S = 1e6
 # What transcribers and NIST's scoring write for what is no speech: [noise], <unk>, {BREATH}, (%hesitation).
@@ -65,7 +65,7 @@ def rows(cues: Iterable[Cue], audio: Path, source: str, columns: Columns) -> Fou
     said.sort(key=lambda cue: cue.start_s)
     clashes: dict[Cue, Cue] = {}
     mixed: set[Cue] = set()
-    for earlier, later in _overlaps(said):
+    for earlier, later in overlaps(said):
         if earlier.speaker == later.speaker:
             clashes.setdefault(earlier, later)
             clashes.setdefault(later, earlier)
@@ -74,14 +74,6 @@ def rows(cues: Iterable[Cue], audio: Path, source: str, columns: Columns) -> Fou
     yield from [BOTH_ARE_HEARD] * len(mixed)
     for cue in said:
         yield _clash(cue, clashes[cue]) if cue in clashes else _item(cue, audio, source, columns)
-
-
-def _overlaps(cues: Iterable[Cue]) -> Iterator[tuple[Cue, Cue]]:
-    """Of each cue those in which it begins, a speaker's longest; what rounding takes is no overlap."""
-    latest: dict[str, Cue] = {}
-    for cue in cues:
-        yield from ((other, cue) for other in latest.values() if other.end_s - cue.start_s > MISSING_S)
-        latest[cue.speaker] = max(latest.get(cue.speaker, cue), cue, key=lambda cue: cue.end_s)
 
 
 def _clash(cue: Cue, other: Cue) -> Fault:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from wertune.base.errors import ManifestError
 from wertune.base.files import NUL_RULE
 from wertune.data.audio import is_recording
-from wertune.data.manifest import LANGUAGE_KEYS, parse_line
-from wertune.data.manifest import Fault as Fault  # for all forms
+from wertune.data.rows import LANGUAGE_KEYS, parse_line
+from wertune.data.rows import Fault as Fault  # for all forms
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 _BLANKS = re.compile(r"[^\S\x85]+")  # U+0085 is a blank to Python, and what a wrong encoding leaves to us

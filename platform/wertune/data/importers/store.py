@@ -38,7 +38,8 @@ from wertune.data.importers.plain import read_plain
 from wertune.data.importers.saved_datasets import SPLITS, STATE, read_parquet, read_saved
 from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, read_common_voice
 from wertune.data.importers.timed import is_transcript, read_timed
-from wertune.data.manifest import damage, one_language, one_name
+from wertune.data.manifest import damage
+from wertune.data.rows import one_language, one_name
 
 Encoding = Literal["flac", "opus"]
 
