@@ -386,7 +386,8 @@ def _duration_faults(recording: Recording, data: DataConfig) -> Iterable[str]:
     if seconds > data.max_duration_s:
         remedy = f"split the {what}" + (" or raise max_duration_s" if data.max_duration_s < 30 else "")
         at_least = "at least " if seconds >= data.max_duration_s + 0.99 else ""
-        yield f"duration is {at_least}{seconds:.2f} s, but must be <= {data.max_duration_s:g}; {remedy}"
+        lasts = f"{row.duration:.2f}" if row.duration and at.segment >= 0 else f"{at_least}{seconds:.2f}"
+        yield f"duration is {lasts} s, but must be <= {data.max_duration_s:g}; {remedy}"
     elif row.duration and lacks_s > MISSING_S and at.segment >= 0:
         yield _beyond("end_s", Placed(at, row).end_s, row.offset + seconds)
     elif row.duration and lacks_s > MISSING_S:

@@ -292,3 +292,100 @@ def test_rows_in_a_language_that_the_base_lacks_are_unusable(
         ManifestError, match=r"dropped 1 of \d rows: language is te, which .*\n(.*\n)*.* would be empty"
     ):
         split_manifest(manifest, small_project / "out", SHARES, NORMALISE, FINDER, 2, 0, looked)
+
+
+def _calls(count: int, agent: str = "") -> list[dict[str, Any]]:
+    """Recordings of three segments, the second an agent's."""
+    return [
+        {
+            "audio_filepath": f"../audio/{c}.flac",
+            "speaker": f"caller {c}",
+            "duration": 60,
+            "x": c,
+            "segments": [
+                {"text": f"This is number {c}.", "start_s": 1, "end_s": 3},
+                {"text": f"Number {c} it is.", "start_s": 4, "end_s": 6.5, "speaker": agent or f"agent {c}"},
+                {"text": f"Bye from {c}." if c else "...", "start_s": 7, "end_s": 9},
+            ],
+        }
+        for c in range(count)
+    ]
+
+
+def _written(out: Path) -> dict[str, list[dict[str, Any]]]:
+    return {split: [json.loads(line) for line in (out / f"{split}.jsonl").read_text().splitlines()] for split in SPLITS}
+
+
+def test_a_recording_is_in_one_split_with_all_of_its_segments(
+    tmp_path: Path, write_manifest: Callable[..., Path]
+) -> None:
+    calls = _calls(10)
+    manifest = write_manifest(tmp_path / "all" / "all.jsonl", calls)
+    report = split_manifest(manifest, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0)
+    written = _written(tmp_path / "out")
+    rows = {row["x"]: row for rows in written.values() for row in rows}
+    assert sorted(row["x"] for rows in written.values() for row in rows) == list(range(10))
+    assert rows[3] == calls[3] | {"audio_filepath": "../audio/3.flac"}
+    assert [part["text"] for part in rows[0]["segments"]] == ["This is number 0.", "Number 0 it is."]
+    assert report["dropped"] == [{"line": 1, "segment": 2, "reason": "text is empty after normalisation"}]
+    assert (report["rows"], report["kept"]) == (30, 29)
+    assert report["splits"]["test"] | {"share": 0} == {
+        "rows": 3, "share": 0, "asked": 0.1, "minutes": 0.11, "speakers": 2, "terms": 0,
+    }  # fmt: skip
+
+
+def test_segments_that_validate_would_refuse_are_left_out_of_their_recording(
+    tmp_path: Path, write_manifest: Callable[..., Path]
+) -> None:
+    manifest = write_manifest(tmp_path / "all.jsonl", _calls(10))
+    looked = Looked({At(2, 1): "end_s is 6.5, but the recording has 5 s", At(3): "cannot be decoded"}, {}, {})
+    report = split_manifest(manifest, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0, looked)
+    rows = {row["x"]: row for rows in _written(tmp_path / "out").values() for row in rows}
+    assert [part["text"] for part in rows[1]["segments"]] == ["This is number 1.", "Bye from 1."]
+    assert 2 not in rows
+    assert [(each["line"], each.get("segment")) for each in report["dropped"]] == [(1, 2), (2, 1), (3, None)]
+
+
+def test_a_speaker_of_all_recordings_keeps_them_together_unless_speakers_may_be_shared(
+    tmp_path: Path, write_manifest: Callable[..., Path]
+) -> None:
+    manifest = write_manifest(tmp_path / "all.jsonl", _calls(10, agent="agent"))
+    with pytest.raises(ManifestError, match=r"where speakers may be in several, set data\.disjoint_speakers: false"):
+        split_manifest(manifest, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0)
+    split_manifest(manifest, tmp_path / "out", SHARES, NORMALISE, FINDER, 2, 0, speakers_apart=False)
+    written = _written(tmp_path / "out")
+    assert sorted(row["x"] for rows in written.values() for row in rows) == list(range(10))
+    assert all(len(row["segments"]) == 3 - (row["x"] == 0) for rows in written.values() for row in rows)
+
+
+@given(ROWS, st.integers(0, 5))
+def test_where_speakers_may_be_shared_recordings_are_still_kept_apart(rows: list[Row], seed: int) -> None:
+    division = divide(rows, SHARES, NORMALISE, FINDER, 2, seed, speakers_apart=False)
+    files = [{rows[i].audio_filepath for i in division.splits[split]} for split in SPLITS]
+    assert sum(map(len, files)) == len(set().union(*files))
+
+
+def test_the_same_recording_is_known_by_its_digest_and_by_its_name(
+    small_project: Path, write_noise: Callable[..., Path]
+) -> None:
+    rows = []
+    for n in range(4):
+        write_noise(small_project / f"call{n}.flac", 4.0, seed=60 + n)
+        (small_project / f"copy{n}.flac").write_bytes((small_project / f"call{n}.flac").read_bytes())
+        for name, start in ((f"call{n}.flac", 0), (f"copy{n}.flac", 2)):
+            part = {"text": f"part {start} of {n}", "start_s": start, "end_s": start + 1}
+            rows.append({"audio_filepath": name, "segments": [part, part | {"start_s": start + 1, "end_s": 9}]})
+    for n in range(2):  # clips of one recording
+        write_noise(small_project / f"clip{n}.flac", seed=70 + n)
+        rows.append({"audio_filepath": f"clip{n}.flac", "text": f"clip {n}", "recording": "monday"})
+    manifest = small_project / "new.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    looked = unusable_rows(manifest, small_project, load_project(small_project))
+    assert sorted(looked.faults) == [At(line, 1) for line in range(1, 9)]
+    report = split_manifest(manifest, small_project / "out", (0.5, 0.25, 0.25), NORMALISE, FINDER, 2, 0, looked)
+    assert report["kept"] == 10
+    in_split = [
+        {row.get("recording") or row["audio_filepath"].replace("copy", "call") for row in rows}
+        for rows in _written(small_project / "out").values()
+    ]
+    assert sum(map(len, in_split)) == 5

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,6 +102,14 @@ def test_a_leak_is_the_same_audio_or_the_same_sentence(prepared: Any) -> None:
         "the same sentence as a clip of training",
     ]
     assert found[1].startswith(Path(second.place).name)
+
+
+def test_a_leak_is_the_same_recording_whatever_is_said_in_it(prepared: Any) -> None:
+    first, *others = prepared.dataset["test"]
+    prepared.dataset = Dataset({"test": (replace(first, file_digest="abc"), *others)})
+    assert leakage(prepared, [TrainingRow("another", "Something else.")]) == ()
+    (found,) = leakage(prepared, [TrainingRow("another", "Something else.", "abc")])
+    assert found == f"{Path(first.place).name}: the same recording as a clip of training"
 
 
 def test_terms_of_training_are_counted_and_unseen_ones_are_zero(prepared: Any) -> None:
