@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -40,6 +40,7 @@ from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, re
 from wertune.data.importers.timed import is_transcript, read_timed
 from wertune.data.manifest import damage
 from wertune.data.rows import one_language, one_name
+from wertune.data.sounds import file_digest
 
 Encoding = Literal["flac", "opus"]
 
@@ -209,9 +210,11 @@ def _each_once(found: list[_Encoded], folder: Path) -> tuple[list[_Encoded], tup
 def _encoded(found: Found, folder: Path, name: str, encoding: Encoding) -> Iterator[_Encoded | Fault | Note]:
     """The row of each utterance, its recording written; numbered by where it stands in the source."""
 
+    digest_of = cache(file_digest)
+
     def encode(item: tuple[int, Item | Fault | Note]) -> _Encoded | Fault | Note:
         number, each = item
-        return _row(each, folder, f"{number:06d}", name, encoding) if isinstance(each, Item) else each
+        return _row(each, folder, f"{number:06d}", name, encoding, digest_of) if isinstance(each, Item) else each
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and encoding leave Python's lock
         waiting = enumerate(found, start=1)
@@ -219,7 +222,9 @@ def _encoded(found: Found, folder: Path, name: str, encoding: Encoding) -> Itera
             yield from pool.map(encode, some)
 
 
-def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> _Encoded | Fault:
+def _row(
+    item: Item, folder: Path, stem: str, name: str, encoding: Encoding, digest_of: Callable[[Path], str]
+) -> _Encoded | Fault:
     if not item.text.strip():
         return Fault(item.place, "the text is empty; transcribe the clip or remove the row")
     if wrong := damage(item.text):
@@ -259,4 +264,8 @@ def _row(item: Item, folder: Path, stem: str, name: str, encoding: Encoding) -> 
         "speaker": one_name(item.speaker),
         "source": spelt(item.source),
     }
-    return _Encoded(spelt(item.place), spelt(item.origin), values | ({"language": language} if language else {}))
+    values |= {"language": language} if language else {}
+    if isinstance(item.audio, Path) and item.duration_s is not None:
+        # A part of one: `split` keeps it beside the others, wherever its recording is listed, under whatever name.
+        values["recording"] = digest_of(item.audio)
+    return _Encoded(spelt(item.place), spelt(item.origin), values)
