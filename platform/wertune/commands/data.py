@@ -32,6 +32,12 @@ SHOWN_NOTES = 20
 @click.option(
     "--audio", type=click.Choice(["flac", "opus"]), default="flac", help="opus: a fifth of the size, not the same"
 )
+@click.option(
+    "--whole",
+    type=click.BOOL,
+    default=False,
+    help="true: a recording stays one file, and its row holds the segments; otherwise each segment is a clip and a row",
+)
 @click.option("--text-column", default="", help="of a table; empty: the first of the usual names")
 @click.option("--speaker-column", default="", help="of a table; empty: the first of the usual names, or none")
 @click.option(
@@ -48,21 +54,23 @@ def import_(
     form: str,
     transcripts: str,
     audio: str,
+    whole: bool,
     text_column: str,
     speaker_column: str,
     language_column: str,
     skip: bool,
 ) -> dict[str, Any]:
     """Takes recordings and transcripts of another form into the project, as 16 kHz mono and a manifest."""
+    from wertune.data.importers.clip import Encoding
     from wertune.data.importers.item import Columns
-    from wertune.data.importers.store import Encoding, import_recordings
+    from wertune.data.importers.store import import_recordings
 
     _check_is_project(project)
     if transcripts and form not in ("", "timed"):
         raise ConfigError(f"--transcripts is {transcripts}, but --form {form} has none; leave one of the two out")
     columns = Columns(text_column, speaker_column, language_column)
     beside = Path(transcripts) if transcripts else None
-    done = import_recordings(source, form, project, name, cast(Encoding, audio), columns, skip, beside)
+    done = import_recordings(source, form, project, name, cast(Encoding, audio), columns, skip, beside, whole)
     for bad in done.skipped:
         click.echo(f"skipped {bad}")
     for duplicate in done.duplicates:

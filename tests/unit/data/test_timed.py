@@ -1,8 +1,10 @@
 """Recordings with time-coded transcripts: pairs, segments and their faults, and what a project gets of them."""
 
 import gzip
+import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,18 @@ from click.testing import CliRunner
 from tests.support.timed_transcripts import ANONYMOUS, WRITERS, Said, cut, cuts, labels, srt, stm, textgrid, vtt
 from tests.support.workspace import take
 
+from wertune.base.config import DataConfig
 from wertune.base.errors import ConfigError, ManifestError
+from wertune.base.text import normaliser
 from wertune.commands.data import import_
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.data.importers.item import Columns
 from wertune.data.importers.store import Imported, form_of, import_recordings
-from wertune.data.manifest import read_rows
+from wertune.data.manifest import load_dataset, read_rows
 from wertune.data.rows import Row
 
 WriteNoise = Callable[..., Path]
+DATA = DataConfig(train=Path("train"), validation=Path("v"), test=Path("t"))
 TALK = [Said("Log in with Singpass.", 0.5, 2.25, "Ann"), Said("My CPF, please", 3.0, 4.125, "Bob")]
 
 
@@ -42,7 +47,8 @@ def project(tmp_path: Path) -> Path:
 def _import(source: Path, project: Path, skip: bool = False, **values: Any) -> Imported:
     name, language = values.pop("name", "new"), values.pop("language", "")
     form, columns = values.pop("form", ""), Columns(language=language)
-    return import_recordings(source, form, project, name, "flac", columns, skip, values.pop("transcripts", None))
+    beside, whole = values.pop("transcripts", None), values.pop("whole", False)
+    return import_recordings(source, form, project, name, values.pop("audio", "flac"), columns, skip, beside, whole)
 
 
 def _rows(done: Imported) -> list[Row]:
@@ -310,3 +316,81 @@ def test_no_more_of_a_long_recording_is_decoded_than_is_said(
     monkeypatch.setattr(soundfile.SoundFile, "read", counted)
     assert _import(source, project).clips == len(said)
     assert sum(decoded) == len(said) * rate_hz
+
+
+def _lines(done: Imported) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.manifest.read_text().splitlines()]
+
+
+def test_clips_say_of_which_recording_they_were_cut(source: Path, project: Path, write_noise: WriteNoise) -> None:
+    write_noise(source / "other.wav", 6.0, seed=5)
+    for name in ("talk", "other"):
+        (source / f"{name}.srt").write_text(srt(TALK))
+    digests = {name: hashlib.sha256((source / name).read_bytes()).hexdigest() for name in ("talk.wav", "other.wav")}
+    rows = _lines(_import(source, project))
+    assert len(rows) == 4
+    assert all(row["recording"] == digests[row["source"]] for row in rows)
+
+
+@pytest.mark.parametrize("audio", ["flac", "opus"])
+def test_a_recording_may_be_kept_whole_with_its_segments(
+    source: Path, project: Path, write_noise: WriteNoise, audio: str
+) -> None:
+    write_noise(source / "other.wav", 6.0, seed=5)
+    spoken = [*TALK, Said("And again", 1.5, 2.0, "Bob")]
+    (source / "talk.vtt").write_text(vtt(sorted(spoken, key=lambda each: each.start_s)))
+    (source / "other.srt").write_text(srt(TALK))
+    done = _import(source, project, whole=True, audio=audio)
+    other, talk = _lines(done)
+    assert (done.clips, done.speakers, round(done.minutes * 60, 3)) == (5, 2, 6.25)
+    assert talk == {
+        "audio_filepath": f"../audio/new/000004.{audio}",
+        "duration": 6.0,
+        "source": "talk.wav",
+        "recording": hashlib.sha256((source / "talk.wav").read_bytes()).hexdigest(),
+        "segments": [
+            {"text": "Log in with Singpass.", "start_s": 0.5, "end_s": 2.25, "speaker": "Ann"},
+            {"text": "And again", "start_s": 1.5, "end_s": 2.0, "speaker": "Bob"},
+            {"text": "My CPF, please", "start_s": 3.0, "end_s": 4.125, "speaker": "Bob"},
+        ],
+    }
+    assert [row.text for row in _rows(done)] == [each["text"] for line in (other, talk) for each in line["segments"]]
+    heard = load_audio(project / "manifests" / talk["audio_filepath"])
+    whole = load_audio(source / "talk.wav")
+    assert abs(heard.size - whole.size) <= 0.01 * SAMPLE_RATE_HZ
+    assert np.dot(heard[: whole.size], whole[: heard.size]) > 0.7 * np.linalg.norm(heard) * np.linalg.norm(whole)
+    dataset = load_dataset({"train": done.manifest}, DATA, normaliser("en"), len, project)
+    assert [each.duration_s for each in dataset["train"]] == [1.75, 1.125, 1.75, 0.5, 1.125]
+
+
+def test_faults_of_a_recording_that_is_kept_whole_are_those_of_its_clips(source: Path, project: Path) -> None:
+    said = [*TALK, Said("x" * 5, 4.5, 4.6), Said("Beyond", 5.5, 6.5), Said("Far beyond", 7.0, 8.0)]
+    (source / "talk.srt").write_text(srt([*said, Said("caf\ufffd", 4.7, 5.2)]))
+    faults = []
+    for whole in (False, True):
+        with pytest.raises(ManifestError) as caught:
+            _import(source, project, whole=whole)
+        faults.append(sorted(line.split(": ")[0] for line in str(caught.value).splitlines()))
+    assert faults[0] == faults[1]
+    assert len(faults[0]) == 5
+    assert "begins at 7 s, but the recording ends at 6.00 s" in str(caught.value)
+    done = _import(source, project, whole=True, skip=True)
+    assert [each["text"] for each in _lines(done)[0]["segments"]] == [each.text for each in TALK]
+
+
+def test_a_recording_that_is_kept_whole_is_taken_once(source: Path, project: Path) -> None:
+    shutil.copy(source / "talk.wav", source / "copy.wav")
+    (source / "talk.srt").write_text(srt(TALK))
+    (source / "copy.srt").write_text(srt(TALK[:1]))
+    done = _import(source, project, whole=True)
+    assert len(_lines(done)) == 1
+    assert "the same audio as " in str(done.duplicates[0])
+    assert str(done.duplicates[0]).endswith(", with other segments")
+    assert len(list((project / "audio" / "new").iterdir())) == 1
+
+
+def test_what_is_no_part_of_a_recording_is_a_clip_in_any_case(source: Path, project: Path) -> None:
+    (source / "talk.txt").write_text("Log in.")
+    (row,) = _lines(_import(source, project, whole=True, form="plain"))
+    assert (row["text"], row["duration"]) == ("Log in.", 6.0)
+    assert "recording" not in row

@@ -13,36 +13,21 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
-import numpy as np
-import soundfile
-
-from wertune.base.errors import AudioError, ConfigError, ManifestError
+from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.faults import NAME, NAME_RULE
 from wertune.base.files import storing, write_rows
-from wertune.data.audio import (
-    MISSING_S,
-    SAMPLE_RATE_HZ,
-    is_recording,
-    load_audio,
-    refuse_cut_off,
-    refuse_unheard,
-    spelt,
-)
-from wertune.data.clip_files import write_clip
-from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item, Note
+from wertune.data.audio import spelt
+from wertune.data.importers.clip import Encoded, Encoding, Place, encode_clip
+from wertune.data.importers.item import Columns, Fault, Found, Item, Note
 from wertune.data.importers.kaldi import read_kaldi
 from wertune.data.importers.lhotse import cut_files, read_lhotse
 from wertune.data.importers.plain import read_plain
 from wertune.data.importers.saved_datasets import SPLITS, STATE, read_parquet, read_saved
 from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, read_common_voice
 from wertune.data.importers.timed import is_transcript, read_timed
-from wertune.data.manifest import damage
-from wertune.data.rows import one_language, one_name
+from wertune.data.importers.whole import encode_whole
 from wertune.data.sounds import file_digest
-
-Encoding = Literal["flac", "opus"]
 
 READERS: dict[str, Callable[[Path, Columns], Found]] = {
     "audiofolder": read_audiofolder,
@@ -54,9 +39,6 @@ READERS: dict[str, Callable[[Path, Columns], Found]] = {
     "timed": read_timed,
     "plain": read_plain,
 }
-MIN_DURATION_S, MAX_DURATION_S = 0.2, 30.0
-LONGEST_READ_S = MAX_DURATION_S + 1  # a small file may hold hours
-OPUS_KBPS = 32.0
 AT_ONCE = 256
 SHARD = re.compile(r"(?<=-)\d+-of-\d+(?=\.)|(?<=/)\d{4}(?=\.parquet)")
 
@@ -77,14 +59,6 @@ class Imported:
     duplicates: tuple[Fault, ...] = ()
     origins: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)
-
-
-class _Encoded(NamedTuple):
-    """A row whose recording is written, and where the source has it."""
-
-    place: str
-    origin: str
-    values: dict[str, Any]
 
 
 def form_of(source: Path) -> str:
@@ -113,10 +87,12 @@ def import_recordings(
     columns: Columns,
     skip: bool,
     transcripts: Path | None = None,
+    whole: bool = False,
 ) -> Imported:
     """Reads `source`, encodes its recordings at 16 kHz into the project and writes the manifest.
 
-    `transcripts` are those of the form `timed`, where they lie in a folder of their own.
+    `transcripts` are those of the form `timed`, where they lie in a folder of their own. `whole` keeps a recording in
+    one file and row with its utterances as segments; otherwise each is a clip of its own.
 
     Raises ManifestError with every fault, and nothing is written, unless `skip`, which leaves bad rows out.
     """
@@ -134,8 +110,9 @@ def import_recordings(
         try:
             unfinished.mkdir(parents=True)
             read = partial(read_timed, transcripts=transcripts) if transcripts else READERS[form or form_of(source)]
-            found = list(_encoded(read(source, columns), unfinished, name, encoding))
-            encoded = [each for each in found if isinstance(each, _Encoded)]
+            to = Place(unfinished, name, encoding)
+            found = list((encode_whole if whole else _clips)(read(source, columns), to, cache(file_digest)))
+            encoded = [each for each in found if isinstance(each, Encoded)]
             notes = Counter(each.text for each in found if isinstance(each, Note))
             bad = tuple(Fault(spelt(each.place), spelt(each.problem)) for each in found if isinstance(each, Fault))
             if bad and not skip:
@@ -153,10 +130,11 @@ def import_recordings(
         except BaseException:
             shutil.rmtree(audio, ignore_errors=True)  # else the next try would find the name taken
             raise
-    minutes = sum(row["duration"] for row in rows) / 60
-    speakers = len({row["speaker"] for row in rows if row["speaker"]})
+    said = [part for row in rows for part in row.get("segments", [row])]
+    minutes = sum(part.get("duration") or part["end_s"] - part["start_s"] for part in said) / 60
+    speakers = len({part["speaker"] for part in said if part.get("speaker")})
     origins = _origins(each.origin for each in kept if each.origin)
-    return Imported(manifest, len(rows), minutes, speakers, bad, duplicates, origins, notes)
+    return Imported(manifest, len(said), minutes, speakers, bad, duplicates, origins, notes)
 
 
 def _check_free(path: Path) -> None:
@@ -190,82 +168,36 @@ def _origins(each: Iterable[str]) -> dict[str, int]:
     return dict(told)
 
 
-def _each_once(found: list[_Encoded], folder: Path) -> tuple[list[_Encoded], tuple[Fault, ...]]:
+def _each_once(found: list[Encoded], folder: Path) -> tuple[list[Encoded], tuple[Fault, ...]]:
     """Rows whose recording no earlier one has, and the others, their files removed: equal samples are equal bytes."""
-    first: dict[str, _Encoded] = {}
+    first: dict[str, Encoded] = {}
     duplicates = []
     for each in found:
         file = folder / Path(each.values["audio_filepath"]).name
         earlier = first.setdefault(hashlib.sha256(file.read_bytes()).hexdigest(), each)
         if earlier is not each:
             file.unlink()
-            row, other = each.values, earlier.values
-            told = "" if row["text"] == other["text"] else f", with another text ({other['text'][:60]!r})"
-            if row["speaker"] != other["speaker"]:
-                told += f", by another speaker ({other['speaker'][:60]!r})"
-            duplicates.append(Fault(each.place, f"the same audio as {earlier.place}{told}"))
+            duplicates.append(Fault(each.place, f"the same audio as {earlier.place}{_differs(each, earlier)}"))
     return list(first.values()), tuple(duplicates)
 
 
-def _encoded(found: Found, folder: Path, name: str, encoding: Encoding) -> Iterator[_Encoded | Fault | Note]:
+def _differs(each: Encoded, earlier: Encoded) -> str:
+    """What two rows of the same audio do not say alike."""
+    row, other = each.values, earlier.values
+    if "segments" in row or "segments" in other:
+        return "" if row.get("segments") == other.get("segments") else ", with other segments"
+    told = "" if row["text"] == other["text"] else f", with another text ({other['text'][:60]!r})"
+    return told if row["speaker"] == other["speaker"] else f"{told}, by another speaker ({other['speaker'][:60]!r})"
+
+
+def _clips(found: Found, to: Place, digest_of: Callable[[Path], str]) -> Iterator[Encoded | Fault | Note]:
     """The row of each utterance, its recording written; numbered by where it stands in the source."""
 
-    digest_of = cache(file_digest)
-
-    def encode(item: tuple[int, Item | Fault | Note]) -> _Encoded | Fault | Note:
+    def encode(item: tuple[int, Item | Fault | Note]) -> Encoded | Fault | Note:
         number, each = item
-        return _row(each, folder, f"{number:06d}", name, encoding, digest_of) if isinstance(each, Item) else each
+        return encode_clip(each, f"{number:06d}", to, digest_of) if isinstance(each, Item) else each
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and encoding leave Python's lock
         waiting = enumerate(found, start=1)
         while some := list(islice(waiting, AT_ONCE)):  # not all at once: items hold the bytes of recordings
             yield from pool.map(encode, some)
-
-
-def _row(
-    item: Item, folder: Path, stem: str, name: str, encoding: Encoding, digest_of: Callable[[Path], str]
-) -> _Encoded | Fault:
-    if not item.text.strip():
-        return Fault(item.place, "the text is empty; transcribe the clip or remove the row")
-    if wrong := damage(item.text):
-        return Fault(item.place, wrong)
-    try:
-        language = one_language(item.languages)
-    except ValueError as error:
-        return Fault(item.place, f"{error}, or leave languages unread with --language-column {NO_COLUMN}")
-    try:
-        if isinstance(item.audio, Path) and not is_recording(item.audio):
-            return Fault(item.place, f"there is no recording {item.audio}; add it or remove the row")
-        samples = load_audio(item.audio, item.offset_s, min(item.duration_s or LONGEST_READ_S, LONGEST_READ_S))
-        refuse_cut_off(item.audio, "the recording")
-        refuse_unheard(samples, "the recording")
-    except (AudioError, OSError) as error:
-        return Fault(item.place, str(error))
-    duration_s = samples.size / SAMPLE_RATE_HZ
-    if not MIN_DURATION_S <= duration_s <= MAX_DURATION_S:
-        rule = f"must last {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s"
-        lasts = f"{'at least ' if duration_s >= LONGEST_READ_S - 0.01 else ''}{duration_s:.2f} s"
-        return Fault(item.place, f"the recording lasts {lasts}, but {rule}; split it or remove the row")
-    if (asked_s := item.duration_s or 0.0) - duration_s > MISSING_S:
-        # What is said in it was said of the whole part: more than is heard here.
-        asked = f"its part lasts from {item.offset_s:g} to {item.offset_s + asked_s:g} s"
-        ends = f"the recording ends at {item.offset_s + duration_s:.2f} s"
-        return Fault(item.part_place or item.place, f"{asked}, but {ends}; mend the times, or fetch the recording anew")
-    file = folder / f"{stem}.{encoding}"
-    samples = samples / max(1.0, float(np.abs(samples).max()))  # a decoded mp3 goes a little over full scale
-    if encoding == "opus":
-        write_clip(file, samples, OPUS_KBPS)
-    else:
-        soundfile.write(file, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
-    values = {
-        "audio_filepath": f"../audio/{name}/{file.name}",
-        "text": item.text.strip(),
-        "duration": round(duration_s, 3),
-        "speaker": one_name(item.speaker),
-        "source": spelt(item.source),
-    }
-    values |= {"language": language} if language else {}
-    if isinstance(item.audio, Path) and item.duration_s is not None:
-        # A part of one: `split` keeps it beside the others, wherever its recording is listed, under whatever name.
-        values["recording"] = digest_of(item.audio)
-    return _Encoded(spelt(item.place), spelt(item.origin), values)
