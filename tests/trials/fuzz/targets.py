@@ -218,10 +218,15 @@ def _valid_manifests() -> dict[str, bytes]:
     row = {"audio_filepath": "a.wav", "text": "please check the form", "speaker": "ann", "terms": ["form"]}
     other = {"audio_filepath": "b.flac", "text": "and sign it", "duration": 0.3, "offset": 0.1, "weight": 3}
     lines = [json.dumps(row).encode(), json.dumps(other).encode()]
+    parts = [{"text": f"part {n}", "start_s": n / 4, "end_s": n / 4 + 0.2, "speaker": "bob"} for n in range(2)]
+    call = {"audio_filepath": "a.wav", "speaker": "ann", "language": "en", "segments": parts}
+    timed = {"audio_filepath": "a.wav", "text": "<|0.00|> please check<|0.20|><|0.25|> the form<|0.45|>"}
     files = [json.dumps(row | {"audio_filepath": name}).encode() for name in ("out/etc/passwd", "pipe.wav", "round")]
     return {
         "two_rows.jsonl": b"\n".join(lines) + b"\n",
         "segments.jsonl": b"\n".join(json.dumps(row | {"offset": o, "duration": 0.2}).encode() for o in (0, 0.25)),
+        "recording.jsonl": json.dumps(call).encode(),
+        "timed.jsonl": json.dumps(timed).encode(),
         "elsewhere.jsonl": b"\n".join(files),
         "numbers.jsonl": b'{"audio_filepath": "a.wav", "text": "a", "duration": 1e999, "offset": -0.0, "weight": 1e3}',
         "deep.jsonl": b"[" * 3000,
