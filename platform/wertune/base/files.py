@@ -43,6 +43,12 @@ def content_digest(depends_on: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal: the same whatever the file is called; OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def cache_root() -> Path:
     """Where this machine keeps what can be made again: `$WERTUNE_CACHE`, or else the user's cache."""
     own = os.environ.get("WERTUNE_CACHE")

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from wertune.base.config import DataConfig
 from wertune.base.errors import AudioError, ManifestError
+from wertune.base.files import sha256_of
 from wertune.base.kept import Kept
 from wertune.base.steps import clips_are_done
 from wertune.base.text import COMMAND, Normalise, invisible, sign_name
 from wertune.data.audio import MISSING_S, Samples, length_s, load_audio, path_fault
 from wertune.data.rows import At, Fault, Row, file_and_at, line_place, parse_line, place_of, problem
 from wertune.data.segments import Placed, count_segments, listed_segments, read_line
-from wertune.data.sounds import Part, Sound, file_digest, known_sound, sound_of
+from wertune.data.sounds import Part, Sound, known_sound, sound_of
 
 MAX_LABEL_TOKENS = 448
 FEW_BYTES = 440  # a token is a byte or more, and at most eight belong to no text: so short a one need not be counted
@@ -271,7 +272,7 @@ class _Places:
     roots: tuple[Path, ...]
     longest_s: float
     real: Callable[[Path], Path] = field(default_factory=lambda: cache(Path.resolve))  # once for all files of a folder
-    digest: Callable[[Path], str] = field(default_factory=lambda: cache(file_digest))  # once for all segments of a file
+    digest: Callable[[Path], str] = field(default_factory=lambda: cache(sha256_of))  # once for all segments of a file
     unread: Counter[str] = field(default_factory=Counter)  # keys of rows
     mixed: list[int] = field(default_factory=list)  # by line, segments in which two speakers are heard
 

@@ -4,7 +4,6 @@ What was kept of a file is trusted while its size and its times of change are wh
 before it was read could change again within one tick of its clock: as in git's index, that one is not kept.
 """
 
-import hashlib
 import json
 import os
 import time
@@ -14,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from wertune.base.files import sha256_of
 from wertune.base.kept import Kept, code_digest
 from wertune.data import audio
 from wertune.data.audio import SAMPLE_RATE_HZ, audio_digest, load_audio, refuse_cut_off, refuse_unheard
@@ -52,16 +52,10 @@ def known_sound(part: Part, kept: Kept) -> Sound | None:
     return Sound(*sound) if known_as == _known_as(part.path.stat()) else None
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes: a recording is the same whatever its file is called; OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sound_of(part: Part, kept: Kept, digest_of: Callable[[Path], str] = file_digest) -> Sound:
+def sound_of(part: Part, kept: Kept, digest_of: Callable[[Path], str] = sha256_of) -> Sound:
     """Decodes a part, and keeps what it was found to be; raises AudioError.
 
-    `digest_of` is `file_digest`, or remembers what that gave.
+    `digest_of` is `sha256_of`, or remembers what that gave.
     """
     now, state = time.time_ns(), part.path.stat()
     samples = load_audio(*part)

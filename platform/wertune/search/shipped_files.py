@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wertune.base.errors import StorageError
-from wertune.base.files import CACHE_REMEDY, locked, store_folder, storing
+from wertune.base.files import CACHE_REMEDY, locked, sha256_of, store_folder, storing
 
 PART_BYTES = 32 << 20
 _FEATURE_KEY = re.compile(r"features/((?:[0-9a-f]{2}/)?[0-9a-f]{32}\.npy)")
@@ -102,11 +102,6 @@ class FileServer:
         if key not in self._paths:
             raise ValueError(f"asked for {key!r}, but a key is one of the catalogue's or features/<32 hex digits>.npy")
         return self._paths[key]
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path, offset: int, length: int) -> bytes:

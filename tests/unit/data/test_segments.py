@@ -255,7 +255,7 @@ def test_a_segment_is_read_without_the_rest_of_its_recording(
         return "digest"
 
     monkeypatch.setattr(sounds, "load_audio", load)
-    monkeypatch.setattr("wertune.data.manifest.file_digest", digest)
+    monkeypatch.setattr("wertune.data.manifest.sha256_of", digest)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     parts = [{"text": f"number {n}", "start_s": n, "end_s": n + 0.5} for n in range(50)]
     _load({"train": write_manifest(tmp_path / "m.jsonl", [CALL | {"segments": parts}])})

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.faults import NAME, NAME_RULE
-from wertune.base.files import storing, write_rows
+from wertune.base.files import sha256_of, storing, write_rows
 from wertune.data.audio import spelt
 from wertune.data.importers.clip import Encoded, Encoding, Place, encode_clip
 from wertune.data.importers.item import Columns, Fault, Found, Item, Note
@@ -27,7 +27,6 @@ from wertune.data.importers.saved_datasets import SPLITS, STATE, read_parquet, r
 from wertune.data.importers.tables import NAMES, main_file, read_audiofolder, read_common_voice
 from wertune.data.importers.timed import is_transcript, read_timed
 from wertune.data.importers.whole import encode_whole
-from wertune.data.sounds import file_digest
 
 READERS: dict[str, Callable[[Path, Columns], Found]] = {
     "audiofolder": read_audiofolder,
@@ -111,7 +110,7 @@ def import_recordings(
             unfinished.mkdir(parents=True)
             read = partial(read_timed, transcripts=transcripts) if transcripts else READERS[form or form_of(source)]
             to = Place(unfinished, name, encoding)
-            found = list((encode_whole if whole else _clips)(read(source, columns), to, cache(file_digest)))
+            found = list((encode_whole if whole else _clips)(read(source, columns), to, cache(sha256_of)))
             encoded = [each for each in found if isinstance(each, Encoded)]
             notes = Counter(each.text for each in found if isinstance(each, Note))
             bad = tuple(Fault(spelt(each.place), spelt(each.problem)) for each in found if isinstance(each, Fault))
