@@ -101,7 +101,9 @@ class EvalReport(Frozen):
     sets: dict[str, SetReport] = Field(description=f"test, retention_test, silence, noise, short, {ARTEFACT_SET}, …")
     baseline: dict[str, SetReport]
     training_terms: dict[str, int] = Field(description="how often each term of the lexicon was said in training")
-    leakage: tuple[str, ...] = Field((), description="clips of the test set that training had, or their texts")
+    leakage: tuple[str, ...] = Field(
+        (), description="clips of the test set that training had, their texts or recordings"
+    )
     cost: Cost
     provenance: Provenance
 

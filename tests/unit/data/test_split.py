@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from wertune.base.config import DataConfig, load_project
 from wertune.base.errors import ConfigError, ManifestError
 from wertune.base.kept import Kept
 from wertune.base.text import TermFinder, normaliser
+from wertune.commands.data import split_
 from wertune.data.manifest import Looked, row_faults
 from wertune.data.rows import At, Row
 from wertune.data.split import Division, describe, divide, parse_shares, split_manifest
@@ -389,3 +391,22 @@ def test_the_same_recording_is_known_by_its_digest_and_by_its_name(
         for rows in _written(small_project / "out").values()
     ]
     assert sum(map(len, in_split)) == 5
+
+
+def test_a_project_whose_speakers_may_be_shared_is_divided_by_its_recordings(
+    small_project: Path, write_noise: Callable[..., Path]
+) -> None:
+    rows = []
+    for n in range(5):
+        write_noise(small_project / f"call{n}.flac", 2.0, seed=80 + n)
+        parts = [{"text": f"part {part} of {n}", "start_s": part, "end_s": part + 1} for part in range(2)]
+        rows.append({"audio_filepath": f"call{n}.flac", "speaker": "ann", "segments": parts})
+    manifest = small_project / "all.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [str(manifest), "--project", str(small_project), "--out", str(small_project / "out"), "--shares", "3,1,1"]
+    refused = CliRunner().invoke(split_, given)
+    assert "validation, test would be empty" in str(refused.exception)
+    project = small_project / "project.yaml"
+    project.write_text(project.read_text().replace("data:\n", "data:\n  disjoint_speakers: false\n"))
+    assert CliRunner().invoke(split_, given, catch_exceptions=False).exit_code == 0
+    assert [len(rows) for rows in _written(small_project / "out").values()] == [3, 1, 1]

@@ -103,7 +103,7 @@ class ProvenanceGate(Gate):
 
 
 class LeakageGate(Gate):
-    """Clips of the test set that training had."""
+    """Clips of the test set that training had, or whose text or recording it had."""
 
     kind: Literal["leakage"] = "leakage"
     unit: Literal["clips"] = Field("clips", description=UNIT)
