@@ -1,7 +1,7 @@
 """A line for one recording of any length: its segments, listed or as Whisper's own timestamps in the text, as rows."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -57,8 +57,24 @@ class Span(Protocol):
 EachSpan = TypeVar("EachSpan", bound=Span)
 
 
-def overlaps(spans: Iterable[EachSpan]) -> Iterator[tuple[EachSpan, EachSpan]]:
-    """Of each of spans in order of time those in which it begins, a speaker's longest; what rounding takes is none."""
+def clashes(spans: Sequence[EachSpan]) -> tuple[list[tuple[EachSpan, EachSpan]], int]:
+    """Of spans in order of time those that overlap with another of their speaker, with the first such, and a count.
+
+    It is of those that begin while another speaker's goes on.
+    """
+    found: dict[int, EachSpan] = {}
+    mixed: set[int] = set()
+    for earlier, later in _overlaps(spans):
+        if earlier.speaker == later.speaker:
+            found.setdefault(id(earlier), later)
+            found.setdefault(id(later), earlier)
+        else:
+            mixed.add(id(later))
+    return [(span, found[id(span)]) for span in spans if id(span) in found], len(mixed)
+
+
+def _overlaps(spans: Iterable[EachSpan]) -> Iterator[tuple[EachSpan, EachSpan]]:
+    """Of each span those in which it begins, a speaker's longest; what rounding takes is none."""
     latest: dict[str, EachSpan] = {}
     for span in spans:
         yield from ((other, span) for other in latest.values() if other.end_s - span.start_s > MISSING_S)
@@ -178,17 +194,10 @@ def _row(whole: Row | None, given: Any) -> Row:
 
 def _settle(file: object, line: Line, said: list[Placed]) -> None:
     """Adds the rows, but those of one speaker that overlap, both of which are at fault."""
-    clashes: dict[At, Fault] = {}
-    mixed: set[At] = set()
-    for earlier, later in overlaps(said):
-        if earlier.speaker == later.speaker:
-            for one, other in ((earlier, later), (later, earlier)):
-                clashes.setdefault(one.at, Fault(place_of(file, one.at), _clash(one, other)))
-        else:
-            mixed.add(later.at)
-    line.mixed = len(mixed)
-    line.rows += sorted((each for each in said if each.at not in clashes), key=lambda each: each.at)
-    line.faults += clashes.values()
+    found, line.mixed = clashes(said)
+    bad = {one.at for one, _ in found}
+    line.rows += sorted((each for each in said if each.at not in bad), key=lambda each: each.at)
+    line.faults += [Fault(place_of(file, one.at), _clash(one, other)) for one, other in found]
 
 
 def _clash(one: Placed, other: Placed) -> str:

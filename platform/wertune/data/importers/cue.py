@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wertune.data.importers.item import NO_COLUMN, Columns, Fault, Found, Item, Note, one_line
-from wertune.data.segments import overlaps
+from wertune.data.segments import clashes
 
 LATEST_S = 1e6
 # What transcribers and NIST's scoring write for what is no speech: [noise], <unk>, {BREATH}, (%hesitation).
@@ -63,17 +63,11 @@ def rows(cues: Iterable[Cue], audio: Path, source: str, columns: Columns) -> Fou
         if text or not events:
             said.append(replace(cue, text=text))
     said.sort(key=lambda cue: cue.start_s)
-    clashes: dict[Cue, Cue] = {}
-    mixed: set[Cue] = set()
-    for earlier, later in overlaps(said):
-        if earlier.speaker == later.speaker:
-            clashes.setdefault(earlier, later)
-            clashes.setdefault(later, earlier)
-        else:
-            mixed.add(later)
-    yield from [BOTH_ARE_HEARD] * len(mixed)
+    found, mixed = clashes(said)
+    others = dict(found)
+    yield from [BOTH_ARE_HEARD] * mixed
     for cue in said:
-        yield _clash(cue, clashes[cue]) if cue in clashes else _item(cue, audio, source, columns)
+        yield _clash(cue, others[cue]) if cue in others else _item(cue, audio, source, columns)
 
 
 def _clash(cue: Cue, other: Cue) -> Fault:
