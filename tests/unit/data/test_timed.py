@@ -378,6 +378,15 @@ def test_faults_of_a_recording_that_is_kept_whole_are_those_of_its_clips(source:
     assert [each["text"] for each in _lines(done)[0]["segments"]] == [each.text for each in TALK]
 
 
+def test_a_segment_of_silence_is_a_fault_of_its_own(source: Path, project: Path) -> None:
+    samples, rate = soundfile.read(source / "talk.wav")
+    samples[int(2.5 * rate) :] = 0
+    soundfile.write(source / "talk.wav", samples, rate)
+    (source / "talk.srt").write_text(srt(TALK))
+    with pytest.raises(ManifestError, match=r"talk\.srt:6: the segment .* must reach -66 dBFS"):
+        _import(source, project, whole=True)
+
+
 def test_a_recording_that_is_kept_whole_is_taken_once(source: Path, project: Path) -> None:
     shutil.copy(source / "talk.wav", source / "copy.wav")
     (source / "talk.srt").write_text(srt(TALK))
