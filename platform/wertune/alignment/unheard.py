@@ -1,0 +1,34 @@
+"""What a window has of speech that nothing was written for: without timestamps Whisper skips sentences of long windows."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from wertune.alignment.borders import FRAMES_PER_SECOND, Levels, quietest
+from wertune.alignment.heard import Word
+
+# No word lasts longer than this and so much a letter: the rest of its time is of something else.
+WORD_S, LETTER_S = 0.25, 0.11
+LEAST_GAP_S, LEAST_SPEECH_S = 0.8, 0.35
+SPEECH_PERCENT, BELOW_SPEECH_DB = 90, 22.0
+EDGE_S = 0.3
+
+
+def unheard(words: Sequence[Word], level: Levels, start_s: float) -> Iterator[tuple[float, float]]:
+    """Stretches of a window that begins at `start_s` which hold speech, but none of its words in order of time."""
+    end_s = start_s + level.size / FRAMES_PER_SECOND
+    loud = level > np.percentile(level, SPEECH_PERCENT) - BELOW_SPEECH_DB if level.size else level > 0
+    ends = [start_s, *(min(word.end_s, word.start_s + _most_s(word)) for word in words)]
+    starts = [*(max(word.start_s, word.end_s - _most_s(word)) for word in words), end_s]
+    for from_s, to_s in zip(ends, starts, strict=True):
+        if to_s - from_s < LEAST_GAP_S:
+            continue
+        first, last = (round((each - start_s) * FRAMES_PER_SECOND) for each in (from_s, to_s))
+        if np.count_nonzero(loud[first:last]) < LEAST_SPEECH_S * FRAMES_PER_SECOND:
+            continue
+        cuts = [start_s + quietest(level, each - EDGE_S - start_s, each + EDGE_S - start_s) for each in (from_s, to_s)]
+        yield start_s if from_s == start_s else cuts[0], end_s if to_s == end_s else cuts[1]
+
+
+def _most_s(word: Word) -> float:
+    return WORD_S + LETTER_S * len(word.letters)
