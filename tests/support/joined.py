@@ -15,8 +15,8 @@ MANIFESTS = ROOT / "projects" / "sg_gov" / "manifests"
 PAUSES_S = (0.25, 0.8)
 FLOOR = 10 ** (-60 / 20)  # of the room, that pauses are not nothing
 FRAME = SAMPLE_RATE_HZ // 100
-MARGIN_S = 0.08  # clips were made with at least 0.1 s before and after their speech
-OVER_FLOOR, OVER_PEAK = 4.0, 1e-4
+MARGIN_S = 0.08  # clips were made with 0.1 s and more before and after their speech, but for a few
+OVER_FLOOR, OVER_PEAK = 6.0, 1e-4
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def speech_borders(clip: Samples) -> tuple[int, int]:
     frames = clip.size // FRAME
     power = np.square(clip[: frames * FRAME].reshape(frames, FRAME), dtype=np.float64).mean(axis=1)
     edge = round(MARGIN_S * 100)
-    floor = max(np.median(power[:edge]), np.median(power[-edge:]))
+    floor = np.percentile(np.concatenate([power[:edge], power[-edge:]]), 20)  # some short clips have less before them
     loud = power > max(OVER_FLOOR * floor, OVER_PEAK * power.max())
     steady = np.flatnonzero(loud[:-1] & loud[1:])  # two frames in a row: no click
     return int(steady[0]) * FRAME, int(steady[-1] + 2) * FRAME

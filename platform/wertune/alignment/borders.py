@@ -10,6 +10,7 @@ QUIET_FRAMES = 10  # a pause is looked for where so many are quietest together: 
 SLACK_S = 0.25  # by which a letter's time may be wrong
 PAD_S = 0.05
 FLOOR_PERCENT, OVER_FLOOR_DB = 5, 8.0
+NEAR_FRAMES, EDGE_S = 300, 1.0
 LEAST = 1e-10
 
 Levels = npt.NDArray[np.float64]
@@ -32,6 +33,18 @@ def quietest(level: Levels, from_s: float, to_s: float) -> float:
         return (first + power.size / 2) / FRAMES_PER_SECOND
     sums = np.convolve(power, np.ones(QUIET_FRAMES), mode="valid")
     return (first + int(sums.argmin()) + QUIET_FRAMES / 2) / FRAMES_PER_SECOND
+
+
+def pause_s(level: Levels, at_s: float) -> float:
+    """How long it is as quiet around a time as it is anywhere near; 0 where it is not quiet then. Edges are pauses."""
+    at = round(at_s * FRAMES_PER_SECOND)
+    if not 0 < at < level.size - 1:
+        return EDGE_S
+    near = level[max(0, at - NEAR_FRAMES) : at + NEAR_FRAMES]
+    loud = level > np.percentile(near, FLOOR_PERCENT) + OVER_FLOOR_DB
+    before, after = np.flatnonzero(loud[:at][::-1]), np.flatnonzero(loud[at:])
+    first = at - (int(before[0]) if before.size else at)
+    return (at + (int(after[0]) if after.size else level.size - at) - first) / FRAMES_PER_SECOND
 
 
 def trimmed(level: Levels, from_s: float, to_s: float) -> tuple[float, float]:

@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from wertune.alignment.borders import levels, quietest, trimmed
+from wertune.alignment.borders import FRAMES_PER_SECOND, Levels, levels, pause_s, quietest, trimmed
 from wertune.alignment.heard import STRAY, Item, bare
 from wertune.alignment.recording import Window, part
 from wertune.data.audio import SAMPLE_RATE_HZ
 
 LONGEST_GROUP_S = 26.0
 BESIDE_S = 1.5  # heard before and after a group, where its first and last sound are looked for
+FEW_LETTERS, PAUSE_S = 15, 0.2
 SLACK_S = 0.25  # by which a letter's time may be wrong
 
 
@@ -42,49 +44,84 @@ class Cut:
     start_s: float
     end_s: float
     log_probability: float  # the mean of its letters
+    beside: int = 0  # letters of strays that no pause parts from it: a part of it may be among them, or they in it
 
 
 def cut_out(recording: Path, items: Sequence[Item], follower: Follower, lasts_s: float) -> Iterator[Cut]:
     """Each sentence among the items, in order of time."""
-    for first, last in _groups(items):
-        before_s = items[first - 1].end_s if first else 0.0
-        after_s = items[last].start_s if last < len(items) else lasts_s
-        yield from _cut_group(recording, items[first:last], before_s, after_s, follower, lasts_s)
+    for group in groups(items):
+        window, level = _window(recording, items, group, lasts_s)
+        heard = items[group.before : group.after]
+        timed = follower.follow(window, " ".join(item.text for item in heard))
+        spans = list(_letters(timed.text, [item.text for item in heard]))
+        pauses = [_between(timed, last, first, level, window.start_s) for (_, last), (first, _) in pairwise(spans)]
+        borders = [0.0, *pauses, window.end_s - window.start_s]
+        lengths_s = [pause_s(level, border) for border in borders]
+        for number in range(group.first, group.last):
+            at = number - group.before
+            if heard[at].sentence != STRAY:
+                begin, end, beside = at, at + 1, 0
+                if begin and heard[begin - 1].sentence == STRAY and lengths_s[begin] < PAUSE_S:
+                    if _is_misheard(heard[begin - 1], lengths_s[begin - 1]):
+                        begin -= 1
+                    else:
+                        beside += len(bare(heard[begin - 1].text))
+                if end < len(heard) and heard[end].sentence == STRAY and lengths_s[end] < PAUSE_S:
+                    if _is_misheard(heard[end], lengths_s[end + 1]):
+                        end += 1
+                    else:
+                        beside += len(bare(heard[at + 1].text))
+                start_s, end_s = trimmed(level, borders[begin], max(borders[begin], borders[end]))
+                score = float(timed.log_probabilities[spans[at][0] : spans[at][1] + 1].mean())
+                yield Cut(heard[at].sentence, window.start_s + start_s, window.start_s + end_s, score, beside)
 
 
-def _groups(items: Sequence[Item]) -> Iterator[tuple[int, int]]:
-    """First and last (not in it) of neighbours that last no longer than a window together."""
+def _is_misheard(item: Item, far_s: float) -> bool:
+    """Whether words beside a sentence, without a pause, are its own, heard as others: they are few, a pause beyond."""
+    return len(bare(item.text)) <= FEW_LETTERS and far_s >= PAUSE_S
+
+
+class Group(NamedTuple):
+    """Items from `first` up to `last`, heard with those from `before` up to `after`, so that each has a neighbour."""
+
+    before: int
+    first: int
+    last: int
+    after: int
+
+
+def groups(items: Sequence[Item], longest_s: float = LONGEST_GROUP_S) -> Iterator[Group]:
+    """All items, as many at once as last no longer than a window with their neighbours."""
+
+    def lasts_s(from_item: int, to_item: int) -> float:
+        return items[to_item - 1].end_s - items[from_item].start_s
+
     first = 0
-    for number in range(1, len(items) + 1):
-        if number == len(items) or items[number].end_s - items[first].start_s > LONGEST_GROUP_S:
-            yield first, number
-            first = number
+    while first < len(items):
+        last = first + 1
+        before = first - 1 if first and lasts_s(first - 1, last) <= longest_s else first
+        while last < len(items) and lasts_s(before, min(last + 2, len(items))) <= longest_s:
+            last += 1
+        after = last + 1 if last < len(items) and lasts_s(before, last + 1) <= longest_s else last
+        yield Group(before, first, last, after)
+        first = last
 
 
-def _cut_group(
-    recording: Path, group: Sequence[Item], before_s: float, after_s: float, follower: Follower, lasts_s: float
-) -> Iterator[Cut]:
-    begin, end = group[0].start_s, group[-1].end_s
-    heard = part(recording, max(0.0, begin - BESIDE_S), min(lasts_s, end + BESIDE_S))
+def _window(recording: Path, items: Sequence[Item], group: Group, lasts_s: float) -> tuple[Window, Levels]:
+    """What the group is heard in, from pause to pause, and the level of its frames."""
+    begin, end = items[group.before].start_s, items[group.after - 1].end_s
+    earliest = max(items[group.before - 1].end_s - SLACK_S if group.before else 0.0, begin - BESIDE_S, 0.0)
+    latest = min(items[group.after].start_s + SLACK_S if group.after < len(items) else lasts_s, end + BESIDE_S)
+    heard = part(recording, min(earliest, begin), max(latest, end))
     level, zero = levels(heard.samples), heard.start_s
-    # From the quietest place between this group and what is said before and after it.
-    from_s = quietest(level, max(before_s - SLACK_S, begin - BESIDE_S) - zero, begin + SLACK_S - zero)
-    to_s = quietest(level, end - SLACK_S - zero, min(after_s + SLACK_S, end + BESIDE_S) - zero)
-    window = Window(zero + from_s, heard.samples[round(from_s * SAMPLE_RATE_HZ) : round(to_s * SAMPLE_RATE_HZ)])
-    timed = follower.follow(window, " ".join(item.text for item in group))
-    spans = list(_letters(timed.text, [item.text for item in group]))
-    cuts = [from_s]
-    for (_, last), (first, _) in zip(spans, spans[1:], strict=False):
-        cuts.append(_between(timed, last, first, level, zero))
-    cuts.append(to_s)
-    for item, (first, last), start, stop in zip(group, spans, cuts, cuts[1:], strict=False):
-        if item.sentence != STRAY:
-            sound = trimmed(level, start, max(start, stop))
-            score = float(timed.log_probabilities[first : last + 1].mean())
-            yield Cut(item.sentence, zero + sound[0], zero + sound[1], score)
+    from_s = quietest(level, earliest - zero, begin + SLACK_S - zero)
+    to_s = quietest(level, end - SLACK_S - zero, latest - zero)
+    first, last = round(from_s * FRAMES_PER_SECOND), round(to_s * FRAMES_PER_SECOND)
+    size = SAMPLE_RATE_HZ // FRAMES_PER_SECOND
+    return Window(zero + first / FRAMES_PER_SECOND, heard.samples[first * size : last * size]), level[first:last]
 
 
-def _between(timed: Timed, last: int, first: int, level: npt.NDArray[np.float64], zero: float) -> float:
+def _between(timed: Timed, last: int, first: int, level: Levels, zero: float) -> float:
     """The pause between the character `last` of one text and `first` of the next, in seconds of `level`."""
     word, next_word = _word_start(timed.text, last), _word_end(timed.text, first)
     from_s = min(timed.starts_s[word] + SLACK_S, timed.starts_s[last])

@@ -30,5 +30,35 @@ def unheard(words: Sequence[Word], level: Levels, start_s: float) -> Iterator[tu
         yield start_s if from_s == start_s else cuts[0], end_s if to_s == end_s else cuts[1]
 
 
+def merged(words: Sequence[Word], again: Sequence[Sequence[Word]]) -> list[Word]:
+    """The words of a window and those that were heard again in stretches of it, in order of time.
+
+    What a stretch begins or ends with and its neighbours say, too, was said once: where the stretch has it.
+    """
+    said = list(words)
+    for stretch in filter(None, again):
+        at = sum(_middle_s(word) < _middle_s(stretch[0]) for word in said)
+        beyond = sum(_middle_s(word) < _middle_s(stretch[-1]) for word in said)
+        after = _shared([*stretch], said[max(at, beyond) :])
+        before = _shared(said[:at], [*stretch])
+        inside = said[at : max(at, beyond)]
+        both = sorted([*inside, *stretch], key=_middle_s)
+        said = [*said[: at - before], *both, *said[max(at, beyond) + after :]]
+    return said
+
+
+def _shared(first: Sequence[Word], second: Sequence[Word]) -> int:
+    """How many words the one ends and the other begins with alike, two at most."""
+    for count in (2, 1):
+        ends, begins = [[word.letters for word in part] for part in (first[-count:], second[:count])]
+        if len(ends) == count and ends == begins:
+            return count
+    return 0
+
+
+def _middle_s(word: Word) -> float:
+    return (word.start_s + word.end_s) / 2
+
+
 def _most_s(word: Word) -> float:
     return WORD_S + LETTER_S * len(word.letters)
