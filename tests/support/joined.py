@@ -53,7 +53,7 @@ def join(splits: Sequence[str], minutes: float, seed: int, out: Path) -> list[Sa
 
 
 def speech_borders(clip: Samples) -> tuple[int, int]:
-    """The samples at which speech begins and ends: louder than what is heard before it, and not 40 dB below the loudest."""
+    """The samples at which speech begins and ends: louder than what is before it, and not 40 dB below the loudest."""
     frames = clip.size // FRAME
     power = np.square(clip[: frames * FRAME].reshape(frames, FRAME), dtype=np.float64).mean(axis=1)
     edge = round(MARGIN_S * 100)

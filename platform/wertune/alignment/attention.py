@@ -22,7 +22,7 @@ def alignment_heads(generation: Any, layers: int, heads: int) -> tuple[tuple[int
     """(layer, head) of a base's generation_config.json; BaseModelError where it names none that it has."""
     found = getattr(generation, "alignment_heads", None)
     pairs = [tuple(pair) for pair in found if len(pair) == 2] if isinstance(found, list | tuple) else []
-    usable = tuple((int(l), int(h)) for l, h in pairs if 0 <= l < layers and 0 <= h < heads)
+    usable = tuple((int(layer), int(head)) for layer, head in pairs if 0 <= layer < layers and 0 <= head < heads)
     if not usable or len(usable) != len(found or ()):
         rule = f"must hold (layer, head) pairs below ({layers}, {heads}): nothing else says when a word is said"
         remedy = "take the model's own generation_config.json, another base, or a CTC model with --ctc"
@@ -31,7 +31,7 @@ def alignment_heads(generation: Any, layers: int, heads: int) -> tuple[tuple[int
 
 
 def token_times(attended: torch.Tensor, positions: int) -> npt.NDArray[np.float64]:
-    """Seconds (tokens + 1,) at which tokens begin and the last ends, of what heads attend to (heads, tokens, positions).
+    """Seconds (tokens + 1,) at which tokens begin and the last ends, by what heads attend to (heads, tokens, positions).
 
     Of the positions so many hold the recording, the others padding.
     """

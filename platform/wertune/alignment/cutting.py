@@ -30,6 +30,12 @@ class Timed:
     log_probabilities: npt.NDArray[np.float64]
 
 
+def untimed(text: str, time_s: float) -> Timed:
+    """The text with each of its characters at one time, certain: to be filled in."""
+    times = np.full(len(text), time_s)
+    return Timed(text, times, times.copy(), np.zeros(len(text)))
+
+
 class Follower(Protocol):
     """What finds the letters of a text in its window: the base's attention, or a CTC model."""
 
@@ -60,20 +66,26 @@ def cut_out(recording: Path, items: Sequence[Item], follower: Follower, lasts_s:
         for number in range(group.first, group.last):
             at = number - group.before
             if heard[at].sentence != STRAY:
-                begin, end, beside = at, at + 1, 0
-                if begin and heard[begin - 1].sentence == STRAY and lengths_s[begin] < PAUSE_S:
-                    if _is_misheard(heard[begin - 1], lengths_s[begin - 1]):
-                        begin -= 1
-                    else:
-                        beside += len(bare(heard[begin - 1].text))
-                if end < len(heard) and heard[end].sentence == STRAY and lengths_s[end] < PAUSE_S:
-                    if _is_misheard(heard[end], lengths_s[end + 1]):
-                        end += 1
-                    else:
-                        beside += len(bare(heard[at + 1].text))
+                begin, end, beside = _own(heard, at, lengths_s)
                 start_s, end_s = trimmed(level, borders[begin], max(borders[begin], borders[end]))
                 score = float(timed.log_probabilities[spans[at][0] : spans[at][1] + 1].mean())
                 yield Cut(heard[at].sentence, window.start_s + start_s, window.start_s + end_s, score, beside)
+
+
+def _own(heard: Sequence[Item], at: int, lengths_s: Sequence[float]) -> tuple[int, int, int]:
+    """Of a sentence at that place its first border and its last, and how many letters of strays run into it.
+
+    `lengths_s` are those of the pauses at the borders: before each of the items, and behind the last.
+    """
+    first, last, beside = at, at + 1, 0
+    for stray, near, far in ((at - 1, at, at - 1), (at + 1, at + 1, at + 2)):
+        if not 0 <= stray < len(heard) or heard[stray].sentence != STRAY or lengths_s[near] >= PAUSE_S:
+            continue
+        if _is_misheard(heard[stray], lengths_s[far]):
+            first, last = min(first, stray), max(last, stray + 1)
+        else:
+            beside += len(bare(heard[stray].text))
+    return first, last, beside
 
 
 def _is_misheard(item: Item, far_s: float) -> bool:
@@ -124,8 +136,8 @@ def _window(recording: Path, items: Sequence[Item], group: Group, lasts_s: float
 def _between(timed: Timed, last: int, first: int, level: Levels, zero: float) -> float:
     """The pause between the character `last` of one text and `first` of the next, in seconds of `level`."""
     word, next_word = _word_start(timed.text, last), _word_end(timed.text, first)
-    from_s = min(timed.starts_s[word] + SLACK_S, timed.starts_s[last])
-    to_s = max(timed.ends_s[next_word] - SLACK_S, timed.ends_s[first])
+    from_s = min((timed.starts_s[word] + timed.ends_s[last]) / 2, timed.starts_s[last])
+    to_s = max((timed.starts_s[first] + timed.ends_s[next_word]) / 2, timed.ends_s[first])
     return quietest(level, float(from_s) - zero, float(to_s) - zero)
 
 

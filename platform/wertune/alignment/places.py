@@ -28,7 +28,7 @@ class Place:
 
     start: int
     end: int
-    edits: float
+    edits: int
 
 
 def codes(letters: str) -> Codes:
@@ -93,7 +93,7 @@ def _placed(sentences: Sequence[Codes], heard: Codes) -> list[Place | None]:
             found.append(None)
             continue
         start = int(starts[column])
-        found.append(Place(start, column, float(edits[column])))
+        found.append(Place(start, column, round(edits[column])))
         column = start
     return found[::-1]
 

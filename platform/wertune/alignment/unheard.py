@@ -1,4 +1,4 @@
-"""What a window has of speech that nothing was written for: without timestamps Whisper skips sentences of long windows."""
+"""Speech in a window that nothing was written for: without timestamps Whisper skips sentences of long windows."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,14 +10,15 @@ from wertune.alignment.heard import Word
 # No word lasts longer than this and so much a letter: the rest of its time is of something else.
 WORD_S, LETTER_S = 0.25, 0.11
 LEAST_GAP_S, LEAST_SPEECH_S = 0.8, 0.35
-SPEECH_PERCENT, BELOW_SPEECH_DB = 90, 22.0
+SPEECH_PERCENT, BELOW_SPEECH_DB, LEAST_DB = 90, 22.0, -60.0
 EDGE_S = 0.3
 
 
 def unheard(words: Sequence[Word], level: Levels, start_s: float) -> Iterator[tuple[float, float]]:
     """Stretches of a window that begins at `start_s` which hold speech, but none of its words in order of time."""
     end_s = start_s + level.size / FRAMES_PER_SECOND
-    loud = level > np.percentile(level, SPEECH_PERCENT) - BELOW_SPEECH_DB if level.size else level > 0
+    loudest = np.percentile(level, SPEECH_PERCENT) if level.size else LEAST_DB
+    loud = level > max(loudest - BELOW_SPEECH_DB, LEAST_DB)
     ends = [start_s, *(min(word.end_s, word.start_s + _most_s(word)) for word in words)]
     starts = [*(max(word.start_s, word.end_s - _most_s(word)) for word in words), end_s]
     for from_s, to_s in zip(ends, starts, strict=True):

@@ -184,7 +184,9 @@ class Layer:
         """The same of a decoder's layer, and what its heads attend to of `heard`: (batch, heads, rows, others)."""
         normed, hears = self.first_norm(x), self.hears
         x = x + self.attention(normed, normed, mask)
-        queries, keys, values = (hears.split(each) for each in (hears.q(self.heard_norm(x)), hears.k(heard), hears.v(heard)))
+        queries, keys, values = (
+            hears.split(each) for each in (hears.q(self.heard_norm(x)), hears.k(heard), hears.v(heard))
+        )
         attended = torch.softmax((queries * hears.head_dim**-0.5) @ keys.transpose(-1, -2), dim=-1)
         x = x + hears.out((attended @ values).transpose(1, 2).flatten(-2))
         return x + self.fc2(self.activation(self.fc1(self.last_norm(x)))), attended

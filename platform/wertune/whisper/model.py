@@ -203,7 +203,7 @@ class Whisper:
     def follow(
         self, states: torch.Tensor, labels: torch.Tensor, heads: Sequence[tuple[int, int]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities of the labels (batch, tokens), and what `heads` attend to (batch, heads, tokens, positions).
+        """Log-probabilities of labels (batch, tokens), and what `heads` attend to (batch, heads, tokens, positions).
 
         Of a label the attention is that of the step that writes it; what is -100 is of no meaning.
         """
