@@ -49,10 +49,11 @@ def told(kept: Sequence[Segment], transcript: Sequence[str], said: Sequence[Said
     within = sum(error <= WITHIN_S for error in errors_s)
     strange = len(kept) - len(known)
     borders = sorted(error for each, true in known for error in _errors_s(each, true))
+    off = sum(error > OFF_S for error in errors_s)
     return (
         f"kept {len(known)} of {both} ({len(known) / both:.1%}), both borders within 0.2 s: {within / len(known):.1%}, "
-        f"median border error {borders[len(borders) // 2]:.3f} s, wrong texts {strange + elsewhere} (strange {strange}, "
-        f"elsewhere {elsewhere}), a border off by more than 0.5 s: {sum(error > OFF_S for error in errors_s)}"
+        f"median border error {borders[len(borders) // 2]:.3f} s, wrong texts {strange + elsewhere} "
+        f"(strange {strange}, elsewhere {elsewhere}), a border off by more than 0.5 s: {off}"
     )
 
 

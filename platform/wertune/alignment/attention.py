@@ -31,7 +31,7 @@ def alignment_heads(generation: Any, layers: int, heads: int) -> tuple[tuple[int
 
 
 def token_times(attended: torch.Tensor, positions: int) -> npt.NDArray[np.float64]:
-    """Seconds (tokens + 1,) at which tokens begin and the last ends, by what heads attend to (heads, tokens, positions).
+    """Seconds (tokens + 1,) at which tokens begin and the last ends, by what is attended to (heads, tokens, positions).
 
     Of the positions so many hold the recording, the others padding.
     """

@@ -21,7 +21,7 @@ def levels(samples: Samples) -> Levels:
     size = SAMPLE_RATE_HZ // FRAMES_PER_SECOND
     frames = samples.size // size
     power = np.square(samples[: frames * size].reshape(frames, size), dtype=np.float64).mean(axis=1)
-    return 10 * np.log10(np.maximum(power, LEAST))
+    return np.asarray(10 * np.log10(np.maximum(power, LEAST)))
 
 
 def quietest(level: Levels, from_s: float, to_s: float) -> float:

@@ -1,11 +1,17 @@
 """Texts with times as words and letters: what sentences and recordings are compared by."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from wertune.alignment.places import Place
 from wertune.base.text import is_mark, letter_by_letter, visible
+
+Times = npt.NDArray[np.floating[Any]]
 
 
 def bare(word: str) -> str:
@@ -76,7 +82,7 @@ def _owners(places: Sequence[Place | None], words: Sequence[Word]) -> Iterator[i
         at = end
 
 
-def timed_words(text: str, starts_s: Sequence[float], ends_s: Sequence[float]) -> Iterable[Word]:
+def timed_words(text: str, starts_s: Times, ends_s: Times) -> Iterator[Word]:
     """The words of a text of whose characters each has its times; what holds no letter is none."""
     at = 0
     for word in letter_by_letter(text).split():

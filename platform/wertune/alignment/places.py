@@ -8,6 +8,7 @@ nobody claims is not drawn into a sentence.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -19,7 +20,8 @@ MOST_CELLS = 1 << 28  # of sentences x letters heard in one block: some 2 GB; a 
 MIN_SURE_LETTERS = 12
 
 Codes = npt.NDArray[np.int32]
-Ints = npt.NDArray[np.int64]
+Costs = npt.NDArray[np.floating[Any]]
+Columns = npt.NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True)
@@ -87,20 +89,18 @@ def _placed(sentences: Sequence[Codes], heard: Codes) -> list[Place | None]:
         costs = after
     found: list[Place | None] = []
     column = width - 1
-    for stray_from, is_said, starts, edits in reversed(steps):
-        column = int(stray_from[column])
+    for stray_columns, is_said, start_columns, edits in reversed(steps):
+        column = int(stray_columns[column])
         if not is_said[column]:
             found.append(None)
             continue
-        start = int(starts[column])
+        start = int(start_columns[column])
         found.append(Place(start, column, round(edits[column])))
         column = start
     return found[::-1]
 
 
-def _said(
-    sentence: Codes, heard: Codes, before: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+def _said(sentence: Codes, heard: Codes, before: Costs) -> tuple[Costs, Columns]:
     """For each end in `heard` the least cost of the sentence up to there, and where it starts then."""
     costs, starts = before.copy(), np.arange(before.size)
     for letter in sentence:
@@ -113,7 +113,7 @@ def _said(
     return costs, starts
 
 
-def _running(costs: npt.NDArray[np.float64], each: float) -> tuple[npt.NDArray[np.float64], Ints]:
+def _running(costs: Costs, each: float) -> tuple[Costs, Columns]:
     """The least cost at or before each column with `each` for every column since, and which column that is of."""
     columns = np.arange(costs.size)
     level = costs - each * columns

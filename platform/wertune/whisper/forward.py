@@ -247,13 +247,14 @@ class LeanWhisper:
 
     def follow(self, states: Tensor, tokens: Tensor, heads: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """As `decode`, and what each of the `heads` (layer, head) attends to: (batch, heads, length, positions)."""
-        length, found = tokens.shape[1], []
+        length, found = tokens.shape[1], dict[int, Tensor]()
         hidden = self.embed(tokens, slice(0, length))
         mask = torch.full((length, length), -torch.inf, dtype=self.dtype, device=states.device).triu(1)
         for index, layer in enumerate(self.decoder_layers):
             hidden, attended = layer.follow(hidden, states, mask)
-            found += [attended[:, head].float() for of, head in heads if of == index]
-        return self.last_norm(hidden), torch.stack(found, dim=1)
+            if any(of == index for of, _ in heads):
+                found[index] = attended
+        return self.last_norm(hidden), torch.stack([found[of][:, head].float() for of, head in heads], dim=1)
 
     def _through(self, layer: Layer, *inputs: Tensor) -> Tensor:
         """Its output. Checkpointed, its inputs alone are kept, and it is gone through again on the way back.
