@@ -9,14 +9,16 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from wertune.alignment.borders import FRAMES_PER_SECOND, Levels, levels, pause_s, quietest, trimmed
+from wertune.alignment.borders import FRAMES_PER_SECOND, QUIET_FRAMES, Levels, levels, pause_s, quietest, trimmed
 from wertune.alignment.heard import STRAY, Item, bare
 from wertune.alignment.recording import Window, part
+from wertune.base.text import visible
 from wertune.data.audio import SAMPLE_RATE_HZ
 
 LONGEST_GROUP_S = 26.0
 BESIDE_S = 1.5  # heard before and after a group, where its first and last sound are looked for
 FEW_LETTERS, PAUSE_S = 15, 0.2
+LONG_WORD = 15  # letters that may be one where no blank stands between words
 SLACK_S = 0.25  # by which a letter's time may be wrong
 
 
@@ -58,8 +60,9 @@ def cut_out(recording: Path, items: Sequence[Item], follower: Follower, lasts_s:
     for group in groups(items):
         window, level = _window(recording, items, group, lasts_s)
         heard = items[group.before : group.after]
-        timed = follower.follow(window, " ".join(item.text for item in heard))
-        spans = list(_letters(timed.text, [item.text for item in heard]))
+        texts = [visible(item.text) for item in heard]
+        timed = follower.follow(window, " ".join(texts))
+        spans = list(_letters(timed.text, texts))
         pauses = [_between(timed, last, first, level, window.start_s) for (_, last), (first, _) in pairwise(spans)]
         borders = [0.0, *pauses, window.end_s - window.start_s]
         lengths_s = [pause_s(level, border) for border in borders]
@@ -129,6 +132,7 @@ def _window(recording: Path, items: Sequence[Item], group: Group, lasts_s: float
     from_s = quietest(level, earliest - zero, begin + SLACK_S - zero)
     to_s = quietest(level, end - SLACK_S - zero, latest - zero)
     first, last = round(from_s * FRAMES_PER_SECOND), round(to_s * FRAMES_PER_SECOND)
+    last = max(last, first + QUIET_FRAMES)
     size = SAMPLE_RATE_HZ // FRAMES_PER_SECOND
     return Window(zero + first / FRAMES_PER_SECOND, heard.samples[first * size : last * size]), level[first:last]
 
@@ -142,12 +146,12 @@ def _between(timed: Timed, last: int, first: int, level: Levels, zero: float) ->
 
 
 def _word_start(text: str, place: int) -> int:
-    return text.rfind(" ", 0, place) + 1
+    return max(text.rfind(" ", 0, place) + 1, place - LONG_WORD)
 
 
 def _word_end(text: str, place: int) -> int:
     end = text.find(" ", place)
-    return (len(text) if end < 0 else end) - 1
+    return min((len(text) if end < 0 else end) - 1, place + LONG_WORD)
 
 
 def _letters(text: str, parts: Sequence[str]) -> Iterator[tuple[int, int]]:

@@ -97,6 +97,12 @@ def test_what_is_in_one_of_the_two_alone_stays_there(tmp_path: Path) -> None:
         assert each.start_s == pytest.approx(starts[each.text], abs=0.08)
 
 
+def test_accents_and_blanks_that_are_written_in_other_ways_do_not_matter(tmp_path: Path) -> None:
+    found, _ = _aligned(tmp_path, ["My\u200b  medisave is nearly empty this y\u00ad\u00ade\u0301ar!", *SAID[1:]])
+    assert len(found.segments) == len(SAID)
+    assert min(each.end_s - each.start_s for each in found.segments) > 1.0
+
+
 def test_what_the_base_skipped_is_heard_again(tmp_path: Path) -> None:
     found, _ = _aligned(tmp_path, SAID, skips=SAID[1:2])
     assert SAID[1] in [each.text for each in found.segments]
