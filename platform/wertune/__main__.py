@@ -9,6 +9,7 @@ import click
 from wertune.base.cli import EXIT_STATUS, Tool, run_tool
 
 COMMANDS = {
+    "align": "wertune.commands.align:align",
     "battery": "wertune.commands.data:battery",
     "bench": "wertune.commands.score:bench",
     "doctor": "wertune.commands.doctor:doctor",

@@ -39,6 +39,7 @@ RUN_BY = {
     "integration/test_shown_real.py": (
         "mlflow ui", "make audit", "python -m tests.trials.fuzz", "ray get-auth-token",
     ),
+    "integration/alignment/test_align_real.py": ("wertune align",),
     "integration/synthesis/test_synthesize_engines.py": ("wertune synthesize",),
     "integration/jobs/test_search_real.py": ("mlflow models", "curl", "base64"),
     "integration/test_site.py": ("make docs",),
@@ -67,6 +68,7 @@ ONLY_READ = {
     "python -m tests.trials.ray_train": "minutes, of a library that the project does not use",
     "python -m tests.trials.recorded": "minutes, or hours; unit/search/test_study.py plays some of its orders",
     "python -m tests.trials.long_form": "a run; unit/training/test_windows.py, unit/whisper/test_long_recordings.py",
+    "python -m tests.trials.align": "a quarter of an hour; two minutes of audio are in test_align_real.py",
     "python -m tests.trials.draws": "minutes; unit/wergate/test_power.py runs what it is made of",
     "wertune battery": "needs espeak-ng; unit/battery/test_battery.py makes one by what it calls",
     "docker compose up": "needs Docker: the services' own commands run in integration/test_team_stack.py",

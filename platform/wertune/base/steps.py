@@ -13,10 +13,15 @@ class Steps:
     """Hears of clips that are done, and says how many of them are and how long the others will take."""
 
     def __init__(
-        self, what: str, total: int, say: Callable[[str], object], clock: Callable[[], float] = time.monotonic
+        self,
+        what: str,
+        total: int,
+        say: Callable[[str], object],
+        clock: Callable[[], float] = time.monotonic,
+        unit: str = "clips",
     ) -> None:
         """Nothing is said of a work that takes less than a quarter of a minute."""
-        self._what, self._total, self._say, self._clock = what, total, say, clock
+        self._what, self._total, self._say, self._clock, self._unit = what, total, say, clock, unit
         self._done, self._start = 0, clock()
         self._said = self._start
 
@@ -30,7 +35,7 @@ class Steps:
             self._said = now
             done = min(self._done, self._total)
             left_s = (now - self._start) * (self._total - done) / done
-            self._say(f"  {self._what}: {done} of {self._total} clips, about {minutes(left_s)} left")
+            self._say(f"  {self._what}: {done} of {self._total} {self._unit}, about {minutes(left_s)} left")
 
 
 def minutes(seconds: float) -> str:

@@ -26,8 +26,8 @@ from wertune.data.sounds import Part, Sound, known_sound, sound_of
 MAX_LABEL_TOKENS = 448
 FEW_BYTES = 440  # a token is a byte or more, and at most eight belong to no text: so short a one need not be counted
 SHOWN = 3
-# What `import` and `synthesize` write into rows for people.
-OUR_OWN = frozenset({"source", "sentence", "voice", "rest", "lang"})
+# What `import`, `align` and `synthesize` write into rows for people.
+OUR_OWN = frozenset({"source", "sentence", "voice", "rest", "lang", "score"})
 SEGMENTS = frozenset({"segments"})  # which stand for rows of their own
 TRAINING_SPLITS = frozenset({"train", "replay"})
 RETENTION_SPLITS = frozenset({"retention_validation", "retention_test"})

@@ -4,7 +4,7 @@ Frozen layers keep no input for the way back, 8-bit weights are unpacked where t
 by the product itself, and nothing is cast back and forth. Measured beside the modules in docs/benchmarks.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -180,6 +180,17 @@ class Layer:
             x = x + self.hears(self.heard_norm(x), heard)
         return x + self.fc2(self.activation(self.fc1(self.last_norm(x))))
 
+    def follow(self, x: Tensor, heard: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of a decoder's layer, and what its heads attend to of `heard`: (batch, heads, rows, others)."""
+        normed, hears = self.first_norm(x), self.hears
+        x = x + self.attention(normed, normed, mask)
+        queries, keys, values = (
+            hears.split(each) for each in (hears.q(self.heard_norm(x)), hears.k(heard), hears.v(heard))
+        )
+        attended = torch.softmax((queries * hears.head_dim**-0.5) @ keys.transpose(-1, -2), dim=-1)
+        x = x + hears.out((attended @ values).transpose(1, 2).flatten(-2))
+        return x + self.fc2(self.activation(self.fc1(self.last_norm(x)))), attended
+
 
 class LeanWhisper:
     """The forward pass over a model's own weights and adapters, in `dtype`; dropout is the adapters' alone.
@@ -233,6 +244,17 @@ class LeanWhisper:
         for layer in self.decoder_layers:
             hidden = self._through(layer, hidden, states, mask)
         return self.last_norm(hidden)
+
+    def follow(self, states: Tensor, tokens: Tensor, heads: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """As `decode`, and what each of the `heads` (layer, head) attends to: (batch, heads, length, positions)."""
+        length, found = tokens.shape[1], dict[int, Tensor]()
+        hidden = self.embed(tokens, slice(0, length))
+        mask = torch.full((length, length), -torch.inf, dtype=self.dtype, device=states.device).triu(1)
+        for index, layer in enumerate(self.decoder_layers):
+            hidden, attended = layer.follow(hidden, states, mask)
+            if any(of == index for of, _ in heads):
+                found[index] = attended
+        return self.last_norm(hidden), torch.stack([found[of][:, head].float() for of, head in heads], dim=1)
 
     def _through(self, layer: Layer, *inputs: Tensor) -> Tensor:
         """Its output. Checkpointed, its inputs alone are kept, and it is gone through again on the way back.

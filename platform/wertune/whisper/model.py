@@ -219,6 +219,19 @@ class Whisper:
             for each, timed in zip(found, segments, strict=True)
         ]
 
+    @torch.no_grad()
+    def follow(
+        self, states: torch.Tensor, labels: torch.Tensor, heads: Sequence[tuple[int, int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities of labels (batch, tokens), and what `heads` attend to (batch, heads, tokens, positions).
+
+        Of a label the attention is that of the step that writes it; what is -100 is of no meaning.
+        """
+        labels = labels.to(self.device)
+        hidden, attended = self._lean.follow(states, self._before(labels), heads)
+        scores = self._lean.logits(hidden).log_softmax(dim=-1)
+        return scores.gather(2, labels.clamp(min=0)[..., None])[..., 0], attended
+
     def pad_labels(self, labels: Sequence[list[int]]) -> torch.Tensor:
         """Labels as one (batch, longest), padded with -100, which the loss leaves out."""
         rows = [torch.tensor(ids, dtype=torch.long) for ids in labels]

@@ -161,6 +161,19 @@ def test_texts_after_a_prompt_are_those_of_transformers(load_tiny: LoadTiny, num
     assert found != [written.text for written in whisper.write(states, [12] * 3, decode)]
 
 
+def test_what_heads_attend_to_is_what_transformers_says(load_tiny: LoadTiny) -> None:
+    whisper, heads = load_tiny("none"), [(1, 0), (0, 1), (1, 1)]
+    states = whisper.encode(_features())
+    scores, attended = whisper.follow(states, LABELS, heads)
+    whisper.bare.set_attn_implementation("eager")
+    read = whisper._before(LABELS)
+    found = whisper.bare.model.decoder(input_ids=read, encoder_hidden_states=states, output_attentions=True)
+    expected = torch.stack([found.cross_attentions[layer][:, head] for layer, head in heads], dim=1)
+    torch.testing.assert_close(attended, expected)
+    logits = whisper.bare.proj_out(found.last_hidden_state).log_softmax(dim=-1)
+    torch.testing.assert_close(scores[0], logits[0].gather(1, LABELS[0][:, None])[:, 0])
+
+
 def test_no_more_is_written_than_the_decoder_has_positions_for(load_tiny: LoadTiny) -> None:
     whisper = _adapted(load_tiny, "none")
     before = [0] * (whisper._lean.positions - 8)

@@ -1,0 +1,70 @@
+"""Where one sentence's speech ends and the next one's begins, by the energy of what is heard between their letters."""
+
+import numpy as np
+import numpy.typing as npt
+
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+
+FRAMES_PER_SECOND = 100
+QUIET_FRAMES = 10  # a pause is looked for where so many are quietest together: a stop's closure is shorter
+SLACK_S = 0.25  # by which a letter's time may be wrong
+PAD_S = 0.05
+FLOOR_PERCENT, OVER_FLOOR_DB = 5, 8.0
+NEAR_FRAMES, EDGE_S = 300, 1.0
+LEAST = 1e-10
+
+Levels = npt.NDArray[np.float64]
+
+
+def levels(samples: Samples) -> Levels:
+    """The level of each 10 ms (frames,) in dB of full scale."""
+    size = SAMPLE_RATE_HZ // FRAMES_PER_SECOND
+    frames = samples.size // size
+    power = np.square(samples[: frames * size].reshape(frames, size), dtype=np.float64).mean(axis=1)
+    return np.asarray(10 * np.log10(np.maximum(power, LEAST)))
+
+
+def quietest(level: Levels, from_s: float, to_s: float) -> float:
+    """The middle of the quietest tenth of a second that is whole within these times."""
+    first, last = (round(each * FRAMES_PER_SECOND) for each in (from_s, to_s))
+    first, last = max(0, min(first, level.size - QUIET_FRAMES)), min(level.size, max(last, first + QUIET_FRAMES))
+    power = 10 ** (level[first:last] / 10)
+    if power.size < QUIET_FRAMES:
+        return (first + power.size / 2) / FRAMES_PER_SECOND
+    sums = np.convolve(power, np.ones(QUIET_FRAMES), mode="valid")
+    return (first + int(sums.argmin()) + QUIET_FRAMES / 2) / FRAMES_PER_SECOND
+
+
+def pause_s(level: Levels, at_s: float) -> float:
+    """How long it is as quiet around a time as it is anywhere near; 0 where it is not quiet then. Edges are pauses."""
+    at = round(at_s * FRAMES_PER_SECOND)
+    if not 0 < at < level.size - 1:
+        return EDGE_S
+    near = level[max(0, at - NEAR_FRAMES) : at + NEAR_FRAMES]
+    loud = level > np.percentile(near, FLOOR_PERCENT) + OVER_FLOOR_DB
+    before, after = np.flatnonzero(loud[:at][::-1]), np.flatnonzero(loud[at:])
+    first = at - (int(before[0]) if before.size else at)
+    return (at + (int(after[0]) if after.size else level.size - at) - first) / FRAMES_PER_SECOND
+
+
+def trimmed(level: Levels, from_s: float, to_s: float) -> tuple[float, float]:
+    """The first and last sound between two pauses.
+
+    Twice: what stands out of the pauses, and of that what stands out of a noise that lies under the speech itself.
+    """
+    start, end = from_s, to_s
+    for _ in range(2):
+        start, end = _sound(level, start, end)
+    return max(from_s, start - PAD_S), min(to_s, end + PAD_S)
+
+
+def _sound(level: Levels, from_s: float, to_s: float) -> tuple[float, float]:
+    first, last = round(from_s * FRAMES_PER_SECOND), round(to_s * FRAMES_PER_SECOND)
+    own = level[first:last]
+    if own.size < 2:
+        return from_s, to_s
+    loud = own > min(np.percentile(own, FLOOR_PERCENT) + OVER_FLOOR_DB, np.percentile(own, 75))
+    steady = np.flatnonzero(loud[:-1] & loud[1:])  # two frames in a row: no click
+    if not steady.size:
+        return from_s, to_s
+    return (first + int(steady[0])) / FRAMES_PER_SECOND, (first + int(steady[-1]) + 2) / FRAMES_PER_SECOND

@@ -1,0 +1,82 @@
+"""Recordings joined from the demo's clips with drawn pauses, so that it is known when each sentence is said."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tests.support.places import ROOT
+
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio
+
+MANIFESTS = ROOT / "projects" / "sg_gov" / "manifests"
+PAUSES_S = (0.25, 0.8)
+FLOOR = 10 ** (-60 / 20)  # of the room, that pauses are not nothing
+FRAME = SAMPLE_RATE_HZ // 100
+MARGIN_S = 0.08  # clips were made with 0.1 s and more before and after their speech, but for a few
+OVER_FLOOR, OVER_PEAK = 6.0, 1e-4
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence, and where the energy of its speech begins and ends in the joined recording."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+def join(splits: Sequence[str], minutes: float, seed: int, out: Path) -> list[Said]:
+    """Writes a recording (wav) of so many minutes of drawn clips, no sentence twice; what is said in it, in order."""
+    generator = np.random.default_rng(seed)
+    rows = [json.loads(line) for split in splits for line in (MANIFESTS / f"{split}.jsonl").read_text().splitlines()]
+    pieces, said, at, texts = list[Samples](), list[Said](), 0, set[str]()
+    for number in generator.permutation(len(rows)):
+        row = rows[number]
+        if row["text"] in texts:
+            continue
+        if at > minutes * 60 * SAMPLE_RATE_HZ:
+            break
+        texts.add(row["text"])
+        clip = load_audio(MANIFESTS / row["audio_filepath"])
+        start, end = speech_borders(clip)
+        said.append(Said(row["text"], (at + start) / SAMPLE_RATE_HZ, (at + end) / SAMPLE_RATE_HZ))
+        pause = np.zeros(round(generator.uniform(*PAUSES_S) * SAMPLE_RATE_HZ), np.float32)
+        pieces += [clip, pause]
+        at += clip.size + pause.size
+    samples = np.concatenate(pieces)
+    samples += (FLOOR * generator.standard_normal(samples.size)).astype(np.float32)
+    soundfile.write(out, samples.clip(-1, 1), SAMPLE_RATE_HZ)
+    return said
+
+
+def speech_borders(clip: Samples) -> tuple[int, int]:
+    """The samples at which speech begins and ends: louder than what is before it, and not 40 dB below the loudest."""
+    frames = clip.size // FRAME
+    power = np.square(clip[: frames * FRAME].reshape(frames, FRAME), dtype=np.float64).mean(axis=1)
+    edge = round(MARGIN_S * 100)
+    floor = np.percentile(np.concatenate([power[:edge], power[-edge:]]), 20)  # some short clips have less before them
+    loud = power > max(OVER_FLOOR * floor, OVER_PEAK * power.max())
+    steady = np.flatnonzero(loud[:-1] & loud[1:])  # two frames in a row: no click
+    return int(steady[0]) * FRAME, int(steady[-1] + 2) * FRAME
+
+
+def strange_sentences(number: int, seed: int, but: Sequence[str]) -> list[str]:
+    """Sentences of the demo's other splits that are not among `but`: of the same field, and nobody says them here."""
+    names = ("train", "validation", "test", "final")
+    rows = [json.loads(line) for name in names for line in (MANIFESTS / f"{name}.jsonl").read_text().splitlines()]
+    others = sorted({row["text"] for row in rows} - set(but))
+    return [others[i] for i in np.random.default_rng(seed).permutation(len(others))[:number]]
+
+
+def changed(said: Sequence[Said], out_share: float, strange_share: float, seed: int) -> list[str]:
+    """The transcript with a share of its sentences taken out, and a share of strange ones put in."""
+    generator = np.random.default_rng(seed)
+    texts = [each.text for each in said]
+    kept = [text for text in texts if generator.random() >= out_share]
+    strange = strange_sentences(round(strange_share * len(texts)), seed, texts)
+    for sentence in strange:
+        kept.insert(int(generator.integers(len(kept) + 1)), sentence)
+    return kept
