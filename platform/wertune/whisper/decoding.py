@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from wertune.whisper.boost import Places, TermBoost
 from wertune.whisper.forward import Layer, LeanWhisper, Linear, Multiply
-from wertune.whisper.loops import LoopGuard, Repeats
-from wertune.whisper.timestamps import Times
+from wertune.whisper.loops import LoopGuard
+from wertune.whisper.restraints import Repeats, Times
 
 IMPOSSIBLE = -1e9
 # Tokens from one look at what is done to the next: on a GPU each look waits for all that was asked of it before.

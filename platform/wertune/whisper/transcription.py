@@ -16,7 +16,7 @@ from wertune.data.manifest import Recording
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.whisper.features import FRAMES_PER_SECOND, Across, context_positions, here, log_mel, pad_features
 from wertune.whisper.loops import MOST_TOKENS, token_limit
-from wertune.whisper.timestamps import MOST_S
+from wertune.whisper.restraints import MOST_S
 from wertune.whisper.wording import Written
 
 MAX_SEGMENT_S = 28.0

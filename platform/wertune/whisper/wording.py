@@ -17,7 +17,7 @@ from wertune.whisper.boost import TermBoost
 from wertune.whisper.decoding import Rules
 from wertune.whisper.hugging_face import END, knows_languages, read_json
 from wertune.whisper.loops import LoopGuard
-from wertune.whisper.timestamps import MOST_S, STEPS_A_SECOND
+from wertune.whisper.restraints import MOST_S, STEPS_A_SECOND
 
 
 @dataclass(frozen=True)

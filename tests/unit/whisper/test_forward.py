@@ -221,7 +221,7 @@ def test_what_loops_all_the_same_is_written_again(load_tiny: LoadTiny, monkeypat
     again = plain.model_copy(update={"no_repeat_ngram": 6})
     expected = [texts[0], whisper.generate(_features(3), [30, 20, 30], again)[1].text, texts[2]]
     assert expected[1] != texts[1] not in (texts[0], texts[2])
-    monkeypatch.setattr("wertune.whisper.loops.allowed", lambda size: 100)
+    monkeypatch.setattr("wertune.whisper.restraints.allowed", lambda size: 100)
     monkeypatch.setattr("wertune.whisper.model.shrinks", lambda text: text == texts[1])
     assert [written.text for written in whisper.generate(_features(3), [30, 20, 30], DecodeConfig())] == expected
 

@@ -11,7 +11,8 @@ from transformers import WhisperTokenizerFast
 
 from wertune.base.config import DecodeConfig
 from wertune.whisper.base_model import resolve_base_model
-from wertune.whisper.loops import LAST_RESORT_NGRAM, LoopGuard, Repeats, last_resort, shrinks
+from wertune.whisper.loops import LAST_RESORT_NGRAM, LoopGuard, last_resort, shrinks
+from wertune.whisper.restraints import Repeats
 
 VOCABULARY = 100
 WORDS = LoopGuard(f" word{token}" for token in range(VOCABULARY))

@@ -11,7 +11,7 @@ from transformers.generation.logits_process import WhisperTimeStampLogitsProcess
 
 from wertune.base.config import DecodeConfig
 from wertune.whisper.model import Whisper
-from wertune.whisper.timestamps import Times
+from wertune.whisper.restraints import Times
 from wertune.whisper.wording import Timed
 
 LoadTiny = Callable[..., Whisper]
