@@ -1,5 +1,7 @@
 """The glossary as the real tiny.en reads it: the prompt and the texts after it are those of transformers."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from tests.support.places import DEMO
@@ -10,14 +12,18 @@ from wertune.data.audio import load_audio
 from wertune.data.rows import Row
 from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.features import context_positions, log_mel, pad_features
+from wertune.whisper.footprint import PRODUCTS_VARIABLE
 from wertune.whisper.model import Whisper, load_whisper
 
 
 @pytest.fixture(scope="module")
-def whisper() -> Whisper:
+def whisper() -> Iterator[Whisper]:
+    """With products in float32, as transformers' are: of two texts that are as likely bfloat16 may take the other."""
     terms = load_lexicon(DEMO / "lexicon.yaml").written
     path = resolve_base_model("packaged:whisper-tiny.en").path
-    return load_whisper(path, "en", "none", "cpu", terms=terms, dtype=torch.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(PRODUCTS_VARIABLE, "float32")
+        yield load_whisper(path, "en", "none", "cpu", terms=terms, dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
