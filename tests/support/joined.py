@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from tests.support.places import ROOT
 
-from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples, frame_power, load_audio
 
 MANIFESTS = ROOT / "projects" / "sg_gov" / "manifests"
 PAUSES_S = (0.25, 0.8)
@@ -54,8 +54,7 @@ def join(splits: Sequence[str], minutes: float, seed: int, out: Path) -> list[Sa
 
 def speech_borders(clip: Samples) -> tuple[int, int]:
     """The samples at which speech begins and ends: louder than what is before it, and not 40 dB below the loudest."""
-    frames = clip.size // FRAME
-    power = np.square(clip[: frames * FRAME].reshape(frames, FRAME), dtype=np.float64).mean(axis=1)
+    power = frame_power(clip, FRAME)
     edge = round(MARGIN_S * 100)
     floor = np.percentile(np.concatenate([power[:edge], power[-edge:]]), 20)  # some short clips have less before them
     loud = power > max(OVER_FLOOR * floor, OVER_PEAK * power.max())

@@ -29,7 +29,7 @@ from wertune.training.prepare import Prepared, prepare
 from wertune.training.trial import run_trial
 from wertune.whisper.adapter import load_adapter
 from wertune.whisper.model import Whisper
-from wertune.whisper.transcription import Spoken, score_set, transcribe_samples, transcribe_windows
+from wertune.whisper.transcription import Segment, score_set, transcribe_samples, transcribe_windows
 
 CLIPS, PAUSE_S, HISS = 10, (0.25, 0.8), 1e-4
 
@@ -65,7 +65,7 @@ def _joined(clips: Sequence[Recording], generator: np.random.Generator) -> Long:
     return Long(np.concatenate(parts), joined(clip.text for clip in clips), tuple(borders))
 
 
-def border_errors_s(found: Sequence[Sequence[Spoken]], long: Sequence[Long]) -> list[float]:
+def border_errors_s(found: Sequence[Sequence[Segment]], long: Sequence[Long]) -> list[float]:
     """Of each clip's start and end, how far the nearest start and end of a segment are."""
     errors = list[float]()
     for spoken, recording in zip(found, long, strict=True):

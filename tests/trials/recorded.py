@@ -34,7 +34,7 @@ from wertune.search.trial_log import EPOCH, METRIC, REDRAWN
 from wertune.training import train as training
 from wertune.training.baseline import baseline_scores
 from wertune.training.batches import TrainingData
-from wertune.training.objective import Objective
+from wertune.training.objective import REDRAWS, Objective, redrawn_wer
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.trial import run_trial
 from wertune.training.workers import ALONE, Workers
@@ -42,7 +42,6 @@ from wertune.whisper.adapter import at_strength
 from wertune.whisper.model import Whisper
 
 SPLITS = ("validation", "retention_validation")
-REDRAWS = 200
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -179,16 +178,11 @@ def curve(sets: Sets, trial: Recorded) -> Curve:
         both = ((epoch.validation, sets.validation_words), (epoch.retention, sets.retention_words))
         value = objective(*(sum(errors) / sum(words) for errors, words in both))
         if value < best:
-            best, now = value, tuple(map(objective, *(_redrawn_wer(errors, words) for errors, words in both)))
+            drawn = (redrawn_wer(list(zip(*each, strict=True))).tolist() for each in both)
+            best, now = value, tuple(map(objective, *drawn))
         values.append(best)
         redrawn.append(now)
     return Curve(tuple(values), tuple(redrawn), trial.seconds)
-
-
-def _redrawn_wer(errors: Sequence[int], words: Sequence[int]) -> list[float]:
-    drawn = np.random.default_rng(0).integers(0, len(words), (REDRAWS, len(words)))
-    rates: list[float] = (np.array(errors)[drawn].sum(axis=1) / np.array(words)[drawn].sum(axis=1)).tolist()
-    return rates
 
 
 def plain_curves(file: Path, spread: float) -> list[Curve]:
@@ -280,9 +274,9 @@ def main() -> None:
 
 def _schedulers() -> dict[str, AshaConfig | None]:
     found: dict[str, AshaConfig | None] = {"none": None}
-    for grace, factor, confidence in product((1, 2), (2,), (0.0, 0.7, 0.8, 0.9, 0.95)):
-        name = f"ASHA from {grace}, 1 in {factor}, confidence {confidence:g}"
-        found[name] = AshaConfig(grace_epochs=grace, reduction_factor=factor, confidence=confidence)
+    for grace, confidence in product((1, 2), (0.0, 0.7, 0.8, 0.9, 0.95)):
+        name = f"ASHA from {grace}, 1 in 2, confidence {confidence:g}"
+        found[name] = AshaConfig(grace_epochs=grace, reduction_factor=2, confidence=confidence)
     return found
 
 

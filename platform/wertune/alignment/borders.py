@@ -3,11 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
-from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples, frame_power
 
 FRAMES_PER_SECOND = 100
 QUIET_FRAMES = 10  # a pause is looked for where so many are quietest together: a stop's closure is shorter
-SLACK_S = 0.25  # by which a letter's time may be wrong
 PAD_S = 0.05
 FLOOR_PERCENT, OVER_FLOOR_DB = 5, 8.0
 NEAR_FRAMES, EDGE_S = 300, 1.0
@@ -18,9 +17,7 @@ Levels = npt.NDArray[np.float64]
 
 def levels(samples: Samples) -> Levels:
     """The level of each 10 ms (frames,) in dB of full scale."""
-    size = SAMPLE_RATE_HZ // FRAMES_PER_SECOND
-    frames = samples.size // size
-    power = np.square(samples[: frames * size].reshape(frames, size), dtype=np.float64).mean(axis=1)
+    power = frame_power(samples, SAMPLE_RATE_HZ // FRAMES_PER_SECOND)
     return np.asarray(10 * np.log10(np.maximum(power, LEAST)))
 
 

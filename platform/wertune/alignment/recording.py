@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples, length_s, load_audio
 from wertune.whisper.transcription import MAX_SEGMENT_S, split_at_pauses
 
 BLOCK_S = 60.0
@@ -26,10 +26,8 @@ class Window:
 
 def duration_s(recording: Path) -> float:
     """How long it lasts, as its header says; raises AudioError where it cannot be decoded."""
-    import soundfile
-
     load_audio(recording, 0.0, 0.1)  # tells what is wrong with it
-    return float(soundfile.info(str(recording)).duration)
+    return length_s(recording)
 
 
 def windows(recording: Path, longest_s: float = MAX_SEGMENT_S) -> Iterator[Window]:

@@ -213,14 +213,19 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file that SQLAlchemy's URL of a SQLite database names; None of another database's."""
+    return Path(url.removeprefix(SQLITE).partition("?")[0]) if url.startswith(SQLITE) else None
+
+
 @contextmanager
 def first_at(database: str) -> Iterator[None]:
     """One of our processes at a time inside the block, where `database` is the URL of a SQLite file.
 
     MLflow and Optuna make the tables of a file that has none: two that do so at once fail over each other's.
     """
-    path = Path(database.removeprefix(SQLITE).partition("?")[0])
-    if not database.startswith(SQLITE) or not os.access(path.parent, os.W_OK):
+    path = sqlite_file(database)
+    if path is None or not os.access(path.parent, os.W_OK):
         yield
         return
     with locked(path.with_name(f"{path.name}-opened.lock")):

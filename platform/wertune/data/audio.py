@@ -117,6 +117,12 @@ def load_audio(
     return samples
 
 
+def frame_power(samples: Samples, size: int) -> npt.NDArray[np.float64]:
+    """The mean square (frames,) of each whole frame of so many samples."""
+    whole = samples[: samples.size // size * size].reshape(-1, size)
+    return np.asarray(np.square(whole, dtype=np.float64).mean(axis=1))
+
+
 def length_s(path: Path) -> float:
     """How long a recording lasts by its header, in seconds; AudioError where that cannot be read, or is cut off."""
     import soundfile

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples, frame_power
 from wertune.data.augment import add_coloured_noise
 from wertune.data.manifest import Recording
 
@@ -69,7 +69,7 @@ def speech_span_s(samples: Samples) -> tuple[float, float]:
 def _loud(samples: Samples, below_peak_db: float) -> tuple[npt.NDArray[np.bool_], int]:
     """Which stretches of 10 ms, of so many samples, are no further than that below the loudest."""
     window = round(ONSET_WINDOW_S * SAMPLE_RATE_HZ)
-    energy = np.square(samples[: samples.size // window * window], dtype=np.float64).reshape(-1, window).mean(axis=1)
+    energy = frame_power(samples, window)
     return energy > energy.max(initial=0.0) * 10 ** (-below_peak_db / 10), window
 
 

@@ -11,17 +11,7 @@ from wertune.serving.pyfunc import load_registered
 from wertune.training.baseline import baseline_decode
 from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.model import load_whisper
-from wertune.whisper.transcription import MAX_SEGMENT_S, Transcriber, Transcript, transcribe_samples
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A piece of a recording between two cuts, what was written for it, and how sure the model was."""
-
-    start_s: float
-    end_s: float
-    text: str
-    avg_logprob: float
+from wertune.whisper.transcription import MAX_SEGMENT_S, Segment, Transcriber, Transcript, transcribe_samples
 
 
 @dataclass(frozen=True)

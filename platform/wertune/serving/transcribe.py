@@ -16,7 +16,8 @@ from wertune.base.errors import AudioError, ConfigError
 from wertune.base.files import check_writable, storing, write_text
 from wertune.data.audio import Samples, load_audio
 from wertune.data.importers.item import AUDIO_SUFFIXES
-from wertune.serving.listener import Segment, Voice, text_of
+from wertune.serving.listener import Voice, text_of
+from wertune.whisper.transcription import Segment
 
 TextFormat = Literal["txt", "json", "srt", "vtt"]
 Say = Callable[[str], None]

@@ -1,6 +1,5 @@
 """A trial's state after an epoch, as files that another process goes on from: safetensors and JSON, no pickle."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from wertune.base.config import Frozen, TrialConfig
 from wertune.base.errors import StateError
-from wertune.base.files import content_digest, storing
+from wertune.base.files import content_digest, sha256_of, storing
 from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult
@@ -99,4 +98,4 @@ def read_state(folder: Path, trial: str, adapter: Path) -> tuple[TrialRecord, di
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in CHECKED}
+    return {name: sha256_of(folder / name) for name in CHECKED}

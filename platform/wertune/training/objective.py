@@ -1,5 +1,6 @@
 """What a trial minimises, on the sets as they are and on sets drawn anew from their clips."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,12 +30,15 @@ class Objective:
 
         So two trials compare draw by draw (Bisani & Ney 2004): what differs in nearly all of them is no chance.
         """
-        kept = _redrawn_wer(retention) if retention else [None] * REDRAWS
-        both = zip(_redrawn_wer(validation).tolist(), list(kept), strict=True)
+        kept = redrawn_wer(_counts(retention)) if retention else [None] * REDRAWS
+        both = zip(redrawn_wer(_counts(validation)).tolist(), list(kept), strict=True)
         return tuple(round(self(of_validation, of_retention), 5) for of_validation, of_retention in both)
 
 
-def _redrawn_wer(scores: Scores) -> Floats:
-    """WER (REDRAWS,) over utterances drawn anew."""
-    counts = np.array([(each.words.errors, each.words.length) for each in scores.utterances], dtype=np.float64)
-    return ratio(resampled_sums(counts, REDRAWS, SEED))
+def redrawn_wer(counts: Sequence[tuple[int, int]]) -> Floats:
+    """WER (REDRAWS,) over utterances drawn anew, of each's errors and words."""
+    return ratio(resampled_sums(np.array(counts, dtype=np.float64), REDRAWS, SEED))
+
+
+def _counts(scores: Scores) -> list[tuple[int, int]]:
+    return [(each.words.errors, each.words.length) for each in scores.utterances]

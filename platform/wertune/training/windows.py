@@ -12,7 +12,7 @@ import numpy as np
 
 from wertune.base.config import TrainConfig
 from wertune.base.text import joined
-from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples, frame_power
 from wertune.data.manifest import Recording
 from wertune.data.nonspeech import speech_span_s
 from wertune.whisper.loops import MOST_TOKENS
@@ -136,9 +136,7 @@ def _floor(at: Sequence[int], waveforms: Sequence[Samples], length: int, generat
 
 def _level(waveform: Samples) -> float:
     """The amplitude of what is heard where nothing is said."""
-    window = round(FLOOR_WINDOW_S * SAMPLE_RATE_HZ)
-    whole = waveform[: waveform.size // window * window].reshape(-1, window)
-    rms = np.sqrt(np.square(whole, dtype=np.float64).mean(axis=1))
+    rms = np.sqrt(frame_power(waveform, round(FLOOR_WINDOW_S * SAMPLE_RATE_HZ)))
     return max(LEAST_FLOOR, float(np.quantile(rms, FLOOR_SHARE)) if rms.size else 0.0)
 
 

@@ -20,7 +20,7 @@ from transformers import WhisperForConditionalGeneration
 
 from wertune.base.config import LoraConfig
 from wertune.base.errors import AdapterError, ConfigError
-from wertune.base.files import replacing_folder, share_mode, storing
+from wertune.base.files import replacing_folder, sha256_of, share_mode, storing
 from wertune.whisper.model import BatchPart, Whisper, brief, load_whisper
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -183,7 +183,7 @@ def _scale_of(config: Mapping[str, Any]) -> float:
 
 def adapter_files(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of a saved adapter."""
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ADAPTER_FILES}
+    return {name: sha256_of(folder / name) for name in ADAPTER_FILES}
 
 
 def check_unchanged(folder: Path, stored: Mapping[str, str]) -> None:

@@ -4,7 +4,6 @@ The adapter goes into the base's float weights, and the library's own converter 
 boost of terms, so terms are boosted among the texts that its beam search has finished (n-best rescoring).
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from wertune.base.config import DecodeConfig
-from wertune.base.files import CACHE_REMEDY, cache_root, content_digest, store_folder, storing
+from wertune.base.files import CACHE_REMEDY, cache_root, content_digest, sha256_of, store_folder, storing
 from wertune.base.machine import require_engine
 from wertune.whisper.adapter import ADAPTER_FILES, check_adapter_files, merged
 from wertune.whisper.base_model import BaseModel
@@ -42,7 +41,7 @@ def converted(base: BaseModel, adapter: Path, language: str, quantization: str =
 
     check_adapter_files(adapter)
     # Of the adapter both files: its strength is the alpha of its configuration.
-    depends_on = [hashlib.sha256((adapter / name).read_bytes()).hexdigest() for name in ADAPTER_FILES]
+    depends_on = [sha256_of(adapter / name) for name in ADAPTER_FILES]
     depends_on += [base.texts_digest, ctranslate2.__version__, quantization, str(FORMAT_VERSION)]
     final = cache_root() / "engines" / content_digest(depends_on)[:32]
     stamp = {"digest": base.digest, "ctranslate2": ctranslate2.__version__}

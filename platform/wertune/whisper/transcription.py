@@ -226,8 +226,8 @@ def _quietest(samples: Samples) -> int:
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """What is said between two times of a recording, and how likely the window that it is of was to the model."""
+class Segment:
+    """A piece of a recording, what was written for it, and how sure the model was: of its window, where it is timed."""
 
     start_s: float
     end_s: float
@@ -239,7 +239,7 @@ class _Reading:
     """How far a recording is read, window by window."""
 
     def __init__(self, samples: Samples) -> None:
-        self.spoken = list[Spoken]()
+        self.spoken = list[Segment]()
         self._samples, self._at = samples, 0
 
     @property
@@ -259,7 +259,7 @@ class _Reading:
         for segment in written.segments:
             end_s = length / SAMPLE_RATE_HZ if segment.end_s is None and is_last else segment.end_s
             if end_s is not None and segment.text:
-                self.spoken.append(Spoken(at_s + segment.start_s, at_s + end_s, segment.text, written.avg_logprob))
+                self.spoken.append(Segment(at_s + segment.start_s, at_s + end_s, segment.text, written.avg_logprob))
         self._at += self._read(written, length, is_last)
 
     def _read(self, written: Written, length: int, is_last: bool) -> int:
@@ -279,7 +279,7 @@ def transcribe_windows(
     window_s: float = MOST_S,
     check: Check = lambda: None,
     language: str = "",
-) -> list[list[Spoken]]:
+) -> list[list[Segment]]:
     """What is said in recordings (n,) of any length, and when: read in windows by a model that writes times.
 
     The windows of a recording come one after the other, those of several recordings beside each other.

@@ -184,10 +184,11 @@ class Wording:
         first = [token for token in begin if not (may_be_empty and token == self.end)]
         prompt, never = self.prompt_in(language), (*self._suppressed("suppress_tokens"), *self._never_written)
         if timed:
+            times = frozenset(self.times)
             return Rules(
                 prompt=prompt[:-1],
                 end=self.end,
-                never=(*(token for token in never if token not in set(self.times)), prompt[-1]),
+                never=(*(token for token in never if token not in times), prompt[-1]),
                 never_first=(),  # a text begins with its time
                 before=tuple(before),
                 times=self.times,

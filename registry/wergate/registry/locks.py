@@ -26,7 +26,7 @@ from wergate.trail.records import new_token
 from wergate.trail.registered_model import ModelTags
 from wertune.base.config import Frozen
 from wertune.base.contract import TICKET_PREFIX
-from wertune.base.files import take_lock
+from wertune.base.files import sqlite_file, take_lock
 
 LEASE_S = 60.0
 WAIT_S = 600.0
@@ -172,8 +172,8 @@ def _first_in_line(model: ModelTags, blank: Ticket, still_locked: Callable[[], b
 
 def database_lock(uri: str, name: str) -> DatabaseLock | None:
     """The lock that the registry's URI allows; None for HTTP and for databases that have no lock here."""
-    if uri.startswith("sqlite:///"):
-        return partial(_file_lock, Path(uri.removeprefix("sqlite:///").partition("?")[0]), name)
+    if (file := sqlite_file(uri)) is not None:
+        return partial(_file_lock, file, name)
     if uri.startswith(("postgresql:", "postgresql+", "postgres:")):
         return partial(_advisory_lock, uri, name)
     return None

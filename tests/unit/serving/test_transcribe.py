@@ -16,9 +16,9 @@ from wertune.base.config import ContextConfig, DecodeConfig, ServingConfig
 from wertune.base.errors import ConfigError
 from wertune.commands.options import version_uri
 from wertune.data.audio import SAMPLE_RATE_HZ
-from wertune.serving.listener import Segment, Voice, text_of
+from wertune.serving.listener import Voice, text_of
 from wertune.serving.transcribe import check_out, recordings_of, rendered, transcribe_files
-from wertune.whisper.transcription import split_at_pauses
+from wertune.whisper.transcription import Segment, split_at_pauses
 from wertune.whisper.wording import Written
 
 SEGMENTS = [Segment(0, 3.5, "one", -0.1), Segment(3.5, 3661.0004, "", -1), Segment(3661.0004, 3662, "a < b", -0.2)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
-from wertune.whisper.transcription import LEAST_READ_S, Spoken, transcribe_windows
+from wertune.whisper.transcription import LEAST_READ_S, Segment, transcribe_windows
 from wertune.whisper.wording import Timed, Written
 
 DECODE = DecodeConfig(batch_size=2)
@@ -42,7 +42,7 @@ def _silence(seconds: float) -> Samples:
     return np.zeros(round(seconds * SAMPLE_RATE_HZ), np.float32)
 
 
-def _read(reader: Reader, seconds: float, window_s: float = 30.0) -> list[Spoken]:
+def _read(reader: Reader, seconds: float, window_s: float = 30.0) -> list[Segment]:
     (found,) = transcribe_windows(reader, [_silence(seconds)], ContextConfig(), DECODE, window_s)
     return found
 
@@ -50,7 +50,7 @@ def _read(reader: Reader, seconds: float, window_s: float = 30.0) -> list[Spoken
 def test_the_next_window_begins_where_the_last_segment_ends() -> None:
     reader = Reader([Timed("a", 1.0, 5.0), Timed("b", 6.0, 20.0)], [Timed("c", 0.5, 9.0)])
     assert _read(reader, 40.0) == [
-        Spoken(1.0, 5.0, "a", -0.5), Spoken(6.0, 20.0, "b", -0.5), Spoken(20.5, 29.0, "c", -0.5),
+        Segment(1.0, 5.0, "a", -0.5), Segment(6.0, 20.0, "b", -0.5), Segment(20.5, 29.0, "c", -0.5),
     ]  # fmt: skip
     assert reader.lengths_s == [30.0, 20.0]
 
@@ -62,7 +62,7 @@ def test_what_the_window_cuts_off_is_read_with_the_next_one() -> None:
 
 
 def test_what_goes_on_to_the_recording_s_end_ends_there() -> None:
-    assert _read(Reader([Timed("a", 3.0, None)]), 8.0) == [Spoken(3.0, 8.0, "a", -0.5)]
+    assert _read(Reader([Timed("a", 3.0, None)]), 8.0) == [Segment(3.0, 8.0, "a", -0.5)]
 
 
 def test_a_window_without_words_or_in_which_nothing_moves_is_left() -> None:

@@ -1,7 +1,6 @@
 """Utterances of any form into a project: recordings in `audio/NAME`, rows in `manifests/NAME.jsonl`, all or none."""
 
 import errno
-import hashlib
 import os
 import re
 import secrets
@@ -173,7 +172,7 @@ def _each_once(found: list[Encoded], folder: Path) -> tuple[list[Encoded], tuple
     duplicates = []
     for each in found:
         file = folder / Path(each.values["audio_filepath"]).name
-        earlier = first.setdefault(hashlib.sha256(file.read_bytes()).hexdigest(), each)
+        earlier = first.setdefault(sha256_of(file), each)
         if earlier is not each:
             file.unlink()
             duplicates.append(Fault(each.place, f"the same audio as {earlier.place}{_differs(each, earlier)}"))
