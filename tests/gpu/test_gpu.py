@@ -157,10 +157,9 @@ def test_a_trial_that_goes_on_ends_as_one_that_was_not_stopped(
 
     def run(state: TrainingState | None) -> list[tuple[EpochResult, TrainingState]]:
         whisper = add_lora(load_whisper(base_folder, "en", config.quantization), config.lora, config.seed)
-        told: list[tuple[EpochResult, TrainingState]] = []
-        objective = Objective(0.0, 0.0, 0.0)
-        train(config, whisper, _data(recordings), objective, lambda r, _, state: told.append((r, state)), state)
-        return told
+        told: list[TrainingState] = []
+        train(config, whisper, _data(recordings), Objective(0.0, 0.0, 0.0), lambda state, _: told.append(state), state)
+        return [(each.results[-1], each) for each in told]
 
     whole = run(None)
     gone_on = run(whole[0][1])

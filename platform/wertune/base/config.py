@@ -46,6 +46,9 @@ class AugmentConfig(Frozen):
     time_mask_frames: int = Field(20, ge=0, le=200, description="longest time mask; a frame is 10 ms")
     frequency_masks: int = Field(1, ge=0, le=10, description="bands of mel bins that are blanked out in each clip")
     frequency_mask_bins: int = Field(12, ge=0, le=40, description="widest mask; Whisper has 80 mel bins")
+    waveform_seed: int | None = Field(
+        None, ge=0, lt=2**62, description="of what is drawn for waveforms; the trial's own where it is not given"
+    )
 
 
 # Whisper's linear layers, by the names that transformers gives them.
@@ -214,6 +217,9 @@ class TrainConfig(Frozen):
     )
     evaluation_beams: int | None = Field(
         None, ge=1, le=16, description="of the evaluation after each epoch; those of `decode` where it is not given"
+    )
+    evaluate_every_epochs: int = Field(
+        1, ge=1, description="from one scored epoch, whose state and adapter are kept, to the next; the last is scored"
     )
 
 

@@ -54,8 +54,8 @@ def _epoch(prepared: Prepared, place: str, rank: int, size: int, batch: int) -> 
     config = with_overrides(prepared.project.trial, values, "bench")
     results: list[EpochResult] = []
 
-    def on_epoch(result: EpochResult, is_best: bool, state: TrainingState) -> None:
-        results.append(result)
+    def on_epoch(state: TrainingState, is_best: bool) -> None:
+        results[:] = state.results
 
     alone = size == 1
     store = None if alone else dist.FileStore(place, size)  # type: ignore[attr-defined]

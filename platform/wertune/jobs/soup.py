@@ -44,7 +44,7 @@ def restarted(
     """
     others = f"{search.restarts} other seeds" if search.restarts > 1 else "another seed"
     say(f"{best.name} again from {others}, to take the mean …")
-    wanted = [best.config.model_copy(update={"seed": best.config.seed + n}) for n in range(1, search.restarts + 1)]
+    wanted = [_member(best.config, n) for n in range(1, search.restarts + 1)]
     known = restarts(run)
     members = {key: RunRef(run.tracking_uri, known[key].info.run_id) for key in map(_key, wanted) if key in known}
     missing = [config for config in wanted if _key(config) not in known]
@@ -72,6 +72,14 @@ def restarted(
     say(told)
     value, alone = (each.latest((contract.BEST_OBJECTIVE,))[contract.BEST_OBJECTIVE] for each in (mean, best.run))
     return BestTrial(mean, name, best.config) if value < alone else best
+
+
+def _member(config: TrialConfig, number: int) -> TrialConfig:
+    """From another seed, on the same waveforms, whose features the search has; scored once, at the end."""
+    waveforms, own = config.augment.waveform_seed, config.seed
+    augment = config.augment.model_copy(update={"waveform_seed": own if waveforms is None else waveforms})
+    train = config.train.model_copy(update={"evaluate_every_epochs": config.train.epochs})
+    return config.model_copy(update={"seed": own + number, "augment": augment, "train": train})
 
 
 def _key(config: TrialConfig) -> str:

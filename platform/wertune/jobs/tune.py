@@ -14,27 +14,25 @@ from wergate.gates.decision import Decision
 from wergate.gates.gate import GateResult
 from wergate.gates.policy import Policy
 from wergate.registry.open import evaluate_in_a_clean_process, open_registry
-from wergate.trail.reports import last_decision, page_of
+from wergate.trail.reports import last_decision, page_of, require_report
 from wertune.base import contract
 from wertune.base.config import ProjectConfig, TrialConfig, TrialPlaces, flatten
 from wertune.base.steps import Steps, heard_by
 from wertune.data.manifest import count_rows, manifests_of
-from wertune.jobs.ablation import what_it_brings
+from wertune.jobs.ablation import Ablation, what_it_brings
 from wertune.jobs.logged import ABLATION, Results, describe, log_comparison, log_error_report, log_figures, log_search
-from wertune.jobs.measures import score_split
 from wertune.jobs.opening import start_experiment
 from wertune.jobs.trials import BestTrial, best_trial, downloaded_adapter
 from wertune.jobs.writers import writers
 from wertune.reports.card_text import write_card
 from wertune.reports.model_card import CardOf, model_card
-from wertune.scores.comparison import Comparison, logged_metrics
+from wertune.scores.comparison import Comparison, comparisons_of, logged_metrics
 from wertune.scores.metrics import Scores
 from wertune.search.search_space import SearchConfig
 from wertune.serving.pyfunc import log_and_register
-from wertune.serving.served import longest_piece_s
 from wertune.tracking.journal_writer import held
 from wertune.tracking.runs import RunRef
-from wertune.tracking.versions import VersionCard, production_version
+from wertune.tracking.versions import VersionCard
 from wertune.training.baseline import EVALUATION_SPLITS, Transcribe, Way, baseline_scores, baseline_texts, told, ways_of
 from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
@@ -245,12 +243,13 @@ def finish(
 ) -> Registered:
     """From the best adapter to the gates' verdict; the tables of results are said at the end."""
     say, name = task.say, prepared.project.name
-    say(f"best: {best.name}; evaluating it on test and retention …")
-    results = final_evaluation(run, prepared, baseline, best, say)
-    log_figures(run, prepared, results.comparisons, study, rungs)
-    version = register(run, prepared, best, results.comparisons)
-    say(f"registered as models:/{name}/{version}; evaluating it as it serves, for the gates of Staging …")
+    say(f"best: {best.name}; registering it …")
+    version = register(run, prepared, best)
+    say(f"registered as models:/{name}/{version}; evaluating it as it serves, beside the untouched base …")
     try:
+        comparisons = evaluated(task, run, prepared, version)
+        results = Results(comparisons, what_brings_it(run, prepared, best, comparisons, say))
+        log_figures(run, prepared, comparisons, study, rungs)
         verdict = to_staging(task, version)
     except KeyboardInterrupt:
         command = f"python -m wergate promote --project {task.folder} --version {version} --to Staging"
@@ -262,52 +261,57 @@ def finish(
     return Registered(run, prepared, best, results, version, verdict)
 
 
-def final_evaluation(
-    run: RunRef, prepared: Prepared, baseline: Mapping[str, Scores], best: BestTrial, say: Say
-) -> Results:
-    """The adapter, loaded back from its artifact onto a fresh base, on test and retention test."""
-    config, splits = best.config, [split for split in FINAL_SPLITS if split in baseline]
+def register(run: RunRef, prepared: Prepared, best: BestTrial) -> str:
+    """The best adapter as a new version of the project's model, logged to the active run, with its card."""
+    name, config = prepared.project.name, best.config
     run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
-    clips, ways = sum(len(prepared.dataset[split]) for split in splits), 2 if config.decode.term_boost else 1
-    comparisons, found = {}, None
-    with ExitStack() as until_the_end:
-        adapter = until_the_end.enter_context(downloaded_adapter(best.run))
+    with downloaded_adapter(best.run) as adapter:
         adapter_mb = sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()) / 2**20
         run.metrics(best.run.latest(SIZE_METRICS + BEST_METRICS) | {contract.ADAPTER_MB: adapter_mb})
+        version = log_and_register(name, adapter, config, prepared)
+    sizes = run.latest((contract.TRAINABLE_PARAMETERS, contract.TRAINABLE_PERCENT, contract.ADAPTER_MB))
+    write_card(VersionCard(run.client, name, version), model_card(CardOf(version, run.run_id, config, sizes), prepared))
+    return version
+
+
+def evaluated(task: Task, run: RunRef, prepared: Prepared, version: str) -> dict[str, Comparison]:
+    """The version as it serves, on test and retention test beside the base: what the gates judge, and all tables show.
+
+    Measured in a process of its own, as anybody's version is, and logged to this run as well.
+    """
+    model = open_registry(prepared.project.name, task.say).model
+    found = require_report(model, model.look().version(version), task.policy, evaluate_in_a_clean_process(task.folder))
+    known = comparisons_of(found.report, found.report.baseline)
+    comparisons = {split: known[split] for split in FINAL_SPLITS if split in known}
+    for split, both in comparisons.items():
+        log_comparison(run, split, both)
+    facts = f"models:/{prepared.project.name}/{version} as it serves, on {prepared.base.spec}"
+    log_error_report(run, prepared, comparisons, facts)
+    return comparisons
+
+
+def what_brings_it(
+    run: RunRef, prepared: Prepared, best: BestTrial, comparisons: Mapping[str, Comparison], say: Say
+) -> Ablation | None:
+    """What each part brings, logged: the adapter, loaded back from its artifact, on validation; None without terms."""
+    if not prepared.lexicon.terms:
+        return None
+    config = best.config
+    clips = (2 if config.decode.term_boost else 1) * len(prepared.dataset["validation"])
+    with ExitStack() as until_the_end:
+        adapter = until_the_end.enter_context(downloaded_adapter(best.run))
         load = partial(_with_adapter, prepared, config, adapter)
         whisper = load()
         hands = until_the_end.enter_context(writers(whisper, load, clips))
-        with heard_by(Steps(" and ".join(splits), clips, say)):
-            for split in splits:
-                after = score_split(prepared, hands, split, config.context, config.decode, longest_piece_s(prepared))
-                comparisons[split] = Comparison(baseline[split], after)
-                log_comparison(run, split, comparisons[split])
-        log_error_report(run, prepared, comparisons, f"{best.name} on {prepared.base.spec}")
-        if prepared.lexicon.terms:
-            with heard_by(Steps("what each part brings", ways * len(prepared.dataset["validation"]), say)):
-                found = what_it_brings(prepared, config, whisper, hands, comparisons)
-    if found:
-        run.table(found.artifact(), ABLATION)
-        run.metrics(found.metrics())
-    return Results(comparisons, found)
+        with heard_by(Steps("what each part brings", clips, say)):
+            found = what_it_brings(prepared, config, whisper, hands, comparisons)
+    run.table(found.artifact(), ABLATION)
+    run.metrics(found.metrics())
+    return found
 
 
 def _with_adapter(prepared: Prepared, config: TrialConfig, adapter: Path) -> Whisper:
     return load_adapter(prepared.whisper(config.quantization), adapter)
-
-
-def register(run: RunRef, prepared: Prepared, best: BestTrial, comparisons: Mapping[str, Comparison]) -> str:
-    """The best adapter as a new version of the project's model, logged to the active run, with its card."""
-    name = prepared.project.name
-    with downloaded_adapter(best.run) as adapter:
-        version = log_and_register(name, adapter, best.config, prepared)
-    sizes = run.latest((contract.TRAINABLE_PARAMETERS, contract.TRAINABLE_PERCENT, contract.ADAPTER_MB))
-    card = model_card(
-        CardOf(version, run.run_id, best.config, sizes, comparisons, production_version(run.tracking_uri, name)),
-        prepared,
-    )
-    write_card(VersionCard(run.client, name, version), card)
-    return version
 
 
 def to_staging(task: Task, version: str) -> Verdict:

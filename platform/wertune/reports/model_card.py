@@ -5,10 +5,7 @@ from dataclasses import dataclass
 
 from wertune.base import contract
 from wertune.base.config import TrialConfig
-from wertune.base.text import normaliser_version
-from wertune.reports.card_text import INTERVALS
-from wertune.scores.comparison import Comparison, markdown_table, summary_rows
-from wertune.tracking.versions import RegisteredVersion
+from wertune.scores.comparison import markdown_table
 from wertune.training.prepare import Prepared
 
 _SCOPES = {"both": "encoder and decoder", "encoder": "the encoder", "decoder": "the decoder"}
@@ -16,14 +13,12 @@ _SCOPES = {"both": "encoder and decoder", "encoder": "the encoder", "decoder": "
 
 @dataclass(frozen=True)
 class CardOf:
-    """What a card tells of, beside the project; `champion` was in Production when this version was registered."""
+    """What a card tells of, beside the project."""
 
     version: str
     run_id: str
     config: TrialConfig
     sizes: Mapping[str, float]
-    comparisons: Mapping[str, Comparison]
-    champion: RegisteredVersion | None
 
 
 def model_card(of: CardOf, prepared: Prepared) -> str:
@@ -34,14 +29,9 @@ def model_card(of: CardOf, prepared: Prepared) -> str:
         card.about,
         f"A LoRA adapter on an untouched Whisper for the domain `{name}`, {_languages(prepared)}.",
         f"## {contract.RESULTS}",
-        "Measured in torch before it was registered:",
-        markdown_table(summary_rows(of.comparisons)),
-        _by_language(of.comparisons),
-        f"{INTERVALS} Errors are counted after {normaliser_version(prepared.project.language)}"
-        f"{', in other languages after theirs' if _others(prepared) else ''}. "
-        "The base is scored at 30 s of context, without the boost of terms.",
+        "Not measured as it serves yet.",
         f"## {contract.AGAINST_PRODUCTION}",
-        _against_champion(of, prepared),
+        "No gate has judged it.",
         f"## {contract.STANDING}",
         "Registered; no gate has judged it.",
         "## Limits",
@@ -66,37 +56,6 @@ def _others(prepared: Prepared) -> list[str]:
 def _languages(prepared: Prepared) -> str:
     others = ", ".join(f"`{each}`" for each in _others(prepared))
     return f"language `{prepared.project.language}`" + (f", with clips in {others}" if others else "")
-
-
-def _by_language(comparisons: Mapping[str, Comparison]) -> str:
-    """WER of each language, where there are several."""
-    found = {split: both.by("language") for split, both in comparisons.items()}
-    rows = [
-        [split, row["language"], row["utterances"], f"{row['wer_before']:.2%}", f"{row['wer_after']:.2%}"]
-        for split, each in found.items()
-        for row in each
-        if len(each) > 1
-    ]
-    return markdown_table([["set", "language", "clips", "WER of the base", "WER"], *rows]) if rows else ""
-
-
-def _against_champion(of: CardOf, prepared: Prepared) -> str:
-    """This version's figures beside those of the one in Production, where both were measured on the same test set."""
-    if of.champion is None:
-        return "No version was in Production when this one was registered."
-    title = f"Version {of.champion.version} was in Production when this one was registered"
-    digest = of.champion.dataset_digests.get("test", "")
-    if not digest or not prepared.dataset.digest("test").startswith(digest):
-        return f"{title}; its figures are of another test set, and cannot stand beside these."
-    ours = {key: value for split, both in of.comparisons.items() for key, value in both.metrics(split).items()}
-    theirs = of.champion.metrics
-    rows = [["", f"version {of.champion.version}", f"version {of.version}", "change"]]
-    for key in contract.RESULT_METRICS:
-        if key in ours and key in theirs:
-            name = key.replace("_", " ").replace("wer", "WER").replace("cer", "CER")
-            before, after = 100 * theirs[key], 100 * ours[key]
-            rows.append([name, f"{before:.2f} %", f"{after:.2f} %", f"{after - before:+.2f} points"])
-    return f"{title}:\n\n{markdown_table(rows)}"
 
 
 def _usage(name: str, version: str) -> str:

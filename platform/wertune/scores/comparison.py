@@ -198,6 +198,18 @@ def summary_rows(
     return rows
 
 
+def by_language_table(comparisons: Mapping[str, Comparison]) -> str:
+    """WER of each language, before and after, in Markdown; empty where a set has one only."""
+    found = {split: both.by("language") for split, both in comparisons.items()}
+    rows = [
+        [split, row["language"], row["utterances"], f"{row['wer_before']:.2%}", f"{row['wer_after']:.2%}"]
+        for split, each in found.items()
+        for row in each
+        if len(each) > 1
+    ]
+    return markdown_table([["set", "language", "clips", "WER of the base", "WER"], *rows]) if rows else ""
+
+
 def _cell(value: float | None, ends: Interval | None) -> str:
     if value is None:
         return "–"

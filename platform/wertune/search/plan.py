@@ -84,10 +84,9 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
     clips = sum(clips_per_epoch(trial, prepared.dataset["train"], prepared.dataset["replay"]))
     # Clips, and ways in which they are augmented, whose features a search works out: all trials share them.
     heard = min(clips * trial.train.epochs, _clips(prepared, "train", "replay") * trial.augment.variants)
-    epoch_s = clips * measured.train_clip_s
-    epoch_s += _clips(prepared, "validation", "retention_validation") * measured.evaluation_clip_s
-    if machine.workers > 1:
-        epoch_s /= machine.workers * WORKERS_SHARE
+    share = machine.workers * WORKERS_SHARE if machine.workers > 1 else 1.0
+    scored_s = _clips(prepared, "validation", "retention_validation") * measured.evaluation_clip_s / share
+    epoch_s = clips * measured.train_clip_s / share + scored_s
     features_s = heard * measured.features_clip_s / (machine.trials_at_once * machine.workers)
     epochs, first_points = trial.train.epochs, len(search.first_points)
     all_epochs = expected_epochs(search.asha, search.trials, epochs, first_points)
@@ -96,7 +95,8 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
     ordinary = len(battery.rows) if battery else 0
     rest_s = {"check": checked_s} | _rest_s(prepared, measured, machine.trials_at_once, ordinary)
     if restarts := search.restarts:
-        rest_s["restarts"] = math.ceil(restarts / machine.trials_at_once) * epochs * epoch_s
+        a_run_s = epochs * (epoch_s - scored_s) + scored_s
+        rest_s["restarts"] = math.ceil(restarts / machine.trials_at_once) * a_run_s
     rest = sum(rest_s.values())
     return Plan(
         project=project.name,
@@ -163,8 +163,8 @@ def _rest_s(prepared: Prepared, measured: Probe, at_once: int, battery: int) -> 
     # A clip is heard once for all ways; what is kept from before, or lies in the project, is not written again.
     missing = unwritten(prepared, wanted).items()
     heard = sum(_clips(prepared, split) * (1 + WRITING_SHARE * (len(ways) - 1)) for split, ways in missing)
-    # Once for the results and once as the version serves, for the gates; validation for what each part brings.
-    final = 2 * (_clips(prepared, "test", "retention_test") + (validation if prepared.lexicon.terms else 0))
+    # As the version serves, for the gates; validation, with and without the boost, for what each part brings.
+    final = _clips(prepared, "test", "retention_test") + (2 * validation if prepared.lexicon.terms else 0)
     return {
         "baseline": heard * measured.baseline_clip_s / at_once,
         "final": (final + battery) * measured.final_clip_s,

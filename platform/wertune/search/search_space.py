@@ -12,6 +12,7 @@ from optuna.distributions import (
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from wertune.base.config import Frozen, TrialConfig, TrialPlaces, with_overrides
+from wertune.base.errors import ConfigError
 
 Value = bool | int | float | str
 
@@ -132,8 +133,14 @@ class SearchConfig(TrialPlaces):
 def checked_space(search: SearchConfig, trial: TrialConfig, place: str) -> list[TrialConfig]:
     """The trial with each end or choice of each key, and with every first point.
 
-    ConfigError unless every key is a field of the trial's configuration and all of its values fit it.
+    ConfigError unless every key is a field of the trial's configuration and all of its values fit it, and every trial
+    is scored by the first rung.
     """
     ends = [({key: value}, "space") for key, values in search.space.items() for value in values.samples()]
     points = [(point, "first_points") for point in search.first_points]
-    return [with_overrides(trial, dict(values), f"{place}: {part}") for values, part in ends + points]
+    drawn = [with_overrides(trial, dict(values), f"{place}: {part}") for values, part in ends + points]
+    rarely = max((each.train.evaluate_every_epochs for each in (trial, *drawn)), default=1)
+    if rarely > (grace := search.asha.grace_epochs):
+        rule = f"in a search it may be no more than asha.grace_epochs, {grace}, after which trials are compared"
+        raise ConfigError(f"{place}: train.evaluate_every_epochs is {rarely}, but {rule}; lower it, or raise the grace")
+    return drawn

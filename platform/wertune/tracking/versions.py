@@ -84,13 +84,6 @@ def _model_place(client: MlflowClient, source: str) -> str:
         return source
 
 
-def production_version(uri: str, name: str) -> RegisteredVersion | None:
-    """The version that is in Production, where there is one."""
-    versions = MlflowClient(uri).search_model_versions(f"name = '{name}'")
-    holders = [each.version for each in versions if each.current_stage == "Production"]
-    return registered_version(uri, f"models:/{name}/{holders[0]}") if holders else None
-
-
 def tags_of_versions(uri: str, name: str) -> list[Mapping[str, str]]:
     """The tags of each version that there is."""
     return [each.tags for each in MlflowClient(uri).search_model_versions(f"name = '{name}'")]

@@ -192,7 +192,9 @@ class _Augmented:
         self._drawn, self._mel_bins, self._config, self._epoch, self._cache = drawn, mel_bins, config, epoch, cache
         self._unhurried = config.augment.model_copy(update={"speed_factor": Draw(low=1.0, high=1.0)})
         masks = ("time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bins", "variants")
-        self._effects = config.augment.model_dump(mode="json", exclude=set(masks))
+        self._effects = config.augment.model_dump(mode="json", exclude={*masks, "waveform_seed"})
+        given = config.augment.waveform_seed
+        self._waveform_seed = config.seed if given is None else given
 
     def __getitem__(self, index: int) -> torch.Tensor:
         seed, drawn = self._config.seed, self._drawn[index]
@@ -208,7 +210,7 @@ class _Augmented:
 
     def _kept(self, clip: Recording, lap: int) -> torch.Tensor:
         variant, generator = self._drawn_for(clip, lap)
-        context, seed = self._config.context.model_dump(), self._config.seed
+        context, seed = self._config.context.model_dump(), self._waveform_seed
         compute = partial(self._features, clip, generator)
         if self._cache is None:
             return compute()
@@ -225,7 +227,7 @@ class _Augmented:
     def _drawn_for(self, clip: Recording, lap: int) -> tuple[int, np.random.Generator]:
         """Which of its variants the clip is heard in, and what is drawn for that."""
         variant = lap % self._config.augment.variants
-        return variant, np.random.default_rng([self._config.seed, variant, int(clip.digest[:16], 16)])
+        return variant, np.random.default_rng([self._waveform_seed, variant, int(clip.digest[:16], 16)])
 
     def _log_mel(self, samples: Samples) -> torch.Tensor:
         positions = context_positions(samples.size / SAMPLE_RATE_HZ, self._config.context)

@@ -19,7 +19,7 @@ from wertune.training.prepare import Prepared
 from wertune.training.train import EpochResult
 from wertune.whisper.adapter import ADAPTER_FILES
 
-FORMAT = 1
+FORMAT = 2
 RECORD, TENSORS, DIGESTS = "state.json", "training.safetensors", "sha256.json"
 CHECKED = (RECORD, TENSORS, *ADAPTER_FILES)
 STORAGE_REMEDY = "free some space there, or set TMPDIR to a writable disk with more"
@@ -44,10 +44,12 @@ class TrialStore(Protocol):
 class TrialRecord(Frozen):
     """`state.json`: what a trial goes on from beside tensors and its best adapter; of the trial with that digest.
 
-    `peaks_mb` is each epoch's peak memory, `halved` why the batch was halved, empty where it was not.
+    `epoch` is the last one, `peaks_mb` the peak memory of each that was scored, `halved` why the batch was halved,
+    empty where it was not.
     """
 
     trial: str
+    epoch: int
     results: tuple[EpochResult, ...]
     peaks_mb: tuple[float, ...]
     halved: str
@@ -67,11 +69,10 @@ def trial_digest(config: TrialConfig, prepared: Prepared, objective: Objective) 
 
 
 def write_state(record: TrialRecord, tensors: Mapping[str, torch.Tensor], adapter: Path, folder: Path) -> None:
-    """The state and the best adapter's files in the new `folder`; StorageError where they find no room."""
+    """The state and the best adapter's files, if there is one, in the new `folder`; StorageError without room."""
     with storing("the trial's state", folder, STORAGE_REMEDY):
         folder.mkdir()
-        for name in ADAPTER_FILES:
-            shutil.copyfile(adapter / name, folder / name)
+        _copy_adapter(adapter, folder)
         save_file(dict(tensors), folder / TENSORS)
         (folder / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
         (folder / DIGESTS).write_text(json.dumps(_digests(folder), indent=1), encoding="utf-8")
@@ -90,12 +91,17 @@ def read_state(folder: Path, trial: str, adapter: Path) -> tuple[TrialRecord, di
             raise StateError("it is of another configuration, base model, objective or data set")
         tensors = load_file(folder / TENSORS)
         adapter.mkdir()
-        for name in ADAPTER_FILES:
-            shutil.copyfile(folder / name, adapter / name)
+        _copy_adapter(folder, adapter)
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise StateError(f"it is damaged: {error}") from error
     return record, tensors
 
 
+def _copy_adapter(source: Path, target: Path) -> None:
+    for name in ADAPTER_FILES:
+        if (source / name).exists():  # before an epoch is scored there is none
+            shutil.copyfile(source / name, target / name)
+
+
 def _digests(folder: Path) -> dict[str, str]:
-    return {name: sha256_of(folder / name) for name in CHECKED}
+    return {name: sha256_of(folder / name) for name in CHECKED if (folder / name).exists()}

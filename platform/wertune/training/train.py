@@ -87,8 +87,9 @@ class Trained:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What training goes on from after an epoch: all epochs' results, and tensors by name, on the CPU."""
+    """What training goes on from after an epoch: the results of those that were scored, and tensors on the CPU."""
 
+    epoch: int
     results: tuple[EpochResult, ...]
     tensors: Mapping[str, torch.Tensor]
 
@@ -110,7 +111,7 @@ def _restore_random_state(tensors: Mapping[str, torch.Tensor], device: torch.dev
         torch.cuda.set_rng_state(tensors["random/cuda"], device)
 
 
-OnEpoch = Callable[[EpochResult, bool, TrainingState], None]
+OnEpoch = Callable[[TrainingState, bool], None]
 
 
 def train(
@@ -126,34 +127,37 @@ def train(
 
     Each of a trial's `workers` calls it with the same, and all come to the same adapter.
 
-    `on_epoch(result, is_best, state)` is called after each epoch, the adapter at its average and strength: there it is
-    saved, the figures are logged, and the trial may be stopped by an exception.
+    `on_epoch(state, is_best)` is called after each epoch, the adapter at its average and strength: there it is saved,
+    the figures are logged, and the trial may be stopped by an exception. An epoch that is not scored is never best.
     Raises TrainingDiverged when a loss, a gradient or a weight is NaN or infinite.
     """
     torch.manual_seed(config.seed)
     per_epoch = math.ceil(batches_per_epoch(config, data) / config.train.accumulation_steps)
-    state = state or TrainingState((), {})
-    done = len(state.results)
+    state = state or TrainingState(0, (), {})
     updater = Updater(
         config.train,
         whisper.model,
         per_epoch * config.train.epochs,
-        per_epoch * done,
+        per_epoch * state.epoch,
         state.tensors,
         products=whisper.product_dtype,
     )
     if state.tensors:
         _restore_random_state(state.tensors, whisper.device)
     whisper.checkpoint_layers(config.train.gradient_checkpointing)
-    for epoch in range(done + 1, config.train.epochs + 1):
+    for epoch in range(state.epoch + 1, config.train.epochs + 1):
         trained = _train_epoch(config, whisper, data, epoch, updater, workers)
         tensors = updater.tensors()
         _require_finite_weights(tensors, epoch)
+        state = TrainingState(epoch, state.results, tensors | _random_state(whisper.device))
+        if epoch % config.train.evaluate_every_epochs and epoch < config.train.epochs:
+            on_epoch(state, False)
+            continue
         with updater.average.applied(), at_strength(whisper, config.lora.strength):
             result = _evaluate_epoch(config, whisper, data, objective, trained, workers)
             result = replace(result, skipped_steps=updater.skipped_steps)
-            state = TrainingState((*state.results, result), tensors | _random_state(whisper.device))
-            on_epoch(result, result is best_of(state.results), state)
+            state = replace(state, results=(*state.results, result))
+            on_epoch(state, result is best_of(state.results))
     return best_of(state.results)
 
 

@@ -118,7 +118,8 @@ class _Trial:
             with tempfile.TemporaryDirectory(dir=self._scratch) as stored:
                 if self._store.load(Path(stored)):
                     record, tensors = read_state(Path(stored), self._digest, self._adapter)
-                    self._training, self._peaks_mb = TrainingState(record.results, tensors), list(record.peaks_mb)
+                    self._training = TrainingState(record.epoch, record.results, tensors)
+                    self._peaks_mb = list(record.peaks_mb)
                     causes.insert(0, record.halved)
         except StateError as error:
             self._log.tags({contract.REFUSED_TAG: error})
@@ -149,11 +150,12 @@ class _Trial:
         self._log.metrics(size_metrics(whisper.size()))
         self._tell()
 
-        def on_epoch(result: EpochResult, is_best: bool, state: TrainingState) -> None:
+        def on_epoch(state: TrainingState, is_best: bool) -> None:
             if is_best and workers.rank == 0:
                 save_adapter(whisper, self._adapter, self._prepared.base.spec, config.lora.strength)
             self._training = state
-            self._peaks_mb.append(max(workers.each(lambda: peak_memory_mb(whisper))))
+            if len(state.results) > len(self._peaks_mb):
+                self._peaks_mb.append(max(workers.each(lambda: peak_memory_mb(whisper))))
             self._keep()
             self._tell()
 
@@ -164,7 +166,11 @@ class _Trial:
         if self._store is None or self._training is None:
             return
         record = TrialRecord(
-            trial=self._digest, results=self._training.results, peaks_mb=tuple(self._peaks_mb), halved=self._halved
+            trial=self._digest,
+            epoch=self._training.epoch,
+            results=self._training.results,
+            peaks_mb=tuple(self._peaks_mb),
+            halved=self._halved,
         )
         folder = self._scratch / "state"
         try:
@@ -196,7 +202,7 @@ class _Trial:
             self._told += 1
 
     def _halve(self, cause: str) -> None:
-        epoch = 1 + (len(self._training.results) if self._training else 0)
+        epoch = 1 + (self._training.epoch if self._training else 0)
         self._config = halved_once(self._config, bool(self._halved), f"epoch {epoch}", cause)
         self._halved = cause
         self._log.tags({contract.HALVED_TAG: cause})

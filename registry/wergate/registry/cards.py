@@ -8,7 +8,7 @@ from wergate.trail.records import Record, trail
 from wergate.trail.registered_model import FoundReport, RegisteredModel, Snapshot, Version
 from wertune.base.contract import AGAINST_PRODUCTION, RESULTS, STANDING, VERDICT_PREFIX
 from wertune.reports.card_text import INTERVALS, renewed
-from wertune.scores.comparison import comparisons_of, markdown_table, summary_rows
+from wertune.scores.comparison import by_language_table, comparisons_of, markdown_table, summary_rows
 
 DIGEST_CHARACTERS = 16
 
@@ -73,9 +73,13 @@ def _results(found: FoundReport) -> str:
         f"Measured as it serves in {report.provenance.engine} at {report.created}, on the test set "
         f"`{report.sets['test'].digest[:DIGEST_CHARACTERS]}…` (run `{found.run_id}`):"
     )
-    table = markdown_table(summary_rows(comparisons_of(report, report.baseline), after=f"version {report.version}"))
+    comparisons = comparisons_of(report, report.baseline)
+    table = markdown_table(summary_rows(comparisons, after=f"version {report.version}"))
+    languages = by_language_table(comparisons)
     base = "The base is scored at 30 s of context, without the boost of terms."
-    return f"{facts}\n\n{table}\n\n{INTERVALS} Errors are counted after {report.provenance.normaliser}. {base}"
+    others = ", in other languages after theirs" if languages else ""
+    counted = f"{INTERVALS} Errors are counted after {report.provenance.normaliser}{others}. {base}"
+    return "\n\n".join(part for part in (facts, table, languages, counted) if part)
 
 
 def _against(found: FoundReport, champion: FoundReport | None) -> str:

@@ -91,7 +91,8 @@ def test_who_comes_second_leaves_the_run_as_it_was(small_project: Path, monkeypa
 def test_what_a_program_is_told_holds_no_password(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     for name in ("log_figures", "register"):
         monkeypatch.setattr(f"wertune.jobs.tune.{name}", lambda *_, **__: "3")
-    monkeypatch.setattr("wertune.jobs.tune.final_evaluation", lambda *_: Results({}, None))
+    monkeypatch.setattr("wertune.jobs.tune.evaluated", lambda *_: {})
+    monkeypatch.setattr("wertune.jobs.tune.what_brings_it", lambda *_: None)
     monkeypatch.setattr("wertune.jobs.tune.to_staging", lambda *_: Verdict("Staging", "passed"))
     monkeypatch.setattr("wertune.jobs.tune.describe", lambda *_: "a table")
     run: Any = SimpleNamespace(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class Cluster:
 
     def __init__(self, failing: Sequence[int] = ()) -> None:
         self.asked: list[int] = []
+        self.configs: list[TrialConfig] = []
         self._failing = failing
 
     def __call__(
@@ -56,6 +58,7 @@ class Cluster:
         say: Callable[[str], object],
     ) -> Iterator[tuple[int, Exception | None]]:
         self.asked += [config.seed for config, _ in trials]
+        self.configs += [config for config, _ in trials]
         for number, (config, log) in enumerate(trials):
             if config.seed in self._failing:
                 yield number, TrainingDiverged("page of advice\nloss is nan")
@@ -92,6 +95,18 @@ def test_the_mean_is_taken_where_validation_says_so(
     alone = best.run.latest((TRAINABLE_PARAMETERS,))[TRAINABLE_PARAMETERS]
     assert logged.metrics[TRAINABLE_PARAMETERS] == 2 * alone  # twice the rank
     assert logged.metrics[BEST_OBJECTIVE] == pytest.approx(logged.metrics["best_val_wer"])
+
+
+def test_the_runs_hear_the_waveforms_of_the_search_and_are_scored_once(
+    monkeypatch: pytest.MonkeyPatch, search: RunRef, prepared: Prepared, best: BestTrial
+) -> None:
+    cluster = Cluster()
+    longer = replace(best, config=with_overrides(best.config, {"train.epochs": 3}, "test"))
+    _restart(monkeypatch, search, prepared, longer, cluster, least=9.0)
+    assert [config.augment.waveform_seed for config in cluster.configs] == 2 * [best.config.seed]
+    assert [config.train.evaluate_every_epochs for config in cluster.configs] == [3, 3]
+    run = MlflowClient(search.tracking_uri).get_run(next(iter(restarts(search).values())).info.run_id)
+    assert run.data.metrics["best_epoch"] == 3
 
 
 def test_the_best_trial_is_taken_where_it_is_the_better(

@@ -14,10 +14,10 @@ from wertune.base.config import ProjectConfig, load_project, with_overrides
 from wertune.base.contract import OUTCOME_TAG, POINT_TAG, TRIAL_TAG
 from wertune.base.errors import BaseModelError, ConfigError, TrackingError, WertuneError
 from wertune.base.text import TermFinder
-from wertune.jobs.logged import _histories, describe, log_comparison
+from wertune.jobs.logged import Results, _histories, describe, log_comparison
 from wertune.jobs.opening import start_experiment
 from wertune.jobs.trials import BestTrial, best_trial
-from wertune.jobs.tune import final_evaluation, score_baseline
+from wertune.jobs.tune import score_baseline, what_brings_it
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, score
 from wertune.search.progress import trial_name
@@ -240,7 +240,8 @@ def test_what_each_part_brings_is_logged_told_and_in_the_description(
     monkeypatch.setattr(
         "wertune.training.baseline.transcribe_with_base", lambda *_: pytest.fail("the base wrote again")
     )
-    results = final_evaluation(run, prepared, baseline, best, lambda line: None)
+    comparisons = {"test": Comparison(baseline["test"], baseline["test"])}
+    results = Results(comparisons, what_brings_it(run, prepared, best, comparisons, lambda line: None))
     assert results.ablation is not None
     logged = MlflowClient(mlflow_store).get_run(run.run_id).data.metrics
     assert results.ablation.metrics().items() <= logged.items()
@@ -262,7 +263,7 @@ def test_without_terms_there_is_no_such_table(
     save_adapter(add_lora(load_tiny(), prepared.project.trial.lora, seed=0), small_project / "adapter", "tiny")
     run.artifacts(small_project / "adapter", "adapter")
     best = BestTrial(run, "this one", prepared.project.trial)
-    results = final_evaluation(run, prepared, score_baseline(run, prepared), best, lambda line: None)
+    results = Results({}, what_brings_it(run, prepared, best, {}, lambda line: None))
     assert results.ablation is None
     _register_empty(mlflow_store, run)
     assert "What each part brings" not in describe(run, prepared, results, "this one", "1", "passed")

@@ -1,4 +1,4 @@
-"""The card says what was measured, against what, and no more than a database keeps."""
+"""The card says what a version is and was made of, and no more than a database keeps."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,16 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.base.config import CardConfig, ProjectConfig, TrialConfig
-from wertune.base.text import Lexicon, TermFinder
+from wertune.base.text import Lexicon
 from wertune.data.manifest import Dataset, Recording
 from wertune.reports.card_text import card_page, renewed, shortened
 from wertune.reports.model_card import CardOf, model_card
-from wertune.scores.comparison import Comparison
-from wertune.scores.metrics import score
-from wertune.tracking.versions import RegisteredVersion
 from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import BaseModel
-from wertune.whisper.transcription import clips_of
 
 LIMITS = ("Speech is <b>synthetic</b>.",)
 
@@ -33,25 +29,16 @@ def prepared(make_recordings: Callable[..., list[Recording]]) -> Prepared:
 
 
 @pytest.fixture
-def card_of(prepared: Prepared) -> CardOf:
-    clips, finder = clips_of(prepared.dataset["test"]), TermFinder(["cpf"], str.lower)
-    texts = (["pay your see", "log in"] * 4, ["pay your cpf", "log on"] * 4)
-    both = Comparison(*(score(clips, written, str.lower, finder) for written in texts))
+def card_of() -> CardOf:
     sizes = {"trainable_parameters": 1234.0, "trainable_percent": 1.5, "adapter_mb": 2.1}
-    return CardOf("3", "run", TrialConfig(), sizes, {"test": both}, None)
+    return CardOf("3", "run", TrialConfig(), sizes)
 
 
-def _champion(digest: str) -> RegisteredVersion:
-    return RegisteredVersion("words", "2", {}, {}, {"test_wer": 0.3, "test_cer": 0.1}, {"test": digest}, ())
-
-
-def test_a_card_tells_results_limits_licences_data_and_use(prepared: Prepared, card_of: CardOf) -> None:
+def test_a_card_tells_limits_licences_data_and_use(prepared: Prepared, card_of: CardOf) -> None:
     card = model_card(card_of, prepared)
     for told in (
         "# words version 3",
-        "| test WER ",
-        "20.00 % (",
-        "No version was in Production",
+        "Not measured as it serves yet.",
         f"- {LIMITS[0]}",
         "licence of the data: CC0",
         "licence of the base: not stated in `project.yaml`",
@@ -67,27 +54,11 @@ def test_a_card_tells_results_limits_licences_data_and_use(prepared: Prepared, c
     assert "&lt;b&gt;synthetic" in page
 
 
-def test_a_card_of_several_languages_tells_each(prepared: Prepared, card_of: CardOf) -> None:
-    assert "By language" not in model_card(card_of, prepared)
+def test_a_card_of_several_languages_names_them(prepared: Prepared, card_of: CardOf) -> None:
     first, *others = prepared.dataset["test"]
     malay = replace(first, row=first.row.model_copy(update={"language": "ms"}))
     dataset = Dataset({"test": (malay, *others)}).spoken_in("en")
-    clips, finder = clips_of(dataset["test"]), TermFinder([], str.lower)
-    texts = (["pay your see", "log in"] * 4, ["pay it all", "log in"] * 4)
-    both = Comparison(*(score(clips, written, str.lower, finder) for written in texts))
-    card = model_card(replace(card_of, comparisons={"test": both}), replace(prepared, dataset=dataset))
-    assert "language `en`, with clips in `ms`." in card
-    assert "| set  | language | clips | WER of the base | WER    |" in card
-    assert "| test | ms       | 1     | 33.33%          | 66.67% |" in card
-    assert "in other languages after theirs" in card
-
-
-def test_versions_are_compared_on_one_test_set_alone(prepared: Prepared, card_of: CardOf) -> None:
-    same = replace(card_of, champion=_champion(prepared.dataset.digest("test")[:36]))
-    assert "| test WER | 30.00 %   | 20.00 %   | -10.00 points" in model_card(same, prepared)
-    other = model_card(replace(card_of, champion=_champion("0" * 36)), prepared)
-    assert "of another test set" in other
-    assert "30.00 %" not in other
+    assert "language `en`, with clips in `ms`." in model_card(card_of, replace(prepared, dataset=dataset))
 
 
 def test_sections_are_renewed_in_their_places_and_nothing_else_changes(prepared: Prepared, card_of: CardOf) -> None:

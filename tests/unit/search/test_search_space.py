@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from wertune.base.config import TrialConfig, parse
+from wertune.base.config import TrialConfig, parse, with_overrides
 from wertune.base.errors import ConfigError
 from wertune.search.search_space import Choices, Range, SearchConfig, checked_space
 
@@ -33,6 +33,17 @@ def test_a_good_space_passes() -> None:
         "train.batch_size": {"low": 4, "high": 16, "step": 4},
     }
     _check(space, first_points=[{"lora.r": 8, "train.learning_rate": 1e-4}])
+
+
+@pytest.mark.parametrize(
+    ("trial", "values"),
+    [({"train.evaluate_every_epochs": 3}, {}), ({}, {"first_points": [{"train.evaluate_every_epochs": 3}]})],
+)
+def test_trials_are_scored_by_the_first_rung(trial: dict[str, Any], values: dict[str, Any]) -> None:
+    config = with_overrides(TrialConfig(), trial, "test")
+    with pytest.raises(ConfigError, match=r"search\.yaml: train\.evaluate_every_epochs is 3, but .*grace_epochs, 2"):
+        checked_space(_search(GOOD, asha={"grace_epochs": 2}, **values), config, PLACE)
+    checked_space(_search(GOOD, asha={"grace_epochs": 3}, **values), config, PLACE)
 
 
 @pytest.mark.parametrize("key", ["lora.rank", "learning_rate", "lora.r.x", "data.train"])

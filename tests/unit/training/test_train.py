@@ -87,7 +87,7 @@ def _train(
     results: Results = []
     whisper = add_lora(load_tiny(config.quantization), config.lora, config.seed)
     torch.seed()  # what others did to the global generator must not matter
-    best = train(config, whisper, data, objective, lambda result, is_best, _: results.append((result, is_best)))
+    best = train(config, whisper, data, objective, lambda state, is_best: results.append((state.results[-1], is_best)))
     return best, results
 
 
@@ -198,6 +198,9 @@ def test_kept_features_are_those_worked_out_and_only_other_variants_are_new(
     heard = [batches(kept, epoch, **{"augment.time_masks": 2}) for epoch in (1, 2, 3)]
     assert files() == 4
     assert heard != [batches(kept, epoch) for epoch in (1, 2, 3)]
+    others = [batches(kept, epoch, **{"seed": 1, "augment.waveform_seed": config.seed}) for epoch in (1, 2, 3)]
+    assert files() == 4  # another order, other masks, the same waveforms
+    assert others != [batches(kept, epoch) for epoch in (1, 2, 3)]
     batches(kept, 1, seed=1)
     assert files() == 6
     monkeypatch.setattr(Recording, "samples", lambda _: 1 / 0)
@@ -275,12 +278,12 @@ def test_in_float16_a_resumed_training_is_that_which_was_not_stopped(
     config, data = configured({"train.epochs": 12, "train.batch_size": 2}), _data(clips)
     states: list[TrainingState] = []
     whole = add_lora(load_tiny(), config.lora, config.seed)
-    train(config, whole, data, VALIDATION_WER, lambda *told: states.append(told[2]))
+    train(config, whole, data, VALIDATION_WER, lambda state, _: states.append(state))
     kept = states[3]
     assert kept.tensors["scaler/scale"] < 2.0**26
     resumed = add_lora(load_tiny(), config.lora, config.seed)
     again: list[TrainingState] = []
-    train(config, resumed, data, VALIDATION_WER, lambda *told: again.append(told[2]), kept)
+    train(config, resumed, data, VALIDATION_WER, lambda state, _: again.append(state), kept)
     assert [result.train_loss for result in again[-1].results] == [each.train_loss for each in states[-1].results]
     ends = states[-1].tensors, again[-1].tensors
     assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []
@@ -293,10 +296,10 @@ def test_what_overflows_for_ever_ends_the_training(
     config = configured({"train.epochs": 30, "train.batch_size": 4})
     whisper = add_lora(load_tiny(), config.lora, config.seed)
     next(p for p in whisper.model.parameters() if p.requires_grad).register_hook(lambda gradient: gradient * torch.inf)
-    done: list[EpochResult] = []
+    done: list[TrainingState] = []
     with pytest.raises(TrainingDiverged, match=r"epoch 21, batch 1: gradient norm is (inf|nan), must be finite; lower"):
-        train(config, whisper, _data(clips), VALIDATION_WER, lambda result, *_: done.append(result))
-    assert [result.skipped_steps for result in done] == list(range(1, 21))
+        train(config, whisper, _data(clips), VALIDATION_WER, lambda state, _: done.append(state))
+    assert [state.results[-1].skipped_steps for state in done] == list(range(1, 21))
 
 
 def test_dropout_is_on_in_training_and_off_in_scoring(load_tiny: LoadTiny, clips: list[Recording]) -> None:
@@ -316,8 +319,8 @@ def test_what_is_scored_is_what_is_kept(load_tiny: LoadTiny, clips: list[Recordi
     whisper, data = add_lora(load_tiny(), PLAIN.lora, 0), _data(clips)
     losses: list[tuple[float, float]] = []
 
-    def on_epoch(result: EpochResult, is_best: bool, state: TrainingState) -> None:
-        losses.append((result.validation_loss, validation_loss(whisper, data.validation, 4)))
+    def on_epoch(state: TrainingState, is_best: bool) -> None:
+        losses.append((state.results[-1].validation_loss, validation_loss(whisper, data.validation, 4)))
 
     train(configured({"train.epochs": 4}), whisper, data, VALIDATION_WER, on_epoch)
     assert all(scored == kept for scored, kept in losses)
@@ -429,8 +432,8 @@ def test_the_best_epoch_is_the_first_with_the_lowest_objective(load_tiny: LoadTi
 
 
 def test_who_is_told_of_an_epoch_may_stop_the_trial(load_tiny: LoadTiny, clips: list[Recording]) -> None:
-    def stop(result: EpochResult, is_best: bool, state: TrainingState) -> None:
-        raise SystemExit(f"after epoch {result.epoch}")
+    def stop(state: TrainingState, is_best: bool) -> None:
+        raise SystemExit(f"after epoch {state.epoch}")
 
     with pytest.raises(SystemExit, match="after epoch 1"):
         train(PLAIN, add_lora(load_tiny(), PLAIN.lora, 0), _data(clips), VALIDATION_WER, stop)

@@ -161,6 +161,27 @@ def test_a_trial_killed_after_every_epoch_ends_as_if_it_had_not_been(
     assert list(scratch.iterdir()) == []
 
 
+def test_a_trial_that_is_scored_at_its_end_alone_goes_on_from_its_last_epoch(
+    prepared: Prepared, undisturbed: Undisturbed, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_overrides(CONFIG, {"train.evaluate_every_epochs": 2}, "test")
+    train_epoch, trained = wertune.training.train._train_epoch, list[int]()
+
+    def dies(*arguments: Any) -> Any:
+        trained.append(arguments[3])
+        if trained == [1, 2]:
+            raise Killed
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(wertune.training.train, "_train_epoch", dies)
+    assert _run(prepared, store, config)[1] == []
+    _, told = _run(prepared, store, config)
+    assert trained == [1, 2, 2, 3]
+    assert [result.epoch for result in told] == [2, EPOCHS]
+    # Scoring draws nothing: what is learnt is the same.
+    assert told == [undisturbed[1][result.epoch - 1] for result in told]
+
+
 def test_a_state_holds_all_that_training_needs_and_no_pickle(undisturbed: Undisturbed) -> None:
     folder = undisturbed[2]
     assert {file.name for file in folder.iterdir()} == {*CHECKED, DIGESTS}
