@@ -58,7 +58,7 @@ def write(out: Path, found: dict[str, Any], sections: Sequence[Section]) -> str:
 
 def _as_markdown(found: dict[str, Any], rows: Sequence[Row], sections: Sequence[Section]) -> str:
     """The table of ratios, and below it what each section has to say."""
-    table = [["", "the field's recipe", "ours", "times better (least to most)"], *(row.cells() for row in rows)]
+    table = [["", "theirs", "ours", "times better (least to most)"], *(row.cells() for row in rows)]
     clips = found["clips"]
     heading = (
         f"Made by `make bench`; raw figures in [benchmarks.json](benchmarks.json). {found['machine']}; "
@@ -83,7 +83,7 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlim(left=1, right=max(medians) * 2)
     axes.invert_yaxis()
-    axes.set_xlabel("times better than the field's recipe, median of the rounds")
+    axes.set_xlabel("times better than theirs, median of the rounds")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

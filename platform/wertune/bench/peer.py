@@ -33,11 +33,21 @@ LONGEST_TEXT_TOKENS = 128
 
 
 class PeerRecipe:
-    """The recipe on one base, with features (mel_bins, 3000) and texts at hand."""
+    """The recipe on one base, with features (mel_bins, 3000) and texts at hand; its weights 8-bit, or of a dtype."""
 
-    def __init__(self, base: Path, ours: Whisper, lora: LoraConfig, checkpointing: bool = True) -> None:
+    def __init__(
+        self,
+        base: Path,
+        ours: Whisper,
+        lora: LoraConfig,
+        checkpointing: bool = True,
+        weights: torch.dtype = torch.int8,
+    ) -> None:
         self._ours = ours  # for its tokenizer and labels alone
-        self.model = peer_model(base, ours.device, lora, checkpointing)
+        if weights == torch.int8:
+            self.model = peer_model(base, ours.device, lora, checkpointing)
+        else:
+            self.model = with_adapters(_unquantized(base, weights).to(ours.device), lora)
 
     def train(
         self,
@@ -110,6 +120,10 @@ def peer_model(base: Path, device: torch.device, lora: LoraConfig, checkpointing
         local_files_only=True,
     )
     return with_adapters(prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing), lora)
+
+
+def _unquantized(base: Path, weights: torch.dtype) -> WhisperForConditionalGeneration:
+    return WhisperForConditionalGeneration.from_pretrained(base, dtype=weights, local_files_only=True)
 
 
 def with_adapters(model: WhisperForConditionalGeneration, lora: LoraConfig) -> PeftModel:

@@ -2,7 +2,8 @@
 
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,51 +19,80 @@ from wertune.training.prepare import Prepared
 from wertune.whisper.adapter import add_lora
 from wertune.whisper.features import FRAMES_PER_POSITION, pad_features
 from wertune.whisper.footprint import dtype_name, product_dtype
+from wertune.whisper.loops import token_limit
 from wertune.whisper.model import Whisper
 from wertune.whisper.transcription import EvaluationSet, transcribe_features
+
+NOTEBOOK = "int8, 30 s, gradient checkpointing: the notebook"
+SHORT = "short context in batches of like length"
 
 Passes = dict[str, Callable[[], float]]
 Seconds = dict[str, list[float]]
 
 
 def sections(prepared: Prepared) -> list[Section]:
-    """The first and the last way as a row each of training, evaluation and both, with the limit; then all the ways."""
+    """Training beside the field's recipes, evaluation, and both, with the limit; then all the ways."""
     base, few = prepared.whisper("int8"), fewer_clips(prepared, train=CLIPS)
-    theirs = PeerRecipe(prepared.base.path, base, PLAIN_LORA)
-    unchecked = PeerRecipe(prepared.base.path, base, PLAIN_LORA, checkpointing=False)
-    ours = add_lora(base, PLAIN_LORA, seed=0)
+    peers = _peers(prepared.base.path, base)
+    theirs, ours = peers[NOTEBOOK], add_lora(base, PLAIN_LORA, seed=0)
+    name, quickest = list(peers.items())[-1]
     long, short = (few.evaluation_set("train", context, base.mel_bins) for context in (FULL, ContextConfig()))
+    decode, longest = _same_limit(short)
+    ways: dict[str, Callable[[], list[str]]] = {
+        "transformers' `generate`, int8, 30 s": lambda: theirs.transcribe(long.features, longest),
+        f"transformers' `generate`, {name}": lambda: quickest.transcribe(long.features, longest),
+        "at short context, clips of like length": lambda: _write_short(quickest, short.features, longest),
+        "ours: int8": lambda: _write_greedily(ours, short, decode),
+    }
+    # Before anything is trained: adapters add nothing yet, and all write what the base does.
+    evaluation = _in_turn({name: partial(timed, write) for name, write in ways.items()})
+    first, *_, last = ways.values()
+    wers = [prepared.score(short.recordings, write()).wer for write in (first, last)]
     with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
-        training = _in_turn(_training_passes(theirs, unchecked, ours, long, short, Path(scratch)))
-    evaluation = _in_turn(
-        {
-            "transformers' `generate` at 30 s": lambda: timed(lambda: theirs.transcribe(long.features)),
-            "at short context, clips of like length": lambda: timed(lambda: _write_short(theirs, short.features)),
-            "ours": lambda: timed(lambda: _write_greedily(ours, short)),
-        }
-    )
+        training = _in_turn(_training_passes(peers, ours, long, short, Path(scratch)))
     limit = _limit(ours, short, CLIPS / statistics.median(list(training.values())[-1]))
     speeds = {"training_clips_per_s": clips_per_s(training), "evaluation_clips_per_s": clips_per_s(evaluation)}
     return [
-        Section("limit", limit, _limit_in_words(limit), rows(training, evaluation)),
-        Section("levers", speeds, as_markdown(*speeds.values())),
+        Section("limit", limit, _limit_in_words(limit), rows(training, evaluation, wers)),
+        Section("levers", {**speeds, "evaluation_wers": wers}, as_markdown(*speeds.values())),
     ]
 
 
+def _peers(path: Path, base: Whisper) -> dict[str, PeerRecipe]:
+    """The notebook's recipe, without checkpointing, and without 8 bits; the last is the quickest to multiply."""
+    whole = {NOTEBOOK: PeerRecipe(path, base, PLAIN_LORA), "int8, 30 s": _unchecked(path, base, torch.int8)}
+    dtypes = dict.fromkeys((torch.float32, product_dtype(base.device)))
+    return whole | {f"{dtype_name(each)}, 30 s": _unchecked(path, base, each) for each in dtypes}
+
+
+def _unchecked(path: Path, base: Whisper, weights: torch.dtype) -> PeerRecipe:
+    return PeerRecipe(path, base, PLAIN_LORA, checkpointing=False, weights=weights)
+
+
+def _same_limit(clips: EvaluationSet) -> tuple[DecodeConfig, int]:
+    """Decoding in batches of theirs, and what both may write of a clip at most."""
+    decode = DecodeConfig(batch_size=EVALUATION_BATCH)
+    return decode, max(token_limit(recording.duration_s, decode) for recording in clips.recordings)
+
+
 def _training_passes(
-    theirs: PeerRecipe, unchecked: PeerRecipe, ours: Whisper, long: EvaluationSet, short: EvaluationSet, scratch: Path
+    peers: Mapping[str, PeerRecipe], ours: Whisper, long: EvaluationSet, short: EvaluationSet, scratch: Path
 ) -> Passes:
     texts = [recording.row.text for recording in short.recordings]
     in_float32 = Whisper(ours.model, ours.tokenizer, ours.language, products=torch.float32)
     as_they_come = {"of_like_length": False}
+    name, quickest = list(peers.items())[-1]
+    weights = name.partition(",")[0]
     passes: Passes = {
-        "the field's recipe": lambda: theirs.train(long.features, texts, BATCH, scratch),
-        "without gradient checkpointing": lambda: unchecked.train(long.features, texts, BATCH, scratch),
-        "transformers' modules at short context": lambda: timed(
-            lambda: _module_pass(unchecked, batches(ours, short, **as_they_come))
+        name: partial(peer.train, long.features, texts, BATCH, scratch) for name, peer in peers.items()
+    } | {
+        f"{weights}, short context": lambda: timed(
+            lambda: _module_pass(quickest, batches(ours, short, **as_they_come))
         ),
-        "in batches of like length": lambda: timed(lambda: _module_pass(unchecked, batches(ours, short))),
-        "ours: lean forward pass, float32 products": lambda: timed(lambda: _pass(in_float32, batches(ours, short))),
+        f"{weights}, {SHORT}": lambda: timed(lambda: _module_pass(quickest, batches(ours, short))),
+        "ours: int8, lean forward pass, float32 products": lambda: timed(
+            lambda: _pass(in_float32, batches(ours, short))
+        ),
     }
     if ours.product_dtype != torch.float32:
         passes[f"ours, {dtype_name(ours.product_dtype)} products"] = lambda: timed(
@@ -91,19 +121,21 @@ def _pass(whisper: Whisper, clips: Batches) -> None:
         updater.step()
 
 
-def _write_short(theirs: PeerRecipe, features: Sequence[torch.Tensor]) -> None:
-    order = sorted(features, key=lambda clip: clip.shape[1])
+def _write_short(theirs: PeerRecipe, features: Sequence[torch.Tensor], longest: int) -> list[str]:
+    order = sorted(range(len(features)), key=lambda i: features[i].shape[1])
+    texts = dict[int, str]()
     for start in range(0, len(order), EVALUATION_BATCH):
-        batch = pad_features(order[start : start + EVALUATION_BATCH])
+        chosen = order[start : start + EVALUATION_BATCH]
+        batch = pad_features([features[i] for i in chosen])
         with at_context(theirs.model, batch.shape[-1] // FRAMES_PER_POSITION):
-            theirs.transcribe(list(batch))
+            texts |= zip(chosen, theirs.transcribe(list(batch), longest), strict=True)
+    return [texts[i] for i in range(len(features))]
 
 
-def _write_greedily(whisper: Whisper, clips: EvaluationSet) -> None:
-    """All clips in one batch."""
+def _write_greedily(whisper: Whisper, clips: EvaluationSet, decode: DecodeConfig) -> list[str]:
     whisper.model.eval()
     durations_s = [recording.duration_s for recording in clips.recordings]
-    transcribe_features(whisper, clips.features, durations_s, DecodeConfig(batch_size=CLIPS))
+    return transcribe_features(whisper, clips.features, durations_s, decode)
 
 
 def _in_turn(passes: Passes) -> Seconds:
@@ -117,14 +149,24 @@ def clips_per_s(seconds: Seconds) -> Seconds:
     return {name: [CLIPS / s for s in each] for name, each in seconds.items()}
 
 
-def rows(training: Seconds, evaluation: Seconds) -> tuple[Row, ...]:
-    """Of the first way of each, the field's, and the last, ours."""
-    train, write = (_ends(ways) for ways in (training, evaluation))
-    both = [(a + c, b + d) for (a, b), (c, d) in zip(train, write, strict=True)]
+def rows(training: Seconds, evaluation: Seconds, wers: Sequence[float]) -> tuple[Row, ...]:
+    """Ours, the last way, beside the notebook's recipe, the quickest of theirs at 30 s, and theirs at short context."""
+    at_30_s = {name: statistics.median(each) for name, each in training.items() if "30 s" in name}
+    short = next(name for name in training if SHORT in name)
+    peers = dict.fromkeys((NOTEBOOK, min(at_30_s, key=lambda name: at_30_s[name]), short))
+    ours, write = list(training.values())[-1], _ends(evaluation)
+    pairs = {name: list(zip(training[name], ours, strict=True)) for name in peers}
+    both = [(a + c, b + d) for (a, b), (c, d) in zip(pairs[NOTEBOOK], write, strict=True)]
+    written = f"{EVALUATION_BATCH} at once, WER {100 * wers[0]:.1f} and {100 * wers[1]:.1f} %"
     return (
-        Row.of_pairs("training", "clips/s", [(CLIPS / a, CLIPS / b) for a, b in train], less_is_better=False),
-        Row.of_pairs("evaluation, greedy", "s", write),
-        Row.of_pairs("epoch with evaluation", "s", both),
+        *(
+            Row.of_pairs(
+                f"training, theirs: {name}", "clips/s", [(CLIPS / a, CLIPS / b) for a, b in each], less_is_better=False
+            )
+            for name, each in pairs.items()
+        ),
+        Row.of_pairs(f"evaluation, greedy, {written}", "s", write),
+        Row.of_pairs("epoch of the notebook's with evaluation", "s", both),
     )
 
 
@@ -154,8 +196,12 @@ def _limit(whisper: Whisper, clips: EvaluationSet, clips_per_s: float) -> dict[s
 
 def _limit_in_words(limit: dict[str, float]) -> str:
     return (
-        "The field's recipe is PEFT's int8 Whisper notebook: 30 s of padding, gradient checkpointing, Seq2SeqTrainer, "
-        "greedy `generate` at 30 s (`platform/wertune/bench/peer.py`).\n\n"
+        "The notebook is PEFT's for Whisper in int8: 30 s of padding, gradient checkpointing, Seq2SeqTrainer, greedy "
+        "`generate` at 30 s (`platform/wertune/bench/peer.py`). Beside it stand its modules at their best: without "
+        "checkpointing and without 8 bits, and at short context, as whisper.cpp's `--audio-ctx` hears and FUTO's "
+        "fine-tuning for it trains (https://github.com/futo-org/whisper-acft), in batches of like length. All take "
+        f"batches of {BATCH}, {torch.get_num_threads()} threads and, writing, as many tokens; what is learnt in "
+        "as many epochs stands with the search.\n\n"
         f"Distance to the limit: a clip's training step is {limit['gflop_per_clip']:.1f} GFLOP of products; ours runs "
         f"at {limit['achieved_gflop_per_s']:.0f} GFLOP/s where plain products of 2048 x 2048 reach "
         f"{limit['matmul_gflop_per_s']:.0f}: {limit['share_of_limit']:.2f} of the limit."
@@ -165,8 +211,9 @@ def _limit_in_words(limit: dict[str, float]) -> str:
 def as_markdown(training: Seconds, evaluation: Seconds) -> str:
     """Clips/s of every way, each on top of the one above it."""
     words = (
-        "What each lever brings, every line on top of the one above it, on the same clips. transformers' modules run "
-        "under autocast where the hardware multiplies 16 bits, so float32 products are a step back"
+        "What each lever brings, every line on top of the one above it, on the same clips; the first word is what the "
+        "frozen weights are stored in. transformers' modules run under autocast where the hardware multiplies 16 "
+        "bits, so float32 products are a step back"
     )
     return f"{words}. Training:\n\n{_table(training)}\n\nTranscribing greedily:\n\n{_table(evaluation)}"
 

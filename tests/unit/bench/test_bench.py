@@ -63,11 +63,14 @@ def test_a_lever_is_compared_with_the_line_above_and_with_the_first() -> None:
 
 
 def test_an_epoch_is_its_training_and_its_evaluation_of_the_first_way_and_the_last() -> None:
-    train, write, both = training.rows(
-        {"theirs": [8.0], "between": [1.0], "ours": [2.0]}, {"theirs": [4.0], "ours": [1.0]}
-    )
-    assert (train.theirs, train.ours, train.ratios) == ((CLIPS / 8,), (CLIPS / 2,), [4.0])
+    ways = {training.NOTEBOOK: [8.0], "int8, 30 s": [7.0], "bfloat16, 30 s": [6.0]}
+    ways |= {f"bfloat16, {training.SHORT}": [3.0], "ours": [2.0]}
+    notebook, best, short, write, both = training.rows(ways, {"theirs": [4.0], "ours": [1.0]}, [0.4, 0.36])
+    assert (notebook.theirs, notebook.ours, notebook.ratios) == ((CLIPS / 8,), (CLIPS / 2,), [4.0])
+    assert (best.name, best.ratios) == ("training, theirs: bfloat16, 30 s", [3.0])
+    assert short.ratios == [1.5]
     assert (write.ratios, both.ratios) == ([4.0], [4.0])
+    assert "WER 40.0 and 36.0 %" in write.name
 
 
 def test_the_page_sets_the_count_beside_what_was_measured_and_full_fine_tuning() -> None:
@@ -159,7 +162,7 @@ def test_a_figure_has_three_digits_and_no_exponent(value: float, said: str) -> N
 
 def test_serving_rows_say_how_many_times_less_they_take_than_the_pipeline_at_the_same_batch() -> None:
     rows = [
-        ServingRow(name, batch, cpu, 2 * cpu, 100.0, 200.0, 0.1)
+        ServingRow(name, batch, cpu, 2 * cpu, 100.0, 200.0, 0.1, 0.9)
         for batch, theirs in ((1, 0.2), (16, 0.1))
         for name, cpu in ((PIPELINE, theirs), ("ours", 0.02))
     ]
@@ -167,17 +170,44 @@ def test_serving_rows_say_how_many_times_less_they_take_than_the_pipeline_at_the
     assert [line.split("|")[-2].strip() for line in lines] == ["1.0", "10.0", "1.0", "5.0"]
 
 
+def test_each_way_to_serve_stands_beside_the_quickest_that_writes_as_well() -> None:
+    figures = {  # CPU s/s and WER
+        PIPELINE: (0.2, 0.15),
+        "faster-whisper int8, 30 s, 8 beams": (0.12, 0.10),
+        "ours, torch, 8 beams": (0.05, 0.08),
+        "ours, torch, 1 beam": (0.04, 0.12),
+        "ours, ctranslate2, 1 beam": (0.01, 0.16),
+    }
+    rows = [
+        ServingRow(name, batch, cpu, cpu, 1.0, 1.0, wer, 0.9)
+        for batch in (1, 16)
+        for name, (cpu, wer) in figures.items()
+    ]
+    as_well, best, *_ = serving.ratios(rows)
+    # CTranslate2 with one beam writes worse than the pipeline; nobody of theirs writes as well as our best.
+    assert as_well.name == f"serving, 1 a request: {PIPELINE} (15.0 %) and ours, torch, 1 beam (12.0 %)"
+    assert as_well.ratios == [pytest.approx(5.0)]
+    assert best.name.endswith("faster-whisper int8, 30 s, 8 beams (10.0 %) and ours, torch, 8 beams (8.0 %)")
+    assert best.ratios == [pytest.approx(2.4)]
+    assert len(serving.ratios(rows)) == 4
+
+
 def test_their_search_is_counted_in_full_and_by_the_epochs_that_asha_granted_ours() -> None:
-    ours = search.OurSearch(seconds=10.0, epochs=20, best_wer=0.2, best_point={"lora.r": 4})
+    ours = [
+        search.OurSearch(seconds=10.0, epochs=20, best_wer=0.2, best_point={"lora.r": 4}),
+        search.OurSearch(seconds=20.0, epochs=30, best_wer=0.22, best_point={"lora.r": 8}),
+    ]
     theirs = [
         search.TheirTrial({"lora.r": 8}, start_s=2.0, epochs_s=40.0, wers=(0.3, 0.25)),
         search.TheirTrial({"lora.r": 4}, start_s=4.0, epochs_s=40.0, wers=(0.3, 0.21)),
     ]
     in_full, granted = search.rows(ours, theirs)
-    assert in_full.ratios == [pytest.approx((16 * 3 + 64 * 10) / 10)]
-    assert granted.ratios == [pytest.approx((16 * 3 + 20 * 10) / 10)]
+    assert in_full.ratios == pytest.approx([(16 * 3 + 64 * 10) / 10, (16 * 3 + 64 * 10) / 20])
+    assert granted.ratios == pytest.approx([(16 * 3 + 20 * 10) / 10, (16 * 3 + 30 * 10) / 20])
+    assert "(WER 21.0 and 21.0 %)" in granted.name
     text = search.as_markdown(ours, theirs)
-    assert "ours 20.0 %, theirs with the same configuration 21.0 %, the best of those run 21.0 %" in text
+    said = "ours 21.0 % (20.0 to 22.0), theirs with the first seed's configuration 21.0 %, the best of those run 21.0 %"
+    assert said in text
 
 
 def test_both_searches_get_sixteen_configurations_within_the_space() -> None:
