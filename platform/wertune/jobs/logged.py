@@ -13,6 +13,7 @@ from wertune.reports.card_text import INTERVALS
 from wertune.reports.drawing import figures_page, file_name, picture
 from wertune.reports.error_report import ScoredSet, error_report
 from wertune.reports.figures import TrialHistory, importances_of, run_figures
+from wertune.reports.time_spent import Phases, Span, time_bars, trial_spans
 from wertune.scores.comparison import Comparison, markdown_table, metric_name, summary_rows
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, children
 from wertune.tracking.versions import VersionCard
@@ -55,13 +56,14 @@ def log_figures(
     run: RunRef,
     prepared: Prepared,
     comparisons: Mapping[str, Comparison],
+    phases: Phases,
     study: optuna.Study | None = None,
     rungs: Sequence[int] = (),
 ) -> None:
     """All figures of the run on one page and as pictures; without a study the run itself is its one trial."""
     shares = short_names(importances_of(study)) if study else {}
     title = f"{prepared.project.name}: search and results"
-    figures = run_figures(_histories(run), comparisons, shares, rungs)
+    figures = [*run_figures(_histories(run), comparisons, shares, rungs), time_bars(_spans(run, phases))]
     run.text(figures_page(title, figures), FIGURES)
     for figure in figures:
         run.figure(picture(figure), f"figures/{file_name(figure)}")
@@ -80,6 +82,18 @@ def _histories(run: RunRef) -> list[TrialHistory]:
         )
         for each in children(run) or [run.client.get_run(run.run_id)]
     ]
+
+
+def _spans(run: RunRef, phases: Phases) -> list[Span]:
+    """The phases of the main job, and the trials that ended below it in them."""
+    spans = phases.spans()
+    for each in children(run):
+        trial, info = RunRef(run.tracking_uri, each.info.run_id), each.info
+        began_s, ended_s = info.start_time / 1000, (info.end_time or 0) / 1000
+        if ended_s > spans[0].start_s:  # beside those of before a resumed search's would be a dot
+            name = info.run_name.partition(":")[0]
+            spans += trial_spans(name, began_s, ended_s, trial.dated("train_s"), trial.dated("evaluation_s"))
+    return spans
 
 
 def log_comparison(run: RunRef, split: str, both: Comparison) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from wertune.jobs.trials import BestTrial, best_trial, downloaded_adapter
 from wertune.jobs.writers import writers
 from wertune.reports.card_text import write_card
 from wertune.reports.model_card import CardOf, model_card
+from wertune.reports.time_spent import Phases
 from wertune.scores.comparison import Comparison, comparisons_of, logged_metrics
 from wertune.scores.metrics import Scores
 from wertune.search.search_space import SearchConfig
@@ -56,6 +57,7 @@ class Task:
     project: ProjectConfig
     policy: Policy
     say: Say
+    phases: Phases = field(default_factory=Phases)
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,10 @@ def tune(task: Task, search: Search) -> Registered:
         task.say(f"should this be interrupted or killed, {go_on}")
         with cluster(search.ray_address, config):
             task.say("scoring the untouched base on validation, test and retention …")
+            task.phases.begin("the base's scores")
             baseline = score_baseline(run, prepared, transcribe_across(config, task.say))
             each = f", each of {config.workers} workers" if config.workers > 1 else ""
+            task.phases.begin("search")
             task.say(f"searching: {config.trials} trials of at most {epochs} epochs{each} …")
             try:
                 search_trials(
@@ -135,6 +139,7 @@ def tune(task: Task, search: Search) -> Registered:
             log_search(run)
             best = best_trial(run, prepared)
             if config.restarts:
+                task.phases.begin("the best again, and the mean")
                 best = restarted(run, prepared, config, best, objective_of(prepared, baseline), task.say)
         return finish(task, run, prepared, baseline, best, study, config.asha.rungs(epochs))
 
@@ -146,6 +151,7 @@ def train(task: Task, team: Team | None = None) -> Registered:
             opened = start_experiment(task.folder, task.project, f"train {task.project.name}")
             run, prepared = until_the_end.enter_context(opened)
         advise(prepared, task.say)
+        task.phases.begin("scores of the base, and training")
         baseline = _trained_by_team(task, team, run, prepared) if team else _trained_here(task, run, prepared)
         return finish(task, run, prepared, baseline, BestTrial(run, "this one", prepared.project.trial))
 
@@ -200,6 +206,7 @@ def _opened(task: Task, search: Search) -> Iterator[tuple[RunRef, Prepared, optu
 def _reading(task: Task) -> AbstractContextManager[None]:
     """Says that the data are read, and how far that is where it takes long: with every recording the first time."""
     task.say("checking data and base model …")
+    task.phases.begin("checks")
     rows = sum(count_rows(manifest) for manifest in manifests_of(task.project.data, task.folder).values())
     return heard_by(Steps("recordings read", rows, task.say))
 
@@ -244,17 +251,20 @@ def finish(
     """From the best adapter to the gates' verdict; the tables of results are said at the end."""
     say, name = task.say, prepared.project.name
     say(f"best: {best.name}; registering it …")
+    task.phases.begin("registering, and the version as it serves")
     version = register(run, prepared, best)
     say(f"registered as models:/{name}/{version}; evaluating it as it serves, beside the untouched base …")
     try:
         comparisons = evaluated(task, run, prepared, version)
+        task.phases.begin("what each part brings")
         results = Results(comparisons, what_brings_it(run, prepared, best, comparisons, say))
-        log_figures(run, prepared, comparisons, study, rungs)
+        task.phases.begin("gates")
         verdict = to_staging(task, version)
     except KeyboardInterrupt:
         command = f"python -m wergate promote --project {task.folder} --version {version} --to Staging"
         say(f"interrupted before the verdict; models:/{name}/{version} stays, go on with: {command}")
         raise
+    log_figures(run, prepared, comparisons, task.phases, study, rungs)
     link = f"[{best.name}]({best.run.ui_path})"
     say("\n" + describe(run, prepared, results, link, version, verdict.text) + "\n")
     say(f"models:/{name}/{version}, stage {verdict.stage}: {verdict.text}\n")

@@ -115,7 +115,7 @@ def _set_axis(axes: Axes, name: str, layout: Mapping[str, Any]) -> None:
     if layout.get("tickformat") == ".0%":
         axis.set_major_formatter(lambda value, position: f"{100 * value:g}%")
     if "tickvals" in layout:
-        axis.set_ticks(layout["tickvals"])
+        axis.set_ticks(layout["tickvals"], layout.get("ticktext"))
     elif layout.get("dtick") and not axis.have_units():
         axis.set_major_locator(MultipleLocator(layout["dtick"]))
     if layout.get("tickangle"):

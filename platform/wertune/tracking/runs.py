@@ -66,8 +66,13 @@ class RunRef:
 
     def history(self, name: str) -> dict[int, float]:
         """A metric's last value at each step."""
+        return {step: value for step, (value, _) in self.dated(name).items()}
+
+    def dated(self, name: str) -> dict[int, tuple[float, float]]:
+        """A metric's last value at each step, and when it was logged, in seconds since 1970."""
         points = self.ask(lambda client: client.get_metric_history(self.run_id, name))
-        return {point.step: point.value for point in sorted(points, key=lambda m: (m.step, m.timestamp))}
+        points = sorted(points, key=lambda m: (m.step, m.timestamp))
+        return {point.step: (point.value, point.timestamp / 1000) for point in points}
 
     def tags(self, values: Mapping[str, Any]) -> None:
         texts = [RunTag(key, str(value)) for key, value in values.items()]

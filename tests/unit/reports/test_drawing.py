@@ -5,6 +5,7 @@ import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure as Picture
 from wertune.base.text import TermFinder
 from wertune.reports.drawing import figures_page, file_name, picture
 from wertune.reports.figures import Figure, TrialHistory, _positions, run_figures
+from wertune.reports.time_spent import BESIDE, MAIN, Phases, Span, time_bars, trial_spans
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, Scores, score
 
@@ -38,7 +40,7 @@ def _comparison() -> Comparison:
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Figure]:
-    found = run_figures(TRIALS, {"test": _comparison()}, {"lora_r": 0.7, "seed": 0.3}, [1])
+    found = [*run_figures(TRIALS, {"test": _comparison()}, {"lora_r": 0.7, "seed": 0.3}, [1]), time_bars(SPANS)]
     return {figure["title"]: figure for figure in found}
 
 
@@ -51,6 +53,7 @@ def test_there_are_figures_of_search_and_results(figures: dict[str, Figure]) -> 
     assert set(figures) == {
         "Learning curves", "Optimisation history", "Parallel coordinates", "Parameter importances",
         "Memory by configuration", "WER by speaker, test", "WER by duration, test", "Recall by term, test",
+        "Where the time went",
     }  # fmt: skip
     curves = figures["Learning curves"]
     assert [trace["marker"]["symbol"][-1] for trace in curves["data"]] == ["circle", "x", "x"]
@@ -58,6 +61,50 @@ def test_there_are_figures_of_search_and_results(figures: dict[str, Figure]) -> 
     recall = figures["Recall by term, test"]["data"]
     assert [trace["x"] for trace in recall] == [[0.0], [1.0]]
     assert figures["WER by duration, test"]["data"][0]["x"] == ["2 to 3 s<br>1 clip", "15 s and more<br>1 clip"]
+
+
+SPANS = [
+    Span(MAIN, "checks", 100.0, 110.0),
+    Span(MAIN, "search", 110.0, 180.0),
+    *trial_spans("trial 01", 115.0, 179.0, {1: (20.0, 150.0), 2: (15.0, 178.0)}, {1: (10.0, 150.0), 2: (12.0, 178.0)}),
+]
+
+
+def test_the_time_of_a_trial_is_training_evaluation_and_what_lies_between() -> None:
+    assert [(span.what, span.start_s, span.end_s) for span in SPANS[2:]] == [
+        (BESIDE, 115, 120), ("training", 120, 140), ("evaluation", 140, 150),
+        (BESIDE, 150, 151), ("training", 151, 166), ("evaluation", 166, 178), (BESIDE, 178, 179),
+    ]  # fmt: skip
+    figure = time_bars(SPANS)
+    assert [trace["name"] for trace in figure["data"]] == [
+        "checks, 10 s", "search, 70 s", "training, 35 s", "evaluation, 22 s", f"{BESIDE}, 7 s",
+    ]  # fmt: skip
+    assert figure["data"][0]["x"] == pytest.approx([0, 1 / 6, 1 / 6])
+    assert figure["layout"]["yaxis"]["ticktext"] == [MAIN, "trial 01"]
+    assert "1.3 minutes" in figure["note"]
+
+
+@given(
+    epochs=st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50), st.floats(0, 200)), max_size=5),
+    start_s=st.floats(0, 100),
+)
+def test_the_spans_of_a_trial_are_in_order_whatever_its_clocks_say(
+    epochs: list[tuple[float, float, float]], start_s: float
+) -> None:
+    training = {n: (trained, start_s + told) for n, (trained, _, told) in enumerate(sorted(epochs, key=lambda e: e[2]))}
+    evaluation = {n: (each[1], training[n][1]) for n, each in enumerate(sorted(epochs, key=lambda e: e[2]))}
+    spans = trial_spans("trial", start_s, start_s + 10, training, evaluation)
+    assert all(span.start_s < span.end_s for span in spans)
+    assert all(a.end_s <= b.start_s for a, b in pairwise(spans))
+
+
+def test_phases_follow_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([1.0, 3.0, 7.0])
+    monkeypatch.setattr("wertune.reports.time_spent.time", SimpleNamespace(time=lambda: next(clock)))
+    phases = Phases()
+    phases.begin("checks")
+    phases.begin("search")
+    assert phases.spans() == [Span(MAIN, "checks", 1.0, 3.0), Span(MAIN, "search", 3.0, 7.0)]
 
 
 def test_the_history_says_where_each_trial_was_stopped(figures: dict[str, Figure]) -> None:
