@@ -87,7 +87,7 @@ def _histories(run: RunRef) -> list[TrialHistory]:
 def _spans(run: RunRef, phases: Phases) -> list[Span]:
     """The phases of the main job, and the trials that ended below it in them."""
     spans = phases.spans()
-    for each in children(run):
+    for each in sorted(children(run), key=lambda child: str(child.info.run_name)):
         trial, info = RunRef(run.tracking_uri, each.info.run_id), each.info
         began_s, ended_s = info.start_time / 1000, (info.end_time or 0) / 1000
         if ended_s > spans[0].start_s:  # beside those of before a resumed search's would be a dot

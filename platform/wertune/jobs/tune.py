@@ -139,7 +139,7 @@ def tune(task: Task, search: Search) -> Registered:
             log_search(run)
             best = best_trial(run, prepared)
             if config.restarts:
-                task.phases.begin("the best again, and the mean")
+                task.phases.begin("runs of the mean")
                 best = restarted(run, prepared, config, best, objective_of(prepared, baseline), task.say)
         return finish(task, run, prepared, baseline, best, study, config.asha.rungs(epochs))
 
@@ -251,7 +251,7 @@ def finish(
     """From the best adapter to the gates' verdict; the tables of results are said at the end."""
     say, name = task.say, prepared.project.name
     say(f"best: {best.name}; registering it …")
-    task.phases.begin("registering, and the version as it serves")
+    task.phases.begin("the version as it serves")
     version = register(run, prepared, best)
     say(f"registered as models:/{name}/{version}; evaluating it as it serves, beside the untouched base …")
     try:

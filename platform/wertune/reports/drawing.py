@@ -21,6 +21,7 @@ TEXT, FAINT, GRID = "#1b1f24", "#59636e", "#e3e7eb"
 DASHES = {"solid": "-", "dot": ":"}
 MARKERS = {"circle": "o", "x": "x", "triangle-down": "v", "square": "s", "square-open": "s"}
 MOST_IN_LEGEND = 24
+LEGEND_CHARACTERS = 150  # side by side
 
 
 def figures_page(title: str, figures: Sequence[Figure]) -> str:
@@ -55,7 +56,8 @@ def picture(figure: Figure) -> Picture:
     _draw_notes(axes, layout)
     if 1 < len(figure["data"]) <= MOST_IN_LEGEND and layout.get("showlegend", True):
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1 + 0.1 / height), "borderaxespad": 0}
-        axes.legend(frameon=False, ncols=min(8, len(figure["data"])), fontsize=9, **place)
+        columns = max(1, min(8, LEGEND_CHARACTERS // (6 + max(len(trace.get("name", "")) for trace in figure["data"]))))
+        axes.legend(frameon=False, ncols=min(columns, len(figure["data"])), fontsize=9, **place)
     drawn.suptitle(figure["title"], x=0.01, ha="left", fontsize=14, fontweight="bold", color=TEXT)
     drawn.supxlabel(figure["note"], x=0.01, ha="left", fontsize=9, color=FAINT)
     return drawn
@@ -86,13 +88,15 @@ def _draw_points(axes: Axes, trace: Mapping[str, Any]) -> None:
     step = "steps-post" if line.get("shape") == "hv" else "default"
     drawn = {"linewidth": line.get("width", 2), "linestyle": DASHES[line.get("dash", "solid")], "drawstyle": step}
     drawn = drawn if "lines" in mode else {"linestyle": "none"}
-    axes.plot(x, y, **style, **drawn)
+    axes.plot(x, y, **style, **drawn, solid_capstyle="butt")
     marks = list(zip(_each(marker.get("symbol", "circle"), len(x)), _each(marker.get("size", 6), len(x)), strict=True))
     looks = {mark: _marker(*mark) if "markers" in mode else {} for mark in marks}
     for mark, look in looks.items():
         points = [number for number, each in enumerate(marks) if each == mark]
         axes.plot([x[n] for n in points], [y[n] for n in points], linestyle="none", **style, **look)
-    axes.plot([], [], label=trace.get("name"), **style, **drawn, **(looks[marks[-1]] if marks else {}))
+    axes.plot(
+        [], [], label=trace.get("name"), solid_capstyle="butt", **style, **drawn, **(looks[marks[-1]] if marks else {})
+    )
 
 
 def _each(value: Any, count: int) -> list[Any]:

@@ -4,11 +4,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from wertune.reports.figures import AFTER, BEFORE, PALETTE, Figure
+from wertune.reports.figures import BEFORE, PALETTE, Figure
 
 MAIN = "main job"
 # What is neither training nor evaluation: a worker's start, features, and what ends a trial.
 BESIDE = "start, features, waiting"
+# Tol's muted colours beside Okabe & Ito's, which are too few.
+_PHASES = (PALETTE[0], PALETTE[4], PALETTE[5], PALETTE[3], "#332288", "#882255", "#999933")
 _COLOURS = {"training": PALETTE[2], "evaluation": PALETTE[1], BESIDE: BEFORE}
 _LINE_PX = 14
 
@@ -62,7 +64,7 @@ def time_bars(spans: Sequence[Span]) -> Figure:
     rows = list(dict.fromkeys(span.row for span in spans))
     phases = list(dict.fromkeys(span.what for span in spans if span.row == MAIN))
     others = [what for what in _COLOURS if any(span.what == what and span.row != MAIN for span in spans)]
-    colours = {what: (AFTER, *PALETTE[4:6], PALETTE[3])[n % 4] for n, what in enumerate(phases)}
+    colours = {what: _PHASES[n % len(_PHASES)] for n, what in enumerate(phases)}
     traces = [
         _trace(what, colour, [span for span in spans if (span.row == MAIN, span.what) == key], rows, first_s)
         for key, what, colour in (
