@@ -94,9 +94,8 @@ def _draw_points(axes: Axes, trace: Mapping[str, Any]) -> None:
     for mark, look in looks.items():
         points = [number for number, each in enumerate(marks) if each == mark]
         axes.plot([x[n] for n in points], [y[n] for n in points], linestyle="none", **style, **look)
-    axes.plot(
-        [], [], label=trace.get("name"), solid_capstyle="butt", **style, **drawn, **(looks[marks[-1]] if marks else {})
-    )
+    last = looks[marks[-1]] if marks else {}
+    axes.plot([], [], label=trace.get("name"), solid_capstyle="butt", **style, **drawn, **last)
 
 
 def _each(value: Any, count: int) -> list[Any]:
