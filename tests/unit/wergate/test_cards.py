@@ -70,6 +70,24 @@ def test_a_verdict_brings_results_as_served_beside_production(
     assert card.index("## Standing") < card.index("## Limits\n\nNone.")
 
 
+def test_several_languages_are_told_each(
+    world: World,
+    registry: RegistryClient,
+    make_report: Callable[..., EvalReport],
+    make_set: Callable[..., Any],
+) -> None:
+    english, malay = make_set([1] * 30), make_set([2] * 30, language="ms")
+    both = english.model_copy(update={"utterances": (*english.utterances, *malay.utterances)})
+
+    def evaluate(name: str, number: str) -> None:
+        world.evaluate(make_report(version=number, sets={"test": both}, baseline={"test": both}))
+
+    promote(registry, "1", "Staging", POLICY, evaluate)
+    assert "| test | ms       | 30    | 20.00%          | 20.00% |" in world.cards["1"]
+    assert "in other languages after theirs" in world.cards["1"]
+    assert "in other languages" not in world.cards["2"]
+
+
 def test_a_refusal_stands_on_the_card(world: World, registry: RegistryClient, evaluate: Any) -> None:
     strict = POLICY.model_copy(update={"staging": (WerGate(limit=0.01),)})
     with pytest.raises(Refused):
