@@ -1,10 +1,10 @@
 """What an epoch trains on: clips drawn, augmented, and put into batches of like length."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.augment import augment, mask_features
 from wertune.data.manifest import Recording
 from wertune.data.nonspeech import Nonspeech, nonspeech
-from wertune.training.windows import Heard, Window, draw_windows
+from wertune.training.windows import Heard, Window, draw_windows, in_blocks
 from wertune.training.workers import ALONE, Workers
 from wertune.whisper.features import FeatureCache, context_positions, log_mel, pad_features
 from wertune.whisper.model import Whisper
@@ -90,15 +90,21 @@ class Drawn:
         return whisper.label_ids(self.clip.text, self.clip.language)
 
 
-def _draw(clips: Sequence[Recording], count: int, seed: int, epoch: int) -> list[Drawn]:
-    """The epoch's `count` clips: shuffled passes over all clips, each by its weight, dealt out from epoch to epoch."""
-    held = [(clip, copy) for clip in clips for copy in range(clip.row.weight)]
+def _draw(blocks: Sequence[Sequence[Recording]], count: int, seed: int, epoch: int) -> list[Drawn]:
+    """The epoch's `count` clips: shuffled passes over all blocks, a clip by its weight, dealt from epoch to epoch."""
+    held = [
+        [(clip, copy) for clip in block if copy < clip.row.weight]
+        for block in blocks
+        for copy in range(max(clip.row.weight for clip in block))
+    ]
+    in_all = sum(map(len, held))
     dealt: list[Drawn] = []
     position = (epoch - 1) * count
     while len(dealt) < count:
-        lap, start = divmod(position + len(dealt), len(held))
+        lap, start = divmod(position + len(dealt), in_all)
         order = np.random.default_rng([seed, lap]).permutation(len(held))
-        chosen = (held[int(i)] for i in order[start : start + count - len(dealt)])
+        passed = [each for i in order for each in held[int(i)]]
+        chosen = passed[start : start + count - len(dealt)]
         dealt += [Drawn(clip, lap * clip.row.weight + copy) for clip, copy in chosen]
     return dealt
 
@@ -109,10 +115,13 @@ def training_batches(
     """This worker's part of the epoch's batches: clips with and without words, batched by like length, shuffled."""
     generator = np.random.default_rng([config.seed, epoch])
     domain, replay, speechless = clips_per_epoch(config, data.train, data.replay)
-    spoken = _draw(data.train, domain, config.seed, epoch) + _draw(data.replay, replay, config.seed, epoch)
+    blocks = [_blocks(split, config) for split in (data.train, data.replay)]
+    spoken = _draw(blocks[0], domain, config.seed, epoch) + _draw(blocks[1], replay, config.seed, epoch)
     recordings = [drawn.clip for drawn in spoken if isinstance(drawn.clip, Recording)]
     others = map(Drawn, nonspeech(speechless, recordings, generator))
-    examples = [*_joined(config, whisper, spoken, epoch), *others] if config.train.joined_ratio else [*spoken, *others]
+    follows = {a.place: b.place for block in chain(*blocks) for a, b in pairwise(block)}
+    joined = _joined(config, whisper, spoken, epoch, follows) if config.train.joined_ratio else spoken
+    examples = [*joined, *others]
     heard = _Augmented(examples, whisper.mel_bins, config, epoch, data.cache)
     count = batches_per_epoch(config, data)
     batches = _batches_of_like_length(examples, config.train.batch_size, count, generator)
@@ -134,11 +143,18 @@ def training_batches(
     )
 
 
-def _joined(config: TrialConfig, whisper: Whisper, spoken: Sequence[Drawn], epoch: int) -> list[Drawn | Window]:
+def _blocks(clips: Sequence[Recording], config: TrialConfig) -> Sequence[Sequence[Recording]]:
+    """Each clip by itself, but where windows are drawn neighbours in a recording together."""
+    return in_blocks(clips, config.train.window_s) if config.train.joined_ratio else [[clip] for clip in clips]
+
+
+def _joined(
+    config: TrialConfig, whisper: Whisper, spoken: Sequence[Drawn], epoch: int, follows: Mapping[str, str]
+) -> list[Drawn | Window]:
     """Single clips, then windows of the others, drawn by seed and epoch."""
     clips = [(drawn.clip, drawn.lap) for drawn in spoken if isinstance(drawn.clip, Recording)]
     tokens = [len(drawn.label_ids(whisper)) for drawn in spoken]
-    single, windows = draw_windows(clips, tokens, config.train, np.random.default_rng([config.seed, epoch, 2]))
+    single, windows = draw_windows(clips, tokens, config.train, np.random.default_rng([config.seed, epoch, 2]), follows)
     return [*(spoken[i] for i in single), *windows]
 
 

@@ -2,10 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +19,7 @@ from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.manifest import Recording, Row
 from wertune.data.nonspeech import speech_span_s
 from wertune.training.batches import TrainingData, batches_per_epoch, training_batches
-from wertune.training.windows import MOST_TOKENS, Heard, Window, draw_windows
+from wertune.training.windows import MOST_TOKENS, NEIGHBOURS_S, Heard, Window, draw_windows, in_blocks
 from wertune.training.workers import Workers
 from wertune.whisper.features import FRAMES_PER_SECOND
 from wertune.whisper.model import Whisper
@@ -29,7 +32,7 @@ NOTHING = EvaluationSet([], [])
 
 def _clip(number: int, duration_s: float, language: str = "") -> Recording:
     row = Row(audio_filepath=f"{number}.wav", text=f"clip {number}", language=language)
-    return Recording(row, f"train.jsonl:{number}", None, duration_s, f"{number:064x}")  # type: ignore[arg-type]
+    return Recording(row, f"train.jsonl:{number}", Path(f"{number}.wav"), duration_s, f"{number:064x}")
 
 
 @given(
@@ -73,6 +76,75 @@ def test_all_or_none_of_the_clips_are_joined_as_asked_for() -> None:
     assert min(lengths) < 10 < 20 < max(lengths)
     assert {window.is_timed for window in windows} == {False, True}
     assert any(window.duration_s < window.heard[-1].end_s for window in windows)
+
+
+def _segment(number: int, start_s: float, duration_s: float, path: str = "call.wav", language: str = "") -> Recording:
+    row = Row(audio_filepath=path, text=f"part {number}", offset=start_s, duration=duration_s, language=language)
+    return Recording(row, f"train.jsonl:1, segment {number}", Path(path), duration_s, f"{number:064x}")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.floats(-0.5, 4), st.floats(0.2, 12), st.sampled_from(["", "ms"]))),
+    st.floats(2, 30),
+    st.randoms(),
+)
+def test_blocks_are_neighbours_of_one_recording_and_hold_each_clip_once(
+    drawn: list[tuple[str, float, float, str]], most_s: float, order: Any
+) -> None:
+    ends, clips = {"a": 1.0, "b": 0.5}, list[Recording]()
+    for number, (path, gap_s, duration_s, language) in enumerate(drawn):
+        start_s = max(0.0, ends[path] + gap_s)
+        clips.append(_segment(number, start_s, duration_s, path, language))
+        ends[path] = start_s + duration_s
+    order.shuffle(clips)
+    blocks = in_blocks(clips, most_s)
+    assert Counter(clip.place for block in blocks for clip in block) == Counter(clip.place for clip in clips)
+    for block in blocks:
+        assert len({(clip.path, clip.language) for clip in block}) == 1
+        spans = [(clip.row.offset, clip.row.offset + clip.duration_s) for clip in block]
+        assert len(block) == 1 or spans[-1][1] - spans[0][0] <= most_s
+        for (_, end_s), (start_s, _) in pairwise(spans):
+            assert -1e-6 <= start_s - end_s <= NEIGHBOURS_S + 1e-6
+            between = [clip for clip in clips if clip.path == block[0].path and end_s < clip.row.offset < start_s]
+            assert not between
+
+
+def test_what_follows_in_a_recording_is_heard_as_it_is_there(load_tiny: LoadTiny, tmp_path: Path) -> None:
+    waveform = (0.3 * np.random.default_rng(0).standard_normal(6 * SAMPLE_RATE_HZ)).clip(-1, 1).astype(np.float32)
+    soundfile.write(tmp_path / "call.wav", waveform, SAMPLE_RATE_HZ, subtype="FLOAT")
+    path = str(tmp_path / "call.wav")
+    parts = [_segment(number, at_s, 0.8, path) for number, at_s in enumerate((0.5, 1.5, 2.4, 5.0))]
+    config = TrainConfig(joined_ratio=1.0, timestamps_ratio=1.0, window_s=10.0)
+    blocks = in_blocks(parts, config.window_s)
+    assert [len(block) for block in blocks] == [4]
+    follows = {a.place: b.place for a, b in pairwise(blocks[0])}
+    clips = [(clip, 0) for clip in blocks[0]]
+    windows = [
+        window
+        for seed in range(9)
+        for window in draw_windows(clips, [5] * 4, config, np.random.default_rng(seed), follows)[1]
+    ]
+    assert {window.clips for window in windows} >= {4}
+    whisper = load_tiny()
+    for window in windows:
+        first = window.heard[0].clip
+        assert [heard.start_s for heard in window.heard] == pytest.approx(
+            [heard.clip.row.offset - first.row.offset for heard in window.heard]
+        )
+        begin = round(first.row.offset * SAMPLE_RATE_HZ)
+        heard = window.samples(lambda heard: heard.clip.samples(), np.random.default_rng(0))
+        assert np.array_equal(heard, waveform[begin : begin + round(window.duration_s * SAMPLE_RATE_HZ)])
+    whole = next(window for window in windows if window.clips == 4 and window.duration_s > 5)
+    assert _named(whisper, whole).startswith("<|0.00|> _part _0 <|0.80|> <|1.00|> _part _1 <|1.80|> <|1.90|>")
+
+
+def test_segments_are_no_neighbours_where_the_one_between_waits_for_another_epoch() -> None:
+    """What is said there would be taught to be skipped."""
+    parts = [_segment(0, 0.0, 1.0), _segment(1, 1.2, 0.5), _segment(2, 1.9, 1.0)]
+    follows = {a.place: b.place for a, b in pairwise(in_blocks(parts, 30.0)[0])}
+    config = TrainConfig(joined_ratio=1.0)
+    _, windows = draw_windows([(parts[0], 0), (parts[2], 0)], [5, 5], config, np.random.default_rng(0), follows)
+    assert all(window.stretch is None for window in windows)
 
 
 def _window(clips: list[Recording], pause_s: float = 0.5, cut_s: float = 0.0, is_timed: bool = True) -> Window:
