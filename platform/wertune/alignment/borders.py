@@ -1,24 +1,13 @@
 """Where one sentence's speech ends and the next one's begins, by the energy of what is heard between their letters."""
 
 import numpy as np
-import numpy.typing as npt
 
-from wertune.data.audio import SAMPLE_RATE_HZ, Samples, frame_power
+from wertune.data.levels import FRAMES_PER_SECOND, Levels
 
-FRAMES_PER_SECOND = 100
 QUIET_FRAMES = 10  # a pause is looked for where so many are quietest together: a stop's closure is shorter
 PAD_S = 0.05
 FLOOR_PERCENT, OVER_FLOOR_DB = 5, 8.0
 NEAR_FRAMES, EDGE_S = 300, 1.0
-LEAST = 1e-10
-
-Levels = npt.NDArray[np.float64]
-
-
-def levels(samples: Samples) -> Levels:
-    """The level of each 10 ms (frames,) in dB of full scale."""
-    power = frame_power(samples, SAMPLE_RATE_HZ // FRAMES_PER_SECOND)
-    return np.asarray(10 * np.log10(np.maximum(power, LEAST)))
 
 
 def quietest(level: Levels, from_s: float, to_s: float) -> float:
