@@ -29,7 +29,8 @@ from wertune.training.prepare import Prepared, prepare
 from wertune.training.trial import run_trial
 from wertune.whisper.adapter import load_adapter
 from wertune.whisper.model import Whisper
-from wertune.whisper.transcription import Segment, score_set, transcribe_samples, transcribe_windows
+from wertune.whisper.timed.windows import transcribe_windows
+from wertune.whisper.transcription import Segment, score_set, transcribe_samples
 
 CLIPS, PAUSE_S, HISS = 10, (0.25, 0.8), 1e-4
 
@@ -85,8 +86,8 @@ def measure(prepared: Prepared, whisper: Whisper, context: ContextConfig, decode
     cut = transcribe_samples(whisper, texts, context, decode)
     _row("cut at pauses", _scored(prepared, long, [each.text for each in cut]))
     read = transcribe_windows(whisper, texts, context, decode)
-    _row("in windows", _scored(prepared, long, [joined(each.text for each in spoken) for spoken in read]))
-    errors = border_errors_s(read, long)
+    _row("in windows", _scored(prepared, long, [each.text for each in read]))
+    errors = border_errors_s([each.segments for each in read], long)
     within = np.mean(np.array(errors) <= 0.4)
     print(f"borders: median {np.median(errors):.2f} s, {100 * within:.0f} % within 0.4 s", flush=True)
 

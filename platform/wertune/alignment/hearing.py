@@ -57,7 +57,7 @@ class Listener:
         blank = len(written) - len(text)
         wording = self._whisper.wording
         said = wording.tokenizer(written, add_special_tokens=False, return_offsets_mapping=True)
-        ids = said.input_ids[: self._whisper.bare.config.max_target_positions - len(wording.prompt) - 1]
+        ids = said.input_ids[: self._whisper.most_tokens - len(wording.prompt) - 1]
         if not ids:
             return untimed(text, window.start_s)
         times, likely = self._whisper.follow_tokens(states, ids, -(-window.samples.size // SAMPLES_PER_POSITION))

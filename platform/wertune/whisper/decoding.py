@@ -8,7 +8,7 @@ clips are done, and reads the texts at the end.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -29,11 +29,13 @@ LOOKS_EVERY = {"cpu": 1, "cuda": 8}
 class Hypothesis:
     """Tokens as they were written, with the end of text unless the limit cut it off, and the model's log-probabilities.
 
-    Those are of the model itself: neither a boost nor what may not be written changes them.
+    Those are of the model itself: neither a boost nor what may not be written changes them. `no_speech` is how likely
+    the model thought before it wrote that nobody speaks.
     """
 
     tokens: tuple[int, ...]
     log_probabilities: tuple[float, ...]
+    no_speech: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Rules:
     """What may be written: the `prompt` before each text, its `end`, and tokens that never stand in it or begin it.
 
     `before` is what is taken to have been said earlier: Whisper's own prompt of text, its mark included. `times` are
-    the tokens of a window's times, none where they may not be written.
+    the tokens of a window's times, none where they may not be written. `no_speech` is the one that would say that
+    nobody speaks, if the base has it.
     """
 
     prompt: tuple[int, ...]
@@ -50,6 +53,7 @@ class Rules:
     never_first: tuple[int, ...]
     before: tuple[int, ...] = ()
     times: tuple[int, ...] = ()
+    no_speech: int | None = None
 
 
 class _Step:
@@ -274,11 +278,15 @@ def beam_search(
         watching.insert(0, Times(rules.times, rules.end, windows_s, beams, device))
     if rules.before:
         step.read(rules.before)
+    first_logits: Tensor | None = None  # behind the start of the transcript
     for token in rules.prompt[:-1]:
-        step(torch.full((texts,), token, device=device))
+        logits = step(torch.full((texts,), token, device=device))
+        first_logits = logits if first_logits is None else first_logits
     tokens = torch.full((texts,), rules.prompt[-1], device=device)
     for length in range(1, longest + 1):
-        log_probabilities = step(tokens).log_softmax(dim=-1)
+        logits = step(tokens)
+        first_logits = logits if first_logits is None else first_logits
+        log_probabilities = logits.log_softmax(dim=-1)
         scores = log_probabilities + (first if length == 1 else never)
         for each in watching:
             each.change(scores)
@@ -304,7 +312,11 @@ def beam_search(
             step.go_on(rows)
         for each in watching:
             each.go_on(rows, tokens, own.take(places))
-    return written.texts([done.ends[clip] for clip in range(len(limits))])
+    found = written.texts([done.ends[clip] for clip in range(len(limits))])
+    if rules.no_speech is None or first_logits is None:
+        return found
+    silent = first_logits[::beams].softmax(dim=-1)[:, rules.no_speech].tolist()
+    return [replace(text, no_speech=share) for text, share in zip(found, silent, strict=True)]
 
 
 def _forbidden(rules: Rules, vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -33,12 +33,13 @@ class Timed:
 class Written:
     """A text, and the log-probability of each token written for it: its end too, unless the limit cut it off.
 
-    Of a window, its `segments` in their order.
+    Of a window, its `segments` in their order. How likely the model thought that nobody speaks is known of most bases.
     """
 
     text: str
     log_probabilities: tuple[float, ...]
     segments: tuple[Timed, ...] = ()
+    no_speech_prob: float | None = None
 
     @property
     def avg_logprob(self) -> float:
@@ -192,8 +193,15 @@ class Wording:
                 never_first=(),  # a text begins with its time
                 before=tuple(before),
                 times=self.times,
+                no_speech=self._no_speech,
             )
-        return Rules(prompt=prompt, end=self.end, never=never, never_first=tuple(first), before=tuple(before))
+        return Rules(prompt, self.end, never, tuple(first), tuple(before), no_speech=self._no_speech)
+
+    @cached_property
+    def _no_speech(self) -> int | None:
+        """OpenAI's first tokenizers have it by another name, some bases of others not at all."""
+        names = (self._find(name) for name in ("<|nospeech|>", "<|nocaptions|>"))
+        return next((found for found in names if found is not None), None)
 
     @cached_property
     def times(self) -> tuple[int, ...]:
