@@ -247,6 +247,10 @@ class Whisper:
         config = self.bare.config
         return alignment_heads(self.bare.generation_config, config.decoder_layers, config.decoder_attention_heads)
 
+    def check_heads(self) -> None:
+        """BaseModelError where the base names no heads that follow a recording."""
+        assert self.heads
+
     @torch.no_grad()
     def follow_tokens(
         self, states: torch.Tensor, tokens: Sequence[int], positions: int, language: str = ""

@@ -76,9 +76,10 @@ class Wording:
     ) -> None:
         self.tokenizer = tokenizer
         self.terms = tuple(terms)
-        self._generation, self._vocabulary, self._language = generation, vocabulary, language
+        self._generation, self._vocabulary = generation, vocabulary
         said = getattr(generation, "is_multilingual", None)
         self.is_multilingual = knows_languages(said, tokenizer.convert_tokens_to_ids(END))
+        self.language = language
         self._special = frozenset(tokenizer.all_special_ids)
         self._boosts: dict[tuple[float, float], TermBoost] = {}
         self.end = self._id(END)
@@ -101,7 +102,7 @@ class Wording:
 
     def prompt_in(self, language: str) -> tuple[int, ...]:
         """The tokens before a text of that language, of the project's where it is empty; ConfigError."""
-        language = language or self._language
+        language = language or self.language
         if language not in self._prompts:
             asked = (self._language_id(language), self._id("<|transcribe|>")) if self.is_multilingual else ()
             self._prompts[language] = (self._id("<|startoftranscript|>"), *asked, self._id("<|notimestamps|>"))
@@ -163,7 +164,7 @@ class Wording:
 
     def _said(self, text: str, language: str) -> list[int]:
         said: list[int] = self.tokenizer(
-            label_text(text, language or self._language), add_special_tokens=False
+            label_text(text, language or self.language), add_special_tokens=False
         ).input_ids
         # Where the blank is a token of its own (Telugu, Bengali), no text that is written begins with it (`rules`).
         return said[len(self._blank) :] if said[: len(self._blank)] == self._blank else said
@@ -208,6 +209,14 @@ class Wording:
         """The tokens of a window's times, one every 20 ms; BaseModelError where the base has not all of them."""
         return tuple(self.timestamp(step / STEPS_A_SECOND) for step in range(round(MOST_S * STEPS_A_SECOND) + 1))
 
+    @property
+    def has_times(self) -> bool:
+        """Whether the base has a token for every time."""
+        try:
+            return bool(self.times)
+        except BaseModelError:
+            return False
+
     def _suppressed(self, key: str) -> tuple[int, ...]:
         """The ids of a list in generation_config.json; BaseModelError where they are not of this vocabulary."""
         found = tuple(getattr(self._generation, key, None) or ())
@@ -251,7 +260,7 @@ class Wording:
             return None
         if settings not in self._boosts:
             # Whisper's words begin with their space, the first of a text too; between words without one there is none.
-            bare = [term for term in self.terms if is_unspaced(term[0]) or self._language in UNSPACED_LANGUAGES]
+            bare = [term for term in self.terms if is_unspaced(term[0]) or self.language in UNSPACED_LANGUAGES]
             forms = [*(f" {term}" for term in self.terms), *bare]
             written = [self.tokenizer(form, add_special_tokens=False).input_ids for form in forms]
             self._boosts[settings] = TermBoost(written, *settings)

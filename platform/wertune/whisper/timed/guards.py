@@ -55,6 +55,16 @@ def seconds(loud: Loud, from_s: float, to_s: float) -> float:
     return float(np.count_nonzero(loud[first:last])) / FRAMES_PER_SECOND
 
 
+def trimmed(loud: Loud, from_s: float, to_s: float) -> tuple[float, float]:
+    """From the first sound of a stretch to its last one; all of it where there is none."""
+    first = round(from_s * FRAMES_PER_SECOND)
+    own = loud[first : round(to_s * FRAMES_PER_SECOND)].nonzero()[0]
+    if not own.size:
+        return from_s, to_s
+    start_s, end_s = (first + int(own[0])) / FRAMES_PER_SECOND, (first + int(own[-1]) + 1) / FRAMES_PER_SECOND
+    return max(from_s, start_s), min(to_s, end_s)
+
+
 def most_s(text: str) -> float:
     """The longest that a text may last without its pauses."""
     words = letter_by_letter(text).split()

@@ -5,7 +5,7 @@ times read all: cut at pauses, with the guards that clips have.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
@@ -25,6 +25,7 @@ from wertune.whisper.timed.guards import (
     seconds,
     sounds,
     speech,
+    trimmed,
 )
 from wertune.whisper.transcription import (
     MAX_SEGMENT_S,
@@ -122,7 +123,8 @@ class _Reading:
         for each in said:
             assert each.end_s is not None
             spans.append((each.start_s, each.end_s))
-            segment = segment_of(at_s + each.start_s, at_s + each.end_s, each.text, written, at_s)
+            start_s, end_s = trimmed(loud, *spans[-1])
+            segment = segment_of(at_s + start_s, at_s + end_s, each.text, written, at_s)
             self._segments.append(segment)
             if seconds(loud, *spans[-1]) - most_s(each.text) >= SKIPPED_S:
                 self._ask(*spans[-1], segment)
@@ -165,18 +167,10 @@ class _Reading:
     def _placed(self, segment: Segment, at_s: float) -> Segment:
         """A piece's segment in the recording, from its first sound to its last."""
         first, last = (round((at_s + each) * FRAMES_PER_SECOND) for each in (segment.start_s, segment.end_s))
-        loud = speech(self._level[first:last], self._peak).nonzero()[0]
-        if loud.size:
-            first, last = first + int(loud[0]), first + int(loud[-1]) + 1
-        times = first / FRAMES_PER_SECOND, min(last / FRAMES_PER_SECOND, self._samples.size / SAMPLE_RATE_HZ)
-        return Segment(
-            *times,
-            segment.text,
-            segment.avg_logprob,
-            at_s + segment.seek_s,
-            segment.compression_ratio,
-            segment.no_speech_prob,
-        )
+        loud = speech(self._level[first:last], self._peak)
+        start_s, end_s = trimmed(loud, 0.0, segment.end_s - segment.start_s)
+        at_s += segment.start_s
+        return replace(segment, start_s=at_s + start_s, end_s=at_s + end_s, seek_s=at_s)
 
     def transcript(self) -> Transcript:
         """All that was read."""
