@@ -19,7 +19,7 @@ PAUSE_S, LONG_PAUSE_S = 0.3, 2.0  # a cue may be broken at the former, and is at
 # What a break costs, by what stands before it; and a cue, that there be few; one that is gone too soon; one in which a
 # sentence ends.
 SENTENCE, CLAUSE, PAUSE, PHRASE = 0.0, 1.0, 1.0, 4.0
-CUE, SHORT, TWO_SENTENCES = 1.0, 3.0, 0.5
+CUE, SHORT, TWO_SENTENCES = 1.0, 3.0, 1.5
 SENTENCE_ENDS, CLAUSE_ENDS, CLOSING = ".?!…。？！।", ",;:—–、，；：", "\"'”’)]»」』）"
 
 

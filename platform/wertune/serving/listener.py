@@ -10,7 +10,7 @@ from wertune.data.audio import Samples
 from wertune.serving.pyfunc import load_registered
 from wertune.training.baseline import baseline_decode
 from wertune.whisper.base_model import resolve_base_model
-from wertune.whisper.model import Whisper, load_whisper
+from wertune.whisper.model import load_whisper
 from wertune.whisper.restraints import MOST_S
 from wertune.whisper.timed.windows import transcribe_recordings
 from wertune.whisper.timed.words import with_words
@@ -58,9 +58,8 @@ class Voice:
         ]
 
     def check_words(self) -> None:
-        """BaseModelError where no head of a base in torch follows a recording: before anything is transcribed."""
-        if isinstance(self.whisper, Whisper):
-            self.whisper.check_heads()
+        """BaseModelError where no head of the base follows a recording: before anything is transcribed."""
+        self.whisper.check_heads()
 
 
 def text_of(segments: Sequence[Segment]) -> str:

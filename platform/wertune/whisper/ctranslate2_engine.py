@@ -22,13 +22,15 @@ from wertune.whisper.base_model import BaseModel
 from wertune.whisper.boost import TermBoost, doubts
 from wertune.whisper.decoding import Rules
 from wertune.whisper.features import POSITIONS_PER_SECOND
+from wertune.whisper.hugging_face import read_json
 from wertune.whisper.loops import MOST_TOKENS, LoopGuard, last_resort, shrinks
 from wertune.whisper.restraints import LATEST_BEGIN
-from wertune.whisper.timed.attention import LEAST, Floats
-from wertune.whisper.wording import Wording, Written, load_wording
+from wertune.whisper.timed.attention import Floats, alignment_heads
+from wertune.whisper.wording import Wording, Written, generation_of, load_wording
 
 QUANTIZATION = "int8"
 FORMAT_VERSION = 1  # raise it whenever the same library writes anything else than before
+LEAST_PROBABILITY = 1e-30  # whose logarithm is a number
 
 
 def load_engine(
@@ -38,7 +40,7 @@ def load_engine(
     require_engine("ctranslate2")
     folder = converted(base, adapter, language, quantization)
     wording, mel_bins = load_wording(base.path, language, terms)
-    return CTranslate2Whisper(folder, wording, mel_bins, quantization)
+    return CTranslate2Whisper(folder, wording, mel_bins, quantization, base.path)
 
 
 def converted(base: BaseModel, adapter: Path, language: str, quantization: str = QUANTIZATION) -> Path:
@@ -84,8 +86,8 @@ class CTranslate2Whisper:
     A text's log-probabilities are all the mean of its tokens, which is what the library tells.
     """
 
-    def __init__(self, folder: Path, wording: Wording, mel_bins: int, quantization: str = QUANTIZATION) -> None:
-        self.wording = wording
+    def __init__(self, folder: Path, wording: Wording, mel_bins: int, quantization: str, base: Path) -> None:
+        self.wording, self._base = wording, base
         self.mel_bins = mel_bins
         self.device = torch.device("cpu")
         self._folder, self._quantization = folder, quantization
@@ -147,6 +149,11 @@ class CTranslate2Whisper:
             best.append((replace(written, no_speech_prob=float(clip.no_speech_prob)), loops))
         return best
 
+    def check_heads(self) -> None:
+        """BaseModelError where the base names no heads that follow a recording: the library would read beyond them."""
+        config = read_json(self._base / "config.json")
+        alignment_heads(generation_of(self._base), config["decoder_layers"], config["decoder_attention_heads"])
+
     def time_tokens(
         self, features: torch.Tensor, tokens: Sequence[int], frames: int, language: str = ""
     ) -> tuple[Floats, Floats]:
@@ -156,6 +163,7 @@ class CTranslate2Whisper:
         """
         import ctranslate2
 
+        self.check_heads()
         heard, before = ctranslate2.StorageView.from_array(features[None].numpy()), self.wording.prompt_in(language)
         (found,) = self._model(self.wording.rules(may_be_empty=True)).align(
             heard, list(before[:-1]), [list(tokens)], [min(frames, features.shape[1])]
@@ -165,7 +173,7 @@ class CTranslate2Whisper:
             starts.setdefault(token, position)
         last = max((position + 1 for _, position in found.alignments), default=0)
         times = np.array([starts.get(token, last) for token in range(len(tokens) + 1)]) / POSITIONS_PER_SECOND
-        return times, np.log(np.maximum(found.text_token_probs, LEAST))
+        return times, np.log(np.maximum(found.text_token_probs, LEAST_PROBABILITY))
 
     @property
     def most_tokens(self) -> int:

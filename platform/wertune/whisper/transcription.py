@@ -51,6 +51,9 @@ class TimedTranscriber(Transcriber, Protocol):
 
     wording: Wording
 
+    def check_heads(self) -> None:
+        """BaseModelError where the base names no heads that follow a recording."""
+
     @property
     def most_tokens(self) -> int:
         """What the decoder reads, prompt and end included."""

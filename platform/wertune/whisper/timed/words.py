@@ -85,32 +85,41 @@ def _followed(
     language: str,
 ) -> Iterator[Segment]:
     """Each segment of the group with its words."""
-    text = joined(segment.text for segment in group)
-    words = _words(whisper, heard, text, context, language) if text and heard.size else []
-    found = iter(zip(spans(text), words, strict=True))
+    text, places = "", list[list[tuple[int, int]]]()
     for segment in group:
-        own = list[Word]()
-        for _ in spans(segment.text):
-            (first, last), (begin_s, end_s, probability) = next(found)
-            own.append(Word(text[first:last], start_s + begin_s, start_s + end_s, probability))
+        text = joined([text, segment.text])
+        at = len(text) - len(segment.text)
+        places.append([(at + first, at + last) for first, last in spans(segment.text)])
+    every = [place for own in places for place in own]
+    times = iter(_words(whisper, heard, text, every, context, language) if every and heard.size else [])
+    for segment, words in zip(group, places, strict=True):
+        own = [
+            Word(text[first:last], start_s + begin_s, start_s + end_s, probability)
+            for (first, last), (begin_s, end_s, probability) in zip(words, times, strict=False)
+        ]
         yield replace(segment, start_s=own[0].start_s, end_s=own[-1].end_s, words=tuple(own)) if own else segment
 
 
 def _words(
-    whisper: TimedTranscriber, heard: Samples, text: str, context: ContextConfig, language: str
+    whisper: TimedTranscriber,
+    heard: Samples,
+    text: str,
+    places: Sequence[tuple[int, int]],
+    context: ContextConfig,
+    language: str,
 ) -> list[tuple[float, float, float]]:
-    """The start, end and probability of each word of the text."""
-    written = label_text(text, language or whisper.wording.language)
+    """The start, end and probability of the words at these places in the text."""
+    before = label_text("a", language or whisper.wording.language)[:-1]  # the blank that texts begin with, or none
+    written = before + text
     said = whisper.wording.tokenizer(written, add_special_tokens=False, return_offsets_mapping=True)
     ids = said.input_ids[: whisper.most_tokens - len(whisper.wording.prompt_in(language)) - 1]
     features = log_mel(heard, context_positions(heard.size / SAMPLE_RATE_HZ, context), whisper.mel_bins)
     frames = -(-heard.size * MEL_FRAMES_PER_SECOND // SAMPLE_RATE_HZ)
     times, likely = whisper.time_tokens(features, ids, frames, language)
-    blank = len(written) - len(text)
-    signs = _signs(written, said.offset_mapping[: len(ids)], times, np.exp(likely))[blank:]
-    rough = [(signs[a, 0], max(signs[b - 1, 1], signs[a, 0]), signs[a:b, 2].mean()) for a, b in spans(text)]
+    signs = _signs(written, said.offset_mapping[: len(ids)], times, np.exp(likely))[len(before) :]
+    rough = [(signs[a, 0], max(signs[b - 1, 1], signs[a, 0]), signs[a:b, 2].mean()) for a, b in places]
     level = levels(heard)
-    parted = _parted([(float(a), float(b)) for a, b, _ in rough], [text[b - 1] for _, b in spans(text)], level)
+    parted = _parted([(float(a), float(b)) for a, b, _ in rough], [text[b - 1] for _, b in places], level)
     loud = speech(level, peak_db(level))
     heard_s = [trimmed(loud, *each) for each in parted]
     return [(a, max(b, a + SHORTEST_S), float(p)) for (a, b), (_, _, p) in zip(heard_s, rough, strict=True)]
@@ -121,6 +130,7 @@ def _signs(written: str, offsets: Sequence[tuple[int, int]], times: Floats, like
     found = np.full((len(written), 3), np.nan)
     for token, (start, end) in enumerate(offsets):
         while start < end - 1 and written[start].isspace():
+            found[start] = times[token], times[token], likely[token]
             start += 1
         shares = np.linspace(times[token], times[token + 1], max(1, end - start) + 1)
         for place in range(start, end):
