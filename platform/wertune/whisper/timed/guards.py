@@ -21,6 +21,8 @@ SILENCE_BELOW_PEAK_DB, NOTHING_DB, PEAK_FRAMES = 45.0, -95.0, 10
 SKIPPED_S = 1.5  # of speech that nothing is written for
 # No text lasts longer than this a word, and so much a letter and a digit: the rest of its time is of something else.
 WORD_S, LETTER_S, DIGIT_S = 0.25, 0.11, 0.5
+# Nor is it said in less: nobody says more letters a second, but for a few whose time is wrong.
+LETTERS_A_SECOND, SPARE_LETTERS = 30.0, 30
 MOST_ALIKE = 2  # segments in a row: a sentence is said twice, but not three times over
 # Whisper's own (Radford et al. 2022, section 4.5).
 NO_SPEECH_PROB, LEAST_LOGPROB = 0.6, -1.0
@@ -73,10 +75,20 @@ def most_s(text: str) -> float:
     return WORD_S * len(words) + LETTER_S * (len(signs) - digits) + DIGIT_S * digits
 
 
-def loops(segments: Sequence[Timed], text: str) -> bool:
-    """Whether a window's text, or one of its segments, says the same over and over."""
+def loops(segments: Sequence[Timed], text: str, length_s: float) -> bool:
+    """Whether the text of a window of so many seconds, or one of its segments, says the same over and over.
+
+    Numbers that go on and on are no loop as text; but nobody could say them in their time.
+    """
+    if any(_is_too_fast(each, length_s) for each in segments):
+        return True
     runs = (sum(1 for _ in run) for _, run in groupby(segments, key=lambda segment: segment.text.casefold()))
     return max(runs, default=0) > MOST_ALIKE or any(map(shrinks, [text, *(segment.text for segment in segments)]))
+
+
+def _is_too_fast(segment: Timed, length_s: float) -> bool:
+    lasts_s = (length_s if segment.end_s is None else segment.end_s) - segment.start_s
+    return sum(map(str.isalnum, segment.text)) > SPARE_LETTERS + LETTERS_A_SECOND * lasts_s
 
 
 def is_silence(written: Written) -> bool:

@@ -98,7 +98,7 @@ class _Reading:
         read, loud = _read(said, length, is_last), self._loud(length)
         if is_silence(written):
             self._go_on(length, NO_WORDS)
-        elif loops(said, written.text) or (read is None and seconds(loud, 0, length_s) >= SKIPPED_S):
+        elif loops(said, written.text, length_s) or (read is None and seconds(loud, 0, length_s) >= SKIPPED_S):
             self._distrust(is_last)
         else:
             read = length if read is None else read

@@ -173,6 +173,7 @@ def test_what_the_model_itself_takes_for_silence_is_not_written() -> None:
     [
         [Timed("the next stop", 0.0, 4.0), *(Timed("Thank you.", 4.0 + i, 5.0 + i) for i in range(3))],
         [Timed("no way " * 30, 0.0, 29.0)],
+        [Timed("the next stop", 0.0, 4.0), Timed(" ".join(map(str, range(1000, 1100))), 24.0, None)],
         [],
     ],
 )
