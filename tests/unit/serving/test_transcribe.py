@@ -18,6 +18,9 @@ from wertune.base.config import ContextConfig, DecodeConfig, ServingConfig
 from wertune.base.errors import ConfigError
 from wertune.commands.options import version_uri
 from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.importers.cue import Cue
+from wertune.data.importers.subtitles import read_srt, read_vtt
+from wertune.data.importers.whisper_json import read_whisper
 from wertune.serving.listener import Voice, text_of
 from wertune.serving.transcribe import check_out, recordings_of, rendered, transcribe_files
 from wertune.whisper.transcription import Segment, Word, split_at_pauses
@@ -100,6 +103,15 @@ def test_verbose_json_has_the_shape_of_openai_s_and_only_what_is_known() -> None
     }  # fmt: skip
     assert values["words"] == two["words"]
     assert [word["word"] for word in values["words"]] == ["two", "words"]
+
+
+def test_what_is_written_is_read_again_by_import(tmp_path: Path) -> None:
+    spoken = [Segment(0, 3.5, "Log in.", -0.1), Segment(4.25, 7.0, "No, CPF < 2 & more.", -0.1)]
+    for form, read in (("verbose_json", read_whisper), ("srt", read_srt), ("vtt", read_vtt)):
+        path = tmp_path / f"a.{'json' if form == 'verbose_json' else form}"
+        path.write_text(rendered(spoken, form, "a.wav", "m", "en", 7.0))  # type: ignore[arg-type]
+        found = [(cue.text, cue.start_s, cue.end_s) for cue in read(path) if isinstance(cue, Cue)]
+        assert found == [(each.text, each.start_s, each.end_s) for each in spoken]
 
 
 def test_cues_have_two_lines_at_most() -> None:
