@@ -7,6 +7,7 @@ where a break in the middle of a phrase costs more than one at a comma, and that
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from wertune.base.text import joined
@@ -41,10 +42,15 @@ class _Unit:
     start_s: float
     end_s: float
 
-    @property
-    def ends(self) -> str:
-        """Its last mark but quotes and brackets."""
-        return self.text.rstrip(CLOSING)[-1:]
+    @cached_property
+    def columns(self) -> int:
+        """How wide it is."""
+        return width(self.text)
+
+    def is_behind(self, marks: str) -> bool:
+        """Whether it ends with one of these marks; quotes and brackets may stand behind."""
+        last = self.text.rstrip(CLOSING)[-1:]
+        return bool(last) and last in marks
 
 
 def cues(segments: Sequence[Segment]) -> list[Cue]:
@@ -104,11 +110,8 @@ def _borders(units: Sequence[_Unit]) -> list[int]:
     """Where cues begin, and the end: the way of least cost."""
     best, way = [0.0] + [float("inf")] * len(units), [0] * (len(units) + 1)
     for first in range(len(units)):
-        for last in range(first + 1, len(units) + 1):
-            group = units[first:last]
-            if last > first + 1 and not _may_be_one(group):
-                break
-            cost = best[first] + _cost(group, units[last] if last < len(units) else None)
+        for last, sentences in _ends(units, first):
+            cost = best[first] + _cost(units, first, last) + TWO_SENTENCES * sentences
             if cost < best[last]:
                 best[last], way[last] = cost, first
     found, at = [len(units)], len(units)
@@ -118,27 +121,36 @@ def _borders(units: Sequence[_Unit]) -> list[int]:
     return found[::-1] if units else []
 
 
-def _may_be_one(group: Sequence[_Unit]) -> bool:
-    """Whether a cue may have these words: a longer group of the same beginning may not where this one may not."""
-    too_late = group[-1].end_s - group[0].start_s > LONGEST_S
-    return not too_late and group[-1].start_s - group[-2].end_s < LONG_PAUSE_S and bool(_lines(group))
+def _ends(units: Sequence[_Unit], first: int) -> Iterator[tuple[int, int]]:
+    """Where a cue that begins there may end, each with how many sentences end within it."""
+    room, lines, sentences = LINE_CHARACTERS, 1, 0
+    for last in range(first, len(units)):
+        unit = units[last]
+        if last > first:
+            before = units[last - 1]
+            if unit.end_s - units[first].start_s > LONGEST_S or unit.start_s - before.end_s >= LONG_PAUSE_S:
+                return
+            sentences += before.is_behind(SENTENCE_ENDS)
+            if unit.columns + width(unit.joint) <= room:
+                room -= width(unit.joint)
+            else:
+                room, lines = LINE_CHARACTERS, lines + 1
+        room -= unit.columns
+        if lines > LINES:
+            return
+        yield last + 1, sentences
 
 
-def _cost(group: Sequence[_Unit], after: _Unit | None) -> float:
-    last, cost = group[-1], CUE
-    until_s = last.end_s + SHORTEST_S if after is None else after.start_s
-    if until_s - group[0].start_s < SHORTEST_S:
-        cost += SHORT
-    cost += TWO_SENTENCES * sum(unit.ends in SENTENCE_ENDS for unit in group[:-1] if unit.ends)
-    if after is None or after.start_s - last.end_s >= LONG_PAUSE_S or _is_mark(last, SENTENCE_ENDS):
+def _cost(units: Sequence[_Unit], first: int, last: int) -> float:
+    """Of a cue of those from the first on, up to but not with the last."""
+    end, after = units[last - 1], units[last] if last < len(units) else None
+    until_s = end.end_s + SHORTEST_S if after is None else after.start_s
+    cost = CUE + SHORT * (until_s - units[first].start_s < SHORTEST_S)
+    if after is None or after.start_s - end.end_s >= LONG_PAUSE_S or end.is_behind(SENTENCE_ENDS):
         return cost + SENTENCE
-    if _is_mark(last, CLAUSE_ENDS):
+    if end.is_behind(CLAUSE_ENDS):
         return cost + CLAUSE
-    return cost + (PAUSE if after.start_s - last.end_s >= PAUSE_S else PHRASE)
-
-
-def _is_mark(unit: _Unit, marks: str) -> bool:
-    return bool(unit.ends) and unit.ends in marks
+    return cost + (PAUSE if after.start_s - end.end_s >= PAUSE_S else PHRASE)
 
 
 def _text(group: Sequence[_Unit]) -> str:
@@ -153,7 +165,7 @@ def _lines(group: Sequence[_Unit]) -> tuple[str, ...]:
     for at in range(1, len(group)):
         first, second = _text(group[:at]), _text(group[at:])
         if max(width(first), width(second)) <= LINE_CHARACTERS:
-            at_mark = _is_mark(group[at - 1], SENTENCE_ENDS + CLAUSE_ENDS)
+            at_mark = group[at - 1].is_behind(SENTENCE_ENDS + CLAUSE_ENDS)
             fitting.append((abs(width(first) - width(second)) - LINE_CHARACTERS / 2 * at_mark, (first, second)))
     return min(fitting)[1] if fitting else ()
 

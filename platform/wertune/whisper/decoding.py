@@ -278,14 +278,16 @@ def beam_search(
         watching.insert(0, Times(rules.times, rules.end, windows_s, beams, device))
     if rules.before:
         step.read(rules.before)
-    first_logits: Tensor | None = None  # behind the start of the transcript
-    for token in rules.prompt[:-1]:
+    silent: Tensor | None = None
+    for place, token in enumerate(rules.prompt[:-1]):
         logits = step(torch.full((texts,), token, device=device))
-        first_logits = logits if first_logits is None else first_logits
+        if place == 0:
+            silent = _silent(logits, rules, beams)
     tokens = torch.full((texts,), rules.prompt[-1], device=device)
     for length in range(1, longest + 1):
         logits = step(tokens)
-        first_logits = logits if first_logits is None else first_logits
+        if length == len(rules.prompt) == 1:
+            silent = _silent(logits, rules, beams)
         log_probabilities = logits.log_softmax(dim=-1)
         scores = log_probabilities + (first if length == 1 else never)
         for each in watching:
@@ -313,10 +315,14 @@ def beam_search(
         for each in watching:
             each.go_on(rows, tokens, own.take(places))
     found = written.texts([done.ends[clip] for clip in range(len(limits))])
-    if rules.no_speech is None or first_logits is None:
+    if silent is None:
         return found
-    silent = first_logits[::beams].softmax(dim=-1)[:, rules.no_speech].tolist()
-    return [replace(text, no_speech=share) for text, share in zip(found, silent, strict=True)]
+    return [replace(text, no_speech=share) for text, share in zip(found, silent.tolist(), strict=True)]
+
+
+def _silent(logits: Tensor, rules: Rules, beams: int) -> Tensor | None:
+    """How likely it is of each clip (clips,) that nobody speaks, by what may follow the start of the transcript."""
+    return None if rules.no_speech is None else logits[::beams].softmax(dim=-1)[:, rules.no_speech]
 
 
 def _forbidden(rules: Rules, vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wertune.base.config import ContextConfig, DecodeConfig
@@ -217,6 +217,31 @@ def test_a_segment_too_short_for_its_speech_gives_way_to_more_words_but_not_to_a
     heard = _heard(("speech", 12.0))
     for again, kept in ((f"{SAID} {SAID}", f"{SAID} {SAID}"), ("It begin", "It begins.")):
         assert _read(Reader([Timed("It begins.", 0.0, 12.0)], clips=[again, ""]), heard).text == kept
+
+
+TALK = _heard(*[("speech", 3.0), ("pause", 0.4), ("speech", 6.0), ("pause", 2.5)] * 6)
+spoken = st.sampled_from([SAID, "Thank you.", "no " * 60, "", "one two three four five six seven"])
+windows = st.lists(
+    st.tuples(st.floats(0, 30), st.one_of(st.none(), st.floats(0, 30)), spoken).map(
+        lambda given: Timed(given[2], given[0], None if given[1] is None else max(given[:2]))
+    ),
+    max_size=4,
+).map(lambda found: sorted(found, key=lambda each: each.start_s))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(windows, max_size=20), st.lists(spoken, max_size=20))
+def test_whatever_is_written_talk_is_read_to_its_end_and_told_in_order(
+    read: list[list[Timed]], clips: list[str]
+) -> None:
+    reader = Reader(*read, clips=clips)
+    found = _read(reader, TALK)
+    assert sum(size for size, _ in found.pieces) == TALK.size
+    assert len(reader.lengths_s) < 4 * TALK.size / SAMPLE_RATE_HZ
+    starts = [each.start_s for each in found.segments]
+    assert starts == sorted(starts)
+    assert all(0 <= each.start_s <= each.end_s <= TALK.size / SAMPLE_RATE_HZ for each in found.segments)
+    assert all(each.text for each in found.segments)
 
 
 def test_where_all_is_said_nothing_is_read_again() -> None:
