@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
-from wertune.whisper.timed.windows import LEAST_READ_S, transcribe_recordings, transcribe_windows
+from wertune.whisper.timed.reading import LEAST_READ_S
+from wertune.whisper.timed.windows import transcribe_recordings, transcribe_windows
 from wertune.whisper.transcription import Segment, Transcript, transcribe_samples
 from wertune.whisper.wording import Timed, Written
 
