@@ -99,6 +99,11 @@ def test_short_answers_share_a_cue_and_short_cues_stay_into_the_pause() -> None:
     assert [round(each.end_s - each.start_s, 6) for each in cues(squeezed)][:2] >= [1.0, 1.0]
 
 
+def test_no_word_is_said_when_its_cue_is_gone() -> None:
+    first, second = cues([Segment(0, 9, "one two six", -0.5)])
+    assert (first.start_s, second.end_s) == (0, 9)
+
+
 def test_what_no_line_holds_is_cut_and_what_takes_too_long_ends() -> None:
     lines = [line for cue in _shown(Segment(0, 3, "x" * 100, -0.5)) for line in cue]
     assert [len(line) for line in lines] == [42, 42, 16]

@@ -108,6 +108,13 @@ def test_words_end_where_the_pause_begins_and_sentences_part_in_it(whisper: Whis
     assert first.end_s == pytest.approx(second.start_s, abs=0.01)
 
 
+def test_sentences_part_in_their_pause_where_the_heads_go_over_too_early(whisper: Whisper) -> None:
+    heard = _parts((2.2, -20.0), (0.3, -80.0), (1.5, -20.0))
+    (segment,) = with_words(Timer(whisper), heard, [Segment(0.0, 4.0, "Yes no. Yes no.", -0.5)], CONTEXT)
+    assert segment.words[1].end_s == pytest.approx(2.2, abs=0.02)
+    assert segment.words[2].start_s == pytest.approx(2.5, abs=0.02)
+
+
 def test_a_segment_s_times_give_way_to_those_of_its_words(whisper: Whisper) -> None:
     """A segment may begin too late: what is before it is heard, too."""
     heard = _parts((0.3, -80.0), (2.0, -20.0), (0.5, -80.0))
