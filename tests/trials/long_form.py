@@ -2,7 +2,7 @@
 
 Recordings are ten validation clips each, joined by pauses of 0.25 to 0.8 s, so that all borders are known. Prints the
 WER of the clips alone, of the recordings cut at pauses, and read in windows of 30 s with times; and how far the times
-are from the borders. `--base` measures the untouched base.
+of segments and of words are from the borders. `--base` measures the untouched base.
 """
 
 import argparse
@@ -29,7 +29,9 @@ from wertune.training.prepare import Prepared, prepare
 from wertune.training.trial import run_trial
 from wertune.whisper.adapter import load_adapter
 from wertune.whisper.model import Whisper
-from wertune.whisper.transcription import Segment, score_set, transcribe_samples, transcribe_windows
+from wertune.whisper.timed.windows import transcribe_windows
+from wertune.whisper.timed.words import with_words
+from wertune.whisper.transcription import Segment, Word, score_set, transcribe_samples
 
 CLIPS, PAUSE_S, HISS = 10, (0.25, 0.8), 1e-4
 
@@ -65,8 +67,8 @@ def _joined(clips: Sequence[Recording], generator: np.random.Generator) -> Long:
     return Long(np.concatenate(parts), joined(clip.text for clip in clips), tuple(borders))
 
 
-def border_errors_s(found: Sequence[Sequence[Segment]], long: Sequence[Long]) -> list[float]:
-    """Of each clip's start and end, how far the nearest start and end of a segment are."""
+def border_errors_s(found: Sequence[Sequence[Segment | Word]], long: Sequence[Long]) -> list[float]:
+    """Of each clip's start and end, how far the nearest start and end of a segment or word are."""
     errors = list[float]()
     for spoken, recording in zip(found, long, strict=True):
         if spoken:
@@ -85,15 +87,21 @@ def measure(prepared: Prepared, whisper: Whisper, context: ContextConfig, decode
     cut = transcribe_samples(whisper, texts, context, decode)
     _row("cut at pauses", _scored(prepared, long, [each.text for each in cut]))
     read = transcribe_windows(whisper, texts, context, decode)
-    _row("in windows", _scored(prepared, long, [joined(each.text for each in spoken) for spoken in read]))
-    errors = border_errors_s(read, long)
-    within = np.mean(np.array(errors) <= 0.4)
-    print(f"borders: median {np.median(errors):.2f} s, {100 * within:.0f} % within 0.4 s", flush=True)
+    _row("in windows", _scored(prepared, long, [each.text for each in read]))
+    _errors("segments", border_errors_s([each.segments for each in read], long))
+    timed = [with_words(whisper, samples, each.segments, context) for samples, each in zip(texts, read, strict=True)]
+    _errors("words", border_errors_s([[w for segment in spoken for w in segment.words] for spoken in timed], long))
 
 
 def _scored(prepared: Prepared, long: Sequence[Long], texts: Sequence[str]) -> Scores:
     said = [Clip(str(number), recording.text) for number, recording in enumerate(long)]
     return score(said, texts, prepared.normalise, prepared.finder)
+
+
+def _errors(name: str, errors: Sequence[float]) -> None:
+    within, most_s = 100 * np.mean(np.array(errors) <= 0.4), np.quantile(errors, 0.95)
+    far = f"median {np.median(errors):.3f} s, 95 % within {most_s:.2f} s, {within:.0f} % within 0.4 s"
+    print(f"borders by {name}: {far}", flush=True)
 
 
 def _row(name: str, scores: Scores) -> None:

@@ -2,7 +2,7 @@
 
 1. The base writes the recording window by window, and again what it skipped (`hearing.py`, `unheard.py`).
 2. Each sentence finds its place among what was written, or none, letter by letter (`places.py`).
-3. The transcript's own words are followed there, by the base's attention or a CTC model (`attention.py`, `ctc.py`).
+3. The transcript's own words are followed there, by attention (`timed/attention.py`) or a CTC model (`ctc.py`).
 4. Borders go into the pauses between them (`cutting.py`, `borders.py`), and each segment gets a score (`scores.py`).
 
 A window's samples are held at a time: of an hour no more than of a minute but its words.
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from wertune.alignment.borders import levels
 from wertune.alignment.cutting import Cut, Follower, Timed, cut_out
 from wertune.alignment.heard import Word, bare_words, items, timed_words
 from wertune.alignment.places import Place, place_sentences
@@ -23,6 +22,7 @@ from wertune.alignment.unheard import merged, unheard
 from wertune.base.errors import AudioError, ManifestError
 from wertune.base.steps import Steps, clips_are_done, heard_by
 from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.levels import levels
 from wertune.whisper.transcription import MAX_SEGMENT_S
 
 MOST_AGAIN = 3  # a stretch that nothing was written for is cut out and heard again so often

@@ -9,11 +9,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from wertune.alignment.borders import FRAMES_PER_SECOND, QUIET_FRAMES, Levels, levels, pause_s, quietest, trimmed
+from wertune.alignment.borders import pause_s, trimmed
 from wertune.alignment.heard import STRAY, Item, bare
 from wertune.alignment.recording import Window, part
 from wertune.base.text import visible
 from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.levels import FRAMES_PER_SECOND, QUIET_FRAMES, Levels, levels, quietest
 
 LONGEST_GROUP_S = 26.0
 BESIDE_S = 1.5  # heard before and after a group, where its first and last sound are looked for

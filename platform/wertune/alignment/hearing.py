@@ -1,11 +1,8 @@
 """The base at work: what it writes of a window, and when each character of a text is said there."""
 
-from functools import cached_property
-
 import numpy as np
 import torch
 
-from wertune.alignment.attention import alignment_heads, token_times
 from wertune.alignment.cutting import Timed, untimed
 from wertune.alignment.recording import Window
 from wertune.base.config import ContextConfig, DecodeConfig
@@ -26,12 +23,10 @@ class Listener:
         # Where the words are is of more matter than which they are: one beam, and nothing where nobody speaks.
         self._decode = decode.model_copy(update={"num_beams": 1, "term_boost": 0.0, "may_be_empty": True})
 
-    @cached_property
+    @property
     def heads(self) -> tuple[tuple[int, int], ...]:
         """Which follow the recording; BaseModelError where the base names none."""
-        config = self._whisper.bare.config
-        layers, heads = config.decoder_layers, config.decoder_attention_heads
-        return alignment_heads(self._whisper.bare.generation_config, layers, heads)
+        return self._whisper.heads
 
     def text(self, window: Window) -> str:
         """What is heard in it."""
@@ -62,15 +57,11 @@ class Listener:
         blank = len(written) - len(text)
         wording = self._whisper.wording
         said = wording.tokenizer(written, add_special_tokens=False, return_offsets_mapping=True)
-        prompt = wording.prompt
-        ids = said.input_ids[: self._whisper.bare.config.max_target_positions - len(prompt) - 1]
+        ids = said.input_ids[: self._whisper.most_tokens - len(wording.prompt) - 1]
         if not ids:
             return untimed(text, window.start_s)
-        labels = torch.tensor([[*prompt[1:], *ids, wording.end]])
-        scores, attended = self._whisper.follow(states, labels, self.heads)
-        first = len(prompt) - 1  # of the row that writes the text's first token
-        times = token_times(attended[0, :, first:], -(-window.samples.size // SAMPLES_PER_POSITION)) + window.start_s
-        likely = scores[0, first:].float().cpu().numpy()
+        times, likely = self._whisper.follow_tokens(states, ids, -(-window.samples.size // SAMPLES_PER_POSITION))
+        times = times + window.start_s
         timed = untimed(text, float(times[-1]))
         for token, (start, end) in enumerate(said.offset_mapping[: len(ids)]):
             shares = np.linspace(times[token], times[token + 1], max(1, end - start) + 1)

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from wertune.alignment.borders import FRAMES_PER_SECOND, Levels, quietest
 from wertune.alignment.heard import Word
+from wertune.data.levels import FRAMES_PER_SECOND, Levels, quietest
 
 # No word lasts longer than this and so much a letter: the rest of its time is of something else.
 WORD_S, LETTER_S = 0.25, 0.11

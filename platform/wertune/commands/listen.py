@@ -25,16 +25,20 @@ class _RangeOrNothing(click.FloatRange):
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["txt", "json", "srt", "vtt"]),
+    type=click.Choice(["txt", "json", "verbose_json", "srt", "vtt"]),
     default="txt",
-    help="json: with the times of each piece; of several recordings one list",
+    help="json: with the times of each segment; verbose_json: as OpenAI and faster-whisper name them; of several "
+    "recordings one list. srt, vtt: cues of two lines of 42 characters and 7 s at most",
+)
+@click.option(
+    "--words", is_flag=True, help="the times of each word, too: in JSON, and for better cues; it takes longer"
 )
 @click.option("--out", default="", help="folder, a file in it for each recording; empty: the terminal")
 @click.option(
     "--piece-s",
     type=_RangeOrNothing(5, 28),
     default=None,
-    help="longest piece, cut at a pause; a cue of srt and vtt is one. Not given, or empty: as the version serves",
+    help="cuts what is longer at pauses, whatever the version does. Not given, or empty: as the version serves",
 )
 @click.option("--language", default="", help="that is spoken, as Whisper names it; empty: the project's")
 def transcribe(
@@ -43,6 +47,7 @@ def transcribe(
     model: str,
     base: str,
     form: str,
+    words: bool,
     out: str,
     piece_s: float | None,
     language: str,
@@ -50,6 +55,10 @@ def transcribe(
     """Writes what recordings say; one that cannot be decoded is told, the others go on, and the status is 1."""
     if bool(model) == bool(base):
         raise ConfigError("give one of --model and --base: what is to transcribe")
+    if words and form == "txt":
+        raise ConfigError(
+            "--words is given and --format is txt, which holds no times; give --format verbose_json or srt"
+        )
     from wertune.base.config import load_project
 
     config = load_project(project)  # before what takes long to import
@@ -67,6 +76,8 @@ def transcribe(
     if folder:
         check_out(chosen, folder, cast(TextFormat, form))
     voice = version_voice(version_uri(model, config.name)) if model else base_voice(base, config)
+    if words:
+        voice.check_words()
     failed = transcribe_files(
         voice,
         chosen,
@@ -76,6 +87,7 @@ def transcribe(
         language,
         click.echo,
         lambda text: click.echo(text, err=True),
+        words,
     )
     if failed:
         raise AudioError(f"{failed} of {len(chosen)} recordings could not be read; the others were transcribed")

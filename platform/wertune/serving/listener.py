@@ -1,17 +1,20 @@
 """Whatever writes texts of recordings, ready to be asked: a registered version as it serves, or an untouched base."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wertune.base.config import ContextConfig, DecodeConfig, ProjectConfig, ServingConfig
 from wertune.base.text import joined
-from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.audio import Samples
 from wertune.serving.pyfunc import load_registered
 from wertune.training.baseline import baseline_decode
 from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.model import load_whisper
-from wertune.whisper.transcription import MAX_SEGMENT_S, Segment, Transcriber, Transcript, transcribe_samples
+from wertune.whisper.restraints import MOST_S
+from wertune.whisper.timed.windows import transcribe_recordings
+from wertune.whisper.timed.words import with_words
+from wertune.whisper.transcription import MAX_SEGMENT_S, Segment, TimedTranscriber
 
 
 @dataclass(frozen=True)
@@ -20,32 +23,43 @@ class Voice:
 
     name: str
     kind: str
-    whisper: Transcriber
+    whisper: TimedTranscriber
     context: ContextConfig
     decode: DecodeConfig
     limits: ServingConfig
     longest_piece_s: float = MAX_SEGMENT_S
+    window_s: float | None = None  # none: it writes no times
+    language: str = ""
 
     def write(
-        self, clips: Sequence[Samples], longest_s: float | None = None, language: str = ""
+        self, clips: Sequence[Samples], longest_s: float | None = None, language: str = "", words: bool = False
     ) -> list[list[Segment]]:
-        """The segments of each clip of 16 kHz samples, one after the other; what is longer is cut at pauses.
+        """The segments of each clip of 16 kHz samples, one after the other; with their `words` where asked for.
 
-        They are of the model's own language unless another is given.
+        What is longer than a window is read in windows with times where the model writes them; else, and where
+        `longest_s` is given, what is longer is cut at pauses. They are of the model's own language unless another is
+        given.
         """
-        longest_s, languages = longest_s or self.longest_piece_s, [language] * len(clips)
-        transcripts = transcribe_samples(
-            self.whisper, clips, self.context, self.decode, longest_s=longest_s, languages=languages
+        transcripts = transcribe_recordings(
+            self.whisper,
+            clips,
+            self.context,
+            self.decode,
+            longest_s or self.longest_piece_s,
+            None if longest_s else self.window_s,
+            language=language,
         )
-        return [list(_segments(transcript)) for transcript in transcripts]
+        segments = [list(transcript.segments) for transcript in transcripts]
+        if not words:
+            return segments
+        return [
+            with_words(self.whisper, samples, found, self.context, language)
+            for samples, found in zip(clips, segments, strict=True)
+        ]
 
-
-def _segments(transcript: Transcript) -> Iterator[Segment]:
-    start = 0
-    for size, written in transcript.pieces:
-        times = start / SAMPLE_RATE_HZ, (start + size) / SAMPLE_RATE_HZ
-        yield Segment(*times, written.text, written.avg_logprob)
-        start += size
+    def check_words(self) -> None:
+        """BaseModelError where no head of the base follows a recording: before anything is transcribed."""
+        self.whisper.check_heads()
 
 
 def text_of(segments: Sequence[Segment]) -> str:
@@ -57,13 +71,32 @@ def version_voice(uri: str) -> Voice:
     """A registered version as it serves; TrackingError where there is none."""
     served = load_registered(uri)
     limits = ServingConfig.model_validate(served.settings.get("serving", {}))
-    name, longest_s = uri.removeprefix("models:/"), served.longest_piece_s
-    return Voice(name, "registered version", served.whisper, served.context, served.decode, limits, longest_s)
+    return Voice(
+        uri.removeprefix("models:/"),
+        "registered version",
+        served.whisper,
+        served.context,
+        served.decode,
+        limits,
+        served.longest_piece_s,
+        served.window_s,
+        served.settings["language"],
+    )
 
 
 def base_voice(source: str, project: ProjectConfig) -> Voice:
-    """An untouched base at 30 s of context, where it is at its best, with the project's beams."""
+    """An untouched base at 30 s of context, where it is at its best, with the project's beams, and times."""
     base = resolve_base_model(source)
     whisper = load_whisper(Path(base.path), project.language, project.trial.quantization)
     decode = baseline_decode(project.trial.decode)
-    return Voice(source, "untouched base", whisper, ContextConfig(short=False), decode, project.serving)
+    window_s = MOST_S if whisper.wording.has_times else None
+    return Voice(
+        source,
+        "untouched base",
+        whisper,
+        ContextConfig(short=False),
+        decode,
+        project.serving,
+        window_s=window_s,
+        language=project.language,
+    )

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,16 @@ from wertune.base.config import Engine, ServingConfig, TrialConfig, parse
 from wertune.base.contract import ENGINE_TAG
 from wertune.base.errors import WertuneError
 from wertune.base.machine import PACKAGES
-from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.serving.guard import ServingError, Turns, failed, guard_server, is_served
 from wertune.serving.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
 from wertune.serving.served import Served, load_served, stored_settings
+from wertune.serving.verbose import segment_values
 from wertune.tracking.versions import not_loaded
 from wertune.training.prepare import Prepared
-from wertune.whisper.transcription import transcribe_samples
+from wertune.whisper.timed.windows import transcribe_recordings
+from wertune.whisper.timed.words import with_words
+from wertune.whisper.transcription import Segment
 
 MODEL_NAME = "model"
 REQUIREMENTS = (
@@ -45,15 +48,23 @@ SIGNATURE = ModelSignature(
             ColSpec(DataType.string, "text"),
             ColSpec(DataType.double, "avg_logprob", required=False),
             ColSpec(DataType.double, "duration_s", required=False),
+            ColSpec(AnyType(), "segments", required=False),
         ]
     ),
-    params=ParamSchema([ParamSpec("details", DataType.boolean, False), ParamSpec("language", DataType.string, "")]),
+    params=ParamSchema(
+        [
+            ParamSpec("details", DataType.boolean, False),
+            ParamSpec("words", DataType.boolean, False),
+            ParamSpec("language", DataType.string, ""),
+        ]
+    ),
 )
 
 
 class TranscriptionModel(PythonModel):  # type: ignore[misc]
-    """Rows of audio in, rows with `text` out; with `details` also `avg_logprob` and `duration_s`.
+    """Rows of audio in, rows with `text` out; with `details` also `avg_logprob`, `duration_s` and `segments`.
 
+    With `words` the segments have theirs, too.
     A row has `audio` (the bytes of a file; base64 over HTTP), `path`, or `samples` (floats) with `rate_hz`.
     """
 
@@ -71,11 +82,7 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
                 folder = os.environ.get(AUDIO_FOLDER_VARIABLE)
                 files = AudioFiles(folder=Path(folder) if folder else None, served=is_served())
                 clips = read_request(_rows(model_input), self.limits, files, clock.check)
-                served, language = self.served, str((params or {}).get("language") or "")
-                longest_s, languages = served.longest_piece_s, [language] * len(clips)
-                transcripts = transcribe_samples(
-                    served.whisper, clips, served.context, served.decode, clock.check, longest_s, languages
-                )
+                columns = self._answer(clips, params or {}, clock.check)
         except ServingError:
             raise
         except WertuneError as error:
@@ -84,11 +91,31 @@ class TranscriptionModel(PythonModel):  # type: ignore[misc]
             if not is_served():
                 raise
             raise failed() from error
+        # Of numbers pandas would make NaN of None, which is no JSON.
+        kinds = {name: object if None in values else None for name, values in columns.items()}
+        return pd.DataFrame({name: pd.Series(values, dtype=kinds[name]) for name, values in columns.items()})
+
+    def _answer(
+        self, clips: Sequence[Samples], params: Mapping[str, Any], check: Callable[[], object]
+    ) -> dict[str, list[Any]]:
+        """The columns that are asked for."""
+        served, language = self.served, str(params.get("language") or "")
+        whisper, context = served.whisper, served.context
+        transcripts = transcribe_recordings(
+            whisper, clips, context, served.decode, served.longest_piece_s, served.window_s, check, language
+        )
         columns: dict[str, list[Any]] = {"text": [transcript.text for transcript in transcripts]}
-        if (params or {}).get("details"):
+        if params.get("details") or params.get("words"):
             columns["avg_logprob"] = [transcript.avg_logprob for transcript in transcripts]
             columns["duration_s"] = [clip.size / SAMPLE_RATE_HZ for clip in clips]
-        return pd.DataFrame(columns)
+            found: list[Sequence[Segment]] = [transcript.segments for transcript in transcripts]
+            if params.get("words"):
+                found = [
+                    with_words(whisper, samples, segments, context, language, check)
+                    for samples, segments in zip(clips, found, strict=True)
+                ]
+            columns["segments"] = [segment_values(segments) for segments in found]
+        return columns
 
 
 def _rows(model_input: pd.DataFrame) -> list[Mapping[str, Any]]:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from wertune.base.config import ContextConfig, DecodeConfig, Engine, TrialConfig, stored_decode
+from wertune.base.config import ContextConfig, DecodeConfig, Engine, TrainConfig, TrialConfig, stored_decode
 from wertune.base.errors import BaseModelError
 from wertune.training.prepare import Prepared
 from wertune.whisper.adapter import adapter_files, check_unchanged, load_adapter
 from wertune.whisper.base_model import BaseModel, resolve_base_model
 from wertune.whisper.ctranslate2_engine import load_engine
 from wertune.whisper.model import Whisper, load_whisper
-from wertune.whisper.transcription import MAX_SEGMENT_S, Transcriber
+from wertune.whisper.transcription import MAX_SEGMENT_S, TimedTranscriber
 
 MIN_PIECE_S = 5.0
 # So much of what a version learned from is no longer than the pieces that it is given. In pieces of 6.5 s (19 of 20
@@ -32,13 +32,19 @@ class Served:
     context: ContextConfig
     decode: DecodeConfig
     engine: Engine
-    whisper: Transcriber
+    whisper: TimedTranscriber
 
     @property
     def longest_piece_s(self) -> float:
         """What is longer is cut at pauses; as versions said before they knew it, in pieces as long as Whisper hears."""
         given = self.settings.get("serving", {}).get("longest_piece_s")
         return float(given or self.settings.get("longest_piece_s", MAX_SEGMENT_S))
+
+    @property
+    def window_s(self) -> float | None:
+        """What is longer is read in windows of so much; none where the version has not learned when it is said."""
+        given = self.settings.get("timed_window_s")
+        return None if given is None else float(given)
 
     def artefact(self) -> Whisper:
         """The 8-bit base with the adapter in torch, which another engine is measured against."""
@@ -56,6 +62,7 @@ def stored_settings(trial: TrialConfig, prepared: Prepared, adapter: Path) -> di
         "context": trial.context.model_dump(),
         "decode": trial.decode.model_dump(),
         "longest_piece_s": longest_piece_s(prepared),
+        "timed_window_s": timed_window_s(trial.train),
         "terms": list(prepared.lexicon.written),
         "serving": prepared.project.serving.model_dump(mode="json"),
         "adapter": adapter_files(adapter),
@@ -71,11 +78,16 @@ def longest_piece_s(prepared: Prepared) -> float:
     return round(float(np.clip(longest, MIN_PIECE_S, MAX_SEGMENT_S)), 1)
 
 
+def timed_window_s(train: TrainConfig) -> float | None:
+    """The windows that a version reads recordings in, which it learned from with their times; else none."""
+    return train.window_s if train.joined_ratio and train.timestamps_ratio else None
+
+
 def load_served(settings: Mapping[str, Any], adapter: Path, engine: Engine) -> Served:
     """The base and the adapter, both as the version was made of them, in the engine that is to serve them."""
     check_unchanged(adapter, settings.get("adapter", {}))
     context, decode = ContextConfig.model_validate(settings["context"]), stored_decode(settings["decode"])
-    whisper: Transcriber
+    whisper: TimedTranscriber
     if engine == "torch":
         whisper = _in_torch(settings, adapter)
     else:

@@ -1,25 +1,27 @@
 """Files in, texts out: a batch of recordings, whose faults are told one by one and stop none of the others.
 
-As plain text, JSON, SubRip or WebVTT. A cue is a segment, and its times are those of the cuts: a model tuned on clips
-without timestamps knows no others.
+As plain text, SubRip or WebVTT (`cues.py`), JSON, or JSON in OpenAI's shape (`verbose.py`). Times are those of the
+segments that a model writes; of one that writes none, those of the cuts; and those of words, where they are asked for.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from html import escape
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wertune.base.errors import AudioError, ConfigError
 from wertune.base.files import check_writable, storing, write_text
-from wertune.data.audio import Samples, load_audio
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio
 from wertune.data.importers.item import AUDIO_SUFFIXES
+from wertune.serving.cues import Cue, cues
 from wertune.serving.listener import Voice, text_of
+from wertune.serving.verbose import verbose, word_values
 from wertune.whisper.transcription import Segment
 
-TextFormat = Literal["txt", "json", "srt", "vtt"]
+TextFormat = Literal["txt", "json", "verbose_json", "srt", "vtt"]
+JSON_FORMATS = ("json", "verbose_json")
 Say = Callable[[str], None]
 OUT_REMEDY = "free some space there, or give --out a folder that can be written"
 
@@ -67,25 +69,27 @@ def transcribe_files(
     language: str,
     say: Say,
     complain: Say,
+    words: bool = False,
 ) -> int:
     """Says or writes each recording's text in the order of the files; how many could not be read.
 
-    They are of the model's own language where `language` is empty.
+    They are of the model's own language where `language` is empty. With `words` each gets its times.
 
     JSON of several is said as one list, at the end.
     """
     failed = 0
-    listed: list[str] | None = [] if form == "json" and out is None and len(files) > 1 else None
+    listed: list[str] | None = [] if form in JSON_FORMATS and out is None and len(files) > 1 else None
     for start in range(0, len(files), voice.decode.batch_size):
         read = [(file, _read(file)) for file in files[start : start + voice.decode.batch_size]]
         clips = [samples for _, samples in read if not isinstance(samples, AudioError)]
-        written = iter(voice.write(clips, longest_s, language))
+        written = iter(voice.write(clips, longest_s, language, words))
         for file, samples in read:
             if isinstance(samples, AudioError):
                 failed += 1
                 complain(str(samples))
                 continue
-            text = rendered(next(written), form, str(file), voice.name)
+            length_s, spoken = samples.size / SAMPLE_RATE_HZ, language or voice.language
+            text = rendered(next(written), form, str(file), voice.name, spoken, length_s)
             if listed is not None:
                 listed.append(text.rstrip("\n"))
             elif out is None:
@@ -115,24 +119,36 @@ def _shown(text: str, file: Path, form: TextFormat, alone: bool) -> str:
 
 
 def _target(file: Path, out: Path, form: TextFormat) -> Path:
-    return out / f"{file.stem}.{form}"
+    return out / f"{file.stem}.{'json' if form in JSON_FORMATS else form}"
 
 
-def rendered(segments: Sequence[Segment], form: TextFormat, file: str, model: str) -> str:
-    """The file's content; a segment without a word is no cue, but stands in the JSON."""
-    if form == "json":
-        values = {"file": file, "model": model, "text": text_of(segments), "segments": [asdict(s) for s in segments]}
+def rendered(
+    segments: Sequence[Segment], form: TextFormat, file: str, model: str, language: str = "", duration_s: float = 0.0
+) -> str:
+    """The file's content; a segment without a word is in no cue, but stands in the JSON."""
+    if form in JSON_FORMATS:
+        named: dict[str, Any] = {"file": file, "model": model}
+        if form == "json":
+            values = named | {"text": text_of(segments), "segments": [_segment(segment) for segment in segments]}
+        else:
+            values = verbose(segments, language, duration_s) | named
         return json.dumps(values, ensure_ascii=False, indent=1) + "\n"
     if form == "txt":
         return text_of(segments) + "\n"
-    cues = [segment for segment in segments if segment.text]
+    texts = [(cue, "\n".join(cue.lines)) for cue in cues(segments)]
     if form == "srt":
-        return "\n".join(f"{number}\n{_times(cue, ',')}\n{cue.text}\n" for number, cue in enumerate(cues, start=1))
+        return "\n".join(f"{number}\n{_times(cue, ',')}\n{text}\n" for number, (cue, text) in enumerate(texts, start=1))
     # In WebVTT `&` and `<` begin what is not text, and `-->` a cue.
-    return "\n".join(["WEBVTT\n", *(f"{_times(cue, '.')}\n{escape(cue.text, quote=False)}\n" for cue in cues)])
+    return "\n".join(["WEBVTT\n", *(f"{_times(cue, '.')}\n{escape(text, quote=False)}\n" for cue, text in texts)])
 
 
-def _times(cue: Segment, point: str) -> str:
+def _segment(segment: Segment) -> dict[str, Any]:
+    words = {"words": [word_values(word) for word in segment.words]} if segment.words else {}
+    times = {"start_s": segment.start_s, "end_s": segment.end_s}
+    return {**times, "text": segment.text, "avg_logprob": segment.avg_logprob, **words}
+
+
+def _times(cue: Cue, point: str) -> str:
     return f"{_time(cue.start_s, point)} --> {_time(cue.end_s, point)}"
 
 

@@ -1,14 +1,17 @@
 """CTranslate2 as the engine that serves an adapter on a CPU: the only file that knows the library.
 
 The adapter goes into the base's float weights, and the library's own converter rounds the sum to int8. It knows no
-boost of terms, so terms are boosted among the texts that its beam search has finished (n-best rescoring).
+boost of terms, so terms are boosted among the texts that its beam search has finished (n-best rescoring). Windows with
+times are written so, too: by the library's own rules of times, as many beams, terms boosted among what is finished.
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from wertune.base.config import DecodeConfig
@@ -18,11 +21,16 @@ from wertune.whisper.adapter import ADAPTER_FILES, check_adapter_files, merged
 from wertune.whisper.base_model import BaseModel
 from wertune.whisper.boost import TermBoost, doubts
 from wertune.whisper.decoding import Rules
-from wertune.whisper.loops import LoopGuard, last_resort, shrinks
-from wertune.whisper.wording import Wording, Written, load_wording
+from wertune.whisper.features import POSITIONS_PER_SECOND
+from wertune.whisper.hugging_face import read_json
+from wertune.whisper.loops import MOST_TOKENS, LoopGuard, last_resort, shrinks
+from wertune.whisper.restraints import LATEST_BEGIN
+from wertune.whisper.timed.attention import Floats, alignment_heads
+from wertune.whisper.wording import Wording, Written, generation_of, load_wording
 
 QUANTIZATION = "int8"
 FORMAT_VERSION = 1  # raise it whenever the same library writes anything else than before
+LEAST_PROBABILITY = 1e-30  # whose logarithm is a number
 
 
 def load_engine(
@@ -32,7 +40,7 @@ def load_engine(
     require_engine("ctranslate2")
     folder = converted(base, adapter, language, quantization)
     wording, mel_bins = load_wording(base.path, language, terms)
-    return CTranslate2Whisper(folder, wording, mel_bins, quantization)
+    return CTranslate2Whisper(folder, wording, mel_bins, quantization, base.path)
 
 
 def converted(base: BaseModel, adapter: Path, language: str, quantization: str = QUANTIZATION) -> Path:
@@ -78,34 +86,46 @@ class CTranslate2Whisper:
     A text's log-probabilities are all the mean of its tokens, which is what the library tells.
     """
 
-    def __init__(self, folder: Path, wording: Wording, mel_bins: int, quantization: str = QUANTIZATION) -> None:
-        self.wording = wording
+    def __init__(self, folder: Path, wording: Wording, mel_bins: int, quantization: str, base: Path) -> None:
+        self.wording, self._base = wording, base
         self.mel_bins = mel_bins
         self.device = torch.device("cpu")
         self._folder, self._quantization = folder, quantization
         self._models: dict[tuple[int, ...], Any] = {}
 
     def generate(
-        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, language: str = ""
+        self,
+        features: torch.Tensor,
+        token_limits: Sequence[int],
+        decode: DecodeConfig,
+        language: str = "",
+        windows_s: Sequence[float] = (),
     ) -> list[Written]:
-        """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens."""
-        found = self._write(features, token_limits, decode, language)
+        """The texts of a batch of log-mel features (batch, mel_bins, frames), each of at most its own tokens.
+
+        With their segments' times where they are windows of so many seconds.
+        """
+        timed = bool(windows_s)
+        found = self._write(features, token_limits, decode, language, timed)
         looping = [clip for clip, (_, loops) in enumerate(found) if loops]
         if looping:
             limits = [token_limits[clip] for clip in looping]
-            again = self._write(features[looping], limits, last_resort(decode), language)
+            again = self._write(features[looping], limits, last_resort(decode), language, timed)
             found = [again.pop(0) if clip in looping else each for clip, each in enumerate(found)]
         return [written for written, _ in found]
 
     def _write(
-        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, language: str
+        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, language: str, timed: bool
     ) -> list[tuple[Written, bool]]:
         """Each clip's text, and whether it is one that the guard would have kept from looping."""
         import ctranslate2
 
-        rules, boost = self.wording.rules(decode.may_be_empty, language=language), self.wording.boost(decode)
+        rules = self.wording.rules(decode.may_be_empty, language=language, timed=timed)
+        token_limits = [min(limit, self.most_tokens - len(rules.prompt)) for limit in token_limits]
+        boost = self.wording.boost(decode)
         guard = self.wording.guard if decode.loop_guard else None
-        found = self._model(rules).generate(
+        # A window begins with its time, whatever else no text may begin with: one copy of the weights does for both.
+        found = self._model(self.wording.rules(decode.may_be_empty)).generate(
             ctranslate2.StorageView.from_array(features.numpy()),
             [list(rules.prompt)] * len(features),
             beam_size=decode.num_beams,
@@ -116,15 +136,49 @@ class CTranslate2Whisper:
             # The library writes at most half of it, and knows one limit for all.
             max_length=2 * max(token_limits),
             suppress_tokens=list(rules.never),
+            suppress_blank=not timed,
+            max_initial_timestamp_index=LATEST_BEGIN,
             return_scores=True,
+            return_no_speech_prob=True,
         )
         best = []
         for clip, limit in zip(found, token_limits, strict=True):
-            written, loops = self._best(clip, limit, boost, guard)
+            written, loops = self._best(clip, limit, boost, guard, timed)
             if doubts(written.log_probabilities, decode):
-                written, loops = self._best(clip, limit, None, guard)
-            best.append((written, loops))
+                written, loops = self._best(clip, limit, None, guard, timed)
+            best.append((replace(written, no_speech_prob=float(clip.no_speech_prob)), loops))
         return best
+
+    def check_heads(self) -> None:
+        """BaseModelError where the base names no heads that follow a recording: the library would read beyond them."""
+        config = read_json(self._base / "config.json")
+        alignment_heads(generation_of(self._base), config["decoder_layers"], config["decoder_attention_heads"])
+
+    def time_tokens(
+        self, features: torch.Tensor, tokens: Sequence[int], frames: int, language: str = ""
+    ) -> tuple[Floats, Floats]:
+        """Seconds (tokens + 1,) at which a text's tokens begin and the last ends, and their log-probabilities.
+
+        Of log-mel features (mel_bins, …) so many frames hold the recording; by the library's own `align`.
+        """
+        import ctranslate2
+
+        self.check_heads()
+        heard, before = ctranslate2.StorageView.from_array(features[None].numpy()), self.wording.prompt_in(language)
+        (found,) = self._model(self.wording.rules(may_be_empty=True)).align(
+            heard, list(before[:-1]), [list(tokens)], [min(frames, features.shape[1])]
+        )
+        starts = dict[int, int]()
+        for token, position in found.alignments:
+            starts.setdefault(token, position)
+        last = max((position + 1 for _, position in found.alignments), default=0)
+        times = np.array([starts.get(token, last) for token in range(len(tokens) + 1)]) / POSITIONS_PER_SECOND
+        return times, np.log(np.maximum(found.text_token_probs, LEAST_PROBABILITY))
+
+    @property
+    def most_tokens(self) -> int:
+        """What the decoder reads, prompt and end included."""
+        return MOST_TOKENS
 
     def _model(self, rules: Rules) -> Any:
         """The model that begins no text with these tokens: the library reads them from the file beside its weights."""
@@ -145,7 +199,7 @@ class CTranslate2Whisper:
         return self._models[rules.never_first]
 
     def _best(
-        self, found: Any, limit: int, boost: TermBoost | None, guard: LoopGuard | None = None
+        self, found: Any, limit: int, boost: TermBoost | None, guard: LoopGuard | None = None, timed: bool = False
     ) -> tuple[Written, bool]:
         """The likeliest text, boost included, and whether it loops; what ended goes before what was cut off.
 
@@ -155,7 +209,8 @@ class CTranslate2Whisper:
         ranked.sort(key=lambda each: each[:2], reverse=True)
         straight = next((each for each in ranked if not (guard and self._loops(each[3], guard))), None)
         ended, _, mean, tokens = straight or ranked[0]
-        return Written(self.wording.text(tokens), (mean,) * (len(tokens) + ended)), straight is None
+        segments = self.wording.segments(tokens) if timed else ()
+        return Written(self.wording.text(tokens), (mean,) * (len(tokens) + ended), segments), straight is None
 
     def _loops(self, tokens: list[int], guard: LoopGuard) -> bool:
         return guard.is_loop(tokens) or shrinks(self.wording.text(tokens))

@@ -8,7 +8,7 @@ clips are done, and reads the texts at the end.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -29,11 +29,13 @@ LOOKS_EVERY = {"cpu": 1, "cuda": 8}
 class Hypothesis:
     """Tokens as they were written, with the end of text unless the limit cut it off, and the model's log-probabilities.
 
-    Those are of the model itself: neither a boost nor what may not be written changes them.
+    Those are of the model itself: neither a boost nor what may not be written changes them. `no_speech` is how likely
+    the model thought before it wrote that nobody speaks.
     """
 
     tokens: tuple[int, ...]
     log_probabilities: tuple[float, ...]
+    no_speech: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Rules:
     """What may be written: the `prompt` before each text, its `end`, and tokens that never stand in it or begin it.
 
     `before` is what is taken to have been said earlier: Whisper's own prompt of text, its mark included. `times` are
-    the tokens of a window's times, none where they may not be written.
+    the tokens of a window's times, none where they may not be written. `no_speech` is the one that would say that
+    nobody speaks, if the base has it.
     """
 
     prompt: tuple[int, ...]
@@ -50,6 +53,7 @@ class Rules:
     never_first: tuple[int, ...]
     before: tuple[int, ...] = ()
     times: tuple[int, ...] = ()
+    no_speech: int | None = None
 
 
 class _Step:
@@ -274,11 +278,17 @@ def beam_search(
         watching.insert(0, Times(rules.times, rules.end, windows_s, beams, device))
     if rules.before:
         step.read(rules.before)
-    for token in rules.prompt[:-1]:
-        step(torch.full((texts,), token, device=device))
+    silent: Tensor | None = None
+    for place, token in enumerate(rules.prompt[:-1]):
+        logits = step(torch.full((texts,), token, device=device))
+        if place == 0:
+            silent = _silent(logits, rules, beams)
     tokens = torch.full((texts,), rules.prompt[-1], device=device)
     for length in range(1, longest + 1):
-        log_probabilities = step(tokens).log_softmax(dim=-1)
+        logits = step(tokens)
+        if length == len(rules.prompt) == 1:
+            silent = _silent(logits, rules, beams)
+        log_probabilities = logits.log_softmax(dim=-1)
         scores = log_probabilities + (first if length == 1 else never)
         for each in watching:
             each.change(scores)
@@ -304,7 +314,15 @@ def beam_search(
             step.go_on(rows)
         for each in watching:
             each.go_on(rows, tokens, own.take(places))
-    return written.texts([done.ends[clip] for clip in range(len(limits))])
+    found = written.texts([done.ends[clip] for clip in range(len(limits))])
+    if silent is None:
+        return found
+    return [replace(text, no_speech=share) for text, share in zip(found, silent.tolist(), strict=True)]
+
+
+def _silent(logits: Tensor, rules: Rules, beams: int) -> Tensor | None:
+    """How likely it is of each clip (clips,) that nobody speaks, by what may follow the start of the transcript."""
+    return None if rules.no_speech is None else logits[::beams].softmax(dim=-1)[:, rules.no_speech]
 
 
 def _forbidden(rules: Rules, vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:

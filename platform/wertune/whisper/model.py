@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import bitsandbytes
+import numpy as np
 import torch
 from peft import PeftModel
 from transformers import (
@@ -20,9 +22,11 @@ from wertune.base.config import DecodeConfig
 from wertune.base.errors import BaseModelError
 from wertune.whisper.boost import doubts
 from wertune.whisper.decoding import beam_search, unpacked
+from wertune.whisper.features import FRAMES_PER_POSITION
 from wertune.whisper.footprint import product_dtype
 from wertune.whisper.forward import LeanWhisper
 from wertune.whisper.loops import last_resort, shrinks
+from wertune.whisper.timed.attention import Floats, alignment_heads, token_times
 from wertune.whisper.wording import Wording, Written, generation_of
 
 # 0: no columns of outliers are kept in 16 bits beside the 8-bit product. They matter from 6.7 billion parameters on
@@ -215,7 +219,7 @@ class Whisper:
         )
         segments = [self.wording.segments(each.tokens) if windows_s else () for each in found]
         return [
-            Written(self.wording.text(each.tokens), each.log_probabilities, timed)
+            Written(self.wording.text(each.tokens), each.log_probabilities, timed, each.no_speech)
             for each, timed in zip(found, segments, strict=True)
         ]
 
@@ -231,6 +235,43 @@ class Whisper:
         hidden, attended = self._lean.follow(states, self._before(labels), heads)
         scores = self._lean.logits(hidden).log_softmax(dim=-1)
         return scores.gather(2, labels.clamp(min=0)[..., None])[..., 0], attended
+
+    @property
+    def most_tokens(self) -> int:
+        """What the decoder reads, prompt and end included."""
+        return self._lean.positions
+
+    @cached_property
+    def heads(self) -> tuple[tuple[int, int], ...]:
+        """(layer, head) of those that follow a recording; BaseModelError where the base names none."""
+        config = self.bare.config
+        return alignment_heads(self.bare.generation_config, config.decoder_layers, config.decoder_attention_heads)
+
+    def check_heads(self) -> None:
+        """BaseModelError where the base names no heads that follow a recording."""
+        assert self.heads
+
+    @torch.no_grad()
+    def follow_tokens(
+        self, states: torch.Tensor, tokens: Sequence[int], positions: int, language: str = ""
+    ) -> tuple[Floats, Floats]:
+        """Seconds (tokens + 1,) at which a text's tokens begin and the last ends; their log-probabilities (tokens,).
+
+        Of the states (1, …, d_model) so many positions hold the recording. BaseModelError where no head follows it.
+        """
+        prompt = self.wording.prompt_in(language)
+        labels = torch.tensor([[*prompt[1:], *tokens, self.wording.end]])
+        scores, attended = self.follow(states, labels, self.heads)
+        first = len(prompt) - 1  # of the row that writes the text's first token
+        likely = scores[0, first : first + len(tokens)].float().cpu().numpy()
+        return token_times(attended[0, :, first:], positions)[: len(tokens) + 1], np.asarray(likely)
+
+    @torch.no_grad()
+    def time_tokens(
+        self, features: torch.Tensor, tokens: Sequence[int], frames: int, language: str = ""
+    ) -> tuple[Floats, Floats]:
+        """The same by log-mel features (mel_bins, …), of which so many frames hold the recording."""
+        return self.follow_tokens(self.encode(features[None]), tokens, -(-frames // FRAMES_PER_POSITION), language)
 
     def pad_labels(self, labels: Sequence[list[int]]) -> torch.Tensor:
         """Labels as one (batch, longest), padded with -100, which the loss leaves out."""

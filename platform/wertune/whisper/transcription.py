@@ -1,7 +1,7 @@
 """Transcribing clips in batches of like length, long ones cut at pauses, and scoring what was written."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol, TypeVar
 
@@ -15,16 +15,14 @@ from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.whisper.features import FRAMES_PER_SECOND, Across, context_positions, here, log_mel, pad_features
-from wertune.whisper.loops import MOST_TOKENS, token_limit
-from wertune.whisper.restraints import MOST_S
-from wertune.whisper.wording import Written
+from wertune.whisper.loops import compression_ratio, token_limit
+from wertune.whisper.timed.attention import Floats
+from wertune.whisper.wording import Wording, Written
 
 MAX_SEGMENT_S = 28.0
 QUIET_SEARCH_S = 8.0
 MIN_REST_S = 1.0
 QUIET_WINDOW_S = 0.1
-LEAST_READ_S = 1.0  # of a window: less is no way on
-TOKENS_OF_TIMES = 60  # of a window's segments
 
 Each = TypeVar("Each")
 Check = Callable[[], object]
@@ -48,11 +46,17 @@ class Transcriber(Protocol):
         """
 
 
-class TimedTranscriber(Protocol):
-    """What writes when it is said, too, in windows of `windows_s` seconds."""
+class TimedTranscriber(Transcriber, Protocol):
+    """What writes when it is said, too, in windows of `windows_s` seconds, and knows when each token is."""
+
+    wording: Wording
+
+    def check_heads(self) -> None:
+        """BaseModelError where the base names no heads that follow a recording."""
 
     @property
-    def mel_bins(self) -> int: ...
+    def most_tokens(self) -> int:
+        """What the decoder reads, prompt and end included."""
 
     def generate(
         self,
@@ -62,6 +66,14 @@ class TimedTranscriber(Protocol):
         language: str = "",
         windows_s: Sequence[float] = (),
     ) -> list[Written]: ...
+
+    def time_tokens(
+        self, features: torch.Tensor, tokens: Sequence[int], frames: int, language: str = ""
+    ) -> tuple[Floats, Floats]:
+        """Seconds (tokens + 1,) at which a text's tokens begin and the last ends, and their log-probabilities.
+
+        Of log-mel features (mel_bins, …), of which so many frames hold the recording.
+        """
 
 
 @dataclass(frozen=True)
@@ -73,20 +85,71 @@ class EvaluationSet:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word as it stands in a text, its times in the recording, and how likely the model holds it, from 0 to 1."""
+
+    text: str
+    start_s: float
+    end_s: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a recording, what was written for it, and how sure the model was: of its window, where it is timed.
+
+    What it was heard in began at `seek_s`; the figures behind it are of all that was written there. Words where they
+    were asked for.
+    """
+
+    start_s: float
+    end_s: float
+    text: str
+    avg_logprob: float
+    seek_s: float = field(default=0.0, compare=False)
+    compression_ratio: float | None = field(default=None, compare=False)
+    no_speech_prob: float | None = field(default=None, compare=False)
+    words: tuple[Word, ...] = field(default=(), compare=False)
+
+
+def segment_of(start_s: float, end_s: float, text: str, written: Written, seek_s: float) -> Segment:
+    """A segment of what was written for what begins at `seek_s`."""
+    ratio = compression_ratio(written.text)
+    return Segment(start_s, end_s, text, written.avg_logprob, seek_s, ratio, written.no_speech_prob)
+
+
+@dataclass(frozen=True)
 class Transcript:
-    """What was written for a clip: for each of its pieces, of so many samples."""
+    """What was written for a clip: for each of its pieces, of so many samples.
+
+    Of one that was read in windows, `timed` is what is said and when.
+    """
 
     pieces: tuple[tuple[int, Written], ...]
+    timed: tuple[Segment, ...] | None = None
 
     @property
     def text(self) -> str:
-        return joined(written.text for _, written in self.pieces)
+        timed = self.timed
+        return joined([w.text for _, w in self.pieces] if timed is None else [segment.text for segment in timed])
 
     @property
-    def avg_logprob(self) -> float:
-        """The mean log-probability of the tokens that were written for it."""
+    def segments(self) -> tuple[Segment, ...]:
+        """One after the other; those of pieces are as long as their cuts."""
+        return tuple(self._pieces()) if self.timed is None else self.timed
+
+    def _pieces(self) -> Iterator[Segment]:
+        start = 0
+        for size, written in self.pieces:
+            start_s, end_s = start / SAMPLE_RATE_HZ, (start + size) / SAMPLE_RATE_HZ
+            yield segment_of(start_s, end_s, written.text, written, start_s)
+            start += size
+
+    @property
+    def avg_logprob(self) -> float | None:
+        """The mean log-probability of the tokens that were written for it; None where there was nothing to hear."""
         scores = [score for _, written in self.pieces for score in written.log_probabilities]
-        return sum(scores) / len(scores)
+        return sum(scores) / len(scores) if scores else None
 
 
 def score_set(
@@ -143,12 +206,12 @@ def in_batches(
     A batch is of one of the clips' `languages`; where none are given all are of the model's own.
     """
     of = languages or [""] * len(features)
-    batches: list[list[int]] = []
+    chosen_batches: list[list[int]] = []
     for language in sorted(set(of)):
         chosen = [i for i, each in enumerate(of) if each == language]
         padded_s = [features[i].shape[1] / FRAMES_PER_SECOND for i in chosen]
-        found = _batches(padded_s, [durations_s[i] for i in chosen], decode)
-        batches += [[chosen[position] for position in positions] for positions in found]
+        found = batches(padded_s, [durations_s[i] for i in chosen], decode)
+        chosen_batches += [[chosen[position] for position in positions] for positions in found]
 
     def written(batch: list[int]) -> list[Each]:
         check()
@@ -157,11 +220,11 @@ def in_batches(
         clips_are_done(len(batch))
         return done
 
-    by_clip = dict(zip(chain(*batches), chain(*across(batches, written)), strict=True))
+    by_clip = dict(zip(chain(*chosen_batches), chain(*across(chosen_batches, written)), strict=True))
     return [by_clip[i] for i in range(len(features))]
 
 
-def _batches(padded_s: Sequence[float], durations_s: Sequence[float], decode: DecodeConfig) -> Iterator[list[int]]:
+def batches(padded_s: Sequence[float], durations_s: Sequence[float], decode: DecodeConfig) -> Iterator[list[int]]:
     """Indices, shortest first, in batches that hold neither more clips nor more seconds than `decode` allows."""
     batch: list[int] = []
     for i in sorted(range(len(durations_s)), key=lambda i: durations_s[i]):
@@ -205,7 +268,7 @@ def split_at_pauses(samples: Samples, longest_s: float = MAX_SEGMENT_S) -> list[
 
     No cut leaves a rest of less than 1 s: of so little Whisper makes up words.
 
-    Whisper's own long-form decoding needs timestamps, which a model tuned on clips without them unlearns.
+    What a model does that was tuned on clips without timestamps: it unlearns them. Others read windows (`timed`).
     """
     longest = round(longest_s * SAMPLE_RATE_HZ)
     search = round(longest * QUIET_SEARCH_S / MAX_SEGMENT_S)
@@ -223,80 +286,3 @@ def _quietest(samples: Samples) -> int:
     window = round(QUIET_WINDOW_S * SAMPLE_RATE_HZ)
     energy = np.square(samples[: samples.size // window * window], dtype=np.float64).reshape(-1, window).sum(axis=1)
     return int(energy.argmin()) * window + window // 2
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A piece of a recording, what was written for it, and how sure the model was: of its window, where it is timed."""
-
-    start_s: float
-    end_s: float
-    text: str
-    avg_logprob: float
-
-
-class _Reading:
-    """How far a recording is read, window by window."""
-
-    def __init__(self, samples: Samples) -> None:
-        self.spoken = list[Segment]()
-        self._samples, self._at = samples, 0
-
-    @property
-    def is_done(self) -> bool:
-        return self._at >= self._samples.size
-
-    def window(self, window_s: float) -> Samples:
-        return self._samples[self._at : self._at + round(window_s * SAMPLE_RATE_HZ)]
-
-    def take(self, written: Written, window_s: float) -> None:
-        """Takes in what a window says; the next one begins where the last segment ends, or one begins that has none.
-
-        Nothing is skipped that the model has not passed by; a window in which it does not come on is left.
-        """
-        at_s, length = self._at / SAMPLE_RATE_HZ, self.window(window_s).size
-        is_last = self._at + length >= self._samples.size
-        for segment in written.segments:
-            end_s = length / SAMPLE_RATE_HZ if segment.end_s is None and is_last else segment.end_s
-            if end_s is not None and segment.text:
-                self.spoken.append(Segment(at_s + segment.start_s, at_s + end_s, segment.text, written.avg_logprob))
-        self._at += self._read(written, length, is_last)
-
-    def _read(self, written: Written, length: int, is_last: bool) -> int:
-        """How much of the window, of so many samples, is read."""
-        if is_last or not written.segments:
-            return length
-        last = written.segments[-1]
-        read = round((last.start_s if last.end_s is None else last.end_s) * SAMPLE_RATE_HZ)
-        return min(read, length) if read >= LEAST_READ_S * SAMPLE_RATE_HZ else length
-
-
-def transcribe_windows(
-    whisper: TimedTranscriber,
-    clips: Sequence[Samples],
-    context: ContextConfig,
-    decode: DecodeConfig,
-    window_s: float = MOST_S,
-    check: Check = lambda: None,
-    language: str = "",
-) -> list[list[Segment]]:
-    """What is said in recordings (n,) of any length, and when: read in windows by a model that writes times.
-
-    The windows of a recording come one after the other, those of several recordings beside each other.
-    """
-    readings = [_Reading(clip) for clip in clips]
-    while going := [reading for reading in readings if not reading.is_done]:
-        heard = [reading.window(window_s) for reading in going]
-        lengths_s = [window.size / SAMPLE_RATE_HZ for window in heard]
-        features = [
-            log_mel(window, context_positions(seconds, context), whisper.mel_bins)
-            for window, seconds in zip(heard, lengths_s, strict=True)
-        ]
-        for batch in _batches(lengths_s, lengths_s, decode):
-            check()
-            limits = [min(MOST_TOKENS, token_limit(lengths_s[i], decode) + TOKENS_OF_TIMES) for i in batch]
-            chosen = pad_features([features[i] for i in batch])
-            written = whisper.generate(chosen, limits, decode, language, [lengths_s[i] for i in batch])
-            for i, each in zip(batch, written, strict=True):
-                going[i].take(each, window_s)
-    return [reading.spoken for reading in readings]

@@ -33,12 +33,13 @@ class Timed:
 class Written:
     """A text, and the log-probability of each token written for it: its end too, unless the limit cut it off.
 
-    Of a window, its `segments` in their order.
+    Of a window, its `segments` in their order. How likely the model thought that nobody speaks is known of most bases.
     """
 
     text: str
     log_probabilities: tuple[float, ...]
     segments: tuple[Timed, ...] = ()
+    no_speech_prob: float | None = None
 
     @property
     def avg_logprob(self) -> float:
@@ -75,9 +76,10 @@ class Wording:
     ) -> None:
         self.tokenizer = tokenizer
         self.terms = tuple(terms)
-        self._generation, self._vocabulary, self._language = generation, vocabulary, language
+        self._generation, self._vocabulary = generation, vocabulary
         said = getattr(generation, "is_multilingual", None)
         self.is_multilingual = knows_languages(said, tokenizer.convert_tokens_to_ids(END))
+        self.language = language
         self._special = frozenset(tokenizer.all_special_ids)
         self._boosts: dict[tuple[float, float], TermBoost] = {}
         self.end = self._id(END)
@@ -100,7 +102,7 @@ class Wording:
 
     def prompt_in(self, language: str) -> tuple[int, ...]:
         """The tokens before a text of that language, of the project's where it is empty; ConfigError."""
-        language = language or self._language
+        language = language or self.language
         if language not in self._prompts:
             asked = (self._language_id(language), self._id("<|transcribe|>")) if self.is_multilingual else ()
             self._prompts[language] = (self._id("<|startoftranscript|>"), *asked, self._id("<|notimestamps|>"))
@@ -162,7 +164,7 @@ class Wording:
 
     def _said(self, text: str, language: str) -> list[int]:
         said: list[int] = self.tokenizer(
-            label_text(text, language or self._language), add_special_tokens=False
+            label_text(text, language or self.language), add_special_tokens=False
         ).input_ids
         # Where the blank is a token of its own (Telugu, Bengali), no text that is written begins with it (`rules`).
         return said[len(self._blank) :] if said[: len(self._blank)] == self._blank else said
@@ -192,13 +194,28 @@ class Wording:
                 never_first=(),  # a text begins with its time
                 before=tuple(before),
                 times=self.times,
+                no_speech=self._no_speech,
             )
-        return Rules(prompt=prompt, end=self.end, never=never, never_first=tuple(first), before=tuple(before))
+        return Rules(prompt, self.end, never, tuple(first), tuple(before), no_speech=self._no_speech)
+
+    @cached_property
+    def _no_speech(self) -> int | None:
+        """OpenAI's first tokenizers have it by another name, some bases of others not at all."""
+        names = (self._find(name) for name in ("<|nospeech|>", "<|nocaptions|>"))
+        return next((found for found in names if found is not None), None)
 
     @cached_property
     def times(self) -> tuple[int, ...]:
         """The tokens of a window's times, one every 20 ms; BaseModelError where the base has not all of them."""
         return tuple(self.timestamp(step / STEPS_A_SECOND) for step in range(round(MOST_S * STEPS_A_SECOND) + 1))
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the base has a token for every time."""
+        try:
+            return bool(self.times)
+        except BaseModelError:
+            return False
 
     def _suppressed(self, key: str) -> tuple[int, ...]:
         """The ids of a list in generation_config.json; BaseModelError where they are not of this vocabulary."""
@@ -243,7 +260,7 @@ class Wording:
             return None
         if settings not in self._boosts:
             # Whisper's words begin with their space, the first of a text too; between words without one there is none.
-            bare = [term for term in self.terms if is_unspaced(term[0]) or self._language in UNSPACED_LANGUAGES]
+            bare = [term for term in self.terms if is_unspaced(term[0]) or self.language in UNSPACED_LANGUAGES]
             forms = [*(f" {term}" for term in self.terms), *bare]
             written = [self.tokenizer(form, add_special_tokens=False).input_ids for form in forms]
             self._boosts[settings] = TermBoost(written, *settings)

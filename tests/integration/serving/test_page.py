@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import uvicorn
+from tests.support.joined import join
 from tests.support.places import DEMO
 
 from wertune.base.config import ProjectConfig, load_yaml
@@ -99,3 +100,24 @@ def test_a_narrow_screen_has_one_column_and_no_scrolling_aside(page: "playwright
     left, right = (box.bounding_box() for box in page.locator("article").all())
     assert left["y"] + left["height"] <= right["y"]
     assert left["x"] + left["width"] <= 340
+
+
+def test_a_long_recording_is_played_from_the_segment_that_is_clicked(page: "playwright.Page", tmp_path: Path) -> None:
+    join(["validation"], 0.55, 1, tmp_path / "long.wav")
+    page.set_input_files("#file", tmp_path / "long.wav")
+    _texts(page)
+    for answer in page.locator("#answers article").all():
+        buttons = answer.locator(".segments button")
+        assert buttons.count() > 3
+        last = buttons.nth(buttons.count() - 1)
+        minutes, seconds = last.locator("time").inner_text().split(":")
+        last.click()
+        place_s = page.evaluate(
+            "() => { const player = document.getElementById('player'); return player.currentTime; }"
+        )
+        assert int(seconds) + 60 * int(minutes) <= place_s < int(seconds) + 60 * int(minutes) + 3
+        assert not page.evaluate("() => document.getElementById('player').paused")
+
+    page.set_input_files("#file", CLIP)
+    page.get_by_text("s heard.").wait_for()
+    page.locator("#answers .segments").first.wait_for(state="hidden")

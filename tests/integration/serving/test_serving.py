@@ -90,7 +90,9 @@ def test_each_form_is_answered_and_details_come_on_request(
     assert (status, list(first)) == (200, ["text"])
     assert all(other == first for other in others)
     status, (detailed,) = ask([{"samples": np.zeros(8000).tolist(), "rate_hz": 8000}], details=True)
-    assert (status, sorted(detailed)) == (200, ["avg_logprob", "duration_s", "text"])
+    assert (status, sorted(detailed)) == (200, ["avg_logprob", "duration_s", "segments", "text"])
+    (segment,) = detailed["segments"]
+    assert (segment["start"], segment["end"], segment["text"]) == (0.0, 1.0, detailed["text"])
     assert (detailed["duration_s"], detailed["avg_logprob"] < 0) == (1.0, True)
 
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wertune.alignment.borders import PAD_S, levels, pause_s, quietest, trimmed
+from wertune.alignment.borders import PAD_S, pause_s, trimmed
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.levels import levels, quietest
 
 
 def _burst(parts: list[tuple[float, float]]) -> Samples:

@@ -55,6 +55,14 @@ def test_both_texts_come_with_the_words_on_which_they_differ(clip: bytes) -> Non
     ]
 
 
+def test_segments_come_with_the_times_that_they_are_played_from(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", torch.zeros(40 * 16000).numpy(), 16000)
+    answer = _client().post("/transcribe", content=(tmp_path / "long.wav").read_bytes(), headers=TYPE).json()
+    for each in answer["answers"]:
+        assert " ".join(text for _, text in each["segments"]) == each["text"]
+        assert [start_s for start_s, _ in each["segments"]] == [0.0, pytest.approx(20.05)]
+
+
 @pytest.mark.parametrize(
     ("content", "status", "reason"),
     [

@@ -16,22 +16,31 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import wertune.serving.pyfunc
-from wertune.base.config import BaseModelConfig, DataConfig, ProjectConfig, ServingConfig, TrialConfig
+from wertune.base.config import (
+    BaseModelConfig,
+    DataConfig,
+    DecodeConfig,
+    ProjectConfig,
+    ServingConfig,
+    TrainConfig,
+    TrialConfig,
+)
 from wertune.base.errors import AdapterError, BaseModelError, ConfigError, RequestError, TrackingError
 from wertune.base.text import Lexicon
 from wertune.data.audio import SAMPLE_RATE_HZ, load_audio
 from wertune.data.manifest import Dataset, Recording
 from wertune.data.rows import Row
 from wertune.serving.request import AUDIO_FOLDER_VARIABLE, AudioFiles, read_request
-from wertune.serving.served import stored_settings
+from wertune.serving.served import stored_settings, timed_window_s
 from wertune.training.prepare import Prepared
 from wertune.whisper.base_model import BaseModel
-from wertune.whisper.transcription import Transcript
+from wertune.whisper.transcription import Segment, Transcript
 from wertune.whisper.wording import Written
 
 LIMITS = ServingConfig()
@@ -339,11 +348,99 @@ def test_the_pyfunc_takes_every_form_one_or_a_batch(model: Any, tmp_path: Path) 
 def test_details_are_given_on_request(model: Any) -> None:
     rows = [{"audio": WAV}, {"samples": SAMPLES[:8000], "rate_hz": 16_000}]
     plain, detailed = model.predict(rows), model.predict(rows, params={"details": True})
-    assert list(detailed.columns) == ["text", "avg_logprob", "duration_s"]
+    assert list(detailed.columns) == ["text", "avg_logprob", "duration_s", "segments"]
     assert detailed["text"].tolist() == plain["text"].tolist()
     assert detailed["duration_s"].tolist() == [1.0, 0.5]
     assert (detailed["avg_logprob"] < 0).all()
     assert list(model.predict(rows, params={"details": False}).columns) == ["text"]
+
+
+SEGMENT = ["id", "seek", "start", "end", "text", "temperature", "avg_logprob", "compression_ratio", "no_speech_prob"]
+
+
+@pytest.mark.parametrize("engine", ["torch", "ctranslate2"])
+def test_segments_are_those_of_verbose_json(
+    load: Callable[..., Any], engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path))
+    row = {"samples": np.resize(SAMPLES, 40 * SAMPLE_RATE_HZ), "rate_hz": SAMPLE_RATE_HZ}
+    detailed = load(serving={"engine": engine}).predict([row], params={"details": True})
+    segments = detailed["segments"][0]
+    assert [list(segment) for segment in segments] == [SEGMENT] * 2
+    assert " ".join(segment["text"] for segment in segments) == detailed["text"][0]
+    assert (segments[0]["start"], segments[0]["seek"], segments[1]["end"]) == (0, 0, 40.0)
+    assert segments[1]["seek"] == round(100 * segments[1]["start"])
+    assert all(0 < segment["no_speech_prob"] < 1 for segment in segments)
+    json.dumps(segments, allow_nan=False)
+
+
+@pytest.fixture
+def followed(load: Callable[..., Any]) -> Any:
+    """A model whose heads are said to follow a recording."""
+    model = load()
+    model.unwrap_python_model().served.whisper.bare.generation_config.alignment_heads = [[0, 0], [1, 1]]
+    return model
+
+
+def test_words_have_their_times_on_request(followed: Any) -> None:
+    rows = [{"audio": WAV}, {"samples": SAMPLES[:8000], "rate_hz": 16_000}]
+    found = followed.predict(rows, params={"words": True})
+    assert found["text"].tolist() == followed.predict(rows)["text"].tolist()
+    for text, (segment,) in zip(found["text"], found["segments"], strict=True):
+        words = segment["words"]
+        assert " ".join(word["word"] for word in words) == text
+        assert [list(word) for word in words] == [["word", "start", "end", "probability"]] * len(words)
+        assert (segment["start"], segment["end"]) == (words[0]["start"], words[-1]["end"])
+        times = [time for word in words for time in (word["start"], word["end"])]
+        assert times == sorted(times)
+
+
+def test_a_base_whose_heads_follow_nothing_has_no_words(load: Callable[..., Any]) -> None:
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(MlflowException, match="alignment_heads is") as caught:
+        load().predict([{"audio": WAV}], params={"words": True})
+    assert caught.value.get_http_status_code() == 400
+
+
+@pytest.fixture
+def stored(served_folder: Path, tmp_path: Path) -> Callable[..., Any]:
+    """`stored(**settings)`: the model as a version would be that has these settings, too."""
+
+    def load(**settings: Any) -> Any:
+        folder = shutil.copytree(served_folder, tmp_path / "-".join(["version", *settings]), dirs_exist_ok=True)
+        values = yaml.safe_load((folder / "MLmodel").read_text())
+        values["flavors"]["python_function"]["config"] |= settings
+        (folder / "MLmodel").write_text(yaml.safe_dump(values))
+        return mlflow.pyfunc.load_model(str(folder))
+
+    return load
+
+
+def test_a_version_that_learned_times_reads_long_recordings_in_windows_and_all_else_as_ever(
+    stored: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(whisper: Any, clips: list[Any], *_: Any) -> list[Transcript]:
+        return [Transcript((), (Segment(0.0, 40.0, "in windows", -0.5),)) for _ in clips]
+
+    monkeypatch.setattr("wertune.whisper.timed.windows.transcribe_windows", read)
+    noise = (0.1 * np.random.default_rng(1).standard_normal(40 * SAMPLE_RATE_HZ)).clip(-1, 1)
+    rows = [{"samples": noise[: seconds * SAMPLE_RATE_HZ], "rate_hz": SAMPLE_RATE_HZ} for seconds in (1, 7, 30, 40)]
+    asked = {"decode": DecodeConfig(max_new_tokens=60).model_dump(), "longest_piece_s": 6.5}
+    old, none, timed = (
+        stored(**asked, **more).predict(rows, params={"details": True}).to_dict("records")
+        for more in ({}, {"timed_window_s": None}, {"timed_window_s": 30.0})
+    )
+    assert old == none
+    assert timed[:3] == old[:3]
+    assert len(old[2]["segments"]) > 4
+    assert [answer["text"] == "in windows" for answer in timed] == [False, False, False, True]
+
+
+def test_a_recording_of_silence_alone_is_answered(stored: Callable[..., Any]) -> None:
+    row = {"samples": np.zeros(40 * SAMPLE_RATE_HZ), "rate_hz": SAMPLE_RATE_HZ}
+    (answer,) = stored(timed_window_s=30.0).predict([row], params={"details": True}).to_dict("records")
+    assert answer == {"text": "", "avg_logprob": None, "duration_s": 40.0, "segments": []}
 
 
 def test_a_long_recording_is_written_whole(model: Any) -> None:
@@ -384,7 +481,7 @@ def test_another_engine_writes_behind_the_same_pyfunc(
     rows = [{"audio": WAV}, {"samples": SAMPLES[:8000], "rate_hz": 16_000}]
     assert in_ctranslate2.unwrap_python_model().served.engine == "ctranslate2"
     found = in_ctranslate2.predict(rows, params={"details": True})
-    assert list(found.columns) == ["text", "avg_logprob", "duration_s"]
+    assert list(found.columns) == ["text", "avg_logprob", "duration_s", "segments"]
     assert (found["avg_logprob"] < 0).all()
     assert len(list((tmp_path / "engines").glob("*/model.bin"))) == 1
     assert model.unwrap_python_model().served.engine == "torch"
@@ -539,7 +636,7 @@ def test_a_fault_of_the_server_is_not_blamed_on_the_client(
     def fail(*_: Any) -> list[str]:
         raise ZeroDivisionError("a secret of the server")
 
-    monkeypatch.setattr(wertune.serving.pyfunc, "transcribe_samples", fail)
+    monkeypatch.setattr(wertune.serving.pyfunc, "transcribe_recordings", fail)
     status, answer = post({"dataframe_records": [{"audio": BASE64}]})
     assert status == 500
     assert answer == {
@@ -597,7 +694,7 @@ def asked_at_once(load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> 
         body = {"dataframe_records": [{"audio": BASE64}]}
         return await asyncio.gather(*(_asked(app, body) for _ in range(requests)))
 
-    monkeypatch.setattr(wertune.serving.pyfunc, "transcribe_samples", write)
+    monkeypatch.setattr(wertune.serving.pyfunc, "transcribe_recordings", write)
     return lambda requests, **limits: asyncio.run(ask(requests, limits))
 
 
@@ -634,7 +731,7 @@ def test_in_process_any_time_may_be_taken(load: Callable[..., Any]) -> None:
 
 @pytest.mark.usefixtures("in_process")
 def test_in_process_a_fault_of_the_model_shows_itself(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wertune.serving.pyfunc, "transcribe_samples", lambda *_: 1 / 0)
+    monkeypatch.setattr(wertune.serving.pyfunc, "transcribe_recordings", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.predict([{"audio": WAV}])
 
@@ -666,7 +763,21 @@ def test_a_version_is_cut_at_what_it_learned_from_unless_the_project_says_otherw
     dataset = Dataset({"train": recordings[:-1], "replay": recordings[-1:]})
     prepared = Prepared(project, Lexicon(terms=()), tiny, dataset)
     adapter = served_folder / "artifacts" / "adapter"
-    assert stored_settings(TrialConfig(), prepared, adapter)["longest_piece_s"] == stored_s
+    stored = stored_settings(TrialConfig(), prepared, adapter)
+    assert (stored["longest_piece_s"], stored["timed_window_s"]) == (stored_s, None)
+
+
+@pytest.mark.parametrize(
+    ("train", "window_s"),
+    [
+        ({}, None),
+        ({"joined_ratio": 0.4}, 30.0),
+        ({"joined_ratio": 0.4, "window_s": 20.0}, 20.0),
+        ({"joined_ratio": 0.4, "timestamps_ratio": 0.0}, None),
+    ],
+)
+def test_a_version_stores_the_windows_whose_times_it_learned(train: dict[str, float], window_s: float | None) -> None:
+    assert timed_window_s(TrainConfig(**train)) == window_s
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])

@@ -3,7 +3,9 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +18,13 @@ from wertune.base.config import ContextConfig, DecodeConfig, ServingConfig
 from wertune.base.errors import ConfigError
 from wertune.commands.options import version_uri
 from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.importers.cue import Cue
+from wertune.data.importers.subtitles import read_srt, read_vtt
+from wertune.data.importers.whisper_json import read_whisper
 from wertune.serving.listener import Voice, text_of
 from wertune.serving.transcribe import check_out, recordings_of, rendered, transcribe_files
-from wertune.whisper.transcription import Segment, split_at_pauses
-from wertune.whisper.wording import Written
+from wertune.whisper.transcription import Segment, Word, split_at_pauses
+from wertune.whisper.wording import Timed, Written
 
 SEGMENTS = [Segment(0, 3.5, "one", -0.1), Segment(3.5, 3661.0004, "", -1), Segment(3661.0004, 3662, "a < b", -0.2)]
 
@@ -73,6 +78,75 @@ def test_subrip_and_webvtt() -> None:
     assert (values["file"], values["model"], values["text"]) == ("a.wav", "m", "one a < b")
     assert values["segments"][1] == {"start_s": 3.5, "end_s": 3661.0004, "text": "", "avg_logprob": -1}
     assert rendered([], "txt", "a.wav", "m") == "\n"
+
+
+def test_words_stand_in_json_where_they_are_known() -> None:
+    word = Word("one", 0.5, 1.0, 0.25)
+    (segment,) = json.loads(rendered([Segment(0, 3.5, "one", -0.1, words=(word,))], "json", "a.wav", "m"))["segments"]
+    assert segment["words"] == [{"word": "one", "start": 0.5, "end": 1.0, "probability": 0.25}]
+    assert list(segment) == ["start_s", "end_s", "text", "avg_logprob", "words"]
+
+
+def test_verbose_json_has_the_shape_of_openai_s_and_only_what_is_known() -> None:
+    known = Segment(3.5, 5.00049, "two words", -0.1, 3.0, 0.75, 0.02, (Word("two", 3.5, 4, 1), Word("words", 4, 5, 1)))
+    values = json.loads(rendered([SEGMENTS[0], SEGMENTS[1], known], "verbose_json", "a.wav", "m", "ta", 5.25))
+    assert {key: values[key] for key in ("task", "language", "duration", "text", "file", "model")} == {
+        "task": "transcribe", "language": "ta", "duration": 5.25, "text": "one two words",
+        "file": "a.wav", "model": "m",
+    }  # fmt: skip
+    assert values["segments"][0] == {
+        "id": 0, "seek": 0, "start": 0.0, "end": 3.5, "text": "one", "temperature": 0.0, "avg_logprob": -0.1,
+    }  # fmt: skip
+    two = values["segments"][1]
+    assert {key: two[key] for key in ("id", "seek", "start", "end", "compression_ratio", "no_speech_prob")} == {
+        "id": 1, "seek": 300, "start": 3.5, "end": 5.0, "compression_ratio": 0.75, "no_speech_prob": 0.02,
+    }  # fmt: skip
+    assert values["words"] == two["words"]
+    assert [word["word"] for word in values["words"]] == ["two", "words"]
+
+
+def test_what_is_written_is_read_again_by_import(tmp_path: Path) -> None:
+    spoken = [Segment(0, 3.5, "Log in.", -0.1), Segment(4.25, 7.0, "No, CPF < 2 & more.", -0.1)]
+    for form, read in (("verbose_json", read_whisper), ("srt", read_srt), ("vtt", read_vtt)):
+        path = tmp_path / f"a.{'json' if form == 'verbose_json' else form}"
+        path.write_text(rendered(spoken, form, "a.wav", "m", "en", 7.0))  # type: ignore[arg-type]
+        found = [(cue.text, cue.start_s, cue.end_s) for cue in read(path) if isinstance(cue, Cue)]
+        assert found == [(each.text, each.start_s, each.end_s) for each in spoken]
+
+
+def test_cues_have_two_lines_at_most() -> None:
+    long = Segment(0, 6, "You may log in with Singpass to see your CPF statement of the year", -0.1)
+    assert rendered([long], "srt", "a.wav", "m") == (
+        "1\n00:00:00,000 --> 00:00:06,000\nYou may log in with Singpass to\nsee your CPF statement of the year\n"
+    )
+
+
+def test_verbose_json_of_several_is_one_list_and_a_file_is_named_json(
+    voice: Voice, tmp_path: Path, write_noise: Callable[..., Path]
+) -> None:
+    files = [write_noise(tmp_path / f"{n}.wav", 1.0, seed=n) for n in range(2)]
+    said: list[str] = []
+    transcribe_files(voice, files, "verbose_json", None, None, "", said.append, said.append)
+    assert [(each["file"], each["duration"]) for each in json.loads(said[0])] == [(str(file), 1.0) for file in files]
+    transcribe_files(voice, files, "verbose_json", tmp_path / "out", None, "", said.append, said.append)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.json", "1.json"]
+
+
+class _Timed(_Counting):
+    """Says of each window that a word is said in its first second."""
+
+    def generate(self, features: torch.Tensor, *given: Any) -> list[Written]:
+        if len(given) < 4:
+            return super().generate(features, *given)
+        return [Written("", (-0.5,), (Timed("timed", 0.0, length_s),)) for length_s in given[3]]
+
+
+def test_long_recordings_are_read_in_windows_unless_pieces_are_asked_for(voice: Voice) -> None:
+    timed = replace(voice, whisper=_Timed(), window_s=20.0)
+    clip = 0.1 * np.random.default_rng(0).standard_normal(50 * SAMPLE_RATE_HZ).astype(np.float32)
+    assert [segment.text for segment in timed.write([clip])[0]] == ["timed"] * 3
+    assert timed.write([clip], 20.0) == voice.write([clip], 20.0)
+    assert timed.write([clip[: 20 * SAMPLE_RATE_HZ]]) == voice.write([clip[: 20 * SAMPLE_RATE_HZ]])
 
 
 def test_one_bad_file_stops_no_other(voice: Voice, tmp_path: Path, write_noise: Callable[..., Path]) -> None:
@@ -138,3 +212,11 @@ def test_what_transcribes_is_named_once(options: list[str]) -> None:
     done = CliRunner().invoke(transcribe, ["a.wav", *options])
     assert isinstance(done.exception, ConfigError)
     assert "give one of --model and --base" in str(done.exception)
+
+
+def test_words_without_times_are_refused_before_anything_is_loaded() -> None:
+    from wertune.commands.listen import transcribe
+
+    done = CliRunner().invoke(transcribe, ["a.wav", "--model", "1", "--words"])
+    assert isinstance(done.exception, ConfigError)
+    assert "--words is given and --format is txt, which holds no times; give --format" in str(done.exception)

@@ -1,5 +1,6 @@
 """CTranslate2 in the place of torch: the same texts, limits and rules, and a converted model that is made once."""
 
+import json
 import shutil
 import sys
 import threading
@@ -13,7 +14,7 @@ from transformers import WhisperForConditionalGeneration
 
 from wertune.base import machine
 from wertune.base.config import DecodeConfig, LoraConfig
-from wertune.base.errors import AdapterError, ConfigError
+from wertune.base.errors import AdapterError, BaseModelError, ConfigError
 from wertune.base.machine import require_engine
 from wertune.whisper import ctranslate2_engine as engine
 from wertune.whisper.adapter import add_lora, load_adapter, save_adapter
@@ -104,6 +105,69 @@ def test_log_probabilities_are_the_mean_of_torchs(
         assert mine.log_probabilities[0] == pytest.approx(
             sum(torchs.log_probabilities) / len(torchs.log_probabilities), rel=0.05
         )
+
+
+@pytest.mark.parametrize("lengths_s", [[3.2, 3.2, 3.2], [1.0, 2.0, 3.2]])
+def test_greedy_in_float_it_writes_the_times_that_torch_writes(
+    served: CTranslate2Whisper, torch_whisper: Whisper, lengths_s: list[float]
+) -> None:
+    features, limits = _features(frames=320), [24] * 3
+    expected = torch_whisper.generate(features, limits, GREEDY, windows_s=[30.0] * 3)
+    found = served.generate(features, limits, GREEDY, windows_s=lengths_s)
+    assert [(written.text, written.segments) for written in found] == [
+        (written.text, written.segments) for written in expected
+    ]
+    assert all(written.segments[0].start_s <= 1.0 for written in found)
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_how_likely_nobody_speaks_is_what_torch_says(
+    served: CTranslate2Whisper, torch_whisper: Whisper, timed: bool
+) -> None:
+    features, limits, lengths_s = _features(), [8] * 3, [3.0] * 3 if timed else []
+    for mine, torchs in zip(
+        served.generate(features, limits, DecodeConfig(num_beams=2), windows_s=lengths_s),
+        torch_whisper.generate(features, limits, DecodeConfig(num_beams=2), windows_s=lengths_s),
+        strict=True,
+    ):
+        assert mine.no_speech_prob == pytest.approx(torchs.no_speech_prob, rel=0.01, abs=1e-9)
+
+
+def test_beams_and_boost_write_times_too(served: CTranslate2Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served.wording, "terms", ("CorpPass",))
+    decode = DecodeConfig(num_beams=4, term_boost=3.0)
+    for written in served.generate(_features(), [24] * 3, decode, windows_s=[3.0] * 3):
+        assert written.segments
+        assert " ".join(segment.text for segment in written.segments).split() == written.text.split()
+
+
+def test_windows_and_clips_share_one_copy_of_the_weights(served: CTranslate2Whisper) -> None:
+    served.generate(_features(), [8] * 3, GREEDY)
+    served.generate(_features(), [8] * 3, GREEDY, windows_s=[3.0] * 3)
+    assert len(served._models) == 1
+
+
+def test_heads_that_a_base_has_not_are_refused_before_the_library_reads_beyond_them(
+    served: CTranslate2Whisper,
+) -> None:
+    with pytest.raises(BaseModelError, match="alignment_heads is"):
+        served.time_tokens(_features()[0], _words(served, " one two"), 160)
+
+
+def test_tokens_are_timed_in_order_and_as_likely_as_torch_holds_them(
+    tiny_whisper_folder: Path, adapter: Path, torch_whisper: Whisper, tmp_path: Path
+) -> None:
+    folder, heads = shutil.copytree(tiny_whisper_folder, tmp_path / "with heads"), [[0, 0], [1, 1]]
+    generation = json.loads((folder / "generation_config.json").read_text()) | {"alignment_heads": heads}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    served = load_engine(BaseModel("heads", folder, "sha256:heads"), adapter, "en", quantization="float32")
+    torch_whisper.bare.generation_config.alignment_heads = heads
+    tokens, features = _words(served, " log in with CorpPass"), _features()[0]
+    times, likely = served.time_tokens(features, tokens, 120)
+    _, expected = torch_whisper.time_tokens(features, tokens, 120)
+    assert list(times) == sorted(times)
+    assert (len(times), times[0] >= 0, times[-1] <= 1.2) == (len(tokens) + 1, True, True)
+    assert likely == pytest.approx(expected, rel=0.02)
 
 
 class _Found:

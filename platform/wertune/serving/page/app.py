@@ -1,4 +1,4 @@
-"""The page's server: a recording in, two texts and where they differ out, within the limits of serving."""
+"""The page's server: a recording in, two texts, where they differ and when it is said out, within serving's limits."""
 
 import threading
 import time
@@ -82,16 +82,18 @@ def _refusal(reason: str, status: int) -> JSONResponse:
 def _answer(voices: Sequence[Voice], data: bytes, lock: threading.Lock) -> dict[str, Any]:
     if not data:
         raise RequestError("the recording is empty; record again or choose another file")
-    texts, seconds = [], []
+    texts, spoken, seconds = [], [], []
     with lock:  # decoding included: a small file may grow to a gigabyte
         (samples,) = read_request([{"audio": data}], voices[-1].limits, AudioFiles(served=True))
         for voice in voices:
             started = time.perf_counter()
-            texts.append(text_of(voice.write([samples])[0]))
+            (segments,) = voice.write([samples])
+            texts.append(text_of(segments))
+            spoken.append([[each.start_s, each.text] for each in segments if each.text])
             seconds.append(time.perf_counter() - started)
     answers = [
-        {"name": voice.name, "text": text, "words": words, "seconds": took}
-        for voice, text, words, took in zip(voices, texts, differing(*texts), seconds, strict=True)
+        {"name": voice.name, "text": text, "words": words, "segments": segments, "seconds": took}
+        for voice, text, words, segments, took in zip(voices, texts, differing(*texts), spoken, seconds, strict=True)
     ]
     return {"duration_s": samples.size / SAMPLE_RATE_HZ, "answers": answers}
 

@@ -66,11 +66,14 @@ function refuse(reason) {
 function show({ duration_s, answers: found }) {
   const differ = found.some(({ words }) => words.some(([, differs]) => differs));
   say(`${duration_s.toFixed(1)} s heard. ${differ ? "Marked words differ." : "Both write the same words."}`);
-  found.forEach(({ name, words, seconds }, i) => {
+  found.forEach(({ name, words, segments, seconds }, i) => {
     const article = answers.children[i];
     article.querySelector("h2").textContent = name;
     article.querySelector(".took").textContent = `in ${seconds.toFixed(2)} s`;
     article.querySelector(".text").replaceChildren(...(words.length ? spans(words) : [nothing()]));
+    const list = article.querySelector(".segments");
+    list.replaceChildren(...segments.map(place));
+    list.hidden = segments.length < 2;
   });
   answers.hidden = false;
 }
@@ -86,6 +89,23 @@ function spans(words) {
     mark.textContent = word;
     return [mark, gap];
   });
+}
+
+// A segment of a long recording: its time and text; the recording is played from there.
+function place([start_s, text]) {
+  const item = document.createElement("li");
+  const button = document.createElement("button");
+  button.type = "button";
+  const time = document.createElement("time");
+  time.textContent = `${Math.floor(start_s / 60)}:${String(Math.floor(start_s % 60)).padStart(2, "0")}`;
+  button.title = `Play from ${time.textContent}`;
+  button.append(time, ` ${text}`);
+  button.addEventListener("click", () => {
+    player.currentTime = start_s;
+    player.play();
+  });
+  item.append(button);
+  return item;
 }
 
 function nothing() {

@@ -25,7 +25,7 @@ def alignment_heads(generation: Any, layers: int, heads: int) -> tuple[tuple[int
     usable = tuple((int(layer), int(head)) for layer, head in pairs if 0 <= layer < layers and 0 <= head < heads)
     if not usable or len(usable) != len(found or ()):
         rule = f"must hold (layer, head) pairs below ({layers}, {heads}): nothing else says when a word is said"
-        remedy = "take the model's own generation_config.json, another base, or a CTC model with --ctc"
+        remedy = "take the model's own generation_config.json or another base; align takes a CTC model with --ctc, too"
         raise BaseModelError(f"generation_config.json: alignment_heads is {found!r}, but {rule}; {remedy}")
     return usable
 

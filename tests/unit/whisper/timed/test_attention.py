@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wertune.alignment.attention import alignment_heads, steady_path, token_times
 from wertune.base.errors import BaseModelError
+from wertune.whisper.timed.attention import alignment_heads, steady_path, token_times
 
 
 @given(st.integers(1, 4).flatmap(lambda rows: arrays(np.int64, (rows, 7), elements=st.integers(-9, 9))))

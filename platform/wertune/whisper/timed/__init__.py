@@ -1,0 +1,1 @@
+"""When it is said: times of segments and words, and long recordings read by them."""
