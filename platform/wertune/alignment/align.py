@@ -23,7 +23,7 @@ from wertune.base.errors import AudioError, ManifestError
 from wertune.base.steps import Steps, clips_are_done, heard_by
 from wertune.data.audio import SAMPLE_RATE_HZ
 from wertune.data.levels import levels
-from wertune.whisper.transcription import MAX_SEGMENT_S
+from wertune.data.pauses import MAX_SEGMENT_S
 
 MOST_AGAIN = 3  # a stretch that nothing was written for is cut out and heard again so often
 SHORTEST_S, LONGEST_S = 0.2, 30.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples, length_s, load_audio
-from wertune.whisper.transcription import MAX_SEGMENT_S, split_at_pauses
+from wertune.data.pauses import MAX_SEGMENT_S, split_where_quietest
 
 BLOCK_S = 60.0
 
@@ -37,7 +37,7 @@ def windows(recording: Path, longest_s: float = MAX_SEGMENT_S) -> Iterator[Windo
     while at_s < lasts_s - 1e-3:
         held = np.concatenate([held, load_audio(recording, at_s, BLOCK_S)])
         at_s += BLOCK_S
-        *whole, held = split_at_pauses(held, longest_s)
+        *whole, held = split_where_quietest(held, longest_s)
         for piece in whole:
             yield Window(start / SAMPLE_RATE_HZ, piece)
             start += piece.size

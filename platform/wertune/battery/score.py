@@ -9,12 +9,13 @@ from wertune.base.files import cache_root
 from wertune.battery.counts import set_report
 from wertune.battery.form import Part
 from wertune.battery.shelf import Battery, set_name
+from wertune.data.pauses import MAX_SEGMENT_S
 from wertune.scores.eval_report import SetReport
 from wertune.scores.metrics import score
 from wertune.training.baseline import FULL_CONTEXT, OF_A_BOOST, baseline_decode, keep_texts, kept_texts, texts_name
 from wertune.training.prepare import Prepared
 from wertune.whisper.features import Across, here
-from wertune.whisper.transcription import MAX_SEGMENT_S, Transcriber, transcribe_samples
+from wertune.whisper.transcription import Transcriber, transcribe_samples
 
 BASE_TEXTS = "base"  # a folder beside the clips
 Texts = Mapping[Part, Sequence[str]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from wertune.base.config import ContextConfig, DecodeConfig, ProjectConfig, ServingConfig
 from wertune.base.text import joined
 from wertune.data.audio import Samples
+from wertune.data.pauses import MAX_SEGMENT_S
 from wertune.serving.pyfunc import load_registered
 from wertune.training.baseline import baseline_decode
 from wertune.whisper.base_model import resolve_base_model
@@ -14,7 +15,7 @@ from wertune.whisper.model import load_whisper
 from wertune.whisper.restraints import MOST_S
 from wertune.whisper.timed.windows import transcribe_recordings
 from wertune.whisper.timed.words import with_words
-from wertune.whisper.transcription import MAX_SEGMENT_S, Segment, TimedTranscriber
+from wertune.whisper.transcription import Segment, TimedTranscriber
 
 
 @dataclass(frozen=True)

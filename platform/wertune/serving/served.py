@@ -9,12 +9,13 @@ import numpy as np
 
 from wertune.base.config import ContextConfig, DecodeConfig, Engine, TrainConfig, TrialConfig, stored_decode
 from wertune.base.errors import BaseModelError
+from wertune.data.pauses import MAX_SEGMENT_S
 from wertune.training.prepare import Prepared
 from wertune.whisper.adapter import adapter_files, check_unchanged, load_adapter
 from wertune.whisper.base_model import BaseModel, resolve_base_model
 from wertune.whisper.ctranslate2_engine import load_engine
 from wertune.whisper.model import Whisper, load_whisper
-from wertune.whisper.transcription import MAX_SEGMENT_S, TimedTranscriber
+from wertune.whisper.transcription import TimedTranscriber
 
 MIN_PIECE_S = 5.0
 # So much of what a version learned from is no longer than the pieces that it is given. In pieces of 6.5 s (19 of 20

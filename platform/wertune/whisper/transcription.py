@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol, TypeVar
 
-import numpy as np
 import torch
 
 from wertune.base.config import ContextConfig, DecodeConfig
@@ -13,16 +12,12 @@ from wertune.base.steps import clips_are_done
 from wertune.base.text import Normalise, TermFinder, joined
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.manifest import Recording
+from wertune.data.pauses import MAX_SEGMENT_S, Piece, split_at_pauses
 from wertune.scores.metrics import Clip, Scores, score
 from wertune.whisper.features import FRAMES_PER_SECOND, Across, context_positions, here, log_mel, pad_features
 from wertune.whisper.loops import compression_ratio, token_limit
 from wertune.whisper.timed.attention import Floats
 from wertune.whisper.wording import Wording, Written
-
-MAX_SEGMENT_S = 28.0
-QUIET_SEARCH_S = 8.0
-MIN_REST_S = 1.0
-QUIET_WINDOW_S = 0.1
 
 Each = TypeVar("Each")
 Check = Callable[[], object]
@@ -120,12 +115,12 @@ def segment_of(start_s: float, end_s: float, text: str, written: Written, seek_s
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was written for a clip: for each of its pieces, of so many samples.
+    """What was written for a clip: for each of its pieces.
 
     Of one that was read in windows, `timed` is what is said and when.
     """
 
-    pieces: tuple[tuple[int, Written], ...]
+    pieces: tuple[tuple[Piece, Written], ...]
     timed: tuple[Segment, ...] | None = None
 
     @property
@@ -135,15 +130,12 @@ class Transcript:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """One after the other; those of pieces are as long as their cuts."""
+        """One after the other; those of pieces last from their first sound to their last one."""
         return tuple(self._pieces()) if self.timed is None else self.timed
 
     def _pieces(self) -> Iterator[Segment]:
-        start = 0
-        for size, written in self.pieces:
-            start_s, end_s = start / SAMPLE_RATE_HZ, (start + size) / SAMPLE_RATE_HZ
-            yield segment_of(start_s, end_s, written.text, written, start_s)
-            start += size
+        for piece, written in self.pieces:
+            yield segment_of(piece.start_s, piece.end_s, written.text, written, piece.start_s)
 
     @property
     def avg_logprob(self) -> float | None:
@@ -248,7 +240,8 @@ def transcribe_samples(
 ) -> list[Transcript]:
     """What each clip of 16 kHz samples says; what is longer than `longest_s` is cut at pauses.
 
-    The clips are of the model's own language unless their `languages` are given.
+    So reads a model that was tuned on clips without times: it unlearns them. Others read windows (`timed`). The clips
+    are of the model's own language unless their `languages` are given.
 
     `check` is called before each piece is heard and each batch is written: it may raise what ends the work.
     """
@@ -257,32 +250,7 @@ def transcribe_samples(
     features, durations_s = [], []
     for piece in chain(*cut):
         check()
-        durations_s.append(piece.size / SAMPLE_RATE_HZ)
-        features.append(log_mel(piece, context_positions(durations_s[-1], context), whisper.mel_bins))
+        durations_s.append(piece.samples.size / SAMPLE_RATE_HZ)
+        features.append(log_mel(piece.samples, context_positions(durations_s[-1], context), whisper.mel_bins))
     written = iter(in_batches(_writer(whisper, decode), features, durations_s, decode, check, of_pieces, across))
-    return [Transcript(tuple((piece.size, next(written)) for piece in pieces)) for pieces in cut]
-
-
-def split_at_pauses(samples: Samples, longest_s: float = MAX_SEGMENT_S) -> list[Samples]:
-    """Pieces of at most 28 s, cut where the last 8 s of each are quietest (of less, in proportion); short ones stay.
-
-    No cut leaves a rest of less than 1 s: of so little Whisper makes up words.
-
-    What a model does that was tuned on clips without timestamps: it unlearns them. Others read windows (`timed`).
-    """
-    longest = round(longest_s * SAMPLE_RATE_HZ)
-    search = round(longest * QUIET_SEARCH_S / MAX_SEGMENT_S)
-    pieces = []
-    while samples.size > longest:
-        end = min(longest, samples.size - round(MIN_REST_S * SAMPLE_RATE_HZ))
-        cut = longest - search + _quietest(samples[longest - search : end])
-        pieces.append(samples[:cut])
-        samples = samples[cut:]
-    return [*pieces, samples]
-
-
-def _quietest(samples: Samples) -> int:
-    """The middle of the window of 0.1 s with the least energy."""
-    window = round(QUIET_WINDOW_S * SAMPLE_RATE_HZ)
-    energy = np.square(samples[: samples.size // window * window], dtype=np.float64).reshape(-1, window).sum(axis=1)
-    return int(energy.argmin()) * window + window // 2
+    return [Transcript(tuple((piece, next(written)) for piece in pieces)) for pieces in cut]

@@ -12,9 +12,10 @@ from transformers.modeling_outputs import BaseModelOutput
 import wertune.whisper.footprint
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.pauses import split_at_pauses
 from wertune.whisper.decoding import beam_search
 from wertune.whisper.model import Whisper
-from wertune.whisper.transcription import split_at_pauses, transcribe_samples
+from wertune.whisper.transcription import transcribe_samples
 from wertune.whisper.wording import Written
 
 LIMITS = [3, 6, 5]
@@ -90,6 +91,6 @@ def test_a_clip_cut_in_pieces_has_the_mean_over_all_its_tokens() -> None:
     whisper: Any = FakeWhisper()
     transcripts = transcribe_samples(whisper, clips, context, decode)
     for clip, transcript in zip(clips, transcripts, strict=True):
-        seconds = [math.ceil(piece.size / SAMPLE_RATE_HZ * 50) * 2 // 100 for piece in split_at_pauses(clip)]
+        seconds = [math.ceil(piece.samples.size / SAMPLE_RATE_HZ * 50) * 2 // 100 for piece in split_at_pauses(clip)]
         expected = sum(-0.01 * s * s for s in seconds) / sum(seconds)
         assert transcript.avg_logprob == pytest.approx(expected)

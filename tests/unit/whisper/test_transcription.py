@@ -8,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.pauses import split_at_pauses
 from wertune.whisper.transcription import (
-    MAX_SEGMENT_S,
-    split_at_pauses,
     token_limit,
     transcribe_features,
     transcribe_samples,
@@ -65,47 +64,6 @@ def _transcribe_numbered(durations_s: list[float], **options: Any) -> tuple[list
 def _noise(seconds: float, seed: int = 0) -> Array:
     samples = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE_HZ))
     return (0.1 * samples).astype(np.float32)
-
-
-@settings(max_examples=40)
-@given(st.integers(0, 100 * SAMPLE_RATE_HZ), st.integers(0, 5))
-def test_pieces_join_back_to_the_recording_and_none_is_over_28_s(size: int, seed: int) -> None:
-    whole = np.resize(_noise(3.1, seed), size)
-    pieces = split_at_pauses(whole)
-    np.testing.assert_array_equal(np.concatenate(pieces), whole)
-    assert max(piece.size for piece in pieces) <= MAX_SEGMENT_S * SAMPLE_RATE_HZ
-    assert all(piece.size >= 20 * SAMPLE_RATE_HZ for piece in pieces[:-1])
-    assert len(pieces) == 1 or pieces[-1].size >= SAMPLE_RATE_HZ
-
-
-@pytest.mark.parametrize("seconds", [0.2, 27.9, 28.0])
-def test_a_short_recording_stays_whole(seconds: float) -> None:
-    whole = _noise(seconds)
-    (piece,) = split_at_pauses(whole)
-    np.testing.assert_array_equal(piece, whole)
-
-
-@pytest.mark.parametrize("pause_s", [20.3, 23.0, 27.5])
-def test_the_cut_falls_into_the_pause(pause_s: float) -> None:
-    whole = _noise(40.0)
-    start = round(pause_s * SAMPLE_RATE_HZ)
-    whole[start : start + round(0.3 * SAMPLE_RATE_HZ)] = 0
-    first, _ = split_at_pauses(whole)
-    assert pause_s < first.size / SAMPLE_RATE_HZ < pause_s + 0.3
-
-
-def test_one_sample_too_many_is_cut() -> None:
-    assert len(split_at_pauses(np.resize(_noise(1.0), round(MAX_SEGMENT_S * SAMPLE_RATE_HZ) + 1))) == 2
-
-
-@pytest.mark.parametrize("seconds", [28.001, 28.5, 29.0])
-def test_a_pause_right_at_the_end_leaves_no_scrap(seconds: float) -> None:
-    whole = _noise(seconds)
-    whole[round(27.8 * SAMPLE_RATE_HZ) : 28 * SAMPLE_RATE_HZ] = 0
-    pieces = split_at_pauses(whole)
-    np.testing.assert_array_equal(np.concatenate(pieces), whole)
-    assert len(pieces) == 2
-    assert pieces[-1].size >= SAMPLE_RATE_HZ
 
 
 @given(durations, st.integers(1, 8))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.levels import FRAMES_PER_SECOND, levels
+from wertune.data.pauses import Piece, split_at_pauses
 from wertune.whisper.loops import shrinks
 from wertune.whisper.restraints import LATEST_BEGIN, STEPS_A_SECOND
 from wertune.whisper.timed.guards import (
@@ -21,7 +22,7 @@ from wertune.whisper.timed.guards import (
     speech,
     trimmed,
 )
-from wertune.whisper.transcription import Segment, Transcript, segment_of, split_at_pauses
+from wertune.whisper.transcription import Segment, Transcript, segment_of
 from wertune.whisper.wording import Timed, Written
 
 LEAST_READ_S = 1.0  # of a window: less is no way on
@@ -44,7 +45,7 @@ class Reading:
 
     def __init__(self, samples: Samples, window_s: float, longest_s: float) -> None:
         self.again = list[Again]()
-        self._segments, self._pieces = list[Segment](), list[tuple[int, Written]]()
+        self._segments, self._pieces = list[Segment](), list[tuple[Piece, Written]]()
         self._samples, self._at, self.longest_s = samples, 0, longest_s
         self._size, self._level = round(window_s * SAMPLE_RATE_HZ), levels(samples)
         self._peak = peak_db(self._level)
@@ -64,7 +65,8 @@ class Reading:
         return self._samples[self._at : self._at + self._size]
 
     def _go_on(self, size: int, written: Written) -> None:
-        self._pieces.append((size, written))
+        start_s, end_s = (at / SAMPLE_RATE_HZ for at in (self._at, self._at + size))
+        self._pieces.append((Piece(size, start_s, end_s, self._samples[self._at : self._at + size]), written))
         self._at += size
 
     def take(self, written: Written) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.pauses import MAX_SEGMENT_S
 from wertune.whisper.features import context_positions, log_mel, pad_features
 from wertune.whisper.loops import MOST_TOKENS, token_limit
 from wertune.whisper.restraints import MOST_S
 from wertune.whisper.timed.reading import Reading
 from wertune.whisper.transcription import (
-    MAX_SEGMENT_S,
     Check,
     TimedTranscriber,
     Transcript,

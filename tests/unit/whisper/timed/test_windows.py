@@ -84,7 +84,7 @@ def test_the_next_window_begins_where_the_last_segment_ends() -> None:
     assert reader.lengths_s == [30.0, 20.0]
     assert [segment.seek_s for segment in found.segments] == [0.0, 0.0, 20.0]
     assert (found.text, found.avg_logprob) == ("a b c", -0.5)
-    assert sum(size for size, _ in found.pieces) == 40 * SAMPLE_RATE_HZ
+    assert sum(piece.size for piece, _ in found.pieces) == 40 * SAMPLE_RATE_HZ
 
 
 def test_what_the_window_cuts_off_is_read_with_the_next_one() -> None:
@@ -127,7 +127,7 @@ def test_every_recording_is_read_to_its_end_whatever_is_written(
     assert len(reader.lengths_s) <= seconds / min(LEAST_READ_S, window_s) + 2
     assert all(0 < length <= window_s + 1e-3 for length in reader.lengths_s)
     assert sum(reader.lengths_s) >= seconds - 1e-3
-    assert sum(size for size, _ in found.pieces) == round(seconds * SAMPLE_RATE_HZ)
+    assert sum(piece.size for piece, _ in found.pieces) == round(seconds * SAMPLE_RATE_HZ)
     assert all(0 <= each.start_s <= each.end_s <= seconds + 1e-3 for each in found.segments)
 
 
@@ -189,7 +189,7 @@ def test_a_window_that_loops_or_says_nothing_is_read_again_cut_at_pauses(window:
     assert [each.text for each in found.segments] == ["one two", "three", "four five", "seven eight nine ten eleven"]
     assert all(1 < one.end_s - one.start_s <= 10 for one in found.segments)
     assert all(one.end_s <= other.start_s for one, other in pairwise(found.segments))
-    assert sum(size for size, _ in found.pieces) == _heard(*parts).size
+    assert sum(piece.size for piece, _ in found.pieces) == _heard(*parts).size
     assert reader.lengths_s[0] == 30.0
     assert reader.lengths_s[1] < 12.0  # from the last pause on
 
@@ -241,7 +241,7 @@ def test_whatever_is_written_talk_is_read_to_its_end_and_told_in_order(
 ) -> None:
     reader = Reader(*read, clips=clips)
     found = _read(reader, TALK)
-    assert sum(size for size, _ in found.pieces) == TALK.size
+    assert sum(piece.size for piece, _ in found.pieces) == TALK.size
     assert len(reader.lengths_s) < 4 * TALK.size / SAMPLE_RATE_HZ
     starts = [each.start_s for each in found.segments]
     assert starts == sorted(starts)
