@@ -48,6 +48,8 @@ DECISIONS = "decisions"
 # A report's sets, beside the splits of a project.
 BATTERY_PREFIX = "battery."  # of ordinary speech that the platform brings: battery.short_answers, …
 ARTEFACT_SET = "test_torch"  # the test set by the 8-bit artefact in torch, where another engine serves
+JOINED_SET, LONG_SET = "joined", "long"  # clips in their places in recordings joined of them, and in whole recordings
+ALONE = "_clips"  # behind the name of such a set: the same clips alone
 
 # Sections of a version's card that wergate renews.
 RESULTS, AGAINST_PRODUCTION, STANDING = "Results", "Against Production", "Standing"
