@@ -92,6 +92,7 @@ class ExportedLong(Frozen):
     errors: int = Field(ge=0)
     deletions: int = Field(ge=0)
     skipped_words: int = Field(ge=0, description="of the deletions, three and more in a row")
+    clips_errors: int | None = Field(None, ge=0, description="in the same words, each clip written alone")
 
     @property
     def wer(self) -> float:
