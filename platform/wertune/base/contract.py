@@ -12,6 +12,7 @@ APPROVAL_PREFIX = "wergate.approval."
 VERDICT_PREFIX = "wergate."  # and staging or production: what its gates last said, in a line
 DECISION_PREFIX = "wergate.decision."  # and the same: where that decision lies
 OPENING_PREFIX = "wertune.final."  # and a set's digest: what its opening of the final set said
+EXPORT_PREFIX = "wertune.export."  # and a plain library's way: what it writes of long recordings from an export
 
 # Tags of a registered model.
 INTENT_TAG = "wergate.intent"
