@@ -10,7 +10,7 @@ from typing import Any
 
 from wertune.base import contract
 from wertune.base.config import BaseModelConfig, Engine, ProjectConfig, load_project
-from wertune.base.errors import ConfigError, ManifestError
+from wertune.base.errors import ConfigError, ManifestError, TrackingError
 from wertune.base.steps import Steps, heard_by
 from wertune.base.text import normaliser_version
 from wertune.battery.counts import set_report
@@ -19,6 +19,7 @@ from wertune.battery.shelf import Battery, project_battery
 from wertune.battery.table import metrics as battery_metrics
 from wertune.battery.table import table
 from wertune.data.manifest import FINAL_SPLIT, LONG_SPLIT
+from wertune.data.rows import problem
 from wertune.jobs.logged import log_comparison, log_error_report
 from wertune.jobs.long_form import Long, LongSet, compare_long, long_sets
 from wertune.jobs.measures import (
@@ -32,7 +33,7 @@ from wertune.jobs.measures import (
 from wertune.jobs.opening import log_inputs, start_experiment
 from wertune.jobs.writers import Writers, writers
 from wertune.scores.comparison import Comparison
-from wertune.scores.eval_report import Cost, EvalReport, Provenance
+from wertune.scores.eval_report import Cost, EvalReport, ExportedLong, Provenance
 from wertune.scores.final_set import Opening, openings, versions_opened
 from wertune.scores.metrics import Scores
 from wertune.serving.long_form import served_voice
@@ -206,6 +207,7 @@ def assess(
             baseline_real_time_factor=base_speed,
         ),
         provenance=_provenance(prepared, served, adapter_digest(artefact), version),
+        exports=_exports(version),
     )
     return Assessed(report, comparisons, written_long)
 
@@ -223,6 +225,20 @@ def _long_part(
             single = Comparison(baseline_scores(prepared, [each.split])[each.split], alone)
         found.append(compare_long(prepared, voice, hands.across, each, single))
     return tuple(found)
+
+
+def _exports(version: RegisteredVersion) -> dict[str, ExportedLong]:
+    """What exports of the version were measured to be; TrackingError where that cannot be read."""
+    found = {}
+    for key, value in version.own_tags.items():
+        if key.startswith(contract.EXPORT_PREFIX):
+            try:
+                found[key.removeprefix(contract.EXPORT_PREFIX)] = ExportedLong.model_validate_json(value)
+            except ValueError as error:
+                rule = "must be as `wertune export` wrote it; export again, or delete the tag"
+                where = f"tag {key} of {version.name} version {version.version}"
+                raise TrackingError(f"{where} is {value[:60]!r} ({problem(error, 'the value')}), but {rule}") from None
+    return found
 
 
 def _provenance(prepared: Prepared, served: Served, adapter: str, version: RegisteredVersion) -> Provenance:

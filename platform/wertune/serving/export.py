@@ -98,7 +98,9 @@ def export(
     """Writes the version `uri` as `form` to `folder`, and compares it there with the version by WER.
 
     So many long `recordings`, joined of test clips, are read there, too, in the ways that come with plain libraries;
-    what that gave is kept with the version for gates. The folder is whole or not there. Raises ExportError where its WER is more than `limit` above the version's, the
+    what that gave is kept with the version, for gates.
+
+    The folder is whole or not there. Raises ExportError where its WER is more than `limit` above the version's, the
     folder left for a look, or where the plain library cannot load it, nothing left.
     """
     form_ = cast(Format, form)
