@@ -45,7 +45,7 @@ RunCodes = Callable[[Sequence[str], Sequence[Any]], list[list[str]]]  # the text
 
 @dataclass(frozen=True)
 class Way:
-    """How a plain library reads what is longer than 30 s: its name for gates and for people, and Python that does it."""
+    """How a plain library reads what is longer than 30 s: its name for gates and for people, and the code for it."""
 
     name: str
     said: str

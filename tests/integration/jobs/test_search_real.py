@@ -207,8 +207,9 @@ def test_the_report_of_the_version_is_complete(searched: SimpleNamespace) -> Non
     run_id = json.loads(searched.client.get_model_version("searched", "1").tags["wergate.decision.staging"])["run_id"]
     report = EvalReport.model_validate(_json_artifact(searched, run_id, "eval_report.json"))
     assert (report.model, report.version) == ("searched", "1")
-    assert set(report.sets) == {"test", "retention_test", "silence", "noise", "short"}
-    assert set(report.baseline) == {"test", "retention_test"}
+    long = {"joined", "joined_clips"}
+    assert set(report.sets) == {"test", "retention_test", "silence", "noise", "short"} | long
+    assert set(report.baseline) == {"test", "retention_test"} | long
     assert report.baseline["test"].digest == report.sets["test"].digest
     assert report.sets["test"].wer == pytest.approx(searched.client.get_run(run_id).data.metrics["test_wer"])
     assert sum(report.training_terms.values()) > 0
