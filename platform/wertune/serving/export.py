@@ -45,9 +45,9 @@ FEATURES = "preprocessor_config.json"
 _WEIGHTS_AND_OWN = ("config.json", "generation_config.json", "source.json")
 _RUN_CARD = """\
 import json, sys
-codes, clips, out = json.load(sys.stdin)
+asked, out = json.load(sys.stdin)
 texts = []
-for code in codes:
+for code, clips in asked:
     names = {"__name__": "card"}
     exec(code, names)
     texts.append([names["transcribe"](clip) for clip in clips])
@@ -125,7 +125,7 @@ def export(
             "base_model": dict(served.settings["base_model"]) | {"on_hub": _is_on_hub(served)},
             "clips": len(chosen),
             "libraries": libraries(form_),
-            **compare(prepared, served, chosen, run_cards([code], partial, chosen)[0], limit),
+            **compare(prepared, served, chosen, run_cards([(code, chosen)], partial)[0], limit),
         }
         long = _try_long(prepared, served, form_, partial, recordings)
         record["long"] = long.record()
@@ -143,7 +143,7 @@ def _try_long(prepared: Prepared, served: Served, form: Format, folder: Path, co
     if isinstance(ways, str):
         return Tried(ways)
     recordings = joined_recordings(prepared.dataset["test"], count)
-    return try_long(prepared, served, ways, recordings, lambda codes, heard: run_cards(codes, folder, heard))
+    return try_long(prepared, served, ways, recordings, lambda asked: run_cards(asked, folder))
 
 
 def _keep(registered: RegisteredVersion, ways: Mapping[str, ExportedLong]) -> str:
@@ -239,16 +239,18 @@ def _base_for_card(served: Served) -> tuple[str, str | None]:
     return (base["source"], base["revision"]) if _is_on_hub(served) else ("base", None)
 
 
-def run_cards(codes: Sequence[str], folder: Path, recordings: Sequence[Heard]) -> list[list[str]]:
-    """What each code of the card writes for each recording, run by an interpreter that knows nothing of ours."""
+def run_cards(asked: Sequence[tuple[str, Sequence[Heard]]], folder: Path) -> list[list[str]]:
+    """What each code of the card writes for each of its recordings, in an interpreter that knows nothing of ours."""
     with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
-        clips = [str(Path(scratch) / f"{number}.wav") for number in range(len(recordings))]
-        for clip, recording in zip(clips, recordings, strict=True):
-            soundfile.write(clip, recording.samples(), SAMPLE_RATE_HZ, subtype="FLOAT")
+        heard = {id(recording): recording for _, recordings in asked for recording in recordings}
+        clips = {each: str(Path(scratch) / f"{number}.wav") for number, each in enumerate(heard)}
+        for each, recording in heard.items():
+            soundfile.write(clips[each], recording.samples(), SAMPLE_RATE_HZ, subtype="FLOAT")
+        named = [(code, [clips[id(recording)] for recording in recordings]) for code, recordings in asked]
         out = Path(scratch) / "texts.json"
         done = subprocess.run(
             [sys.executable, "-I", "-c", _RUN_CARD],
-            input=json.dumps([list(codes), clips, str(out)]),
+            input=json.dumps([named, str(out)]),
             cwd=folder,
             env={key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"},
             capture_output=True,

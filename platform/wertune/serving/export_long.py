@@ -40,7 +40,7 @@ def transcribe(path):
     return found["text"].strip()
 """
 
-RunCodes = Callable[[Sequence[str], Sequence[Any]], list[list[str]]]  # the texts of each code for each recording
+RunCodes = Callable[[Sequence[tuple[str, Sequence[Any]]]], list[list[str]]]  # the texts of each code's recordings
 
 
 @dataclass(frozen=True)
@@ -120,18 +120,20 @@ def try_long(
     recordings: Sequence[LongRecording],
     run: RunCodes,
 ) -> Tried:
-    """What plain libraries write of the recordings and of their clips alone; what fails there stops nothing."""
+    """What a plain library writes of the recordings, and of their clips alone; what fails there stops nothing."""
     if not recordings:
         return Tried("none were asked for, or the test split has no two clips to join")
     clips = [each.clip for recording in recordings for each in recording.said]
+    # Clips take as long as recordings, of which each is a window: alone they are written in the library's first way.
+    heard = [[*recordings, *(clips if way is ways[0] else ())] for way in ways]
     try:
-        texts = run([way.code for way in ways], [*recordings, *clips])
+        texts = run([(way.code, each) for way, each in zip(ways, heard, strict=True)])
     except ExportError as error:
         return Tried(str(error))
     count, about = len(recordings), dict[str, ExportedLong]()
     for way, written in zip(ways, texts, strict=True):
         in_place = summed(score_texts(prepared, recordings, written[:count]))
-        alone = prepared.score(clips, written[count:])
+        alone = prepared.score(clips, written[count:]) if written[count:] else None
         about[way.name] = _counted(f"{way.package} {version(way.package)}", count, in_place, alone)
     return Tried("", about, {way.name: way for way in ways}, _as_served(prepared, served, recordings))
 

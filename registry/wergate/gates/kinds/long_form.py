@@ -118,7 +118,8 @@ class LongFormGate(_BesideClips):
         if self.against == "nothing":
             return self.judged(found.wer, detail, remedy)
         if found.clips_errors is None:
-            raise NoEvidence(f"{detail}; the clips alone were not measured", "export again, then evaluate again")
+            missing = f"{detail}; the clips alone were not measured in this way"
+            raise NoEvidence(missing, "hold its WER itself to a limit (against: nothing)")
         rise = (found.errors - found.clips_errors) / found.words
         return self.judged(rise, f"{detail}, {_CLIPS} {found.clips_errors}", remedy)
 
