@@ -15,7 +15,7 @@ from wertune.base.errors import ExportError
 from wertune.data.manifest import Recording
 from wertune.scores.eval_report import ExportedLong
 from wertune.serving import export as export_module
-from wertune.serving import export_card
+from wertune.serving import export_card, export_long
 from wertune.serving.export import PLAIN, RECORD, export, free_for_export, sample
 from wertune.serving.pyfunc import load_registered
 from wertune.tracking.versions import RegisteredVersion
@@ -60,6 +60,12 @@ def registry(
     """One version, which is a folder; a cache of the test's own; the same arithmetic as in plain libraries."""
     monkeypatch.setattr(wertune.whisper.footprint, "_multiplies_bfloat16", lambda _: False)
     monkeypatch.setattr(export_card, "MAX_NEW_TOKENS", TOKENS)
+    pipeline = export_long._PIPELINE.replace(
+        "{options})", f'{{options}}, generate_kwargs={{{{"max_new_tokens": {TOKENS}}}}})'
+    )
+    monkeypatch.setattr(export_long, "_PIPELINE", pipeline)
+    faster = export_long._FASTER_WHISPER.replace("{options})", f"{{options}}, max_new_tokens={TOKENS}, temperature=0)")
+    monkeypatch.setattr(export_long, "_FASTER_WHISPER", faster)
     monkeypatch.setattr(export_module, "PLAIN", PLAIN.model_copy(update={"max_new_tokens": TOKENS}))
     monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path / "cache"))
     found = RegisteredVersion("tiny", "1", {}, {}, {"test_wer": 0.1, "baseline_test_wer": 0.3}, {}, ())
