@@ -51,13 +51,16 @@ def score_texts(prepared: Prepared, recordings: Sequence[LongRecording], texts: 
 
 
 def score_long(prepared: Prepared, recordings: Sequence[LongRecording], written: Sequence[Sequence[Segment]]) -> Scores:
-    """All clips in their places, with the errors of their borders where the segments have times of their own."""
+    """All clips in their places, with the errors of their borders where segments have times of their own."""
     texts = [text_of(segments) for segments in written]
     scores = score_texts(prepared, recordings, texts)
-    if not all(are_cuts(segments, each.duration_s) for segments, each in zip(written, recordings, strict=True)):
-        timed = zip(scores, recordings, written, strict=True)
-        scores = [with_borders(each, _errors_s(recording, segments)) for each, recording, segments in timed]
-    return summed(scores)
+    about = zip(scores, recordings, written, strict=True)
+    return summed(
+        [
+            each if are_cuts(segments, recording.duration_s) else with_borders(each, _errors_s(recording, segments))
+            for each, recording, segments in about
+        ]
+    )
 
 
 def are_cuts(segments: Sequence[Segment], lasts_s: float) -> bool:
