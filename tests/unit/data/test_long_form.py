@@ -65,6 +65,8 @@ def test_clips_and_pauses_stand_where_it_is_said(clips: list[Recording]) -> None
 def test_another_seed_is_another_recording_and_another_text_another_set(clips: list[Recording]) -> None:
     first, other = joined_recordings(clips, seed=0), joined_recordings(clips, seed=1)
     assert set_digest(first) == set_digest(joined_recordings(clips[::-1]))
+    moved = [replace(clip, place=f"b.jsonl:{len(clips) - number}") for number, clip in enumerate(clips)]
+    assert set_digest(joined_recordings(moved)) == set_digest(first)
     assert set_digest(first) != set_digest(other)
     mended = [replace(clip, row=clip.row.model_copy(update={"text": f"{clip.text}!"})) for clip in clips]
     assert set_digest(joined_recordings(mended)) != set_digest(first)
