@@ -9,14 +9,12 @@ import numpy as np
 import soundfile
 from tests.support.places import ROOT
 
-from wertune.data.audio import SAMPLE_RATE_HZ, Samples, frame_power, load_audio
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio
+from wertune.data.nonspeech import speech_span_s
 
 MANIFESTS = ROOT / "projects" / "sg_gov" / "manifests"
 PAUSES_S = (0.25, 0.8)
 FLOOR = 10 ** (-60 / 20)  # of the room, that pauses are not nothing
-FRAME = SAMPLE_RATE_HZ // 100
-MARGIN_S = 0.08  # clips were made with 0.1 s and more before and after their speech, but for a few
-OVER_FLOOR, OVER_PEAK = 6.0, 1e-4
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ def join(splits: Sequence[str], minutes: float, seed: int, out: Path) -> list[Sa
             break
         texts.add(row["text"])
         clip = load_audio(MANIFESTS / row["audio_filepath"])
-        start, end = speech_borders(clip)
-        said.append(Said(row["text"], (at + start) / SAMPLE_RATE_HZ, (at + end) / SAMPLE_RATE_HZ))
+        start_s, end_s = speech_span_s(clip)
+        said.append(Said(row["text"], at / SAMPLE_RATE_HZ + start_s, at / SAMPLE_RATE_HZ + end_s))
         pause = np.zeros(round(generator.uniform(*PAUSES_S) * SAMPLE_RATE_HZ), np.float32)
         pieces += [clip, pause]
         at += clip.size + pause.size
@@ -50,16 +48,6 @@ def join(splits: Sequence[str], minutes: float, seed: int, out: Path) -> list[Sa
     samples += (FLOOR * generator.standard_normal(samples.size)).astype(np.float32)
     soundfile.write(out, samples.clip(-1, 1), SAMPLE_RATE_HZ)
     return said
-
-
-def speech_borders(clip: Samples) -> tuple[int, int]:
-    """The samples at which speech begins and ends: louder than what is before it, and not 40 dB below the loudest."""
-    power = frame_power(clip, FRAME)
-    edge = round(MARGIN_S * 100)
-    floor = np.percentile(np.concatenate([power[:edge], power[-edge:]]), 20)  # some short clips have less before them
-    loud = power > max(OVER_FLOOR * floor, OVER_PEAK * power.max())
-    steady = np.flatnonzero(loud[:-1] & loud[1:])  # two frames in a row: no click
-    return int(steady[0]) * FRAME, int(steady[-1] + 2) * FRAME
 
 
 def strange_sentences(number: int, seed: int, but: Sequence[str]) -> list[str]:

@@ -8,7 +8,6 @@ of segments and of words are from the borders. `--base` measures the untouched b
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,12 @@ from tests.support.trial import Log
 
 from wertune.base.config import ContextConfig, DecodeConfig, load_project, with_overrides
 from wertune.base.files import write_files
-from wertune.base.text import joined
-from wertune.data.audio import SAMPLE_RATE_HZ, Samples
-from wertune.data.manifest import Recording
-from wertune.data.nonspeech import speech_span_s
+from wertune.data.long_form import joined_recordings
+from wertune.jobs.long_form import border_errors_s
 from wertune.jobs.tune import objective_of
-from wertune.scores.metrics import Clip, Scores, score
+from wertune.scores.long_form import border_errors_s as nearest_s
+from wertune.scores.metrics import Scores
+from wertune.serving.long_form import score_long, score_texts, summed
 from wertune.training.baseline import baseline_decode, baseline_scores
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.trial import run_trial
@@ -31,71 +30,27 @@ from wertune.whisper.adapter import load_adapter
 from wertune.whisper.model import Whisper
 from wertune.whisper.timed.windows import transcribe_windows
 from wertune.whisper.timed.words import with_words
-from wertune.whisper.transcription import Segment, Word, score_set, transcribe_samples
-
-CLIPS, PAUSE_S, HISS = 10, (0.25, 0.8), 1e-4
-
-
-@dataclass(frozen=True)
-class Long:
-    """A recording, what is said in it, and the start and the end of each clip's speech in seconds."""
-
-    samples: Samples
-    text: str
-    borders_s: tuple[tuple[float, float], ...]
-
-
-def recordings(clips: Sequence[Recording], seed: int) -> list[Long]:
-    """All clips in random order, ten to a recording."""
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(clips))
-    return [
-        _joined([clips[i] for i in order[start : start + CLIPS]], generator)
-        for start in range(0, len(clips) - CLIPS + 1, CLIPS)
-    ]
-
-
-def _joined(clips: Sequence[Recording], generator: np.random.Generator) -> Long:
-    parts, borders, size = list[Samples](), list[tuple[float, float]](), 0
-    for clip in clips:
-        samples = clip.samples()
-        first_s, last_s = (size / SAMPLE_RATE_HZ + at_s for at_s in speech_span_s(samples))
-        borders.append((first_s, last_s))
-        pause = HISS * generator.standard_normal(round(generator.uniform(*PAUSE_S) * SAMPLE_RATE_HZ))
-        parts += [samples, pause.astype(np.float32)]
-        size += samples.size + pause.size
-    return Long(np.concatenate(parts), joined(clip.text for clip in clips), tuple(borders))
-
-
-def border_errors_s(found: Sequence[Sequence[Segment | Word]], long: Sequence[Long]) -> list[float]:
-    """Of each clip's start and end, how far the nearest start and end of a segment or word are."""
-    errors = list[float]()
-    for spoken, recording in zip(found, long, strict=True):
-        if spoken:
-            for at, edge in enumerate(zip(*recording.borders_s, strict=True)):
-                times = np.array([(each.start_s, each.end_s)[at] for each in spoken])
-                errors += [float(np.abs(times - border).min()) for border in edge]
-    return errors
+from wertune.whisper.transcription import score_set, transcribe_samples
 
 
 def measure(prepared: Prepared, whisper: Whisper, context: ContextConfig, decode: DecodeConfig, seed: int) -> None:
     """Prints the table."""
     clips = prepared.evaluation_set("validation", context, whisper.mel_bins)
-    long = recordings(clips.recordings, seed)
-    texts = [recording.samples for recording in long]
+    long = joined_recordings(clips.recordings, len(clips.recordings), seed)
+    heard = [recording.samples() for recording in long]
     _row("clips alone", score_set(whisper, clips, decode, prepared.normalise, prepared.finder))
-    cut = transcribe_samples(whisper, texts, context, decode)
-    _row("cut at pauses", _scored(prepared, long, [each.text for each in cut]))
-    read = transcribe_windows(whisper, texts, context, decode)
-    _row("in windows", _scored(prepared, long, [each.text for each in read]))
-    _errors("segments", border_errors_s([each.segments for each in read], long))
-    timed = [with_words(whisper, samples, each.segments, context) for samples, each in zip(texts, read, strict=True)]
-    _errors("words", border_errors_s([[w for segment in spoken for w in segment.words] for spoken in timed], long))
-
-
-def _scored(prepared: Prepared, long: Sequence[Long], texts: Sequence[str]) -> Scores:
-    said = [Clip(str(number), recording.text) for number, recording in enumerate(long)]
-    return score(said, texts, prepared.normalise, prepared.finder)
+    cut = transcribe_samples(whisper, heard, context, decode)
+    _row("cut at pauses", summed(score_texts(prepared, long, [each.text for each in cut])))
+    read = [each.segments for each in transcribe_windows(whisper, heard, context, decode)]
+    by_segment = score_long(prepared, long, read)
+    _row("in windows", by_segment)
+    _errors("segments", border_errors_s(by_segment))
+    timed = [with_words(whisper, samples, each, context) for samples, each in zip(heard, read, strict=True)]
+    words = [[w for segment in spoken for w in segment.words] for spoken in timed]
+    said = [[(each.start_s, each.end_s) for each in recording.said] for recording in long]
+    spans = [[(word.start_s, word.end_s) for word in each] for each in words]
+    pairs = [nearest_s(*each) for each in zip(said, spans, [r.duration_s for r in long], strict=True)]
+    _errors("words", [error for each in pairs for pair in each for error in pair])
 
 
 def _errors(name: str, errors: Sequence[float]) -> None:

@@ -1,6 +1,7 @@
 """docs/metrics.md names every metric that is logged, and none that is not."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from tests.support.places import ROOT
@@ -9,6 +10,7 @@ from wertune.base.config import TrialConfig, flatten
 from wertune.base.contract import ARTEFACT_SET
 from wertune.base.text import TermFinder
 from wertune.jobs.ablation import ablation
+from wertune.jobs.long_form import Long, LongSet
 from wertune.jobs.opening import COMPARED_METRICS, COMPARED_PARAMS
 from wertune.scores.comparison import Comparison, logged_metrics
 from wertune.scores.metrics import Clip, Scores, score
@@ -37,7 +39,13 @@ def _logged() -> set[str]:
     table = ablation(every, scores, scores, Comparison(scores, scores), lambda same: same, "")
     parts = {name for row in table.rows for name in _by_row(row.key, table.metrics())}
     names |= parts
+    names |= {name.replace("joined", "LONG") for name in _long(scores).metrics() if not name.startswith("baseline_")}
     return names | set(epoch.metrics()) | set(best_metrics(epoch)) | set(SIZE_METRICS) | set(BEST_METRICS) | SINGLE
+
+
+def _long(scores: Scores) -> Long:
+    timed = Scores(tuple(replace(each, border_errors_s=(0.1, 0.2)) for each in scores.utterances))
+    return Long(LongSet("joined", "test", ()), Comparison(timed, timed), Comparison(scores, scores))
 
 
 def _by_row(key: str, logged: dict[str, float]) -> set[str]:

@@ -244,6 +244,9 @@ class DataConfig(Frozen):
     replay: Path | None = Field(None, description="everyday speech that is trained on beside the domain")
     retention_validation: Path | None = Field(None, description="everyday speech: the price of forgetting in a search")
     retention_test: Path | None = Field(None, description="everyday speech that the gates judge forgetting by")
+    long: Path | None = Field(
+        None, description="whole recordings with their segments, whose times are the truth: evaluate measures them"
+    )
     final: Path | None = Field(
         None, description="what evaluate --final alone opens, once a release: engines or people heard nowhere else"
     )

@@ -12,6 +12,7 @@ APPROVAL_PREFIX = "wergate.approval."
 VERDICT_PREFIX = "wergate."  # and staging or production: what its gates last said, in a line
 DECISION_PREFIX = "wergate.decision."  # and the same: where that decision lies
 OPENING_PREFIX = "wertune.final."  # and a set's digest: what its opening of the final set said
+EXPORT_PREFIX = "wertune.export."  # and a plain library's way: what it writes of long recordings from an export
 
 # Tags of a registered model.
 INTENT_TAG = "wergate.intent"
@@ -48,6 +49,8 @@ DECISIONS = "decisions"
 # A report's sets, beside the splits of a project.
 BATTERY_PREFIX = "battery."  # of ordinary speech that the platform brings: battery.short_answers, …
 ARTEFACT_SET = "test_torch"  # the test set by the 8-bit artefact in torch, where another engine serves
+JOINED_SET, LONG_SET = "joined", "long"  # clips in their places in recordings joined of them, and in whole recordings
+ALONE = "_clips"  # behind the name of such a set: the same clips alone
 
 # Sections of a version's card that wergate renews.
 RESULTS, AGAINST_PRODUCTION, STANDING = "Results", "Against Production", "Standing"

@@ -59,6 +59,8 @@ def _counts(prepared: Prepared, utterance: Utterance, entities: Sequence[str]) -
         entity_errors=entity_errors(entities, text, prepared.normalise),
         false_terms=false_terms(prepared.lexicon.written, reference, text, prepared.finder),
         skipped_s=round(utterance.duration_s * utterance.skipped_words / max(words.length, 1), 3),
+        skipped_words=utterance.skipped_words,
+        border_errors_s=utterance.border_errors_s,
     )
 
 

@@ -138,11 +138,25 @@ def page(project: Path, model: str, beside: str, base: str, host: str, port: int
 @click.option(
     "--limit", type=float, default=0.03, help="how much higher its WER may be than the version's: 0.03 is 3 points"
 )
+@click.option(
+    "--recordings",
+    type=click.IntRange(0, 14),
+    default=3,
+    help="long ones, joined of ten test clips each, read by plain libraries in their own ways; 0: none",
+)
 @click.option("--licence", default="", help="of the adapter, for the card; empty: the card says that none is given")
 @click.option("--force", type=click.BOOL, default=False, help="true: replaces an export that stands there")
 @json_option
 def export(
-    project: Path, model: str, form: str, out: Path, clips: int, limit: float, licence: str, force: bool
+    project: Path,
+    model: str,
+    form: str,
+    out: Path,
+    clips: int,
+    limit: float,
+    recordings: int,
+    licence: str,
+    force: bool,
 ) -> dict[str, Any]:
     """Writes a registered version as a folder that plain libraries load, and tries it in them."""
     from wertune.base.config import load_project
@@ -154,6 +168,6 @@ def export(
     if not limit >= 0:  # NaN, too
         raise ConfigError(f"--limit is {limit:g}, but must be a share from 0, such as 0.03; correct it")
     free_for_export(out, force)
-    done = run(project, uri, form, out, clips, limit, licence)
+    done = run(project, uri, form, out, clips, limit, licence, recordings)
     click.echo(done.text)
     return {"folder": str(done.folder), **done.record}

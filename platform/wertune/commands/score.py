@@ -81,6 +81,8 @@ def _scored(project: Path, model_uri: str, base: str, manifest: str, engine: str
         found = evaluate_version(project, model_uri, engine, click.echo)
         scores = found.scores
         click.echo(f"{found.battery}\n" if found.battery else "no battery of ordinary speech: see docs/battery.md")
+        for line in found.long:
+            click.echo(line)
         click.echo(f"engine: {found.engine}")
         if found.artefact_wer is not None:
             click.echo(f"wer of the 8-bit artefact in torch: {found.artefact_wer:.4f}")

@@ -32,6 +32,7 @@ SEGMENTS = frozenset({"segments"})  # which stand for rows of their own
 TRAINING_SPLITS = frozenset({"train", "replay"})
 RETENTION_SPLITS = frozenset({"retention_validation", "retention_test"})
 FINAL_SPLIT = "final"
+LONG_SPLIT = "long"  # whole recordings with their segments
 # What cannot be decoded, and control characters but for blanks: U+0092 is an apostrophe of Windows-1252.
 _DAMAGE = re.compile("[\ufffd\x00-\x08\x0e-\x1b\x7f-\x9f]")
 _OF_A_ROW = (ValueError, OSError, RuntimeError, AudioError)
@@ -112,7 +113,7 @@ class Dataset:
 
 def manifests_of(data: DataConfig, project_dir: Path, final: bool = False) -> dict[str, Path]:
     """The manifest of each split that the project names; the final set, which few may read, where it is asked for."""
-    names = ["train", "validation", "test", "replay", "retention_validation", "retention_test"]
+    names = ["train", "validation", "test", "replay", "retention_validation", "retention_test", LONG_SPLIT]
     names += [FINAL_SPLIT] if final else []
     paths = {name: getattr(data, name) for name in names}
     return {name: project_dir / path for name, path in paths.items() if path is not None}
@@ -141,7 +142,8 @@ def load_dataset(
             if isinstance(found, Fault):
                 faults.append(found)
             else:
-                faults += [Fault(found.place, wrong) for wrong in _row_faults(found, data, normalise, count_tokens)]
+                wrong = _row_faults(found, data, normalise, count_tokens)
+                faults += [Fault(found.place, each) for each in chain(_long_faults(split, found), wrong)]
                 read[split].append(found)
     faults += _faults_between(read, data, normalise, faults)
     if faults and data.on_bad_row == "stop":
@@ -378,6 +380,12 @@ def _row_faults(
         yield f"text has {tokens} tokens, but Whisper takes <= {MAX_LABEL_TOKENS}; split the {what}"
 
 
+def _long_faults(split: str, recording: Recording) -> Iterable[str]:
+    if split == LONG_SPLIT and file_and_at(recording.place)[1].segment < 0:
+        rule = "data.long is of whole recordings, whose segments' times are the truth"
+        yield f"has no segments, but {rule}; write them, or put the row into data.test"
+
+
 def _duration_faults(recording: Recording, data: DataConfig) -> Iterable[str]:
     seconds, row, at = recording.duration_s, recording.row, file_and_at(recording.place)[1]
     lacks_s = (row.duration or 0.0) - seconds
@@ -441,15 +449,22 @@ def _leaks(
     text: Mapping[str, str],
     data: DataConfig,
 ) -> Iterable[Fault]:
-    """Rows of `left` that share audio, sentences or speakers with splits farther from training."""
+    """Rows of `left` that share audio, recordings, sentences or speakers with splits farther from training.
+
+    Of whole recordings no sentences are compared: what people say to each other has words that all say. They may be
+    those that clips of an evaluation were cut from.
+    """
     for right, others in farther.items():
         pair = {left, right}
+        if pair in ({LONG_SPLIT, "test"}, {LONG_SPLIT, "retention_test"}):
+            continue
         copies = list(_shared(recordings, others, lambda r: r.digest, "the same audio as {}"))
         yield from copies
         if pair != TRAINING_SPLITS:
             rest = _without(copies, recordings)
             yield from _of_lines(_shared(rest, others, lambda r: r.origin, "the same recording as {}"))
-            yield from _shared(recordings, others, lambda r: text[r.place], "the same sentence as {}")
+            if LONG_SPLIT not in pair:
+                yield from _shared(recordings, others, lambda r: text[r.place], "the same sentence as {}")
         # Who is heard in retention may be elsewhere; who is heard in the final set, nowhere.
         apart = FINAL_SPLIT in pair or (not RETENTION_SPLITS & pair and pair != TRAINING_SPLITS)
         if data.disjoint_speakers and apart:

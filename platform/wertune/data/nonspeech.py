@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples, frame_power
@@ -24,7 +23,8 @@ TONE_HZ = (60.0, 3000.0)
 TONE_DBFS = (-50.0, -12.0)
 # Speech begins where a stretch of 10 ms is within so much of a recording's loudest; consonants before it are kept away.
 ONSET_BELOW_PEAK_DB, ONSET_MARGIN_S, ONSET_WINDOW_S = 45.0, 0.03, 0.01
-SPEECH_BELOW_PEAK_DB = 35.0
+# A recording's speech is so far above its quietest 10 ms, and no further below its loudest.
+SPEECH_BELOW_PEAK_DB, SPEECH_OVER_FLOOR_DB, FLOOR_SHARE, FLOOR_BELOW_PEAK_DB = 35.0, 8.0, 0.05, 10.0
 
 
 def hallucination_sets(speech: Sequence[Samples], seed: int = 0) -> Mapping[str, list[Samples]]:
@@ -49,7 +49,9 @@ def before_speech(samples: Samples) -> Samples:
 
     Where the noise of a recording comes near its speech, that is nothing: no voice may be taken for silence.
     """
-    loud, window = _loud(samples, ONSET_BELOW_PEAK_DB)
+    window = round(ONSET_WINDOW_S * SAMPLE_RATE_HZ)
+    power = frame_power(samples, window)
+    loud = power > power.max(initial=0.0) * 10 ** (-ONSET_BELOW_PEAK_DB / 10)
     end = (int(loud.argmax()) if loud.any() else 0) * window - round(ONSET_MARGIN_S * SAMPLE_RATE_HZ)
     return samples[: end if end >= SHORTEST_LEAD_S * SAMPLE_RATE_HZ else 0]
 
@@ -57,20 +59,22 @@ def before_speech(samples: Samples) -> Samples:
 def speech_span_s(samples: Samples) -> tuple[float, float]:
     """Where the first sound of a clip's speech begins and its last one ends, told by energy; all of it where none is.
 
-    What is so much quieter than the loudest is breath, room or line: a segment's times are those of its words.
+    What is so much quieter than the loudest is breath, room or line, and so is what hardly stands out of the clip's own
+    noise: a segment's times are those of its words. A click is one stretch of 10 ms, speech at least two in a row.
     """
-    loud, window = _loud(samples, SPEECH_BELOW_PEAK_DB)
-    if not loud.any():
-        return 0.0, samples.size / SAMPLE_RATE_HZ
-    first, last = int(loud.argmax()), loud.size - int(loud[::-1].argmax())
-    return first * window / SAMPLE_RATE_HZ, min(last * window, samples.size) / SAMPLE_RATE_HZ
-
-
-def _loud(samples: Samples, below_peak_db: float) -> tuple[npt.NDArray[np.bool_], int]:
-    """Which stretches of 10 ms, of so many samples, are no further than that below the loudest."""
     window = round(ONSET_WINDOW_S * SAMPLE_RATE_HZ)
-    energy = frame_power(samples, window)
-    return energy > energy.max(initial=0.0) * 10 ** (-below_peak_db / 10), window
+    power = frame_power(samples, window)
+    if power.size < 2:
+        return 0.0, samples.size / SAMPLE_RATE_HZ
+    peak, floor = power.max(), np.quantile(power, FLOOR_SHARE)
+    # Of a clip that speaks from end to end even the quietest stretch is speech.
+    most = min(floor * 10 ** (SPEECH_OVER_FLOOR_DB / 10), peak * 10 ** (-FLOOR_BELOW_PEAK_DB / 10))
+    loud = power > max(most, peak * 10 ** (-SPEECH_BELOW_PEAK_DB / 10))
+    steady = np.flatnonzero(loud[:-1] & loud[1:])
+    if not steady.size:
+        return 0.0, samples.size / SAMPLE_RATE_HZ
+    first, last = int(steady[0]), int(steady[-1]) + 2
+    return first * window / SAMPLE_RATE_HZ, min(last * window, samples.size) / SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A registered version as it serves, measured for the gates, on any manifest, or once on the final set; or a base."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from typing import Any
 
 from wertune.base import contract
 from wertune.base.config import BaseModelConfig, Engine, ProjectConfig, load_project
-from wertune.base.errors import ConfigError, ManifestError
+from wertune.base.errors import ConfigError, ManifestError, TrackingError
 from wertune.base.steps import Steps, heard_by
 from wertune.base.text import normaliser_version
 from wertune.battery.counts import set_report
@@ -18,8 +18,10 @@ from wertune.battery.score import base_texts, battery_sets, write_battery
 from wertune.battery.shelf import Battery, project_battery
 from wertune.battery.table import metrics as battery_metrics
 from wertune.battery.table import table
-from wertune.data.manifest import FINAL_SPLIT
+from wertune.data.manifest import FINAL_SPLIT, LONG_SPLIT
+from wertune.data.rows import problem
 from wertune.jobs.logged import log_comparison, log_error_report
+from wertune.jobs.long_form import Long, LongSet, compare_long, long_sets
 from wertune.jobs.measures import (
     leakage,
     made_up_words,
@@ -31,9 +33,10 @@ from wertune.jobs.measures import (
 from wertune.jobs.opening import log_inputs, start_experiment
 from wertune.jobs.writers import Writers, writers
 from wertune.scores.comparison import Comparison
-from wertune.scores.eval_report import Cost, EvalReport, Provenance
+from wertune.scores.eval_report import Cost, EvalReport, ExportedLong, Provenance
 from wertune.scores.final_set import Opening, openings, versions_opened
 from wertune.scores.metrics import Scores
+from wertune.serving.long_form import served_voice
 from wertune.serving.pyfunc import load_registered, registered_engine
 from wertune.serving.served import Served, load_served
 from wertune.tracking.opening import open_run
@@ -67,13 +70,15 @@ def evaluate_manifest(folder: Path, model_uri: str, base: str, manifest: Path | 
 class Evaluated:
     """Test scores of a version by `engine`, and the WER of the 8-bit artefact in torch where that is another one.
 
-    `battery` is a table of ordinary speech beside the base's, empty where the project has none.
+    `battery` is a table of ordinary speech beside the base's, empty where the project has none; `long` says how long
+    recordings were written, a line a set.
     """
 
     scores: Scores
     engine: str
     artefact_wer: float | None
     battery: str
+    long: tuple[str, ...]
 
 
 def evaluate_version(
@@ -89,14 +94,21 @@ def evaluate_version(
         uri = f"models:/{version.name}/{version.version}"
         served = load_registered(uri, engine)
         battery = project_battery(folder, project)
-        clips = sum(len(prepared.dataset[split]) for split in SCORED_SPLITS) + (len(battery.rows) if battery else 0)
+        long = long_sets(prepared)
+        clips = sum(len(prepared.dataset[split]) for split in (*SCORED_SPLITS, LONG_SPLIT))
+        clips += sum(each.clips for each in long) + (len(battery.rows) if battery else 0)
         with heard_by(Steps("the version as it serves", clips, say)), served_by_several(served, clips) as hands:
-            report, comparisons = assess(prepared, served, hands, version, battery)
+            assessed = assess(prepared, served, hands, version, battery, long)
+        report, comparisons = assessed.report, assessed.comparisons
         told = table(report.sets, report.baseline) if battery else ""
         run.metrics(battery_metrics(report.sets) | battery_metrics(report.baseline, "baseline_"))
         for split, both in comparisons.items():
             log_comparison(run, split, both)
+        for each in assessed.long:
+            log_comparison(run, each.of.name, each.both)
+            run.metrics(each.metrics())
         log_error_report(run, prepared, comparisons, f"{uri} as it serves in {served.engine}, on {prepared.base.spec}")
+        lines = tuple(each.text for each in assessed.long)
         artefact = report.sets.get(contract.ARTEFACT_SET)
         if artefact:
             run.metrics({f"{contract.ARTEFACT_SET}_wer": artefact.wer})
@@ -112,7 +124,7 @@ def evaluate_version(
                 DESCRIPTION_TAG: f"`{uri}` as it serves in {served.engine}, beside the untouched base.",
             }
         )
-    return Evaluated(comparisons["test"].after, served.engine, artefact.wer if artefact else None, told)
+    return Evaluated(comparisons["test"].after, served.engine, artefact.wer if artefact else None, told, lines)
 
 
 def served_by_several(served: Served, clips: int) -> AbstractContextManager[Writers]:
@@ -124,14 +136,28 @@ def _loaded(settings: Mapping[str, Any], adapter: Path, engine: Engine) -> Trans
     return load_served(settings, adapter, engine).whisper
 
 
+@dataclass(frozen=True)
+class Assessed:
+    """The report, and the scores on test and retention, and on long recordings, beside the untouched base's."""
+
+    report: EvalReport
+    comparisons: dict[str, Comparison]
+    long: tuple[Long, ...]
+
+
 def assess(
-    prepared: Prepared, served: Served, hands: Writers, version: RegisteredVersion, battery: Battery | None = None
-) -> tuple[EvalReport, dict[str, Comparison]]:
-    """The whole report of a `served` version, and its scores on test and retention beside the untouched base's.
+    prepared: Prepared,
+    served: Served,
+    hands: Writers,
+    version: RegisteredVersion,
+    battery: Battery | None = None,
+    long: Sequence[LongSet] = (),
+) -> Assessed:
+    """The whole report of a `served` version, and its scores beside the untouched base's.
 
     Its texts are written by `hands`, processes that hold it; how fast it is is measured in this one.
 
-    A `battery` of ordinary speech is written by both; its parts are sets of the report.
+    A `battery` of ordinary speech is written by both, and so are `long` recordings: sets of the report, too.
 
     What it was trained on is what its own run says of that. Where another engine than torch serves it, the 8-bit
     artefact in torch is scored on the test set too.
@@ -153,6 +179,10 @@ def assess(
         written = write_battery(hands.whisper, battery, context, decode, longest_s, hands.across)
         sets |= battery_sets(prepared, battery, written)
         baseline |= battery_sets(prepared, battery, base_texts(prepared, battery))
+    written_long = _long_part(prepared, served, hands, comparisons, long)
+    for each in written_long:
+        ours, theirs = each.reports(prepared)
+        sets, baseline = sets | ours, baseline | theirs
     peak_mb = hands.peak_memory_mb()
     artefact = served.artefact()
     if served.engine != "torch":
@@ -177,8 +207,38 @@ def assess(
             baseline_real_time_factor=base_speed,
         ),
         provenance=_provenance(prepared, served, adapter_digest(artefact), version),
+        exports=_exports(version),
     )
-    return report, comparisons
+    return Assessed(report, comparisons, written_long)
+
+
+def _long_part(
+    prepared: Prepared, served: Served, hands: Writers, comparisons: Mapping[str, Comparison], long: Sequence[LongSet]
+) -> tuple[Long, ...]:
+    """Long recordings as they are served; of clips that no split has scored yet each is written alone, too."""
+    voice = served_voice(served, "", hands.whisper)
+    found = []
+    for each in long:
+        single = comparisons.get(each.split)
+        if single is None:
+            alone = score_split(prepared, hands, each.split, served.context, served.decode, served.longest_piece_s)
+            single = Comparison(baseline_scores(prepared, [each.split])[each.split], alone)
+        found.append(compare_long(prepared, voice, hands.across, each, single))
+    return tuple(found)
+
+
+def _exports(version: RegisteredVersion) -> dict[str, ExportedLong]:
+    """What exports of the version were measured to be; TrackingError where that cannot be read."""
+    found = {}
+    for key, value in version.own_tags.items():
+        if key.startswith(contract.EXPORT_PREFIX):
+            try:
+                found[key.removeprefix(contract.EXPORT_PREFIX)] = ExportedLong.model_validate_json(value)
+            except ValueError as error:
+                rule = "must be as `wertune export` wrote it; export again, or delete the tag"
+                where = f"tag {key} of {version.name} version {version.version}"
+                raise TrackingError(f"{where} is {value[:60]!r} ({problem(error, 'the value')}), but {rule}") from None
+    return found
 
 
 def _provenance(prepared: Prepared, served: Served, adapter: str, version: RegisteredVersion) -> Provenance:

@@ -96,12 +96,16 @@ class _InProcesses:
         self._pool, self._processes = pool, processes
 
     def generate(
-        self, features: torch.Tensor, token_limits: Sequence[int], decode: DecodeConfig, language: str = ""
+        self,
+        features: torch.Tensor,
+        token_limits: Sequence[int],
+        decode: DecodeConfig,
+        language: str = "",
+        windows_s: Sequence[float] = (),
     ) -> list[Written]:
+        asked = features.numpy(), list(token_limits), decode, language, tuple(windows_s)
         try:
-            written, peak_mb = self._pool.submit(
-                _write, features.numpy(), list(token_limits), decode, language
-            ).result()
+            written, peak_mb = self._pool.submit(_write, *asked).result()
         except BrokenProcessPool:
             remedy = "if memory is short, let it have fewer cores, each of which has a model of its own (taskset -c 0)"
             raise WriterLost(f"one of {self._processes} processes that write texts has died; {remedy}") from None
@@ -130,9 +134,15 @@ def _end_with_parent() -> None:
 
 
 def _write(
-    features: np.ndarray[Any, np.dtype[np.float32]], token_limits: Sequence[int], decode: DecodeConfig, language: str
+    features: np.ndarray[Any, np.dtype[np.float32]],
+    token_limits: Sequence[int],
+    decode: DecodeConfig,
+    language: str,
+    windows_s: Sequence[float],
 ) -> tuple[list[Written], float]:
-    """The texts, and what this process has needed at most."""
+    """The texts, with times of what is said where they are of windows, and what this process has needed at most."""
     global _whisper
     _whisper = _whisper or _load()
-    return _whisper.generate(torch.from_numpy(features), token_limits, decode, language), process_peak_mb()
+    asked: dict[str, Any] = {"windows_s": windows_s} if windows_s else {}
+    written = _whisper.generate(torch.from_numpy(features), token_limits, decode, language, **asked)
+    return written, process_peak_mb()

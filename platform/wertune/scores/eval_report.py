@@ -8,9 +8,12 @@ from pydantic import Field, model_validator
 from wertune.base.config import Frozen
 from wertune.base.contract import ARTEFACT_SET
 
-SCHEMA_VERSION = 2  # 1: no counts of texts as they are written, of entities, false terms and skipped speech
+# 1: no counts of texts as they are written, of entities, false terms and skipped speech
+# 2: no words that are skipped, no errors of borders, nothing of exports
+SCHEMA_VERSION = 3
 
 _SINCE_2 = {"formatted_words", "formatted_errors", "entities", "entity_errors", "false_terms", "skipped_s"}
+_SINCE_3 = {"skipped_words", "border_errors_s"}
 
 
 class UtteranceCounts(Frozen):
@@ -40,6 +43,10 @@ class UtteranceCounts(Frozen):
     entity_errors: int = Field(0, ge=0, description="of those, written otherwise or not at all")
     false_terms: int = Field(0, ge=0, description="lexicon terms written that nobody said, acronyms by their case")
     skipped_s: float = Field(0.0, ge=0, description="seconds of speech of which nothing was written")
+    skipped_words: int = Field(0, ge=0, description="words left out three and more in a row")
+    border_errors_s: tuple[float, ...] = Field(
+        (), description="in a long recording, how far its start and end are from the nearest written; none: no times"
+    )
 
     @property
     def errors(self) -> int:
@@ -76,6 +83,22 @@ class Cost(Frozen):
     baseline_real_time_factor: float = Field(ge=0)
 
 
+class ExportedLong(Frozen):
+    """What a plain library writes of long recordings from the version's exported folder, nothing else of it."""
+
+    library: str = Field(description="with its version, and the form of the folder")
+    recordings: int = Field(ge=1)
+    words: int = Field(ge=1)
+    errors: int = Field(ge=0)
+    deletions: int = Field(ge=0)
+    skipped_words: int = Field(ge=0, description="of the deletions, three and more in a row")
+    clips_errors: int | None = Field(None, ge=0, description="in the same words, each clip written alone")
+
+    @property
+    def wer(self) -> float:
+        return self.errors / self.words
+
+
 class Provenance(Frozen):
     """Where the adapter and its numbers come from; an empty value is an unknown one, which a gate may refuse."""
 
@@ -106,6 +129,9 @@ class EvalReport(Frozen):
     )
     cost: Cost
     provenance: Provenance
+    exports: dict[str, ExportedLong] = Field(
+        default_factory=dict, description="long recordings by a plain library, as `wertune export` last measured them"
+    )
 
     @property
     def digest(self) -> str:
@@ -114,7 +140,8 @@ class EvalReport(Frozen):
         A report from before engines were recorded keeps the digest that it had.
         """
         later: dict[str, Any] = {"provenance": {"engine"}} if self.provenance.engine == "torch" else {}
-        if self.schema_version == 1:
-            sets = {"__all__": {"utterances": {"__all__": _SINCE_2}}}
-            later |= {"sets": sets, "baseline": sets}
+        since = (_SINCE_2 if self.schema_version < 2 else set()) | (_SINCE_3 if self.schema_version < 3 else set())
+        if since:
+            sets = {"__all__": {"utterances": {"__all__": since}}}
+            later |= {"sets": sets, "baseline": sets, "exports": True}
         return hashlib.sha256(self.model_dump_json(exclude=later).encode()).hexdigest()

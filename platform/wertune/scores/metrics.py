@@ -127,6 +127,7 @@ class Utterance(Clip):
     """One clip's transcript against its reference; `terms` counts by written term.
 
     `lexicon_words` are the edits of the terms' words, `skipped_words` those that stand in runs left out (alignment.py).
+    Of a clip in a long recording `border_errors_s` say how far its start and end are from those that were written.
     """
 
     hypothesis: str
@@ -135,6 +136,7 @@ class Utterance(Clip):
     terms: Mapping[str, TermCounts]
     lexicon_words: EditCounts = EditCounts()
     skipped_words: int = 0
+    border_errors_s: tuple[float, ...] = ()
 
     @property
     def missed_terms(self) -> list[str]:

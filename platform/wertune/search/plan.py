@@ -13,6 +13,8 @@ from wertune.base.config import ContextConfig, ProjectConfig
 from wertune.base.files import cache_root
 from wertune.base.machine import cores, free_disk_mb, free_memory_mb, processor_name, room_for_trials
 from wertune.battery.shelf import project_battery
+from wertune.data.long_form import CLIPS_EACH, MOST_RECORDINGS
+from wertune.data.manifest import LONG_SPLIT
 from wertune.search.halving import Estimate, expected_epochs, one_after_another
 from wertune.search.search_space import SearchConfig, checked_space
 from wertune.training.baseline import EVALUATION_SPLITS, FULL_CONTEXT, Way, unwritten, ways_of
@@ -165,9 +167,12 @@ def _rest_s(prepared: Prepared, measured: Probe, at_once: int, battery: int) -> 
     heard = sum(_clips(prepared, split) * (1 + WRITING_SHARE * (len(ways) - 1)) for split, ways in missing)
     # As the version serves, for the gates; validation, with and without the boost, for what each part brings.
     final = _clips(prepared, "test", "retention_test") + (2 * validation if prepared.lexicon.terms else 0)
+    # Long recordings for the gates: some joined of test clips, and whole ones as they are and segment by segment.
+    joined = min(_clips(prepared, "test"), MOST_RECORDINGS * CLIPS_EACH)
+    long = (joined if joined > 1 else 0) + 2 * _clips(prepared, LONG_SPLIT)
     return {
         "baseline": heard * measured.baseline_clip_s / at_once,
-        "final": (final + battery) * measured.final_clip_s,
+        "final": (final + battery + long) * measured.final_clip_s,
         "start_up": START_UP_S,
     }
 

@@ -15,11 +15,13 @@ from uuid import uuid4
 import ray
 
 from wertune.base.files import cache_root
+from wertune.data.manifest import LONG_SPLIT
 from wertune.search.checkpoints import start_on_this_node
 from wertune.search.shipped_files import FileServer, Span, audio_here, base_here, feature_parts
 from wertune.whisper.base_model import files_of
 
 if TYPE_CHECKING:  # torch takes the actor's process a quarter of a minute to import
+    from wertune.data.manifest import Recording
     from wertune.training.prepare import Prepared
 
 
@@ -41,9 +43,14 @@ class DriverFiles:
 
 def start_file_server(prepared: "Prepared") -> DriverFiles:
     """Starts the actor on the driver's node; it reads nothing before a worker of another node asks."""
-    audio = sorted({recording.path for split in prepared.dataset.splits.values() for recording in split})
+    audio = sorted({recording.path for recordings in _heard(prepared).values() for recording in recordings})
     packed = FileServer.pack(files_of(prepared.base), audio, cache_root() / "features")
     return DriverFiles(uuid4().hex, _node_id(), start_on_this_node(FileServer, 4, packed))
+
+
+def _heard(prepared: "Prepared") -> Mapping[str, Sequence["Recording"]]:
+    """What a trial may hear: no whole recordings, which are long and measured after the search."""
+    return {split: each for split, each in prepared.dataset.splits.items() if split != LONG_SPLIT}
 
 
 def prepared_here(prepared: "Prepared", files: DriverFiles) -> "Prepared":
@@ -53,7 +60,7 @@ def prepared_here(prepared: "Prepared", files: DriverFiles) -> "Prepared":
     base, audio = _paths_here(prepared.base.path, files)
     splits = {
         split: tuple(replace(recording, path=audio[recording.path]) for recording in recordings)
-        for split, recordings in prepared.dataset.splits.items()
+        for split, recordings in _heard(prepared).items()
     }
     return replace(
         prepared,

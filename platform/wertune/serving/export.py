@@ -6,26 +6,30 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import soundfile
 
 from wertune.base.config import ContextConfig, DecodeConfig, load_project
-from wertune.base.errors import ExportError
+from wertune.base.contract import EXPORT_PREFIX
+from wertune.base.errors import ExportError, TrackingError
 from wertune.base.files import replacing_folder, storing
 from wertune.base.machine import require_engine
-from wertune.data.audio import SAMPLE_RATE_HZ
+from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.long_form import joined_recordings
 from wertune.data.manifest import Recording
+from wertune.scores.eval_report import ExportedLong
 from wertune.serving.export_card import MAX_NEW_TOKENS, Format, card, libraries, loading_code
+from wertune.serving.export_long import Tried, try_long, ways_of
 from wertune.serving.pyfunc import load_registered
 from wertune.serving.served import Served, base_of
 from wertune.tracking.runs import tracking_uri
-from wertune.tracking.versions import registered_version
+from wertune.tracking.versions import RegisteredVersion, registered_version, tag_version
 from wertune.training.prepare import Prepared, prepare
 from wertune.whisper.adapter import ADAPTER_FILES, amend_config, merged
 from wertune.whisper.base_model import BaseModel
@@ -41,10 +45,13 @@ FEATURES = "preprocessor_config.json"
 _WEIGHTS_AND_OWN = ("config.json", "generation_config.json", "source.json")
 _RUN_CARD = """\
 import json, sys
-code, clips, out = json.load(sys.stdin)
-names = {"__name__": "card"}
-exec(code, names)
-json.dump([names["transcribe"](clip) for clip in clips], open(out, "w"))
+asked, out = json.load(sys.stdin)
+texts = []
+for code, clips in asked:
+    names = {"__name__": "card"}
+    exec(code, names)
+    texts.append([names["transcribe"](clip) for clip in clips])
+json.dump(texts, open(out, "w"))
 """
 
 
@@ -71,10 +78,27 @@ def free_for_export(folder: Path, force: bool) -> None:
         )
 
 
+class Heard(Protocol):
+    """Whatever has samples (n,) at 16 kHz, mono: a clip, or a long recording."""
+
+    @property
+    def samples(self) -> Callable[[], Samples]: ...
+
+
 def export(
-    project: Path, uri: str, form: str, folder: Path, clips: int = 16, limit: float = 0.03, licence: str = ""
+    project: Path,
+    uri: str,
+    form: str,
+    folder: Path,
+    clips: int = 16,
+    limit: float = 0.03,
+    licence: str = "",
+    recordings: int = 3,
 ) -> Exported:
     """Writes the version `uri` as `form` to `folder`, and compares it there with the version by WER.
+
+    So many long `recordings`, joined of test clips, are read there, too, in the ways that come with plain libraries;
+    what that gave is kept with the version, for gates.
 
     The folder is whole or not there. Raises ExportError where its WER is more than `limit` above the version's, the
     folder left for a look, or where the plain library cannot load it, nothing left.
@@ -87,7 +111,7 @@ def export(
     registered = registered_version(tracking_uri(), uri)
     served = load_registered(f"models:/{registered.name}/{registered.version}", "torch")
     base = base_of(served.settings)
-    recordings = sample(prepared.dataset["test"], clips)
+    chosen = sample(prepared.dataset["test"], clips)
     with _partial(folder) as partial:
         write_folder(served, base, form_, partial)
         wording = served.artefact().wording
@@ -99,14 +123,37 @@ def export(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "language": served.settings["language"],
             "base_model": dict(served.settings["base_model"]) | {"on_hub": _is_on_hub(served)},
-            "clips": len(recordings),
+            "clips": len(chosen),
             "libraries": libraries(form_),
-            **compare(prepared, served, recordings, run_card(code, partial, recordings), limit),
+            **compare(prepared, served, chosen, run_cards([(code, chosen)], partial)[0], limit),
         }
+        long = _try_long(prepared, served, form_, partial, recordings)
+        record["long"] = long.record()
         domain = f"the domain {config.name}, whose lexicon has {len(prepared.lexicon.written)} terms"
         (partial / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (partial / "README.md").write_text(card(record, code, domain, registered.metrics, licence), encoding="utf-8")
-    return _judged(folder, record)
+    exported = _judged(folder, record)
+    kept = _keep(registered, long.ways)
+    return replace(exported, text="\n".join(filter(None, [exported.text, *long.lines, kept])))
+
+
+def _try_long(prepared: Prepared, served: Served, form: Format, folder: Path, count: int) -> Tried:
+    """Long recordings read from the folder, where there is a library that reads them so."""
+    ways = ways_of(form, served.settings["language"], served.artefact().wording.prompt_names)
+    if isinstance(ways, str):
+        return Tried(ways)
+    recordings = joined_recordings(prepared.dataset["test"], count)
+    return try_long(prepared, served, ways, recordings, lambda asked: run_cards(asked, folder))
+
+
+def _keep(registered: RegisteredVersion, ways: Mapping[str, ExportedLong]) -> str:
+    """Keeps with the version what gates may ask for; what is to be said where its registry does not take it."""
+    tags = {f"{EXPORT_PREFIX}{name}": found.model_dump_json() for name, found in ways.items()}
+    try:
+        tag_version(tracking_uri(), registered, tags)
+    except TrackingError as error:
+        return f"no gate will know how long recordings were read: that could not be kept with the version ({error})"
+    return ""
 
 
 def sample(recordings: Sequence[Recording], clips: int) -> list[Recording]:
@@ -192,16 +239,18 @@ def _base_for_card(served: Served) -> tuple[str, str | None]:
     return (base["source"], base["revision"]) if _is_on_hub(served) else ("base", None)
 
 
-def run_card(code: str, folder: Path, recordings: Sequence[Recording]) -> list[str]:
-    """What the card's code writes for each recording, run by an interpreter of its own that knows nothing of ours."""
+def run_cards(asked: Sequence[tuple[str, Sequence[Heard]]], folder: Path) -> list[list[str]]:
+    """What each code of the card writes for each of its recordings, in an interpreter that knows nothing of ours."""
     with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
-        clips = [str(Path(scratch) / f"{number}.wav") for number in range(len(recordings))]
-        for clip, recording in zip(clips, recordings, strict=True):
-            soundfile.write(clip, recording.samples(), SAMPLE_RATE_HZ, subtype="FLOAT")
+        heard = {id(recording): recording for _, recordings in asked for recording in recordings}
+        clips = {each: str(Path(scratch) / f"{number}.wav") for number, each in enumerate(heard)}
+        for each, recording in heard.items():
+            soundfile.write(clips[each], recording.samples(), SAMPLE_RATE_HZ, subtype="FLOAT")
+        named = [(code, [clips[id(recording)] for recording in recordings]) for code, recordings in asked]
         out = Path(scratch) / "texts.json"
         done = subprocess.run(
             [sys.executable, "-I", "-c", _RUN_CARD],
-            input=json.dumps([code, clips, str(out)]),
+            input=json.dumps([named, str(out)]),
             cwd=folder,
             env={key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"},
             capture_output=True,
@@ -211,7 +260,7 @@ def run_card(code: str, folder: Path, recordings: Sequence[Recording]) -> list[s
             last = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
             rule = "what was exported must load in the plain library"
             raise ExportError(f"the code of the card failed ({last}), but {rule}; compare the installed versions")
-        texts: list[str] = json.loads(out.read_text(encoding="utf-8"))
+        texts: list[list[str]] = json.loads(out.read_text(encoding="utf-8"))
         return texts
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import mlflow
@@ -35,6 +35,7 @@ class RegisteredVersion:
     metrics: Mapping[str, float]
     dataset_digests: Mapping[str, str]
     training_rows: tuple[TrainingRow, ...]
+    own_tags: Mapping[str, str] = field(default_factory=dict)  # the version's, where `tags` are its run's
 
 
 def registered_version(uri: str, model_uri: str) -> RegisteredVersion:
@@ -42,13 +43,27 @@ def registered_version(uri: str, model_uri: str) -> RegisteredVersion:
     client = MlflowClient(uri)
     try:
         name, number = get_model_name_and_version(client, model_uri)
-        run = client.get_run(client.get_model_version(name, number).run_id)
+        found = client.get_model_version(name, number)
+        run = client.get_run(found.run_id)
         rows = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{TRAINING_ROWS}"))
     except (MlflowException, OSError) as error:
         raise not_loaded(uri, model_uri, error) from None
     digests = {str(each.dataset.name).rpartition("/")[2]: each.dataset.digest for each in run.inputs.dataset_inputs}
     training = tuple(TrainingRow(*row) for row in rows)
-    return RegisteredVersion(name, str(number), run.data.tags, run.data.params, run.data.metrics, digests, training)
+    data = run.data
+    return RegisteredVersion(
+        name, str(number), data.tags, data.params, data.metrics, digests, training, dict(found.tags or {})
+    )
+
+
+def tag_version(uri: str, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
+    """Keeps the tags with the version; TrackingError where its registry does not take them."""
+    client = MlflowClient(uri)
+    try:
+        for key, value in tags.items():
+            client.set_model_version_tag(version.name, version.version, key, value)
+    except MlflowException as error:
+        raise TrackingError(no_answer(error) or f"{reason(error)}; ask for the right to change its tags") from None
 
 
 def not_loaded(uri: str, model_uri: str, error: Exception, of_model: bool = False) -> TrackingError:

@@ -183,10 +183,26 @@ def _folders(prepared: Prepared) -> list[Path]:
 
 
 def _stored(prepared: Prepared, split: str, way: Way) -> list[str] | None:
-    name, clips = _name(prepared, split, way), len(prepared.dataset[split])
+    return _stored_as(prepared, _name(prepared, split, way), len(prepared.dataset[split]))
+
+
+def _stored_as(prepared: Prepared, name: str, clips: int) -> list[str] | None:
     return kept_texts((folder / name for folder in _folders(prepared)), list[str], lambda texts: len(texts) == clips)
 
 
 def _store(prepared: Prepared, split: str, way: Way, texts: Sequence[str]) -> None:
+    _store_as(prepared, _name(prepared, split, way), texts)
+
+
+def _store_as(prepared: Prepared, name: str, texts: Sequence[str]) -> None:
     folder = next(each for each in _folders(prepared) if each != prepared.baselines or os.access(each, os.W_OK))
-    keep_texts(folder / _name(prepared, split, way), texts)
+    keep_texts(folder / name, texts)
+
+
+def kept_or_written(prepared: Prepared, name: str, clips: int, write: Callable[[], list[str]]) -> list[str]:
+    """So many texts of the untouched base under a `texts_name`: as they were kept, or written now and kept."""
+    texts = _stored_as(prepared, name, clips)
+    if texts is None:
+        texts = write()
+        _store_as(prepared, name, texts)
+    return texts

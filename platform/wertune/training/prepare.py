@@ -14,7 +14,16 @@ from wertune.base.files import Fetch, cache_root
 from wertune.base.kept import Kept
 from wertune.base.machine import require_engine
 from wertune.base.text import Lexicon, Normalise, TermFinder, label_text, load_lexicon, normaliser
-from wertune.data.manifest import FINAL_SPLIT, Dataset, Looked, Recording, load_dataset, manifests_of, row_faults
+from wertune.data.manifest import (
+    FINAL_SPLIT,
+    LONG_SPLIT,
+    Dataset,
+    Looked,
+    Recording,
+    load_dataset,
+    manifests_of,
+    row_faults,
+)
 from wertune.training.limits import Limits, check_limits, limits_of, needs_of
 from wertune.whisper.base_model import BaseModel, resolve_base_model
 from wertune.whisper.hugging_face import END, knows_languages, read_json
@@ -159,8 +168,9 @@ def prepare(
         ).spoken_in(project.language)
     _check_languages(base, dataset)
     around = tokens_of("") - 1  # the prompt; a text's end is written with it
-    # The final set says nothing of how anything is set.
-    chosen_by = chain(*(rows for split, rows in dataset.splits.items() if split != FINAL_SPLIT))
+    # The final set says nothing of how anything is set, nor do segments that are heard in a whole recording.
+    apart = (FINAL_SPLIT, LONG_SPLIT)
+    chosen_by = chain(*(rows for split, rows in dataset.splits.items() if split not in apart))
     needs = needs_of(chosen_by, lambda text: tokens_of(text) - around)
     limits = limits_of(needs)
     project = project.model_copy(update={"trial": limits.fill(project.trial)})

@@ -30,7 +30,8 @@ ASSUMED = (
     "that a gate allows is to pass it"
 )
 BATTERY = "battery"
-IN_PROJECT = {"test": "data.test", "retention_test": "data.retention_test"}  # the sets that a report has of a project
+# The sets that a report has of a project.
+IN_PROJECT = {"test": "data.test", "retention_test": "data.retention_test", "long": "data.long"}
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,11 @@ from tests.support.processes import answers, free_port, running, wait_for
 from tests.support.shown_commands import blocks_as_shown
 from tests.support.workspace import Workspace
 
+from wergate.gates.evidence import Evidence
+from wergate.gates.kinds.long_form import LongFormGate, SkippedSpeechGate, TimestampsGate
 from wertune.base.contract import RESTART_TAG
 from wertune.data.audio import load_audio
+from wertune.scores.bootstrap import BootstrapSettings
 from wertune.scores.eval_report import EvalReport
 
 AS_SHOWN = ("docs/howto/serving.md", "curl")
@@ -211,8 +214,9 @@ def test_the_report_of_the_version_is_complete(searched: SimpleNamespace) -> Non
     run_id = json.loads(searched.client.get_model_version("searched", "1").tags["wergate.decision.staging"])["run_id"]
     report = EvalReport.model_validate(_json_artifact(searched, run_id, "eval_report.json"))
     assert (report.model, report.version) == ("searched", "1")
-    assert set(report.sets) == {"test", "retention_test", "silence", "noise", "short"}
-    assert set(report.baseline) == {"test", "retention_test"}
+    long = {"joined", "joined_clips"}
+    assert set(report.sets) == {"test", "retention_test", "silence", "noise", "short"} | long
+    assert set(report.baseline) == {"test", "retention_test"} | long
     assert report.baseline["test"].digest == report.sets["test"].digest
     assert report.sets["test"].wer == pytest.approx(searched.client.get_run(run_id).data.metrics["test_wer"])
     assert sum(report.training_terms.values()) > 0
@@ -223,6 +227,31 @@ def test_the_report_of_the_version_is_complete(searched: SimpleNamespace) -> Non
     assert known.seed == 0
     assert all((known.base_model_digest, known.adapter_digest, known.normaliser, known.decode, known.context))
     assert set(known.data_digests) >= {"train", "test"}
+
+
+def test_gates_decide_on_long_recordings_joined_of_test_clips(searched: SimpleNamespace) -> None:
+    run_id = json.loads(searched.client.get_model_version("searched", "1").tags["wergate.decision.staging"])["run_id"]
+    report = EvalReport.model_validate(_json_artifact(searched, run_id, "eval_report.json"))
+    alone = {clip.id: clip.errors for clip in report.sets["test"].utterances}
+    assert {clip.id: clip.errors for clip in report.sets["joined_clips"].utterances} == alone
+    assert {clip.id for clip in report.sets["joined"].utterances} == set(alone)
+    # The base writes times, and of these clips most are where it says; the version learned none.
+    base_s = [error for clip in report.baseline["joined"].utterances for error in clip.border_errors_s]
+    assert len(base_s) == 2 * len(alone)
+    assert sorted(base_s)[len(base_s) // 2] < 1.0
+    assert not any(clip.border_errors_s for clip in report.sets["joined"].utterances)
+    logged = searched.client.get_run(run_id).data.metrics
+    assert logged["joined_wer"] == pytest.approx(report.sets["joined"].wer)
+    assert logged["baseline_joined_border_median_s"] == pytest.approx(sorted(base_s)[len(base_s) // 2], abs=1.0)
+    evidence = Evidence(report, None, BootstrapSettings())
+    rise = LongFormGate(against="clips", limit=1, judge="point").evaluate(evidence)
+    assert rise.passed
+    assert rise.value == pytest.approx(report.sets["joined"].wer - report.sets["joined_clips"].wer)
+    skipped = SkippedSpeechGate(limit=1, judge="point").evaluate(evidence)
+    assert skipped.value == logged["joined_skipped_share"]
+    assert "no times were written" in TimestampsGate(measure="median", limit=9).evaluate(evidence).detail
+    through = LongFormGate(through="faster-whisper", limit=1).evaluate(evidence)
+    assert "no export was measured in faster-whisper" in through.detail
 
 
 CLEAN_PROCESS = """

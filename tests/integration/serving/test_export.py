@@ -13,8 +13,9 @@ import wertune.whisper.footprint
 from wertune.base.config import LoraConfig
 from wertune.base.errors import ExportError
 from wertune.data.manifest import Recording
+from wertune.scores.eval_report import ExportedLong
 from wertune.serving import export as export_module
-from wertune.serving import export_card
+from wertune.serving import export_card, export_long
 from wertune.serving.export import PLAIN, RECORD, export, free_for_export, sample
 from wertune.serving.pyfunc import load_registered
 from wertune.tracking.versions import RegisteredVersion
@@ -44,11 +45,27 @@ def project(
     return folder
 
 
+@pytest.fixture
+def kept_with_version(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The tags that an export gives its version."""
+    kept: dict[str, str] = {}
+    monkeypatch.setattr(export_module, "tag_version", lambda _uri, _version, tags: kept.update(tags))
+    return kept
+
+
 @pytest.fixture(autouse=True)
-def registry(served_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def registry(
+    served_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_with_version: dict[str, str]
+) -> None:
     """One version, which is a folder; a cache of the test's own; the same arithmetic as in plain libraries."""
     monkeypatch.setattr(wertune.whisper.footprint, "_multiplies_bfloat16", lambda _: False)
     monkeypatch.setattr(export_card, "MAX_NEW_TOKENS", TOKENS)
+    pipeline = export_long._PIPELINE.replace(
+        "{options})", f'{{options}}, generate_kwargs={{{{"max_new_tokens": {TOKENS}}}}})'
+    )
+    monkeypatch.setattr(export_long, "_PIPELINE", pipeline)
+    faster = export_long._FASTER_WHISPER.replace("{options})", f"{{options}}, max_new_tokens={TOKENS}, temperature=0)")
+    monkeypatch.setattr(export_long, "_FASTER_WHISPER", faster)
     monkeypatch.setattr(export_module, "PLAIN", PLAIN.model_copy(update={"max_new_tokens": TOKENS}))
     monkeypatch.setenv("WERTUNE_CACHE", str(tmp_path / "cache"))
     found = RegisteredVersion("tiny", "1", {}, {}, {"test_wer": 0.1, "baseline_test_wer": 0.3}, {}, ())
@@ -57,23 +74,46 @@ def registry(served_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("form", ["peft", "merged", "ctranslate2"])
-def test_the_card_s_own_code_writes_what_the_version_writes(form: str, project: Path, tmp_path: Path) -> None:
+def test_the_card_s_own_code_writes_what_the_version_writes(
+    form: str, project: Path, tmp_path: Path, kept_with_version: dict[str, str]
+) -> None:
     # Texts of random weights turn on the last digit: only in float32 throughout are they the same.
     exported = export(project, "models:/tiny/1", form, tmp_path / "out", CLIPS, limit=0 if form == "peft" else 1e9)
     record = json.loads((tmp_path / "out" / RECORD).read_text(encoding="utf-8"))
     assert record == exported.record
+    _check_long(form, record["long"], kept_with_version, exported.text)
     assert len(record["texts"]) == CLIPS
     assert form != "peft" or [row["exported"] for row in record["texts"]] == [row["version"] for row in record["texts"]]
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"{record['wer']['exported']:.2%}" in card
     assert "| test WER | 30.00% | 10.00% |" in card
+    told = "Nothing longer than a clip was tried" if form == "peft" else "1 recordings joined of the test split's clips"
+    assert told in card
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".out")]
+
+
+def _check_long(form: str, long: dict[str, Any], kept: dict[str, str], text: str) -> None:
+    """What plain libraries write of a long recording in their own ways, and what a gate may ask for."""
+    ways = {
+        "peft": [],
+        "merged": ["transformers-chunked", "transformers-sequential"],
+        "ctranslate2": ["faster-whisper", "faster-whisper-no-timestamps"],
+    }[form]
+    assert list(kept) == [f"wertune.export.{way}" for way in ways]
+    assert bool(long["not_tried"]) == (form == "peft")
+    assert [row["words"] for row in long["rows"]] == [20] * (len(ways) + bool(ways))
+    for value, row in zip(kept.values(), long["rows"], strict=False):
+        found = ExportedLong.model_validate_json(value)
+        assert (found.recordings, found.wer) == (1, row["wer"])
+    # The clips alone are written in the first way.
+    assert [row["clips_wer"] is not None for row in long["rows"]] == [True, False, False][: len(long["rows"])]
+    assert ("long recordings were not tried: their pipelines take whole models" in text) == (form == "peft")
 
 
 def test_one_that_is_worse_than_allowed_is_refused_and_left_for_a_look(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_module, "run_card", lambda *_: ["quite another text of many more words"] * CLIPS)
+    monkeypatch.setattr(export_module, "run_cards", lambda *_: [["quite another text of many more words"] * CLIPS])
     with pytest.raises(ExportError, match=r"may be at most -1e\+11 points worse; the folder is left"):
         export(project, "models:/tiny/1", "peft", tmp_path / "out", CLIPS, limit=-1e9)
     assert json.loads((tmp_path / "out" / RECORD).read_text(encoding="utf-8"))["passed"] is False

@@ -592,3 +592,37 @@ def test_an_audio_root_that_no_folder_can_be_called_is_refused(folder: Path, wri
     path = write_manifest(folder / "train.jsonl", [GOOD])
     with pytest.raises(ManifestError, match=r"data\.audio_root is .*no file's name can be as long"):
         _load({"train": path}, audio_root=Path("x" * 300))
+
+
+def _whole(name: str, text: str, start_s: float = 0.0, **values: Any) -> dict[str, Any]:
+    return {"audio_filepath": name, "segments": [{"text": text, "start_s": start_s, "end_s": start_s + 0.5}], **values}
+
+
+LONG: list[tuple[str, Rows, str]] = [
+    ("train", [_whole("good.wav", "another one", 0.5)], "leaks: the same recording as"),
+    ("replay", [GOOD | {"speaker": "bob"}], "leaks: the same recording as"),
+    ("validation", [GOOD | {"audio_filepath": "other.wav"}], "leaks: the same speaker as"),
+    ("final", [GOOD | {"audio_filepath": "other.wav"}], "leaks: the same speaker as"),
+    ("train", [GOOD | {"audio_filepath": "other.wav", "speaker": "bob", "text": "thank you"}], ""),
+    ("retention_validation", [GOOD | {"audio_filepath": "other.wav", "text": "thank you"}], ""),
+    ("test", [_whole("good.wav", "thank you", speaker="ann")], ""),
+    ("retention_test", [GOOD | {"text": "thank you"}], ""),
+]
+
+
+@pytest.mark.parametrize(("split", "rows", "fault"), LONG, ids=[f"{split} {fault}" for split, _, fault in LONG])
+def test_whole_recordings_are_kept_apart_by_recording_and_speaker_and_not_by_sentence(
+    split: str, rows: Rows, fault: str, folder: Path, write_manifest: WriteManifest
+) -> None:
+    long = write_manifest(folder / "long.jsonl", [_whole("good.wav", "thank you", speaker="ann")])
+    manifests = {"long": long, split: write_manifest(folder / "near.jsonl", rows)}
+    if not fault:
+        assert len(_load(manifests)["long"]) == 1
+    else:
+        (found,) = _faults(manifests)
+        assert fault in found
+
+
+def test_a_whole_recording_says_when_each_of_its_segments_is_said(folder: Path, write_manifest: WriteManifest) -> None:
+    (fault,) = _faults({"long": write_manifest(folder / "long.jsonl", [GOOD])})
+    assert fault.startswith(f"{folder / 'long.jsonl'}:1: has no segments, but data.long is of whole recordings")

@@ -16,6 +16,7 @@ from wertune.data.nonspeech import (
     before_speech,
     hallucination_sets,
     nonspeech,
+    speech_span_s,
 )
 
 MakeRecordings = Callable[..., list[Recording]]
@@ -55,6 +56,30 @@ def test_what_is_heard_before_speech_holds_none_of_it(silence_s: float, level: f
     lead = before_speech(samples)
     assert silence_s - 0.06 <= lead.size / SAMPLE_RATE_HZ <= silence_s
     assert np.abs(lead).max() < 0.01
+
+
+@given(st.floats(0.2, 1.0), st.floats(0.2, 1.0), st.floats(-34.0, -16.0))
+def test_speech_is_found_in_the_noise_that_lies_under_all_of_it(
+    before_s: float, after_s: float, noise_db: float
+) -> None:
+    parts = [
+        np.zeros(round(before_s * SAMPLE_RATE_HZ)),
+        np.ones(SAMPLE_RATE_HZ),
+        np.zeros(round(after_s * SAMPLE_RATE_HZ)),
+    ]
+    loud = np.concatenate(parts)
+    generator = np.random.default_rng(0)
+    voice = 0.1 * loud * generator.standard_normal(loud.size)
+    noisy = voice + 0.1 * 10 ** (noise_db / 20) * generator.standard_normal(loud.size)
+    first_s, last_s = speech_span_s(noisy.astype(np.float32))
+    assert first_s == pytest.approx(before_s, abs=0.011)
+    assert last_s == pytest.approx(before_s + 1.0, abs=0.011)
+
+
+def test_a_click_is_no_speech() -> None:
+    samples = _spoken(1.0)
+    samples[4000:4100] = 0.9
+    assert speech_span_s(samples)[0] == pytest.approx(1.0, abs=0.011)
 
 
 @pytest.mark.parametrize("silence_s", [0.0, 0.04])

@@ -151,3 +151,16 @@ def test_a_report_from_before_engines_keeps_its_digest_and_another_engine_has_an
     assert (old.provenance.engine, old.digest) == ("torch", report.digest)
     other = report.provenance.model_copy(update={"engine": "ctranslate2"})
     assert report.model_copy(update={"provenance": other}).digest != report.digest
+
+
+def test_a_report_from_before_long_recordings_keeps_its_digest(make_report: Callable[..., EvalReport]) -> None:
+    report = make_report().model_copy(update={"schema_version": 2})
+    stored = json.loads(report.model_dump_json())
+    del stored["exports"], stored["provenance"]["engine"]
+    for found in (*stored["sets"].values(), *stored["baseline"].values()):
+        for clip in found["utterances"]:
+            del clip["skipped_words"], clip["border_errors_s"]
+    assert report.digest == hashlib.sha256(json.dumps(stored, separators=(",", ":")).encode()).hexdigest()
+    old = EvalReport.model_validate(stored)
+    assert (old.exports, old.digest) == ({}, report.digest)
+    assert report.model_copy(update={"schema_version": 3}).digest != report.digest

@@ -108,6 +108,10 @@ staging:
   @battery - {kind: battery, measure: skipped, limit: 0.5, blocks: false}  # seconds of speech a minute without a word
   @battery - {kind: battery, measure: loops, limit: 0.01, blocks: false}
 
+  # Recordings joined of test clips, beside the same clips alone: how much more is wrong, how many times more left out.
+  - {kind: long_form, against: clips, limit: 0.03, blocks: false}
+  - {kind: skipped_speech, measure: deletions, against: clips, limit: 2, blocks: false}
+
   - {kind: loops, limit: 0}                              # texts that repeat themselves
   - {kind: hallucination, set: silence, limit: 0.5, blocks: false}  # words a clip where nothing is said
   - {kind: trainable_percent, limit: 5}
@@ -131,6 +135,8 @@ production:
   @battery - {kind: battery, measure: made_up, parts: [nonspeech], limit: 2, blocks: false}
   @battery - {kind: battery, measure: skipped, limit: 0.5, blocks: false}
   @battery - {kind: battery, measure: loops, limit: 0.01, blocks: false}
+  - {kind: long_form, against: clips, limit: 0.03, blocks: false}
+  - {kind: skipped_speech, measure: deletions, against: clips, limit: 2, blocks: false}
   - {kind: loops, sets: [test, silence, noise, short], limit: 0}
   - {kind: hallucination, set: silence, limit: 0.5}
   - {kind: hallucination, set: noise, limit: 0.5}

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from wergate.gates.kinds import accuracy, battery, delivery, robustness, terms
+from wergate.gates.kinds import accuracy, battery, delivery, long_form, robustness, terms
 
 AnyGate = Annotated[
     accuracy.WerGate
@@ -21,6 +21,9 @@ AnyGate = Annotated[
     | robustness.HallucinationGate
     | robustness.LoopGate
     | robustness.SliceGate
+    | long_form.LongFormGate
+    | long_form.TimestampsGate
+    | long_form.SkippedSpeechGate
     | delivery.TrainableGate
     | delivery.AdapterSizeGate
     | delivery.PeakMemoryGate

@@ -173,7 +173,7 @@ class BatteryGate(Gate):
         if self.against == "base":
             before = _joined(same_clips(evidence.set(name), evidence.baseline(name), BASE, AGAIN) for name in names)
         where = "battery" if self.parts == ("all",) else ", ".join(self.parts)
-        return _measured(self, MEASURES[self.measure], evidence, after, before, where, self.judge == "point")
+        return measured(self, MEASURES[self.measure], evidence, after, before, where, self.judge == "point")
 
     def _sets(self, evidence: Evidence) -> list[str]:
         """The names of the parts' sets; NoEvidence where the whole battery was not measured."""
@@ -197,14 +197,14 @@ class FormattedWerGate(Difference):
     def _evaluate(self, evidence: Evidence) -> GateResult:
         after = evidence.set(self.set)
         before = same_clips(after, evidence.baseline(self.set), BASE, AGAIN)
-        return _measured(self, MEASURES["formatted_wer"], evidence, after, before, self.set)
+        return measured(self, MEASURES["formatted_wer"], evidence, after, before, self.set)
 
 
 def _joined(sets: Iterable[SetReport]) -> SetReport:
     return SetReport(digest="", utterances=tuple(clip for found in sets for clip in found.utterances))
 
 
-def _measured(
+def measured(
     gate: Gate,
     measure: Measure,
     evidence: Evidence,
@@ -212,8 +212,9 @@ def _measured(
     before: SetReport | None,
     where: str,
     point: bool = False,
+    owner: str = BASE,
 ) -> GateResult:
-    """What goes wrong, or how much more often than `before`: paired, on the same clips in the same draws."""
+    """What goes wrong, or how much more often than `before`, the `owner`'s: paired, on the same clips and draws."""
     whole, wrong = column(after, measure.whole), column(after, measure.wrong)
     if not whole.any():
         raise NoEvidence(f"{where}: the report counts no {measure.of}", "evaluate again, with a set that has some")
@@ -221,7 +222,7 @@ def _measured(
     detail = f"{where}: {wrong.sum():.5g} {measure.said}, in {size:.5g} {measure.of}"
     if before:
         then = column(before, measure.wrong)
-        detail = f"{where}: {wrong.sum():.4g} {measure.said}, {BASE} {then.sum():.4g}, of {size:.4g} {measure.of}"
+        detail = f"{where}: {wrong.sum():.4g} {measure.said}, {owner} {then.sum():.4g}, of {size:.4g} {measure.of}"
         wrong = wrong - then
     if point:
         rate = measure.scale * float(wrong.sum()) / size
