@@ -2,7 +2,7 @@
 
 Recordings are ten validation clips each, joined by pauses of 0.25 to 0.8 s, so that all borders are known. Prints the
 WER of the clips alone, of the recordings cut at pauses, and read in windows of 30 s with times; and how far the times
-of segments and of words are from the borders. `--base` measures the untouched base.
+of pieces, segments and words are from the borders. `--base` measures the untouched base.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from wertune.jobs.long_form import border_errors_s
 from wertune.jobs.tune import objective_of
 from wertune.scores.long_form import border_errors_s as nearest_s
 from wertune.scores.metrics import Scores
-from wertune.serving.long_form import score_long, score_texts, summed
+from wertune.serving.long_form import score_long
 from wertune.training.baseline import baseline_decode, baseline_scores
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.trial import run_trial
@@ -40,7 +40,9 @@ def measure(prepared: Prepared, whisper: Whisper, context: ContextConfig, decode
     heard = [recording.samples() for recording in long]
     _row("clips alone", score_set(whisper, clips, decode, prepared.normalise, prepared.finder))
     cut = transcribe_samples(whisper, heard, context, decode)
-    _row("cut at pauses", summed(score_texts(prepared, long, [each.text for each in cut])))
+    by_piece = score_long(prepared, long, [each.segments for each in cut])
+    _row("cut at pauses", by_piece)
+    _errors("pieces", border_errors_s(by_piece))
     read = [each.segments for each in transcribe_windows(whisper, heard, context, decode)]
     by_segment = score_long(prepared, long, read)
     _row("in windows", by_segment)

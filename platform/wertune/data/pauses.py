@@ -14,10 +14,10 @@ QUIET_SEARCH_S = 8.0
 MIN_REST_S = 1.0
 QUIET_WINDOW_S = 0.1
 # A pause is nearer to the quietest than to the loudest that is heard around it, in dB, for so long.
-PAUSE_S, NEAR_S, SMOOTH_FRAMES = 0.3, 15, 5
+PAUSE_S, NEAR_S, SMOOTH_FRAMES = 0.25, 15, 5
 QUIET_PERCENT, LOUD_PERCENT, SHARE = 5, 90, 0.3
 LEAST_RANGE_DB = 12.0  # where less lies between them, all is speech or all is noise
-SHORTEST_S = 2.0  # between two cuts
+SHORTEST_S = 1.5  # between two cuts
 PAD_S = 0.1  # of a pause is heard with the speech around it
 # What is longer than this may hold somebody far away, unless it is so far below the loudest that it is silence.
 HEARD_S, SILENCE_BELOW_PEAK_DB = 1.0, 45.0
@@ -74,7 +74,7 @@ def pauses(level: Levels) -> list[Pause]:
 
 
 def _cuts(found: list[Pause], length_s: float) -> list[float]:
-    """The middles of pauses, the longest first, that leave two seconds between one and the next."""
+    """The middles of pauses, the longest first, that leave a second and a half between one and the next."""
     cuts = np.array([0.0, length_s])
     for pause in sorted(found, key=lambda each: each[0] - each[1]):
         at_s = _middle(pause)
