@@ -46,13 +46,13 @@ def split_at_pauses(samples: Samples, longest_s: float = MAX_SEGMENT_S) -> list[
     level, length_s = levels(samples), samples.size / SAMPLE_RATE_HZ
     silence_db = float(level.max()) - SILENCE_BELOW_PEAK_DB
     found = pauses(level)
-    within = [each for each in found if each[0] > 0 and each[1] < level.size / FRAMES_PER_SECOND]
-    ends = [0.0, *_cuts(within, length_s), length_s]
-    by_middle = {_middle(each): each for each in within if _is_left_out(level, each, silence_db)}
+    at_s = {each: _place(each, level.size, length_s) for each in found}
+    ends = [0.0, *_cuts([each for each in found if 0 < at_s[each] < length_s], length_s), length_s]
+    left_out = {at_s[each]: each for each in found if _is_left_out(level, each, silence_db)}
     pieces = list[Piece]()
     for from_s, to_s in pairwise(ends):
-        _, begin_s = by_middle.get(from_s, (from_s, from_s))
-        end_s, _ = by_middle.get(to_s, (to_s, to_s))
+        _, begin_s = left_out.get(from_s, (from_s, from_s))
+        end_s, _ = left_out.get(to_s, (to_s, to_s))
         pieces += _pieces(samples, (from_s, to_s), (begin_s, end_s), longest_s)
     return pieces
 
@@ -81,6 +81,13 @@ def _cuts(found: list[Pause], length_s: float) -> list[float]:
         if np.abs(cuts - at_s).min() >= SHORTEST_S:
             cuts = np.append(cuts, at_s)
     return sorted(cuts[2:].tolist())
+
+
+def _place(pause: Pause, frames: int, length_s: float) -> float:
+    """Where it would be cut: in its middle, but at the recording's own ends there."""
+    if pause[0] == 0:
+        return 0.0
+    return length_s if pause[1] >= frames / FRAMES_PER_SECOND else _middle(pause)
 
 
 def _middle(pause: Pause) -> float:

@@ -112,6 +112,14 @@ def test_each_sentence_is_a_piece_with_the_times_of_its_speech() -> None:
     assert heard == pytest.approx(last_s - first_s + 2 * PAD_S, abs=0.08)
 
 
+def test_silence_before_and_behind_it_all_is_not_heard() -> None:
+    whole = np.concatenate([np.zeros(SAMPLE_RATE_HZ, np.float32), _talk(3.0, 0.5, 4.0), np.zeros(16000, np.float32)])
+    first, last = split_at_pauses(whole, 7.0)
+    assert (first.start_s, last.end_s) == (pytest.approx(1.0, abs=0.04), pytest.approx(8.5, abs=0.04))
+    assert first.size + last.size == whole.size
+    assert (first.samples.size + last.samples.size) / SAMPLE_RATE_HZ < 7.0 + 4 * PAD_S + 0.1
+
+
 def test_what_fits_is_left_as_it_is() -> None:
     whole = _talk(3.0, 0.5, 4.0)
     (piece,) = split_at_pauses(whole, 10.0)
