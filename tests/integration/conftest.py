@@ -8,7 +8,7 @@ import pytest
 from tests.support.forked import Forks
 from tests.support.workspace import TINY_EN, Workspace, workspace_in
 
-# What takes long begins first: two processes share the files, and neither should wait long for the other's last one.
+# What takes long begins first: a few processes share the files, and none should wait long for the other's last one.
 LONGEST_FIRST = (
     "test_faults",
     "test_search_real",
