@@ -1,5 +1,6 @@
 """`transcribe`, `page` and `export`: a version at work, and handed out to those who have none of this."""
 
+from math import isnan
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,12 @@ class _RangeOrNothing(click.FloatRange):
     """A number of the range, or none where it is empty: so `mlflow run` passes on what was not given."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return None if value == "" else super().convert(value, param, ctx)
+        if value == "":
+            return None
+        number = super().convert(value, param, ctx)
+        if isnan(number):  # no number is less or more than that
+            self.fail(f"{number} is not in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 @click.command()

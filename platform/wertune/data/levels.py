@@ -7,6 +7,7 @@ from wertune.data.audio import SAMPLE_RATE_HZ, Samples, frame_power
 
 FRAMES_PER_SECOND = 100
 LEAST = 1e-10
+NOTHING_DB = -95.0  # of full scale: digital silence, and what rounding leaves
 QUIET_FRAMES = 10  # a pause is looked for where so many are quietest together: a stop's closure is shorter
 
 Levels = npt.NDArray[np.float64]
@@ -16,6 +17,11 @@ def levels(samples: Samples) -> Levels:
     """The level of each 10 ms (frames,) in dB of full scale."""
     power = frame_power(samples, SAMPLE_RATE_HZ // FRAMES_PER_SECOND)
     return np.asarray(10 * np.log10(np.maximum(power, LEAST)))
+
+
+def is_any_sound(samples: Samples) -> bool:
+    """Whether a hundredth of a second of it is more than digital silence."""
+    return bool(levels(samples).max(initial=NOTHING_DB) > NOTHING_DB)
 
 
 def quietest(level: Levels, from_s: float, to_s: float) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress
 from typing import Protocol, TypeVar
 
 import torch
@@ -11,6 +11,7 @@ from wertune.base.config import ContextConfig, DecodeConfig
 from wertune.base.steps import clips_are_done
 from wertune.base.text import Normalise, TermFinder, joined
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
+from wertune.data.levels import is_any_sound
 from wertune.data.manifest import Recording
 from wertune.data.pauses import MAX_SEGMENT_S, Piece, split_at_pauses
 from wertune.scores.metrics import Clip, Scores, score
@@ -135,7 +136,8 @@ class Transcript:
 
     def _pieces(self) -> Iterator[Segment]:
         for piece, written in self.pieces:
-            yield segment_of(piece.start_s, piece.end_s, written.text, written, piece.start_s)
+            if written.log_probabilities:  # else there was nothing to hear
+                yield segment_of(piece.start_s, piece.end_s, written.text, written, piece.start_s)
 
     @property
     def avg_logprob(self) -> float | None:
@@ -243,14 +245,18 @@ def transcribe_samples(
     So reads a model that was tuned on clips without times: it unlearns them. Others read windows (`timed`). The clips
     are of the model's own language unless their `languages` are given.
 
-    `check` is called before each piece is heard and each batch is written: it may raise what ends the work.
+    `check` is called before each piece is heard and each batch is written: it may raise what ends the work. Of
+    digital silence nothing is written: Whisper makes up words of it.
     """
     cut = [split_at_pauses(clip, longest_s) for clip in clips]
-    of_pieces = [language for pieces, language in zip(cut, languages, strict=False) for _ in pieces]
+    is_heard = [is_any_sound(piece.samples) for piece in chain(*cut)]
+    spoken = [language for pieces, language in zip(cut, languages, strict=False) for _ in pieces]
     features, durations_s = [], []
-    for piece in chain(*cut):
+    for piece in compress(chain(*cut), is_heard):
         check()
         durations_s.append(piece.samples.size / SAMPLE_RATE_HZ)
         features.append(log_mel(piece.samples, context_positions(durations_s[-1], context), whisper.mel_bins))
-    written = iter(in_batches(_writer(whisper, decode), features, durations_s, decode, check, of_pieces, across))
+    of_heard = list(compress(spoken, is_heard))
+    heard = iter(in_batches(_writer(whisper, decode), features, durations_s, decode, check, of_heard, across))
+    written = iter([next(heard) if each else Written("", ()) for each in is_heard])
     return [Transcript(tuple((piece, next(written)) for piece in pieces)) for pieces in cut]

@@ -322,6 +322,12 @@ def test_transcribe_answers_a_program_with_one_document(shell: Shell, project: P
     assert (status, json.loads(out)["file"]) == (0, files[0])
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "4.9", "28.1"])
+def test_pieces_are_neither_shorter_nor_longer_than_can_be_cut(shell: Shell, project: Path, number: str) -> None:
+    status, _, err = shell("transcribe", str(project / "train.wav"), "--project", str(project), "--piece-s", number)
+    assert (status, err) == (2, f"wertune: Invalid value for '--piece-s': {number} is not in the range 5<=x<=28.\n")
+
+
 def test_a_refusal_is_a_document_too(shell: Shell, project: Path) -> None:
     (project / "train.wav").unlink()
     status, out, err = shell("validate", "--project", str(project), "--json")

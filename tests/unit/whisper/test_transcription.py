@@ -159,6 +159,23 @@ def test_a_silent_piece_leaves_no_double_blank() -> None:
     assert text.count("frames") < len(split_at_pauses(whole))
 
 
+@pytest.mark.parametrize("size", [0, 1, 159, SAMPLE_RATE_HZ, 60 * SAMPLE_RATE_HZ])
+def test_of_digital_silence_nothing_is_written(size: int) -> None:
+    whisper = SpellingWhisper()
+    clips = [np.zeros(size, np.float32), _noise(1.0), np.full(size, 1e-6, np.float32)]
+    silent, spoken, again = transcribe_samples(
+        whisper,  # type: ignore[arg-type]
+        clips,
+        ContextConfig(),
+        DecodeConfig(),
+        languages=["de", "", ""],
+    )
+    assert [each.text for each in (silent, spoken, again)] == ["", "192 frames", ""]
+    assert (silent.segments, silent.avg_logprob) == ((), None)
+    assert len(spoken.segments) == 1
+    assert sum(piece.size for piece, _ in silent.pieces) == size
+
+
 def test_no_clips_give_no_texts() -> None:
     texts, whisper = _transcribe([])
     assert texts == []

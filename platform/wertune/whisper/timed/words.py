@@ -65,10 +65,11 @@ def with_words(
 
 
 def _groups(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """Neighbours that are followed at once."""
+    """Neighbours that are followed at once; one without a word parts them: its noise would draw words to it."""
     group = list[Segment]()
     for segment in segments:
-        if group and segment.end_s - group[0].start_s > LONGEST_S:
+        is_parted = group and not (segment.text and group[-1].text)
+        if is_parted or (group and segment.end_s - group[0].start_s > LONGEST_S):
             yield group
             group = []
         group.append(segment)
@@ -122,7 +123,23 @@ def _words(
     parted = _parted([(float(a), float(b)) for a, b, _ in rough], [text[b - 1] for _, b in places], level)
     loud = speech(level, peak_db(level))
     heard_s = [trimmed(loud, *each) for each in parted]
-    return [(a, max(b, a + SHORTEST_S), float(p)) for (a, b), (_, _, p) in zip(heard_s, rough, strict=True)]
+    ordered = _in_order(heard_s, heard.size / SAMPLE_RATE_HZ)
+    return [(a, b, float(p)) for (a, b), (_, _, p) in zip(ordered, rough, strict=True)]
+
+
+def _in_order(words: Sequence[tuple[float, float]], ends_s: float) -> list[tuple[float, float]]:
+    """Each word with its least time, none before the one before ends, and none behind the end."""
+    found, shortest_s = list[tuple[float, float]](), min(SHORTEST_S, ends_s / max(1, len(words)))
+    at_s = 0.0
+    for start_s, end_s in words:
+        start_s = max(at_s, start_s)
+        at_s = max(end_s, start_s + shortest_s)
+        found.append((start_s, at_s))
+    for i in range(len(found) - 1, -1, -1):
+        ends_s = min(found[i][1], ends_s)
+        found[i] = (max(0.0, min(found[i][0], ends_s - shortest_s)), ends_s)
+        ends_s = found[i][0]
+    return found
 
 
 def _signs(written: str, offsets: Sequence[tuple[int, int]], times: Floats, likely: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """Words with times: in order, within the recording, without the pauses that the alignment shares among them."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,8 @@ def test_every_word_comes_once_in_order_within_the_recording(whisper: Whisper, p
         if segment.words:
             assert (segment.start_s, segment.end_s) == (segment.words[0].start_s, segment.words[-1].end_s)
     words = _words(found)
-    assert all(0 <= word.start_s < word.end_s <= ends_s[-1] + 0.1 for word in words)
+    assert all(0 <= word.start_s < word.end_s <= ends_s[-1] + 0.02 for word in words)
+    assert all(first.end_s <= after.start_s + 1 / SAMPLE_RATE_HZ for first, after in pairwise(words))
     assert all(word.probability == pytest.approx(0.5) for word in words)
     assert all(
         length_s <= 28 + 1.1 or length_s <= max(lasts_s for lasts_s, _ in parts) + 1.1 for length_s in timer.heard_s
@@ -138,6 +140,30 @@ def test_a_base_whose_heads_follow_nothing_is_told_before_anything_is_written(
     other = load_tiny("none")  # of two layers, with the file of a base of four
     with pytest.raises(BaseModelError, match=r"alignment_heads is \[\[1, 0\], \[2, 0\].*, but must hold"):
         other.check_heads()
+
+
+def test_words_that_the_heads_pass_in_no_time_do_not_overlap(whisper: Whisper) -> None:
+    class Hasty(Timer):
+        def time_tokens(
+            self, features: torch.Tensor, tokens: Sequence[int], frames: int, language: str = ""
+        ) -> tuple[Any, Any]:
+            times, likely = super().time_tokens(features, tokens, frames, language)
+            return np.full_like(times, times[-1]), likely
+
+    said = Segment(0.0, 2.0, "Log in with Singpass", -0.5)
+    words = _words(with_words(Hasty(whisper), _parts((2.0, -20.0)), [said], CONTEXT))
+    assert len(words) == 4
+    assert all(word.end_s - word.start_s == pytest.approx(0.02) for word in words)
+    assert all(first.end_s <= after.start_s for first, after in pairwise(words))
+    assert words[-1].end_s <= 2.0
+
+
+def test_what_nobody_says_anything_in_is_not_followed(whisper: Whisper) -> None:
+    timer, said = Timer(whisper), [Segment(0.0, 9.0, "", -0.5), Segment(12.0, 14.0, "Yes no", -0.5)]
+    before, after = with_words(timer, _parts((9.0, -20.0), (3.0, -80.0), (2.0, -20.0)), said, CONTEXT)
+    assert before == said[0]
+    assert timer.heard_s == [pytest.approx(2.5)]
+    assert after.words[0].start_s >= 11.5
 
 
 def test_nothing_has_no_words(whisper: Whisper) -> None:
