@@ -139,7 +139,8 @@ def checked_space(search: SearchConfig, trial: TrialConfig, place: str) -> list[
     ends = [({key: value}, "space") for key, values in search.space.items() for value in values.samples()]
     points = [(point, "first_points") for point in search.first_points]
     drawn = [with_overrides(trial, dict(values), f"{place}: {part}") for values, part in ends + points]
-    rarely = max((each.train.evaluate_every_epochs for each in (trial, *drawn)), default=1)
+    trains = [each.train for each in (trial, *drawn)]
+    rarely = max(min(train.evaluate_every_epochs, train.epochs) for train in trains)
     if rarely > (grace := search.asha.grace_epochs):
         rule = f"in a search it may be no more than asha.grace_epochs, {grace}, after which trials are compared"
         raise ConfigError(f"{place}: train.evaluate_every_epochs is {rarely}, but {rule}; lower it, or raise the grace")

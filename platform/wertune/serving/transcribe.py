@@ -6,7 +6,7 @@ segments that a model writes; of one that writes none, those of the cuts; and th
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from wertune.whisper.transcription import Segment
 TextFormat = Literal["txt", "json", "verbose_json", "srt", "vtt"]
 JSON_FORMATS = ("json", "verbose_json")
 Say = Callable[[str], None]
+AT_ONCE_S = 600.0  # of recordings, whose texts are told together
 OUT_REMEDY = "free some space there, or give --out a folder that can be written"
 
 
@@ -79,8 +80,7 @@ def transcribe_files(
     """
     failed = 0
     listed: list[str] | None = [] if form in JSON_FORMATS and out is None and len(files) > 1 else None
-    for start in range(0, len(files), voice.decode.batch_size):
-        read = [(file, _read(file)) for file in files[start : start + voice.decode.batch_size]]
+    for read in _batches(files, voice.decode.batch_size):
         clips = [samples for _, samples in read if not isinstance(samples, AudioError)]
         written = iter(voice.write(clips, longest_s, language, words))
         for file, samples in read:
@@ -101,6 +101,21 @@ def transcribe_files(
     if listed is not None:
         say("[" + ",\n".join(listed) + "]")
     return failed
+
+
+def _batches(files: Sequence[Path], most: int) -> Iterator[list[tuple[Path, Samples | AudioError]]]:
+    """What is read and written at once: so many files, or as many as last some minutes; a long one is held alone."""
+    batch, seconds = list[tuple[Path, Samples | AudioError]](), 0.0
+    for file in files:
+        samples = _read(file)
+        lasts_s = 0.0 if isinstance(samples, AudioError) else samples.size / SAMPLE_RATE_HZ
+        if batch and (len(batch) == most or seconds + lasts_s > AT_ONCE_S):
+            yield batch
+            batch, seconds = [], 0.0
+        batch.append((file, samples))
+        seconds += lasts_s
+    if batch:
+        yield batch
 
 
 def _read(file: Path) -> Samples | AudioError:

@@ -44,6 +44,8 @@ def test_trials_are_scored_by_the_first_rung(trial: dict[str, Any], values: dict
     with pytest.raises(ConfigError, match=r"search\.yaml: train\.evaluate_every_epochs is 3, but .*grace_epochs, 2"):
         checked_space(_search(GOOD, asha={"grace_epochs": 2}, **values), config, PLACE)
     checked_space(_search(GOOD, asha={"grace_epochs": 3}, **values), config, PLACE)
+    shorter = with_overrides(config, {"train.epochs": 2}, "test")
+    checked_space(_search(GOOD, asha={"grace_epochs": 2}, **values), shorter, PLACE)
 
 
 @pytest.mark.parametrize("key", ["lora.rank", "learning_rate", "lora.r.x", "data.train"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from click.testing import CliRunner
 from hypothesis import given
@@ -55,6 +56,24 @@ def test_segments_are_short_enough_and_cover_the_recording_without_gaps(
     assert sum(piece.size for piece in pieces) == samples.size
     assert all(piece.samples.size <= longest_s * SAMPLE_RATE_HZ + 1 for piece in pieces)
     assert len(pieces) == 1 or pieces[-1].size >= SAMPLE_RATE_HZ
+
+
+def test_long_recordings_are_told_as_soon_as_each_is_written(
+    voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wertune.serving.transcribe.AT_ONCE_S", 5.0)
+    files = [tmp_path / f"{number}.wav" for number in range(3)]
+    for file, seconds in zip(files, (1.0, 6.0, 1.0), strict=True):
+        soundfile.write(file, np.full(round(seconds * SAMPLE_RATE_HZ), 0.1, np.float32), SAMPLE_RATE_HZ)
+    said, written = list[str](), list[tuple[int, int]]()
+
+    def write(clips: Any, *_: Any) -> Any:
+        written.append((len(clips), len(said)))
+        return [[] for _ in clips]
+
+    monkeypatch.setattr(Voice, "write", lambda _, clips, *given: write(clips, *given))
+    transcribe_files(voice, files, "txt", None, None, "", said.append, said.append)
+    assert written == [(1, 0), (1, 1), (1, 2)]
 
 
 def test_each_clip_gets_its_own_segments_with_the_times_of_its_cuts(voice: Voice) -> None:
