@@ -276,7 +276,8 @@ def finish(
 def register(run: RunRef, prepared: Prepared, best: BestTrial) -> str:
     """The best adapter as a new version of the project's model, logged to the active run, with its card."""
     name, config = prepared.project.name, best.config
-    run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
+    best_values = short_names(flatten(config.model_dump(mode="json")))
+    run.last_params({f"best_{key}": value for key, value in best_values.items()})
     with downloaded_adapter(best.run) as adapter:
         adapter_mb = sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()) / 2**20
         run.metrics(best.run.latest(SIZE_METRICS + BEST_METRICS) | {contract.ADAPTER_MB: adapter_mb})

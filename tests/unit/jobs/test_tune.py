@@ -303,3 +303,13 @@ def test_the_version_is_not_evaluated_again_where_its_test_set_is_not_the_frozen
     evaluate("small", "7")
     evaluate("small", "3")
     assert evaluated == ["3"]
+
+
+def test_a_resumed_search_may_find_another_best_one(mlflow_store: str) -> None:
+    run = create_run(mlflow_store, "search")
+    for rate in (0.1, 0.1, 0.2, 0.1):
+        run.last_params({"best_learning_rate": rate, "best_seed": 0})
+        data = MlflowClient().get_run(run.run_id).data
+        assert data.params == {"best_learning_rate": "0.1", "best_seed": "0"}
+        assert data.tags.get("best_learning_rate", "0.1") == str(rate)
+        assert "best_seed" not in data.tags
