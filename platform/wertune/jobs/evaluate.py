@@ -242,7 +242,7 @@ def _exports(version: RegisteredVersion) -> dict[str, ExportedLong]:
 
 
 def _provenance(prepared: Prepared, served: Served, adapter: str, version: RegisteredVersion) -> Provenance:
-    seed = version.params.get("best_seed", "")
+    seed = version.tags.get("best_seed", version.params.get("best_seed", ""))  # a tag: the resumed search's
     return Provenance(
         git_commit=version.tags.get("mlflow.source.git.commit", ""),
         data_digests=dict(version.dataset_digests),

@@ -17,6 +17,7 @@ from wergate.registry.open import evaluate_in_a_clean_process, open_registry
 from wergate.trail.reports import last_decision, page_of, require_report
 from wertune.base import contract
 from wertune.base.config import ProjectConfig, TrialConfig, TrialPlaces, flatten
+from wertune.base.errors import WertuneError
 from wertune.base.steps import Steps, heard_by
 from wertune.data.manifest import count_rows, manifests_of
 from wertune.jobs.ablation import Ablation, what_it_brings
@@ -260,9 +261,10 @@ def finish(
         results = Results(comparisons, what_brings_it(run, prepared, best, comparisons, say))
         task.phases.begin("gates")
         verdict = to_staging(task, version)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, WertuneError) as stopped:
         command = f"python -m wergate promote --project {task.folder} --version {version} --to Staging"
-        say(f"interrupted before the verdict; models:/{name}/{version} stays, go on with: {command}")
+        what = "interrupted" if isinstance(stopped, KeyboardInterrupt) else "it failed"
+        say(f"{what} before the verdict; models:/{name}/{version} stays, go on with: {command}")
         raise
     log_figures(run, prepared, comparisons, task.phases, study, rungs)
     link = f"[{best.name}]({best.run.ui_path})"
@@ -274,7 +276,8 @@ def finish(
 def register(run: RunRef, prepared: Prepared, best: BestTrial) -> str:
     """The best adapter as a new version of the project's model, logged to the active run, with its card."""
     name, config = prepared.project.name, best.config
-    run.params({f"best_{key}": value for key, value in short_names(flatten(config.model_dump(mode="json"))).items()})
+    best_values = short_names(flatten(config.model_dump(mode="json")))
+    run.last_params({f"best_{key}": value for key, value in best_values.items()})
     with downloaded_adapter(best.run) as adapter:
         adapter_mb = sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()) / 2**20
         run.metrics(best.run.latest(SIZE_METRICS + BEST_METRICS) | {contract.ADAPTER_MB: adapter_mb})
@@ -324,11 +327,22 @@ def _with_adapter(prepared: Prepared, config: TrialConfig, adapter: Path) -> Whi
     return load_adapter(prepared.whisper(config.quantization), adapter)
 
 
+def _evaluate_others(folder: Path, version: str) -> Callable[[str, str], None]:
+    """Versions that the gates compare with; a report of this one was just made, on whatever test set there is."""
+    evaluate = evaluate_in_a_clean_process(folder)
+
+    def other(name: str, number: str) -> None:
+        if number != version:
+            evaluate(name, number)
+
+    return other
+
+
 def to_staging(task: Task, version: str) -> Verdict:
     """Moves the version to Staging if every gate passes; a refusal is a result, and the search was not in vain."""
     registry = open_registry(task.project.name, task.say)
     try:
-        outcome = promote(registry, version, "Staging", task.policy, evaluate_in_a_clean_process(task.folder))
+        outcome = promote(registry, version, "Staging", task.policy, _evaluate_others(task.folder, version))
     except Refused as refused:
         task.say("\n" + refused.table)
         gates = Decision.model_validate(refused.decision).refusals if refused.decision else ()

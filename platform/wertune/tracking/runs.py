@@ -53,6 +53,14 @@ class RunRef:
         texts = [Param(key, param_text(value)) for key, value in values.items()]
         self.ask(lambda client: client.log_batch(self.run_id, params=texts))
 
+    def last_params(self, values: Mapping[str, Any]) -> None:
+        """Parameters that a resumed run may have with other values: those are tags then, as MLflow changes none."""
+        known = self.ask(lambda client: client.get_run(self.run_id)).data
+        self.params({key: value for key, value in values.items() if key not in known.params})
+        is_other = {key: known.params.get(key, param_text(value)) != param_text(value) for key, value in values.items()}
+        if changed := {key: value for key, value in values.items() if is_other[key] or key in known.tags}:
+            self.tags(changed)
+
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Written before it returns: MLflow's asynchronous logging was measured to lose half on SQLite."""
         at_ms = now_ms()  # a metric that is written twice with one time is one row

@@ -6,11 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wertune.base.contract import ALONE, JOINED_SET, LONG_SET
 from wertune.scores.bootstrap import BootstrapSettings, Floats, TooFewBlocks
 from wertune.scores.eval_report import EvalReport, SetReport, UtteranceCounts
 
 BASE = "the untouched base"
 AGAIN = "evaluate base and version in one run"
+# Sets that come of themselves where the project has the clips for them.
+_NEEDS = {
+    JOINED_SET: "with two test clips or more of one language, of which long recordings are joined",
+    LONG_SET: "with whole recordings and their segments as data.long",
+}
 
 
 class NoEvidence(Exception):
@@ -52,7 +58,8 @@ def find_set(sets: Mapping[str, SetReport], name: str, owner: str) -> SetReport:
     if name not in sets or not sets[name].utterances:
         problem = "has no clips" if name in sets else "is missing"
         has = ", ".join(key for key, found in sets.items() if found.utterances) or "nothing"
-        raise NoEvidence(f"set {name} {problem} in {owner}, which has {has}", f"evaluate again, with the set {name}")
+        needs = _NEEDS.get(name.removesuffix(ALONE), f"with the set {name}")
+        raise NoEvidence(f"set {name} {problem} in {owner}, which has {has}", f"evaluate again, {needs}")
     return sets[name]
 
 

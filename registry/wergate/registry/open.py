@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,9 +44,18 @@ def evaluate_in_a_clean_process(project: Path) -> Evaluate:
         environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
         environment["MLFLOW_TRACKING_URI"], environment["MLFLOW_REGISTRY_URI"] = store_uris()
         if status := _status(subprocess.Popen(command, env=environment, stdout=sys.stderr)):
-            raise RegistryError(f"evaluating {name}/{version} ended with status {status}; see its message above")
+            raise RegistryError(f"evaluating {name}/{version} {_ended(status)}")
 
     return evaluate
+
+
+def _ended(status: int) -> str:
+    """What a status that is not 0 means, and what to do; who is killed says nothing."""
+    if status > 0:
+        return f"ended with status {status}; see its message above"
+    killed = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    short = "if memory was short, free some, or let it have fewer cores (taskset -c 0)"
+    return f"was ended by {killed} before it was done; {short}, and evaluate again"
 
 
 def _status(process: "subprocess.Popen[bytes]") -> int:

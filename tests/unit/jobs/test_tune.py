@@ -10,14 +10,17 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
+from wergate.gates.kinds.accuracy import WerGate
+from wergate.gates.policy import Policy
 from wertune.base.config import ProjectConfig, load_project, with_overrides
 from wertune.base.contract import OUTCOME_TAG, POINT_TAG, TRIAL_TAG
 from wertune.base.errors import BaseModelError, ConfigError, TrackingError, WertuneError
 from wertune.base.text import TermFinder
+from wertune.jobs import tune
 from wertune.jobs.logged import Results, _histories, describe, log_comparison
 from wertune.jobs.opening import start_experiment
 from wertune.jobs.trials import BestTrial, best_trial
-from wertune.jobs.tune import score_baseline, what_brings_it
+from wertune.jobs.tune import Task, _evaluate_others, finish, score_baseline, what_brings_it
 from wertune.scores.comparison import Comparison
 from wertune.scores.metrics import Clip, score
 from wertune.search.progress import trial_name
@@ -26,6 +29,7 @@ from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, create_run
 from wertune.training.prepare import prepare
 from wertune.whisper.adapter import add_lora, save_adapter
 
+POLICY = Policy(staging=(WerGate(limit=1.0),), production=(WerGate(limit=1.0),))
 SEARCH: dict[str, Any] = {"trials": 3, "space": {"lora.r": {"choices": [2, 4]}}}
 
 
@@ -267,3 +271,45 @@ def test_without_terms_there_is_no_such_table(
     assert results.ablation is None
     _register_empty(mlflow_store, run)
     assert "What each part brings" not in describe(run, prepared, results, "this one", "1", "passed")
+
+
+@pytest.mark.parametrize(
+    ("stopped", "told"), [(KeyboardInterrupt(), "interrupted before"), (TrackingError("it died"), "it failed before")]
+)
+def test_a_version_that_could_not_be_evaluated_stays_and_the_way_on_is_said(
+    stopped: BaseException, told: str, small_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> Any:
+        raise stopped
+
+    monkeypatch.setattr(tune, "register", lambda *_: "7")
+    monkeypatch.setattr(tune, "evaluated", stop)
+    project = load_project(small_project)
+    said = list[str]()
+    task = Task(small_project, project, POLICY, said.append)
+    run = RunRef("", "run")
+    with pytest.raises(type(stopped)):
+        finish(task, run, prepare(small_project, project), {}, BestTrial(run, "this one", project.trial))
+    assert said[-1].startswith(told)
+    assert f"wergate promote --project {small_project} --version 7 --to Staging" in said[-1]
+
+
+def test_the_version_is_not_evaluated_again_where_its_test_set_is_not_the_frozen_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = list[str]()
+    monkeypatch.setattr(tune, "evaluate_in_a_clean_process", lambda _: lambda name, number: evaluated.append(number))
+    evaluate = _evaluate_others(tmp_path, "7")
+    evaluate("small", "7")
+    evaluate("small", "3")
+    assert evaluated == ["3"]
+
+
+def test_a_resumed_search_may_find_another_best_one(mlflow_store: str) -> None:
+    run = create_run(mlflow_store, "search")
+    for rate in (0.1, 0.1, 0.2, 0.1):
+        run.last_params({"best_learning_rate": rate, "best_seed": 0})
+        data = MlflowClient().get_run(run.run_id).data
+        assert data.params == {"best_learning_rate": "0.1", "best_seed": "0"}
+        assert data.tags.get("best_learning_rate", "0.1") == str(rate)
+        assert "best_seed" not in data.tags

@@ -192,6 +192,25 @@ def test_the_evaluation_is_a_process_of_its_own_that_does_not_take_this_run(
     assert seen["env"]["MLFLOW_REGISTRY_URI"] == "sqlite:///registry.db"
 
 
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (1, "evaluating demo/1 ended with status 1; see its message above"),
+        (-9, "evaluating demo/1 was ended by SIGKILL before it was done; if memory was short, free some"),
+        (-40, "evaluating demo/1 was ended by signal 40"),
+    ],
+)
+def test_who_was_killed_has_said_nothing_that_could_be_read(
+    status: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "store_uris", lambda: ("sqlite:///runs.db", "sqlite:///registry.db"))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: SimpleNamespace(wait=lambda: status))
+    with pytest.raises(RegistryError) as raised:
+        opening.evaluate_in_a_clean_process(tmp_path)("demo", "1")
+    assert str(raised.value).startswith(told)
+    assert ("above" in str(raised.value)) == (status > 0)
+
+
 SLOW_TO_END = """
 import signal, sys, time
 def end(*_):

@@ -139,6 +139,7 @@ def test_a_missing_set_is_a_refusal_that_says_so(gate: Gate, long_report: Report
     result = _judge(gate, long_report())
     assert (result.passed, result.value) == (False, None)
     assert "set long is missing" in result.detail
+    assert result.remedy == "evaluate again, with whole recordings and their segments as data.long"
     assert "evaluate again" in result.remedy
 
 
@@ -146,7 +147,9 @@ def test_without_the_clips_alone_nothing_is_compared(long_report: Report) -> Non
     report = long_report()
     del report.sets["joined_clips"]
     for gate in (LongFormGate(against="clips", limit=1), SkippedSpeechGate(against="clips", limit=9)):
-        assert "set joined_clips is missing" in _judge(gate, report).detail
+        result = _judge(gate, report)
+        assert "set joined_clips is missing" in result.detail
+        assert "two test clips or more" in result.remedy
 
 
 def test_a_version_that_writes_no_times_is_told_so(long_report: Report) -> None:
