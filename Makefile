@@ -36,9 +36,8 @@ layers: .venv/.ready
 unit: .venv/.ready
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal
 
-# Half of their time these tests wait for processes to start and to answer: three at once for two cores.
 integration: .venv/.ready
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration tests/gpu -q -n 3 --dist loadfile --no-loadscope-reorder --durations=15
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration tests/gpu -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 docs: .venv/.ready
 	$(BIN)/mkdocs build --strict --site-dir "$(SITE)"

@@ -89,7 +89,9 @@ def test_each_form_is_answered_and_details_come_on_request(
     status, (first, *others) = ask(rows)
     assert (status, list(first)) == (200, ["text"])
     assert all(other == first for other in others)
-    status, (detailed,) = ask([{"samples": np.zeros(8000).tolist(), "rate_hz": 8000}], details=True)
+    status, (silent,) = ask([{"samples": np.zeros(8000).tolist(), "rate_hz": 8000}], details=True)
+    assert (status, silent) == (200, {"text": "", "avg_logprob": None, "duration_s": 1.0, "segments": []})
+    status, (detailed,) = ask([{"samples": np.full(8000, 0.1).tolist(), "rate_hz": 8000}], details=True)
     assert (status, sorted(detailed)) == (200, ["avg_logprob", "duration_s", "segments", "text"])
     (segment,) = detailed["segments"]
     assert (segment["start"], segment["end"], segment["text"]) == (0.0, 1.0, detailed["text"])

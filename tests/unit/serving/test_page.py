@@ -41,7 +41,7 @@ def _client(host: str = "127.0.0.1", **limits: float) -> TestClient:
 
 @pytest.fixture
 def clip(tmp_path: Path) -> bytes:
-    soundfile.write(tmp_path / "clip.wav", torch.zeros(16000).numpy(), 16000)
+    soundfile.write(tmp_path / "clip.wav", torch.full((16000,), 0.1).numpy(), 16000)
     return (tmp_path / "clip.wav").read_bytes()
 
 
@@ -56,7 +56,7 @@ def test_both_texts_come_with_the_words_on_which_they_differ(clip: bytes) -> Non
 
 
 def test_segments_come_with_the_times_that_they_are_played_from(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "long.wav", torch.zeros(40 * 16000).numpy(), 16000)
+    soundfile.write(tmp_path / "long.wav", torch.full((40 * 16000,), 0.1).numpy(), 16000)
     answer = _client().post("/transcribe", content=(tmp_path / "long.wav").read_bytes(), headers=TYPE).json()
     for each in answer["answers"]:
         assert " ".join(text for _, text in each["segments"]) == each["text"]
