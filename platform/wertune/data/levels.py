@@ -8,6 +8,7 @@ from wertune.data.audio import SAMPLE_RATE_HZ, Samples, frame_power
 FRAMES_PER_SECOND = 100
 LEAST = 1e-10
 NOTHING_DB = -95.0  # of full scale: digital silence, and what rounding leaves
+SILENCE_BELOW_PEAK_DB = 45.0  # what is further below the loudest of a recording is silence
 QUIET_FRAMES = 10  # a pause is looked for where so many are quietest together: a stop's closure is shorter
 
 Levels = npt.NDArray[np.float64]

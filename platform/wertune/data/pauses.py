@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples
-from wertune.data.levels import FRAMES_PER_SECOND, Levels, levels
+from wertune.data.levels import FRAMES_PER_SECOND, SILENCE_BELOW_PEAK_DB, Levels, levels
 
 MAX_SEGMENT_S = 28.0
 QUIET_SEARCH_S = 8.0
@@ -20,7 +20,7 @@ LEAST_RANGE_DB = 12.0  # where less lies between them, all is speech or all is n
 SHORTEST_S = 1.5  # between two cuts
 PAD_S = 0.1  # of a pause is heard with the speech around it
 # What is longer than this may hold somebody far away, unless it is so far below the loudest that it is silence.
-HEARD_S, SILENCE_BELOW_PEAK_DB = 1.0, 45.0
+HEARD_S = 1.0
 
 Pause = tuple[float, float]
 

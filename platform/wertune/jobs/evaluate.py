@@ -36,7 +36,7 @@ from wertune.scores.comparison import Comparison
 from wertune.scores.eval_report import Cost, EvalReport, ExportedLong, Provenance
 from wertune.scores.final_set import Opening, openings, versions_opened
 from wertune.scores.metrics import Scores
-from wertune.serving.long_form import served_voice
+from wertune.serving.listener import served_voice
 from wertune.serving.pyfunc import load_registered, registered_engine
 from wertune.serving.served import Served, load_served
 from wertune.tracking.opening import open_run

@@ -11,8 +11,8 @@ from wertune.data.long_form import LongRecording
 from wertune.scores.eval_report import ExportedLong
 from wertune.scores.metrics import Scores
 from wertune.serving.export_card import PROMPT_OF_ENGLISH_ONLY, Format
-from wertune.serving.listener import text_of
-from wertune.serving.long_form import score_texts, served_voice, summed, together, write_long
+from wertune.serving.listener import served_voice, text_of
+from wertune.serving.long_form import score_texts, summed, together, write_long
 from wertune.serving.served import Served
 from wertune.training.prepare import Prepared
 

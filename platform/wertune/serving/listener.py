@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from wertune.base.config import ContextConfig, DecodeConfig, ProjectConfig, ServingConfig
 from wertune.base.text import joined
 from wertune.data.audio import Samples
 from wertune.data.pauses import MAX_SEGMENT_S
 from wertune.serving.pyfunc import load_registered
+from wertune.serving.served import Served
 from wertune.training.baseline import baseline_decode
 from wertune.whisper.base_model import resolve_base_model
 from wertune.whisper.model import load_whisper
 from wertune.whisper.restraints import MOST_S
 from wertune.whisper.timed.windows import transcribe_recordings
 from wertune.whisper.timed.words import with_words
-from wertune.whisper.transcription import Segment, TimedTranscriber
+from wertune.whisper.transcription import Segment, TimedTranscriber, Transcriber
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,17 @@ def text_of(segments: Sequence[Segment]) -> str:
 
 def version_voice(uri: str) -> Voice:
     """A registered version as it serves; TrackingError where there is none."""
-    served = load_registered(uri)
+    return served_voice(load_registered(uri), uri.removeprefix("models:/"))
+
+
+def served_voice(served: Served, name: str, whisper: Transcriber | None = None) -> Voice:
+    """What answers for the version where it serves; `whisper` writes for it in the place of its own engine."""
     limits = ServingConfig.model_validate(served.settings.get("serving", {}))
+    writes = cast(TimedTranscriber, whisper or served.whisper)  # processes that write (jobs/writers.py) time no words
     return Voice(
-        uri.removeprefix("models:/"),
+        name,
         "registered version",
-        served.whisper,
+        writes,
         served.context,
         served.decode,
         limits,

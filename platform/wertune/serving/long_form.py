@@ -1,36 +1,16 @@
 """Long recordings as a version serves them, beside the same clips alone: what is counted, and when it was written."""
 
 from collections.abc import Sequence
-from typing import cast
 
-from wertune.base.config import ServingConfig
 from wertune.data.long_form import LongRecording
 from wertune.scores.long_form import border_errors_s, score_in_place, with_borders
 from wertune.scores.metrics import Scores
 from wertune.serving.listener import Voice, text_of
-from wertune.serving.served import Served
 from wertune.training.prepare import Prepared
-from wertune.whisper.transcription import Segment, TimedTranscriber, Transcriber, clips_of
+from wertune.whisper.transcription import Segment, clips_of
 
 AT_ONCE_S = 300.0  # of recordings that are written beside each other
 NEAR_S = 0.02  # a header may say how long a recording lasts in samples of another rate
-
-
-def served_voice(served: Served, name: str, whisper: Transcriber | None = None) -> Voice:
-    """What answers for the version where it serves; `whisper` writes for it in the place of its own engine."""
-    limits = ServingConfig.model_validate(served.settings.get("serving", {}))
-    writes = cast(TimedTranscriber, whisper or served.whisper)  # processes that write (jobs/writers.py) time no words
-    return Voice(
-        name,
-        "registered version",
-        writes,
-        served.context,
-        served.decode,
-        limits,
-        served.longest_piece_s,
-        served.window_s,
-        served.settings["language"],
-    )
 
 
 def together(recordings: Sequence[LongRecording]) -> list[list[LongRecording]]:

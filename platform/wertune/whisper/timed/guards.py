@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from wertune.base.text import letter_by_letter
-from wertune.data.levels import FRAMES_PER_SECOND, NOTHING_DB, Levels
+from wertune.data.levels import FRAMES_PER_SECOND, NOTHING_DB, SILENCE_BELOW_PEAK_DB, Levels
 from wertune.whisper.loops import shrinks
 from wertune.whisper.wording import Timed, Written
 
 # Speech is so near the loudest that is heard, and stands out of the window's floor.
 SPEECH_BELOW_PEAK_DB, FLOOR_PERCENT, OVER_FLOOR_DB = 35.0, 5, 8.0
-# What is further below the loudest tenth of a second of a recording is silence, whatever is written for it.
-SILENCE_BELOW_PEAK_DB, PEAK_FRAMES = 45.0, 10
+# Of the loudest tenth of a second, below which there is silence, whatever is written for it.
+PEAK_FRAMES = 10
 SKIPPED_S = 1.5  # of speech that nothing is written for
 # No text lasts longer than this a word, and so much a letter and a digit: the rest of its time is of something else.
 WORD_S, LETTER_S, DIGIT_S = 0.25, 0.11, 0.5
