@@ -36,17 +36,23 @@ def configured(project: Path, overrides: tuple[str, ...], epochs: str, seed: str
     """project.yaml with the command line's values in its `trial:`, all of it checked."""
     from wertune.base.config import load_project, with_overrides
 
+    values = {f"trial.{key}": value for key, value in trial_values(overrides, epochs, seed).items()}
+    return with_overrides(load_project(project), values, "command line")
+
+
+def trial_values(overrides: tuple[str, ...], epochs: str, seed: str) -> dict[str, Any]:
+    """What `trial_options` were given, by its path in `trial:`; ConfigError."""
     values: dict[str, Any] = {}
     for override in overrides:
         for item in filter(None, override.split()):
             key, separator, text = item.partition("=")
             if not separator:
                 raise ConfigError(f"--set is {item!r}, but must be KEY=VALUE, such as lora.r=8")
-            values[f"trial.{key}"] = value_of(f"--set {key}", text)
+            values[key] = value_of(f"--set {key}", text)
     for key, text in (("train.epochs", epochs), ("seed", seed)):
         if text:
-            values[f"trial.{key}"] = value_of(f"--{key.rpartition('.')[2]}", text)
-    return with_overrides(load_project(project), values, "command line")
+            values[key] = value_of(f"--{key.rpartition('.')[2]}", text)
+    return values
 
 
 def value_of(option: str, text: str) -> Any:

@@ -13,7 +13,7 @@ import click
 
 from wertune.base.cli import is_mlflow_run, json_option
 from wertune.base.errors import ConfigError
-from wertune.commands.options import configured, project_option, trial_options, value_of
+from wertune.commands.options import configured, project_option, trial_options, trial_values, value_of
 
 if TYPE_CHECKING:
     from wergate.gates.policy import Policy
@@ -84,7 +84,8 @@ def tune(
 ) -> dict[str, Any]:
     """Searches for the best adapter and registers it."""
     config = configured(project, overrides, epochs, seed)
-    search_config = _search_config(project, config.trial, trials, gpus_per_trial)
+    fixed = trial_values(overrides, epochs, seed)
+    search_config = _search_config(project, config.trial, fixed, trials, gpus_per_trial)
     if dry_run:
         from wertune.search.plan import as_text, make_plan
 
@@ -123,7 +124,10 @@ def resume_command(given: Mapping[str, Any], experiment_id: str | None, run_id: 
     return shlex.join(["python", "-m", "wertune", "tune", *parts])
 
 
-def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_trial: str) -> "SearchConfig":
+def _search_config(
+    project: Path, trial: "TrialConfig", fixed: Mapping[str, Any], trials: str, gpus_per_trial: str
+) -> "SearchConfig":
+    """search.yaml with the command line's values; what is `fixed` there is not searched."""
     from wertune.base.config import load_yaml, with_overrides
     from wertune.search.search_space import SearchConfig, checked_space
 
@@ -131,6 +135,10 @@ def _search_config(project: Path, trial: "TrialConfig", trials: str, gpus_per_tr
     given = {"trials": trials, "gpus_per_trial": gpus_per_trial}
     values = {key: value_of(f"--{key.replace('_', '-')}", text) for key, text in given.items() if text}
     config = with_overrides(load_yaml(path, SearchConfig), values, "command line")
+    varied = [*config.space, *(("lora.strength",) if config.strengths else ())]
+    if searched := [key for key in varied if key in fixed]:
+        click.echo(f"not searched, since it has a value: {', '.join(searched)}")
+        config = config.without(fixed)
     checked_space(config, trial, str(path))
     return config
 

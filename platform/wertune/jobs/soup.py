@@ -21,6 +21,7 @@ from wertune.search.search_space import SearchConfig
 from wertune.search.trial_log import GatheredLog
 from wertune.search.trial_runs import CAUSE_CHARACTERS
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, nested_run, restarts
+from wertune.training.batches import TrainingData
 from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
 from wertune.training.train import validation_scores
@@ -56,7 +57,7 @@ def restarted(
             say(f"seed {config.seed} failed, and is left out of the mean: {why}")
             continue
         members[_key(config)] = _logged(run, best, config, log)
-        say(f"seed {config.seed}: {_figures(_best(log))}")
+        say(f"seed {config.seed}: {figures(_best(log))}")
     if not members:
         return best
     name = f"mean of {len(members) + 1} runs of {best.name}"
@@ -90,7 +91,8 @@ def _best(log: GatheredLog) -> dict[str, float]:
     return {name: value for _, values in log.said_metrics for name, value in values.items() if name.startswith("best_")}
 
 
-def _figures(metrics: Mapping[str, float]) -> str:
+def figures(metrics: Mapping[str, float]) -> str:
+    """Of a run's best metrics, for people."""
     kept = metrics.get("best_retention_val_wer")
     return f"WER {100 * metrics['best_val_wer']:.2f} %" + ("" if kept is None else f", retention {100 * kept:.2f} %")
 
@@ -107,6 +109,15 @@ def _logged(run: RunRef, best: BestTrial, config: TrialConfig, log: GatheredLog)
                 nested.metrics(values, step)
             nested.artifacts(Path(scratch), ADAPTER_ARTIFACT)
     return nested
+
+
+def measured(best: BestTrial, whisper: Whisper, data: TrainingData, objective: Objective) -> dict[str, float]:
+    """The metrics of a run whose adapter was not trained but made of that of `best`, as those of a trial are."""
+    validation, retention = validation_scores(best.config, whisper, data)
+    value = objective(validation.wer, retention.wer if retention else None)
+    metrics = {contract.BEST_OBJECTIVE: value, "best_val_wer": validation.wer} | _size(whisper)
+    metrics |= {"best_retention_val_wer": retention.wer} if retention else {}
+    return metrics | best.run.latest((contract.PEAK_MEMORY_MB, "clips_per_s", "best_epoch"))
 
 
 def _size(whisper: Whisper) -> dict[str, float]:
@@ -126,13 +137,10 @@ def _mean(
         average_adapters(adapters, mean, RANKS * config.lora.r)
         whisper = load_adapter(prepared.whisper(config.quantization), mean)
         data = prepared.training_data(config.context, whisper.mel_bins)
-        validation, retention = validation_scores(config, whisper, data)
-        value = objective(validation.wer, retention.wer if retention else None)
-        metrics = {contract.BEST_OBJECTIVE: value, "best_val_wer": validation.wer} | _size(whisper)
-        metrics |= {"best_retention_val_wer": retention.wer} if retention else {}
-        metrics |= best.run.latest((contract.PEAK_MEMORY_MB, "clips_per_s", "best_epoch"))
-        alone = best.run.latest((contract.BEST_OBJECTIVE,))[contract.BEST_OBJECTIVE]
-        told = f"{name}: {_figures(metrics)}, objective {value:.4f}; {alone:.4f} of {best.name} alone"
+        metrics = measured(best, whisper, data, objective)
+        value, alone = metrics[contract.BEST_OBJECTIVE], best.run.latest((contract.BEST_OBJECTIVE,))
+        told = f"{name}: {figures(metrics)}, objective {value:.4f}; "
+        told += f"{alone[contract.BEST_OBJECTIVE]:.4f} of {best.name} alone"
         with nested_run(run, name, {contract.RESTART_TAG: MEAN, DESCRIPTION_TAG: told}) as nested:
             nested.metrics(metrics)
             nested.artifacts(mean, ADAPTER_ARTIFACT)

@@ -115,6 +115,7 @@ def tune(task: Task, search: Search) -> Registered:
     """Many trials, the best of which is registered."""
     # Here, since `train` needs no Ray.
     from wertune.jobs.soup import restarted
+    from wertune.jobs.strengths import at_the_best_strength
     from wertune.search.driver import SearchInterrupted, cluster, transcribe_across
     from wertune.search.driver import search as search_trials
 
@@ -130,10 +131,9 @@ def tune(task: Task, search: Search) -> Registered:
             each = f", each of {config.workers} workers" if config.workers > 1 else ""
             task.phases.begin("search")
             task.say(f"searching: {config.trials} trials of at most {epochs} epochs{each} …")
+            objective = objective_of(prepared, baseline)
             try:
-                search_trials(
-                    prepared, config, objective_of(prepared, baseline), run, study, search.folder / run.run_id
-                )
+                search_trials(prepared, config, objective, run, study, search.folder / run.run_id)
             except SearchInterrupted:
                 task.say(f"interrupted; {go_on}")
                 raise
@@ -141,7 +141,10 @@ def tune(task: Task, search: Search) -> Registered:
             best = best_trial(run, prepared)
             if config.restarts:
                 task.phases.begin("runs of the mean")
-                best = restarted(run, prepared, config, best, objective_of(prepared, baseline), task.say)
+                best = restarted(run, prepared, config, best, objective, task.say)
+            if config.strengths:
+                task.phases.begin("strengths")
+                best = at_the_best_strength(run, prepared, config, best, objective, task.say)
         return finish(task, run, prepared, baseline, best, study, config.asha.rungs(epochs))
 
 

@@ -99,6 +99,8 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
     if restarts := search.restarts:
         a_run_s = epochs * (epoch_s - scored_s) + scored_s
         rest_s["restarts"] = math.ceil(restarts / machine.trials_at_once) * a_run_s
+    if search.strengths:
+        rest_s["strengths"] = len(search.strengths) * scored_s
     rest = sum(rest_s.values())
     return Plan(
         project=project.name,
@@ -222,6 +224,7 @@ BESIDE = {
     "check": "checks",
     "baseline": "the base's scores",
     "restarts": "the best again from other seeds",
+    "strengths": "the adapter at other strengths",
     "final": "final evaluation and gates",
     "start_up": "processes and reports",
 }

@@ -1,6 +1,7 @@
 """`search.yaml`: what the search may vary, how many trials it gets, and when ASHA stops one."""
 
 import math
+from collections.abc import Container
 from typing import Annotated, Any, Literal, Self
 
 from optuna.distributions import (
@@ -113,6 +114,11 @@ class SearchConfig(TrialPlaces):
         description="so often the best configuration is trained again, each time from another seed, and the mean of "
         "the adapters is taken where validation says so (model soups, arXiv:2203.05482)",
     )
+    strengths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (),
+        description="of the adapter that the search ends with (lora.strength), tried without training; the one with "
+        "the least objective is kept",
+    )
     space: dict[str, Values] = Field(
         min_length=1, description="what is varied, and how far; a key is a path in project.yaml's `trial:`"
     )
@@ -124,6 +130,23 @@ class SearchConfig(TrialPlaces):
             found = f"take_over is true and gpus_per_trial is {self.gpus_per_trial:g}"
             raise ValueError(f"{found}, but each worker of a trial has a GPU of its own; set gpus_per_trial: 1 or auto")
         return self
+
+    @model_validator(mode="after")
+    def _strength_is_tried_once(self) -> Self:
+        if self.strengths and "lora.strength" in self.space:
+            raise ValueError(
+                "strengths and space both vary lora.strength, which costs trials in space alone; take it out of space"
+            )
+        return self
+
+    def without(self, keys: Container[str]) -> Self:
+        """The search in which these have the trial's values; ConfigError where nothing is left to vary."""
+        space = {key: values for key, values in self.space.items() if key not in keys}
+        if not space:
+            raise ConfigError(f"all that is varied has a value: {', '.join(self.space)}; leave one out, or use train")
+        points = tuple({key: value for key, value in point.items() if key not in keys} for point in self.first_points)
+        strengths = () if "lora.strength" in keys else self.strengths
+        return self.model_copy(update={"space": space, "first_points": points, "strengths": strengths})
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """What Optuna draws from, by search key."""

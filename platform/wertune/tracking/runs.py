@@ -195,7 +195,7 @@ def children(parent: RunRef) -> list[Any]:
 
 
 def restarts(parent: RunRef) -> dict[str, Any]:
-    """Finished runs of the best configuration from other seeds, and of their mean, by what each is known as.
+    """Finished runs made of the best one after the search: from other seeds, their mean, another strength; by tag.
 
     One that a process which is gone has left behind ends as KILLED.
     """

@@ -133,11 +133,18 @@ def save_adapter(whisper: Whisper, folder: Path, base_model: str, strength: floa
     with storing("the adapter", folder, remedy), replacing_folder(folder) as writing:
         whisper.model.save_pretrained(str(writing), safe_serialization=True)
         # PEFT writes the local path of the weights; the adapter is for the base by its name, wherever it lies.
-        # Strength is stored as alpha, so that whoever loads the adapter, by plain PEFT too, gets it.
-        alpha = read_adapter_config(writing)["lora_alpha"] * strength
-        amend_config(writing, base_model_name_or_path=base_model, lora_alpha=alpha)
+        weigh_adapter(writing, strength)
+        amend_config(writing, base_model_name_or_path=base_model)
         (writing / "README.md").unlink(missing_ok=True)
         share_mode(writing, of="adapter_config.json")
+
+
+def weigh_adapter(folder: Path, strength: float) -> None:
+    """Multiplies what the folder's adapter adds to its base.
+
+    It is stored as alpha, so that whoever loads the adapter, by plain PEFT too, gets it.
+    """
+    amend_config(folder, lora_alpha=read_adapter_config(folder)["lora_alpha"] * strength)
 
 
 def amend_config(folder: Path, **changes: Any) -> None:

@@ -19,7 +19,7 @@ from wertune.base.config import DecodeConfig, Draw, ProjectConfig, flatten, load
 from wertune.base.errors import ConfigError
 from wertune.base.text import Lexicon
 from wertune.commands.new_project.scaffold import SPLITS, Wanted, make_project
-from wertune.commands.new_project.scaffold_texts import TERM_BOOST
+from wertune.commands.new_project.scaffold_texts import STRENGTHS, TERM_BOOST
 from wertune.commands.new_project.schemas import FOLDER, schemas, write_schemas
 from wertune.commands.new_project.yaml_page import meaning, yaml_page
 from wertune.scores.eval_report import EvalReport
@@ -74,7 +74,7 @@ def test_every_value_is_written_and_is_the_default(folder: Path) -> None:
     written = yaml.safe_load((folder / "project.yaml").read_text())
     assert flatten(written).keys() == flatten(plain.model_dump()).keys()
     search = load_yaml(folder / "search.yaml", SearchConfig)
-    assert search == SearchConfig(space=search.space)
+    assert search == SearchConfig(space=search.space, strengths=STRENGTHS)
     assert yaml.safe_load((folder / "search.yaml").read_text()).keys() == SearchConfig.model_fields.keys()
     checked_space(search, plain.trial, "search.yaml")
     policy = load_policy(Path("registry/policies/my-domain.yaml"))

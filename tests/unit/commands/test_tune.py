@@ -11,10 +11,11 @@ from click.testing import CliRunner
 
 from wertune.base.config import TrialConfig, TrialPlaces
 from wertune.base.errors import ConfigError, TrackingError
-from wertune.commands.tune import _places, _told, resume_command, train, tune
+from wertune.commands.tune import _places, _search_config, _told, resume_command, train, tune
 from wertune.jobs.logged import Results
 from wertune.jobs.trials import BestTrial
 from wertune.jobs.tune import Registered, Task, Verdict, finish
+from wertune.search.search_space import SearchConfig
 from wertune.tracking.journal_writer import held
 
 GIVEN = {
@@ -203,3 +204,50 @@ def test_each_worker_of_a_training_gets_what_search_yaml_says_or_a_gpu_of_its_ow
         space = "space: {lora.r: {choices: [8]}}"
         (tmp_path / "search.yaml").write_text(f"{search}\n{space}\n", encoding="utf-8")
     assert _places(tmp_path, workers) == TrialPlaces(**places)
+
+
+SEARCH = """\
+strengths: [0.7, 1.0]
+space:
+  lora.r: {choices: [2, 4]}
+  train.replay_ratio: {low: 0.5, high: 1.0}
+first_points: [{lora.r: 4, train.replay_ratio: 0.5}]
+"""
+
+
+def _searched(folder: Path, fixed: dict[str, Any]) -> SearchConfig:
+    (folder / "search.yaml").write_text(SEARCH, encoding="utf-8")
+    return _search_config(folder, TrialConfig(), fixed, "", "")
+
+
+@pytest.mark.parametrize(
+    ("fixed", "space", "point", "strengths", "said"),
+    [
+        ({}, {"lora.r", "train.replay_ratio"}, {"lora.r": 4, "train.replay_ratio": 0.5}, (0.7, 1.0), ""),
+        ({"lora.r": 8, "seed": 1}, {"train.replay_ratio"}, {"train.replay_ratio": 0.5}, (0.7, 1.0), "lora.r"),
+        (
+            {"lora.r": 8, "lora.strength": 0.6},
+            {"train.replay_ratio"},
+            {"train.replay_ratio": 0.5},
+            (),
+            "lora.r, lora.strength",
+        ),
+    ],
+)
+def test_what_is_set_is_not_searched(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fixed: dict[str, Any],
+    space: set[str],
+    point: dict[str, float],
+    strengths: tuple[float, ...],
+    said: str,
+) -> None:
+    found = _searched(tmp_path, fixed)
+    assert (set(found.space), found.first_points, found.strengths) == (space, (point,), strengths)
+    assert capsys.readouterr().out == (f"not searched, since it has a value: {said}\n" if said else "")
+
+
+def test_a_search_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lora\.r, train\.replay_ratio; leave one out, or use train"):
+        _searched(tmp_path, {"lora.r": 8, "train.replay_ratio": 1.0})

@@ -3,42 +3,23 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
+from tests.unit.jobs.conftest import NO_PENALTY
 
-from wertune.base.config import TrialConfig, TrialPlaces, load_project, with_overrides
-from wertune.base.contract import BEST_OBJECTIVE, OUTCOME_TAG, POINT_TAG, RESTART_TAG, TRAINABLE_PARAMETERS
+from wertune.base.config import TrialConfig, TrialPlaces, with_overrides
+from wertune.base.contract import BEST_OBJECTIVE, RESTART_TAG, TRAINABLE_PARAMETERS
 from wertune.jobs import soup
 from wertune.jobs.soup import restarted
 from wertune.jobs.trials import BestTrial
 from wertune.search.search_space import SearchConfig
-from wertune.tracking.runs import RunRef, children, create_run, nested_run, restarts
+from wertune.tracking.runs import RunRef, children, nested_run, restarts
 from wertune.training.objective import Objective
-from wertune.training.prepare import Prepared, prepare
+from wertune.training.prepare import Prepared
 from wertune.training.train import TrainingDiverged
 from wertune.training.trial import RunLog, run_trial
-
-OBJECTIVE = Objective(0.0, 1.0, 0.0)
-
-
-@pytest.fixture
-def prepared(small_project: Path) -> Prepared:
-    return prepare(small_project, with_overrides(load_project(small_project), {"trial.train.epochs": 1}, "test"))
-
-
-@pytest.fixture
-def search(mlflow_store: str) -> RunRef:
-    return create_run(mlflow_store, "search")
-
-
-@pytest.fixture
-def best(prepared: Prepared, search: RunRef) -> BestTrial:
-    with nested_run(search, "trial 02: lr=0.01", {OUTCOME_TAG: "completed", POINT_TAG: "{}"}) as run:
-        run_trial(prepared.project.trial, prepared, OBJECTIVE, run)
-    return BestTrial(run, "trial 02: lr=0.01", prepared.project.trial)
 
 
 class Cluster:
@@ -75,7 +56,7 @@ def _restart(
     best.run.metrics({BEST_OBJECTIVE: least}, 9)
     said: list[str] = []
     config = SearchConfig.model_validate({"restarts": 2, "space": {"lora.r": {"choices": [2, 4]}}})
-    return restarted(search, prepared, config, best, OBJECTIVE, said.append), said
+    return restarted(search, prepared, config, best, NO_PENALTY, said.append), said
 
 
 def test_the_mean_is_taken_where_validation_says_so(

@@ -84,6 +84,8 @@ def test_restarts_and_the_battery_take_their_time(
     restarts_s = pytest.approx(2 * (4 * 9 * 0.1 + 2 * 0.5))
     assert plan.rest_s == plain.rest_s | {"check": plan.rest_s["check"], "restarts": restarts_s}
     assert "the best again from other seeds" in as_text(plan)
+    weighed = planned({"trials": 2, "strengths": [0.7, 0.8, 0.9]})
+    assert weighed.rest_s["strengths"] == pytest.approx(3 * 2 * 0.5)
     assert "again from other seeds" not in as_text(plain)
     monkeypatch.setattr(module, "project_battery", lambda *_: SimpleNamespace(rows=[None] * 50))
     more = planned({"trials": 2})

@@ -95,7 +95,7 @@ def project_config(wanted: Wanted) -> ProjectConfig:
 def _project_files(wanted: Wanted) -> dict[str, str]:
     folder = wanted.folder
     project = texts.PROJECT + _project_page(wanted)
-    search = SearchConfig.model_validate({"space": texts.SPACE})
+    search = SearchConfig.model_validate({"space": texts.SPACE, "strengths": texts.STRENGTHS})
     space = "\n".join(f"{key}: {flow(texts.SPACE[key])}" for key in search.space)
     terms = parse(Lexicon, {"terms": [{"term": t, "spoken": s or None} for t, s in wanted.terms]}, "--term").terms
     listed = "terms:\n" + "".join(f"  - {flow(term.model_dump())}\n" for term in terms) if terms else "terms: []\n"

@@ -20,8 +20,8 @@ SPACE: dict[str, Any] = {
     "train.replay_ratio": {"low": 0.3, "high": 1.0},
     "lora.r": {"choices": [4, 8, 16]},
     "lora.target_modules": {"choices": ["q_proj,v_proj", "q_proj,v_proj,fc1"]},
-    "lora.strength": {"low": 0.7, "high": 1.0},
 }
+STRENGTHS = (0.7, 0.85, 1.0)  # what each of them forgets and knows costs one look at validation
 
 BATTERY_THERE = """\
 A version is also measured on a battery of ordinary speech beside the untouched base, some minutes more
