@@ -30,16 +30,16 @@ def numbers(text: str) -> tuple[float, ...]:
     return tuple(map(float, text.split(",")))
 
 
-def rates(prepared: Prepared, config: TrialConfig, adapter: Path, strength: float) -> list[tuple[Scores, Scores]]:
+def rates(
+    prepared: Prepared, config: TrialConfig, adapter: Path, strength: float
+) -> list[tuple[Scores, Scores | None]]:
     """Validation and retention's validation as the project serves, and as its trials are judged."""
     whisper = load_adapter(prepared.whisper(config.quantization), adapter)
-    data, found = prepared.training_data(config.context, whisper.mel_bins), list[tuple[Scores, Scores]]()
+    data, found = prepared.training_data(config.context, whisper.mel_bins), list[tuple[Scores, Scores | None]]()
     with at_strength(whisper, strength / config.lora.strength):  # as it was saved, it has the project's
         for beams in (config.decode.num_beams, config.train.evaluation_beams):
             each = with_overrides(config, {"train.evaluation_beams": beams}, "beams")
-            validation, retention = validation_scores(each, whisper, data)
-            assert retention, "without people of retention any strength is right"
-            found.append((validation, retention))
+            found.append(validation_scores(each, whisper, data))
     return found
 
 
@@ -54,15 +54,19 @@ def table(project: Path, adapters: Sequence[Path], strengths: Sequence[float], b
         ranked.append((served.wer, judged.wer))
         print(
             f"| {adapter.name} | {strength} | {boost} | {served.wer:.2%} | {served.terms.recall:.1%}, "
-            f"{served.terms.precision:.1%} | {kept.wer:.2%} | {judged.wer:.2%} | {kept_then.wer:.2%} |",
+            f"{served.terms.precision:.1%} | {_rate(kept)} | {judged.wer:.2%} | {_rate(kept_then)} |",
             flush=True,
         )
     if len(ranked) > 2:
         print(f"\nSpearman of both: {spearmanr(*zip(*ranked, strict=True)).statistic:.2f}")
 
 
+def _rate(scores: Scores | None) -> str:
+    return f"{scores.wer:.2%}" if scores else "-"
+
+
 def main() -> None:
-    """Both from the command line."""
+    """The table from the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("adapters", type=Path, nargs="+")
     parser.add_argument("--project", type=Path, default=Path("projects/sg_gov"))

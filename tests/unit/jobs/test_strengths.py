@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from tests.trials.strengths import table
 from tests.unit.jobs.conftest import NO_PENALTY
 
 from wertune.base.contract import BEST_OBJECTIVE
@@ -70,6 +71,16 @@ def test_a_job_that_is_resumed_takes_up_what_was_settled(
     found, said = _tried(search, prepared, best, (0.5,), before=9.0)
     monkeypatch.setattr(strengths, "load_adapter", None)  # nothing is scored again
     assert _tried(search, prepared, best, (0.5,), before=9.0) == (found, said)
+
+
+def test_the_trial_program_has_a_row_for_each_strength_and_boost(
+    small_project: Path, best: BestTrial, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    table(small_project, [best.run.download("adapter", tmp_path / "own")], (0.5, 1.0), (0.0, 2.0))
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| adapter |")]
+    assert [row[1:3] for row in rows[1:]] == [["0.5", "0.0"], ["1.0", "0.0"], ["0.5", "2.0"], ["1.0", "2.0"]]
+    own = best.run.latest((BEST_OBJECTIVE,))[BEST_OBJECTIVE]
+    assert rows[2][3] == f"{own:.2%}"
 
 
 @pytest.mark.parametrize(
