@@ -29,6 +29,7 @@ BASE_DIGEST_TAG = "wertune.base_model_digest"
 NORMALISER_TAG = "wertune.normaliser"
 FINAL_DIGEST_TAG = "wertune.final_digest"
 TRIAL_TAG = "wertune.trial"
+ADAPTER_RUN_TAG = "wertune.adapter_run"  # of a version: the run whose adapter it has
 POINT_TAG = "wertune.point"
 RESTART_TAG = "wertune.restart"  # of a run of the best configuration from another seed, and of the mean of them
 OUTCOME_TAG = "wertune.outcome"

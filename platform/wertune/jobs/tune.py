@@ -34,7 +34,7 @@ from wertune.search.search_space import SearchConfig
 from wertune.serving.pyfunc import log_and_register
 from wertune.tracking.journal_writer import held
 from wertune.tracking.runs import RunRef
-from wertune.tracking.versions import VersionCard
+from wertune.tracking.versions import VersionCard, version_of
 from wertune.training.baseline import EVALUATION_SPLITS, Transcribe, Way, baseline_scores, baseline_texts, told, ways_of
 from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
@@ -277,14 +277,20 @@ def finish(
 
 
 def register(run: RunRef, prepared: Prepared, best: BestTrial) -> str:
-    """The best adapter as a new version of the project's model, logged to the active run, with its card."""
+    """The best adapter as a version of the project's model, logged to the active run, with its card.
+
+    A new one, unless a job of before, interrupted, has registered it.
+    """
     name, config = prepared.project.name, best.config
     best_values = short_names(flatten(config.model_dump(mode="json")))
     run.last_params({f"best_{key}": value for key, value in best_values.items()})
     with downloaded_adapter(best.run) as adapter:
         adapter_mb = sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()) / 2**20
         run.metrics(best.run.latest(SIZE_METRICS + BEST_METRICS) | {contract.ADAPTER_MB: adapter_mb})
-        version = log_and_register(name, adapter, config, prepared)
+        version = version_of(run, name, best.run)
+        if not version:
+            version = log_and_register(name, adapter, config, prepared)
+            run.client.set_model_version_tag(name, version, contract.ADAPTER_RUN_TAG, best.run.run_id)
     sizes = run.latest((contract.TRAINABLE_PARAMETERS, contract.TRAINABLE_PERCENT, contract.ADAPTER_MB))
     write_card(VersionCard(run.client, name, version), model_card(CardOf(version, run.run_id, config, sizes), prepared))
     return version

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.tracking import MlflowClient
 
-from wertune.base.contract import MODEL_CARD, TRAINING_ROWS
+from wertune.base.contract import ADAPTER_RUN_TAG, MODEL_CARD, TRAINING_ROWS
 from wertune.base.errors import TrackingError
 from wertune.tracking.outage import no_answer, reason
 from wertune.tracking.runs import RunRef, read_text
@@ -102,6 +102,12 @@ def _model_place(client: MlflowClient, source: str) -> str:
 def tags_of_versions(uri: str, name: str) -> list[Mapping[str, str]]:
     """The tags of each version that there is."""
     return [each.tags for each in MlflowClient(uri).search_model_versions(f"name = '{name}'")]
+
+
+def version_of(run: RunRef, name: str, adapter: RunRef) -> str:
+    """The version of `name` that the run has registered of the adapter's run; empty where there is none."""
+    found = run.client.search_model_versions(f"name = '{name}' and run_id = '{run.run_id}'")
+    return next((str(each.version) for each in found if each.tags.get(ADAPTER_RUN_TAG) == adapter.run_id), "")
 
 
 @dataclass(frozen=True)

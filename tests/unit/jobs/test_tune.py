@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from wergate.gates.kinds.accuracy import WerGate
 from wergate.gates.policy import Policy
 from wertune.base.config import ProjectConfig, load_project, with_overrides
-from wertune.base.contract import OUTCOME_TAG, POINT_TAG, TRIAL_TAG
+from wertune.base.contract import ADAPTER_RUN_TAG, OUTCOME_TAG, POINT_TAG, TRIAL_TAG
 from wertune.base.errors import BaseModelError, ConfigError, TrackingError, WertuneError
 from wertune.base.text import TermFinder
 from wertune.jobs import tune
@@ -26,6 +26,7 @@ from wertune.scores.metrics import Clip, score
 from wertune.search.progress import trial_name
 from wertune.search.search_space import SearchConfig
 from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, create_run
+from wertune.tracking.versions import version_of
 from wertune.training.prepare import prepare
 from wertune.whisper.adapter import add_lora, save_adapter
 
@@ -292,6 +293,17 @@ def test_a_version_that_could_not_be_evaluated_stays_and_the_way_on_is_said(
         finish(task, run, prepare(small_project, project), {}, BestTrial(run, "this one", project.trial))
     assert said[-1].startswith(told)
     assert f"wergate promote --project {small_project} --version 7 --to Staging" in said[-1]
+
+
+def test_a_resumed_job_takes_the_version_that_it_has_registered(mlflow_store: str) -> None:
+    run, adapter, other = (create_run(mlflow_store, name) for name in ("search", "mean", "trial"))
+    client = MlflowClient()
+    client.create_registered_model("small")
+    assert version_of(run, "small", adapter) == ""
+    for by, of in ((run, other), (run, adapter), (other, adapter)):
+        version = client.create_model_version("small", "file:///nowhere", by.run_id)
+        client.set_model_version_tag("small", version.version, ADAPTER_RUN_TAG, of.run_id)
+    assert version_of(run, "small", adapter) == "2"
 
 
 def test_the_version_is_not_evaluated_again_where_its_test_set_is_not_the_frozen_one(
