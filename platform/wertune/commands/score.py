@@ -97,7 +97,7 @@ def _scored(project: Path, model_uri: str, base: str, manifest: str, engine: str
 
 def _opened(project: Path, model_uri: str) -> dict[str, Any]:
     """The opening as JSON; what it says is printed, once or again."""
-    from wertune.jobs.evaluate import open_final_set
+    from wertune.jobs.final_set import open_final_set
     from wertune.scores.final_set import opened_for
 
     opening, versions = open_final_set(project, model_uri)

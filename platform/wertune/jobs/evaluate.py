@@ -1,4 +1,4 @@
-"""A registered version as it serves, measured for the gates, on any manifest, or once on the final set; or a base."""
+"""A registered version as it serves, measured for the gates or on any manifest; or a base."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,7 +10,7 @@ from typing import Any
 
 from wertune.base import contract
 from wertune.base.config import BaseModelConfig, Engine, ProjectConfig, load_project
-from wertune.base.errors import ConfigError, ManifestError, TrackingError
+from wertune.base.errors import ConfigError, TrackingError
 from wertune.base.steps import Steps, heard_by
 from wertune.base.text import normaliser_version
 from wertune.battery.counts import set_report
@@ -30,18 +30,16 @@ from wertune.jobs.measures import (
     timed_clips,
     training_terms,
 )
-from wertune.jobs.opening import log_inputs, start_experiment
+from wertune.jobs.opening import start_experiment
 from wertune.jobs.writers import Writers, writers
 from wertune.scores.comparison import Comparison
 from wertune.scores.eval_report import Cost, EvalReport, ExportedLong, Provenance
-from wertune.scores.final_set import Opening, openings, versions_opened
 from wertune.scores.metrics import Scores
 from wertune.serving.listener import served_voice
 from wertune.serving.pyfunc import load_registered, registered_engine
 from wertune.serving.served import Served, load_served
-from wertune.tracking.opening import open_run
-from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, tracking_uri
-from wertune.tracking.versions import RegisteredVersion, registered_version, tags_of_versions
+from wertune.tracking.runs import DESCRIPTION_TAG, tracking_uri
+from wertune.tracking.versions import RegisteredVersion, registered_version
 from wertune.training.baseline import FULL_CONTEXT, baseline_decode, baseline_scores
 from wertune.training.prepare import Prepared, prepare
 from wertune.whisper.adapter import adapter_digest
@@ -254,63 +252,6 @@ def _provenance(prepared: Prepared, served: Served, adapter: str, version: Regis
         decode=served.decode.model_dump(),
         context=served.context.model_dump(),
         engine=served.engine,
-    )
-
-
-def open_final_set(folder: Path, model_uri: str) -> tuple[Opening, int]:
-    """The version's opening, made where there is none yet, and for how many versions the set was opened.
-
-    Raises ConfigError without `data.final` and for what is not registered, ManifestError where the set leaks.
-    """
-    project = load_project(folder)
-    if project.data.final is None:
-        remedy = "name a manifest of speakers and sentences that are nowhere else (docs/metrics.md, The final set)"
-        raise ConfigError(f"{folder}/project.yaml: data.final is not given, but --final opens it; {remedy}")
-    if not model_uri.startswith("models:/"):
-        rule = "the final set is opened for registered versions alone, with which the opening is kept"
-        remedy = "give a version that `tune` or `train` registered, such as models:/sg_gov/1"
-        raise ConfigError(f"--model-uri is {model_uri}, but {rule}; {remedy}")
-    version = registered_version(tracking_uri(), model_uri)
-    manifest = folder.resolve() / project.data.final
-    digest = prepare(folder, project, {FINAL_SPLIT: manifest}).dataset.digest(FINAL_SPLIT)
-    found = [each for tags in tags_of_versions(tracking_uri(), version.name) for each in openings(tags)]
-    known = [each for each in found if each.set_digest == digest]
-    opening = next((each for each in known if each.version == version.version), None)
-    opening = opening or _open(folder, project, version)
-    return opening, len(versions_opened([*known, opening])[digest])
-
-
-def _open(folder: Path, project: ProjectConfig, version: RegisteredVersion) -> Opening:
-    with open_run(project.name, f"final set, {version.name} v{version.version}") as run:
-        prepared = prepare(folder, project, final=True)
-        log_inputs(run, prepared)
-        if leaks := leakage(prepared, version.training_rows, FINAL_SPLIT):
-            rule = f"data.final may hold nothing that {version.name}/{version.version} was trained on"
-            raise ManifestError("\n".join([*leaks, f"but {rule}; remove those rows"]))
-        opening = _scored(prepared, version, run)
-        kept = (opening.model, opening.version, opening.key, opening.model_dump_json())
-        run.ask(lambda client: client.set_model_version_tag(*kept))  # before anybody reads what it says
-        run.metrics(opening.figures)
-        run.tags({DESCRIPTION_TAG: opening.text, contract.FINAL_DIGEST_TAG: opening.set_digest})
-        return opening
-
-
-def _scored(prepared: Prepared, version: RegisteredVersion, run: RunRef) -> Opening:
-    served = load_registered(f"models:/{version.name}/{version.version}")
-    base = baseline_scores(prepared, [FINAL_SPLIT])[FINAL_SPLIT]
-    with served_by_several(served, len(prepared.dataset[FINAL_SPLIT])) as hands:
-        after = score_split(prepared, hands, FINAL_SPLIT, served.context, served.decode, served.longest_piece_s)
-    figures = Comparison(base, after).metrics(FINAL_SPLIT)
-    return Opening(
-        model=version.name,
-        version=version.version,
-        who=run.ask(lambda client: client.get_run(run.run_id)).data.tags.get("mlflow.user", ""),
-        at=datetime.now(UTC),
-        set_digest=prepared.dataset.digest(FINAL_SPLIT),
-        clips=len(prepared.dataset[FINAL_SPLIT]),
-        run_id=run.run_id,
-        engine=served.engine,
-        figures={name: round(value, 6) for name, value in figures.items()},
     )
 
 

@@ -13,8 +13,9 @@ from wergate.registry.store import open_model
 from wergate.trail.history import history, history_table
 from wertune.base.config import ContextConfig, DecodeConfig, load_project
 from wertune.base.errors import ConfigError, ManifestError
-from wertune.jobs import evaluate
-from wertune.jobs.evaluate import evaluate_manifest, open_final_set
+from wertune.jobs import final_set
+from wertune.jobs.evaluate import evaluate_manifest
+from wertune.jobs.final_set import open_final_set
 from wertune.jobs.opening import start_experiment
 from wertune.scores.final_set import Opening
 from wertune.training.prepare import prepare
@@ -46,7 +47,7 @@ def register(project: Path, mlflow_store: str, load_tiny: Callable[..., Any], mo
         whisper=load_tiny(), context=ContextConfig(), decode=DecodeConfig(max_new_tokens=4), longest_piece_s=30.0,
         engine="torch", settings={}, adapter=project,
     )  # fmt: skip
-    monkeypatch.setattr(evaluate, "load_registered", lambda uri: served)
+    monkeypatch.setattr(final_set, "load_registered", lambda uri: served)
 
     def register() -> str:
         with start_experiment(project, load_project(project), "train") as (run, _):
@@ -74,7 +75,7 @@ def test_a_version_is_opened_once_and_another_one_counts(
     kept = Opening.model_validate_json(client.get_model_version("small", "1").tags[opening.key])
     assert kept == opening
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "score_split", lambda *_: pytest.fail("scored again"))
+        patch.setattr(final_set, "score_split", lambda *_: pytest.fail("scored again"))
         assert open_final_set(project, first) == (opening, 1)
     assert open_final_set(project, second)[1] == 2
     _, *rows, counted = _history().splitlines()
