@@ -88,7 +88,8 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
     heard = min(clips * trial.train.epochs, _clips(prepared, "train", "replay") * trial.augment.variants)
     share = machine.workers * WORKERS_SHARE if machine.workers > 1 else 1.0
     scored_s = _clips(prepared, "validation", "retention_validation") * measured.evaluation_clip_s / share
-    epoch_s = clips * measured.train_clip_s / share + scored_s
+    trained_s = clips * measured.train_clip_s / share
+    epoch_s = trained_s + scored_s / min(trial.train.evaluate_every_epochs, trial.train.epochs)  # in the mean
     features_s = heard * measured.features_clip_s / (machine.trials_at_once * machine.workers)
     epochs, first_points = trial.train.epochs, len(search.first_points)
     all_epochs = expected_epochs(search.asha, search.trials, epochs, first_points)
@@ -97,8 +98,7 @@ def make_plan(folder: Path, project: ProjectConfig, search: SearchConfig) -> Pla
     ordinary = len(battery.rows) if battery else 0
     rest_s = {"check": checked_s} | _rest_s(prepared, measured, machine.trials_at_once, ordinary)
     if restarts := search.restarts:
-        a_run_s = epochs * (epoch_s - scored_s) + scored_s
-        rest_s["restarts"] = math.ceil(restarts / machine.trials_at_once) * a_run_s
+        rest_s["restarts"] = math.ceil(restarts / machine.trials_at_once) * (epochs * trained_s + scored_s)
     if search.strengths:
         rest_s["strengths"] = len(search.strengths) * scored_s
     rest = sum(rest_s.values())

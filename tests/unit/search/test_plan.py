@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from wertune import __main__ as command_line
 from wertune.base import machine
@@ -122,6 +123,16 @@ def test_it_adds_up(planned: Callable[..., Plan]) -> None:
     assert plan.memory_free_mb == 4000
     # 0.5 s of context and a margin of 32 positions are 64 positions, 128 frames; of the baseline 3000.
     assert plan.cache_mb > 3 * 3000 * 80 * 4 / 2**20
+
+
+def test_epochs_that_are_not_scored_take_less_time(planned: Callable[..., Plan], project: Path) -> None:
+    values = yaml.safe_load((project / "project.yaml").read_text())
+    for every, scored_s in ((2, 0.5), (9, 0.25)):  # of four epochs the last always is
+        values["trial"]["train"]["evaluate_every_epochs"] = every
+        (project / "project.yaml").write_text(yaml.safe_dump(values))
+        plan = planned({"trials": 2, "restarts": 1, "asha": {"grace_epochs": 9}})
+        assert plan.epoch_s == pytest.approx(9 * 0.1 + 2 * 0.5 * scored_s)
+        assert plan.rest_s["restarts"] == pytest.approx(4 * 9 * 0.1 + 2 * 0.5)
 
 
 def test_trials_side_by_side_take_less_time(planned: Callable[..., Plan]) -> None:
