@@ -125,7 +125,8 @@ def _point(search: SearchConfig, number: int) -> dict[str, Any]:
 def _trained(project: Path, number: int) -> Recorded:
     prepared, search, objective = _opened(project)
     point = _point(search, number)
-    config = with_overrides(prepared.project.trial, point, "recorded").model_copy(update={"seed": number})
+    told = point | {"seed": number, "train.evaluate_every_epochs": 1}  # schedulers may ask after any
+    config = with_overrides(prepared.project.trial, told, "recorded")
     epochs, strengths, inner = list[Errors](), dict[str, Errors](), training.validation_scores
 
     def recorded(
