@@ -23,7 +23,7 @@ SEARCH_FILE = "search_settings.yaml"
 # What changes nothing of a trial: a search may go on with more trials, or on another machine.
 FREE_TO_CHANGE = {
     "trials", "max_concurrent", "gpus_per_trial", "cpus_per_trial", "workers_per_trial", "worker_timeout_s",
-    "take_over",
+    "take_over", "restarts", "strengths",
 }  # fmt: skip
 # The columns in which trials, searches and evaluations are compared.
 COMPARED_METRICS = (

@@ -57,8 +57,8 @@ def test_a_run_keeps_what_its_search_depends_on(small_project: Path, begun: str)
     assert set(kept["data"]) == {"train", "validation", "test"}
 
 
-def test_a_search_may_have_more_trials_and_other_resources(small_project: Path, begun: str) -> None:
-    more = _search(trials=5, max_concurrent=1, cpus_per_trial=2)
+def test_a_search_may_have_more_trials_other_resources_and_another_end(small_project: Path, begun: str) -> None:
+    more = _search(trials=5, max_concurrent=1, cpus_per_trial=2, restarts=2, strengths=[0.5])
     assert _begin(small_project, more, resume=begun) == begun
 
 
