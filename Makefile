@@ -37,7 +37,7 @@ unit: .venv/.ready
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal
 
 integration: .venv/.ready
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration tests/gpu -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 docs: .venv/.ready
 	$(BIN)/mkdocs build --strict --site-dir "$(SITE)"

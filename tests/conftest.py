@@ -1,6 +1,7 @@
 """What every test may ask for: a Whisper that loads in no time, and helpers that write audio and manifests."""
 
 import copy
+import gc
 import json
 import os
 import resource
@@ -67,6 +68,13 @@ def _write_manifest(path: Path, rows: Iterable[dict[str, Any] | str]) -> Path:
     lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen_libraries() -> None:
+    """A trial collects garbage at its ends: among what tests make, and not among a million objects of libraries."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

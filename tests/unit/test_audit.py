@@ -86,6 +86,27 @@ def test_a_source_that_knows_no_package_is_no_answer(audit: ModuleType) -> None:
     assert audit.read_advisories(json.dumps({"dependencies": [skipped, sound]})) == (1, [])
 
 
+def test_a_source_that_does_not_know_the_first_package_is_asked_for_no_other(
+    audit: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = "# by uv\na==1.0 \\\n    --hash=sha256:00\n    # via b\nb==2.0 \\\n    --hash=sha256:01\n"
+    asked: list[tuple[str, str]] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        if command[1] == "export":
+            Path(command[-1]).write_text(exported, encoding="utf-8")
+            return None
+        source = next(word.partition("=")[2] for word in command if word.startswith("--vulnerability-service"))
+        asked.append((source, Path(command[-1]).read_text(encoding="utf-8")))
+        told = {"vulns": []} if source == "osv" else {"skip_reason": "Dependency not found"}
+        return subprocess.CompletedProcess(command, 0, json.dumps({"dependencies": [{"name": "a"} | told]}))
+
+    monkeypatch.setattr(audit.subprocess, "run", run)
+    assert audit.ask_advisories(ROOT) == (1, [])
+    first = "a==1.0 \\\n    --hash=sha256:00\n"
+    assert asked == [("pypi", first), ("osv", first), ("osv", exported)]
+
+
 def test_a_vulnerability_is_told_with_the_version_that_mends_it(audit: ModuleType) -> None:
     vulns = [{"id": "CVE-1", "fix_versions": ["1.1"]}, {"id": "CVE-2", "fix_versions": []}]
     answer = audit.read_advisories(json.dumps({"dependencies": [{"name": "a", "version": "1.0", "vulns": vulns}]}))

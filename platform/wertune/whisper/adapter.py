@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
@@ -22,6 +19,12 @@ from wertune.base.config import LoraConfig
 from wertune.base.errors import AdapterError, ConfigError
 from wertune.base.files import replacing_folder, sha256_of, share_mode, storing
 from wertune.whisper.model import BatchPart, Whisper, brief, load_whisper
+
+# isort: split
+# Once `forward` has imported it.
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 ADAPTER_REMEDY = "download the version again, or train this adapter anew"

@@ -4,16 +4,46 @@ Frozen layers keep no input for the way back, 8-bit weights are unpacked where t
 by the product itself, and nothing is cast back and forth. Measured beside the modules in docs/benchmarks.md.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import WhisperForConditionalGeneration
+
+
+@contextmanager
+def _compiler_when_called() -> Iterator[None]:
+    """Inside the block `torch.compile` asks for the compiler, a second of imports, when what it makes is called."""
+    compile_now = torch.compile
+
+    def compile_later(model: Any = None, **options: Any) -> Any:
+        if model is None:
+            return lambda model: compile_later(model, **options)
+        made: list[Any] = []
+
+        @functools.wraps(model)
+        def compiled(*values: Any, **named: Any) -> Any:
+            if not made:
+                made.append(compile_now(model, **options))
+            return made[0](*values, **named)
+
+        return compiled
+
+    torch.compile = compile_later
+    try:
+        yield
+    finally:
+        torch.compile = compile_now
+
+
+with _compiler_when_called():  # which bitsandbytes asks for as it is imported, and PEFT imports it, too
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from peft.tuners.lora import LoraLayer
 
 Multiply = Callable[[Tensor], Tensor]
 CODES_PER_UNIT = 127.0  # an 8-bit row holds round(127 x weight / the row's largest)

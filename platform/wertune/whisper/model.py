@@ -7,10 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes
 import numpy as np
 import torch
-from peft import PeftModel
 from transformers import (
     BitsAndBytesConfig,
     WhisperForConditionalGeneration,
@@ -28,6 +26,11 @@ from wertune.whisper.forward import LeanWhisper
 from wertune.whisper.loops import last_resort, shrinks
 from wertune.whisper.timed.attention import Floats, alignment_heads, token_times
 from wertune.whisper.wording import Wording, Written, generation_of
+
+# isort: split
+# Once `forward` has imported them.
+import bitsandbytes
+from peft import PeftModel
 
 # 0: no columns of outliers are kept in 16 bits beside the 8-bit product. They matter from 6.7 billion parameters on
 # (Dettmers et al. 2022, section 4); tiny.en and base write as well without (README), and a third faster on a CPU.

@@ -1,13 +1,14 @@
 """A search that is killed, interrupted, robbed of worker and server and told the time wrong ends as one left alone.
 
 With trials of one worker bit for bit, with trials of two but for rounding. All are on a tiny random Whisper in float32
-and on one cache; the one left alone, beside the first of the others, writes to a database.
+and on one cache; the one left alone, beside the others, writes to a database.
 """
 
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -17,8 +18,7 @@ from tests.support.searched import FIRST, OTHER, Searched, interrupt, strike
 from tests.support.workspace import Workspace
 
 SET_BACK_S = 5 * 3600
-AWAY_S = 20  # ten minutes: python -m tests.trials.outage
-TIMEOUT_S = 40.0  # a busy machine may take some of it for what takes a second
+TIMEOUT_S = 30.0  # a busy machine may take some of it for what takes a second
 TWO = ("--workers", "2", "--worker-timeout-s", str(TIMEOUT_S))
 EXACT = {"WERTUNE_PRODUCTS": "float32"}
 
@@ -61,51 +61,60 @@ def make_search(
 
 
 @pytest.fixture(scope="module")
-def both(
-    make_search: Callable[..., Searched], tmp_path_factory: pytest.TempPathFactory, server: tuple[Service, str]
-) -> tuple[Searched, Searched]:
-    """The unbroken search, and the one that everything happened to."""
+def searches(make_search: Callable[..., Searched], server: tuple[Service, str]) -> list[Searched]:
+    """The unbroken search, the one that everything happened to, and the one that lost workers of trials of two.
+
+    Two at a time: starts and waits take most of their time.
+    """
     service, address = server
-    unbroken, struck = make_search("unbroken"), make_search("struck", server=address)
-    back = threading.Timer(AWAY_S, service.start)
-
-    def take_server_away(process: "subprocess.Popen[str]") -> None:
-        service.kill()
-        back.start()
-
-    status: list[int] = []
-    beside = threading.Thread(target=lambda: status.append(unbroken.drive()))
-    beside.start()
-    try:
-        assert struck.drive({"trial 01 epoch 1/": _kill}) == -signal.SIGKILL
-        struck.environment = EXACT | shifted_clock(tmp_path_factory.mktemp("clock") / "set-back", -SET_BACK_S)
-        assert struck.drive({"trial 02 epoch 1/": _interrupt_twice}) != 0
-        struck.environment = EXACT
-        strikes = {
-            "trial 02 epoch 2/": take_server_away,
-            "trial 03 epoch 1/": strike(FIRST, signal.SIGKILL),
-        }
-        assert struck.drive(strikes) == 0, struck.printed
-    finally:
-        beside.join()
-    assert status == [0], unbroken.printed
-    return unbroken, struck
+    found = [make_search("unbroken"), make_search("struck", server=address), make_search("of-two", TWO)]
+    unbroken, struck, of_two = found
+    with ThreadPoolExecutor(1) as beside:
+        whole, lost = beside.submit(unbroken.drive), beside.submit(_lose_workers, of_two)
+        _strike(struck, service)
+        assert whole.result() == 0, unbroken.printed
+        lost.result()
+    return found
 
 
-@pytest.fixture(scope="module")
-def of_two(both: tuple[Searched, Searched], make_search: Callable[..., Searched]) -> Searched:
-    """A search whose trials have two workers, each of which is lost in its way; it goes on with one worker a trial."""
-    struck = make_search("of-two", TWO)
+def _strike(struck: Searched, service: Service) -> None:
+    """The server comes back as the search ends, which waits for it; ten minutes: `python -m tests.trials.outage`."""
+    assert struck.drive({"trial 01 epoch 1/": _kill}) == -signal.SIGKILL
+    struck.environment = EXACT | shifted_clock(struck.folder / "set-back", -SET_BACK_S)
+    assert struck.drive({"trial 02 epoch 1/": _interrupt_twice}) != 0
+    struck.environment = EXACT
+    strikes = {
+        "trial 02 epoch 2/": lambda _: service.kill(),
+        "trial 03 epoch 1/": strike(FIRST, signal.SIGKILL),
+        "trial 03 epoch 2/": lambda _: service.start(),
+    }
+    assert struck.drive(strikes) == 0, struck.printed
+
+
+def _lose_workers(of_two: Searched) -> None:
+    """Each worker of a trial is lost in its way; the search goes on with one worker a trial."""
     strikes = {
         "trial 01 epoch 1/": strike(OTHER, signal.SIGKILL),
         "trial 01 epoch 2/": strike(FIRST, signal.SIGKILL),
         "trial 02 epoch 1/": strike(OTHER, signal.SIGSTOP),
         "trial 02 epoch 2/": interrupt,
     }
-    assert struck.drive(strikes) != 0, struck.printed
-    struck.options = ()
-    assert struck.drive({"trial 02 epoch 3/": lambda _: None}) == 0, struck.printed
-    return struck
+    assert of_two.drive(strikes) != 0, of_two.printed
+    of_two.options = ()
+    assert of_two.drive({"trial 02 epoch 3/": lambda _: None}) == 0, of_two.printed
+
+
+@pytest.fixture
+def both(searches: list[Searched]) -> tuple[Searched, Searched]:
+    """The unbroken search, and the one that everything happened to."""
+    unbroken, struck, _ = searches
+    return unbroken, struck
+
+
+@pytest.fixture
+def of_two(searches: list[Searched]) -> Searched:
+    """The search whose trials lost workers."""
+    return searches[-1]
 
 
 def test_the_same_configurations_finish_with_the_same_epochs(both: tuple[Searched, Searched]) -> None:

@@ -34,7 +34,7 @@ config = SearchConfig(
 )
 parent = create_run(f"sqlite:///{folder / 'mlflow.db'}", "lost", folder / "artifacts")
 study = open_study(parent.run_id, f"sqlite:///{folder / 'optuna.db'}", config, resume=False)
-sleep_and_report = _stub([[0.5, 0.4, 0.3]], 0.5)
+sleep_and_report = _stub([[0.5, 0.4, 0.3]], 0.3)
 epochs = {}
 
 def say(line):

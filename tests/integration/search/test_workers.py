@@ -13,26 +13,26 @@ from tests.support.workspace import Workspace
 def test_workers_of_a_trial_on_two_nodes(
     make_tiny_workspace: Callable[[str], Workspace], tmp_path: Path, lay_store: Callable[[Path], str]
 ) -> None:
-    """Each node has one core: all four trials span both, and the second one's files come through Ray.
+    """Each node has one core: all three trials span both, and the second one's files come through Ray.
 
     With the second node the last trial loses a worker, and finds no place for another one; it goes on with one worker.
     """
     workspace = make_tiny_workspace("spanning")
     lay_store(tmp_path)
     with two_nodes() as nodes:
-        options = ("--address", nodes.address, "--trials", "4")
+        options = ("--address", nodes.address)
         searched = Searched(tmp_path, workspace.project, workspace.folder / "cache", options, nodes.environment)
         searched.options += ("--workers", "2")
-        strikes = {"trial 04 epoch 1/": lambda _: nodes.kill_second(), "trials wait for a node: ": interrupt}
+        strikes = {"trial 03 epoch 1/": lambda _: nodes.kill_second(), "trials wait for a node: ": interrupt}
         assert searched.drive(strikes) != 0, searched.printed
         searched.options = options
         assert searched.drive() == 0, searched.printed
-    assert len(searched.trials()) == len(searched.runs()) == 4
+    assert len(searched.trials()) == len(searched.runs()) == 3
     runs = searched.children()
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     resources = {name.partition(":")[0]: run.data.tags["wertune.resources"] for name, run in runs.items()}
     two = "2 workers, each 1 CPU"
-    assert resources == {"trial 01": two, "trial 02": two, "trial 03": two, "trial 04": "1 CPU"}
+    assert resources == {"trial 01": two, "trial 02": two, "trial 03": "1 CPU"}
 
 
 def test_a_trial_takes_over_places_that_nobody_needs_and_may_lose_them(

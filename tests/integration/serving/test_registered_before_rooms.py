@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from tests.support.forked import Forks
 from tests.support.places import ROOT
 
 # One trial of one epoch on 16 clips of the demo, lora.r 1 on the decoder's q_proj; pages and figures left out.
@@ -49,28 +50,29 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "HF_HUB_OFFLINE": "1"}
 
 
-def run(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment(folder), capture_output=True, text=True
-    )
+def run(forks: Forks, folder: Path, *arguments: str) -> str:
+    done = forks.run([sys.executable, *arguments], folder, environment(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.mark.parametrize("code", ["its own", "new"])
 def test_it_loads_and_transcribes_whichever_code_is_there_first(kept: Path, code: str) -> None:
-    words = run(kept, "-c", LOAD, str(CLIP), code).strip().splitlines()[-1].split()
-    assert len(words) > 1
+    command = [sys.executable, "-c", LOAD, str(CLIP), code]
+    done = subprocess.run(command, cwd=kept, env=environment(kept), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.strip().splitlines()[-1].split()) > 1
 
 
-def test_it_is_in_staging_and_as_its_audit_trail_says(kept: Path) -> None:
-    assert run(kept, "-m", "wergate", "check", "--project", "project", "--model", "small") == (
+def test_it_is_in_staging_and_as_its_audit_trail_says(forks: Forks, kept: Path) -> None:
+    assert run(forks, kept, "-m", "wergate", "check", "--project", "project", "--model", "small") == (
         "small is as its audit trail says\n"
     )
     [version] = MlflowClient(f"sqlite:///{kept / 'mlflow.db'}").search_model_versions("name = 'small'")
     assert version.current_stage == "Staging"
 
 
-def test_its_history_is_read(kept: Path) -> None:
-    history = json.loads(run(kept, "-m", "wergate", "history", "--project", "project", "--model", "small", "--json"))
+def test_its_history_is_read(forks: Forks, kept: Path) -> None:
+    asked = ("-m", "wergate", "history", "--project", "project", "--model", "small", "--json")
+    history = json.loads(run(forks, kept, *asked))
     assert [record["move"]["to_stage"] for record in history] == ["Staging"]

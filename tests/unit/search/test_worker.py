@@ -3,10 +3,10 @@
 import subprocess
 import sys
 
-UNWANTED = ("mlflow", "optuna", "pandas", "sqlalchemy")
+UNWANTED = ("mlflow", "optuna", "pandas", "sqlalchemy", "torch._inductor.compile_fx")
 
 
-def test_a_worker_needs_neither_the_drivers_libraries_nor_the_stores() -> None:
+def test_a_worker_needs_neither_the_drivers_libraries_nor_the_stores_nor_torchs_compiler() -> None:
     """Ray Tune itself does not go without pandas, and so comes first."""
     program = (
         "import sys, ray.tune\n"
