@@ -1,6 +1,7 @@
 """Registers damaged copies of a version, to see which gates refuse them: `damaged_adapters.py models:/sg_gov/1`.
 
-Run it from the project's root, then promote each of the printed versions to Staging.
+Run it where `projects/` lies, of another project with its folder behind the version, and behind that one damage if it
+is to be alone; then promote each of the printed versions to Staging.
 """
 
 import sys
@@ -32,10 +33,11 @@ def damage(folder: Path, how: Damage) -> None:
     save_file({name: how(name, weights).contiguous() for name, weights in load_file(file).items()}, file)
 
 
-def main(model_uri: str, project_folder: Path = Path("projects/sg_gov")) -> None:
-    """One version for each kind of damage."""
+def main(model_uri: str, folder: str = "projects/sg_gov", only: str = "") -> None:
+    """One version for each kind of damage, or for that one."""
+    project_folder = Path(folder)
     project = load_project(project_folder)
-    for title, how in DAMAGES.items():
+    for title, how in {only: DAMAGES[only]}.items() if only else DAMAGES.items():
         with open_run(project.name, f"damaged: {title}") as run, tempfile.TemporaryDirectory() as scratch:
             prepared = prepare(project_folder, project)
             log_inputs(run, prepared)
@@ -47,4 +49,4 @@ def main(model_uri: str, project_folder: Path = Path("projects/sg_gov")) -> None
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(*sys.argv[1:4])

@@ -14,6 +14,7 @@ LONGEST_FIRST = (
     "test_search_real",
     "test_tutorial",
     "test_how_to_real",
+    "test_long_how_to_real",
     "test_second_node",
     "test_workers",
     "test_registry",

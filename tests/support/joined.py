@@ -1,9 +1,11 @@
 """Recordings joined from the demo's clips with drawn pauses, so that it is known when each sentence is said."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -30,14 +32,17 @@ def join(splits: Sequence[str], minutes: float, seed: int, out: Path) -> list[Sa
     """Writes a recording (wav) of so many minutes of drawn clips, no sentence twice; what is said in it, in order."""
     generator = np.random.default_rng(seed)
     rows = [json.loads(line) for split in splits for line in (MANIFESTS / f"{split}.jsonl").read_text().splitlines()]
-    pieces, said, at, texts = list[Samples](), list[Said](), 0, set[str]()
-    for number in generator.permutation(len(rows)):
-        row = rows[number]
-        if row["text"] in texts:
-            continue
-        if at > minutes * 60 * SAMPLE_RATE_HZ:
+    order = [rows[number] for number in generator.permutation(len(rows))]
+    drawn = {row["text"]: row for row in reversed(order)}  # of one text the first
+    return lay([row for row in order if row is drawn[row["text"]]], generator, out, 60 * minutes)
+
+
+def lay(rows: Sequence[Any], generator: np.random.Generator, out: Path, most_s: float = math.inf) -> list[Said]:
+    """Writes the clips of rows one after the other until they last so long, and gives back what is said and when."""
+    pieces, said, at = list[Samples](), list[Said](), 0
+    for row in rows:
+        if at > most_s * SAMPLE_RATE_HZ:
             break
-        texts.add(row["text"])
         clip = load_audio(MANIFESTS / row["audio_filepath"])
         start_s, end_s = speech_span_s(clip)
         said.append(Said(row["text"], at / SAMPLE_RATE_HZ + start_s, at / SAMPLE_RATE_HZ + end_s))

@@ -1,15 +1,55 @@
 """Someone who types a page's shell blocks in a folder of their own, with this checkout's commands on the path."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.support.forked import Forks
-from tests.support.places import ROOT
+from tests.support.places import ACTORS, DEMO, ROOT
 
 FORKED = ROOT / "tests" / "support" / "forked.py"
 SOURCES = os.pathsep.join(str(ROOT / name) for name in ("platform", "registry"))
+
+# What the pages' field says, and who says it in the reader's recordings.
+TERMS = {"CPF", "Singpass", "HDB", "TADM", "SRS", "ICA", "NOA"}
+SPEAKERS = ("joe", "slt", "rms", "heart", "jf-alpha", "jf-gongitsune")
+
+
+def said_by_speaker(clips: int) -> dict[str, list[dict[str, Any]]]:
+    """So many rows of the demo for each speaker, in which the terms are said, no sentence twice."""
+    said: dict[str, list[dict[str, Any]]] = {speaker: [] for speaker in SPEAKERS}
+    sentences = set()
+    for row in _rows("train"):
+        fits = row["speaker"] in SPEAKERS and TERMS & set(row["terms"]) and row["sentence"] not in sentences
+        if fits and len(said[row["speaker"]]) < clips:
+            said[row["speaker"]].append(row)
+            sentences.add(row["sentence"])
+    return said
+
+
+def put_everyday(folder: Path, clips: Mapping[str, int]) -> None:
+    """Everyday speech of people, so many clips of each of the demo's splits."""
+    for split, count in clips.items():
+        # No actors: of their speech an adapter of a minute's training writes loops, which the pages' gates refuse.
+        people = [row for row in _rows(split) if not row["speaker"].startswith(ACTORS)]
+        for row in people[:: len(people) // count][:count]:
+            put_clip(row, folder)
+
+
+def put_clip(row: Mapping[str, Any], folder: Path) -> None:
+    """A recording with a text file beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = (DEMO / "manifests" / row["audio_filepath"]).resolve()
+    (folder / source.name).write_bytes(source.read_bytes())
+    (folder / source.name).with_suffix(".txt").write_text(row["text"], encoding="utf-8")
+
+
+def _rows(split: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (DEMO / "manifests" / f"{split}.jsonl").open(encoding="utf-8")]
 
 
 def typed(script: str, folder: Path, forks: Forks) -> str:

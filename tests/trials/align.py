@@ -82,10 +82,10 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], object] = 
             said = join(asked.splits.split(","), asked.minutes, seed, recording)
             hearer = Remembering(listener)
             for name, (out, strange) in SHARES.items():
-                transcript, start = changed(said, out, strange, seed), time.monotonic()
+                transcript, start = changed(said, out, strange, seed), time.process_time()
                 found = align(recording, transcript, hearer, listener, lambda _: None)
                 kept = [each for each in found.segments if each.score >= asked.min_score]
-                took = f"{time.monotonic() - start:.0f} s, {process.memory_info().rss >> 20} MB"
+                took = f"{time.process_time() - start:.0f} s of processors, {process.memory_info().rss >> 20} MB"
                 say(f"seed {seed}, {found.duration_s / 60:.0f} minutes, {name}: {told(kept, transcript, said)}; {took}")
 
 

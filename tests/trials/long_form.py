@@ -2,7 +2,9 @@
 
 Recordings are ten validation clips each, joined by pauses of 0.25 to 0.8 s, so that all borders are known. Prints the
 WER of the clips alone, of the recordings cut at pauses, and read in windows of 30 s with times; and how far the times
-of pieces, segments and words are from the borders. `--base` measures the untouched base.
+of pieces, segments and words are from the borders. `--base` measures the untouched base, `--adapter FOLDER` one that
+`--keep FOLDER` has kept, and `--plain` adds what plain libraries write of the adapter's export, of all the recordings
+and of their clips alone.
 """
 
 import argparse
@@ -15,14 +17,17 @@ import torch
 import yaml
 from tests.support.trial import Log
 
-from wertune.base.config import ContextConfig, DecodeConfig, load_project, with_overrides
+from wertune.base.config import ContextConfig, DecodeConfig, TrialConfig, load_project, with_overrides
 from wertune.base.files import write_files
 from wertune.data.long_form import joined_recordings
 from wertune.jobs.long_form import border_errors_s
 from wertune.jobs.tune import objective_of
 from wertune.scores.long_form import border_errors_s as nearest_s
 from wertune.scores.metrics import Scores
+from wertune.serving.export import run_cards, write_folder
+from wertune.serving.export_long import try_long, ways_of
 from wertune.serving.long_form import score_long
+from wertune.serving.served import Served, stored_settings
 from wertune.training.baseline import baseline_decode, baseline_scores
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.trial import run_trial
@@ -55,6 +60,20 @@ def measure(prepared: Prepared, whisper: Whisper, context: ContextConfig, decode
     _errors("words", [error for each in pairs for pair in each for error in pair])
 
 
+def measure_plain(prepared: Prepared, whisper: Whisper, config: TrialConfig, adapter: Path, seed: int) -> None:
+    """Prints what faster-whisper writes of the adapter's CTranslate2 folder."""
+    settings = stored_settings(config, prepared, adapter)
+    served = Served(settings, adapter, config.context, config.decode, "torch", whisper)
+    ways = ways_of("ctranslate2", prepared.project.language, whisper.wording.prompt_names)
+    assert not isinstance(ways, str), ways
+    clips = prepared.dataset["validation"]
+    with tempfile.TemporaryDirectory() as scratch:
+        write_folder(served, prepared.base, "ctranslate2", Path(scratch))
+        recordings = joined_recordings(clips, len(clips), seed)
+        tried = try_long(prepared, served, ways, recordings, lambda asked: run_cards(asked, Path(scratch)))
+    print("\n".join(tried.lines), flush=True)
+
+
 def _errors(name: str, errors: Sequence[float]) -> None:
     within, most_s = 100 * np.mean(np.array(errors) <= 0.4), np.quantile(errors, 0.95)
     far = f"median {np.median(errors):.3f} s, 95 % within {most_s:.2f} s, {within:.0f} % within 0.4 s"
@@ -75,6 +94,9 @@ def main() -> None:
     parser.add_argument("--project", type=Path, default=Path("projects/sg_gov"))
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--base", action="store_true")
+    parser.add_argument("--adapter", type=Path, help="measured in place of a run's")
+    parser.add_argument("--keep", type=Path, help="where the run's adapter is written to")
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--seed", type=int, default=0, help="of the recordings")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -85,12 +107,21 @@ def main() -> None:
         whisper = prepared.whisper(config.quantization)
         measure(prepared, whisper, ContextConfig(short=False), baseline_decode(config.decode), given.seed)
         return
+    with tempfile.TemporaryDirectory() as scratch:
+        adapter = given.adapter or given.keep or Path(scratch)
+        if not given.adapter:
+            _train(prepared, config, adapter)
+        whisper = load_adapter(prepared.whisper(config.quantization), adapter)
+        measure(prepared, whisper, config.context, config.decode, given.seed)
+        if given.plain:
+            measure_plain(prepared, whisper, config, adapter, given.seed)
+
+
+def _train(prepared: Prepared, config: TrialConfig, out: Path) -> None:
     log, objective = Log(), objective_of(prepared, baseline_scores(prepared, ("retention_validation",)))
     run_trial(config, prepared, objective, log, lambda result: print(result.line(), flush=True))
-    with tempfile.TemporaryDirectory() as scratch:
-        write_files(log.adapter, Path(scratch))
-        whisper = load_adapter(prepared.whisper(config.quantization), Path(scratch))
-        measure(prepared, whisper, config.context, config.decode, given.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    write_files(log.adapter, out)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Files in, a manifest out: the segments of a recording that are sure enough, and what became of all others."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wertune.alignment.align import Segment, align
+from wertune.alignment.align import Aligned, Segment, align
 from wertune.alignment.ctc import CtcFollower, WithCtc
 from wertune.alignment.hearing import Listener
 from wertune.alignment.recording import duration_s
@@ -35,25 +35,18 @@ class Written:
         return {"manifest": str(self.manifest), "kept": kept, "doubtful": doubtful, "absent": list(self.absent)}
 
 
-def align_files(
-    config: ProjectConfig,
-    recording: Path,
-    transcript: Path,
-    out: Path | None,
-    min_score: float,
-    ctc: str,
-    say: Callable[[str], object],
-) -> Written:
-    """Aligns by the project's base, or times words by the CTC model in the folder `ctc`, and writes the manifest.
+def parted(manifest: Path, found: Aligned, min_score: float) -> Written:
+    """What was found as what is sure enough for the manifest and what is not."""
+    kept = tuple(each for each in found.segments if each.score >= min_score)
+    doubtful = tuple(each for each in found.segments if each.score < min_score)
+    return Written(manifest, kept, doubtful, found.absent)
 
-    Raises ConfigError, ManifestError, AudioError and BaseModelError; nothing is written then.
-    """
-    sentences = read_sentences(transcript)
-    duration_s(recording)  # before the model is loaded, which takes a while
-    out = out or recording.with_suffix(".jsonl")
-    if os.path.lexists(out):
-        raise ConfigError(f"{out} exists, and nothing is written over; give another --out or remove it")
-    check_writable(out, "the segments", OUT_REMEDY)
+
+Aligner = Callable[[Path, Sequence[str]], Aligned]  # of a recording and its sentences
+
+
+def load_aligner(config: ProjectConfig, ctc: str, say: Callable[[str], object]) -> Aligner:
+    """Aligns by the project's base, or times words by the CTC model in the folder `ctc`; raises BaseModelError."""
     base = resolve_base_model(
         config.base_model.source,
         revision=config.base_model.revision,
@@ -64,12 +57,38 @@ def align_files(
     if not follower:
         _ = listener.heads  # tells of a base without any before the recording is heard
     hearer = WithCtc(listener, follower) if follower else listener
-    found = align(recording, sentences, hearer, follower or listener, say)
-    kept = tuple(each for each in found.segments if each.score >= min_score)
-    doubtful = tuple(each for each in found.segments if each.score < min_score)
-    name = os.path.relpath(recording.resolve(), out.parent.resolve())
-    write_rows(out, [_row(each, name) for each in kept])
-    return Written(out, kept, doubtful, found.absent)
+    return lambda recording, sentences: align(recording, sentences, hearer, follower or listener, say)
+
+
+def align_files(
+    config: ProjectConfig,
+    recording: Path,
+    transcript: Path,
+    out: Path | None,
+    min_score: float,
+    ctc: str,
+    say: Callable[[str], object],
+    speaker: str = "",
+) -> Written:
+    """Aligns a recording, of one `speaker` where named, and writes the manifest.
+
+    Raises ConfigError, ManifestError, AudioError and BaseModelError; nothing is written then.
+    """
+    sentences = read_sentences(transcript)
+    duration_s(recording)  # before the model is loaded, which takes a while
+    out = out or recording.with_suffix(".jsonl")
+    if os.path.lexists(out):
+        raise ConfigError(f"{out} exists, and nothing is written over; give another --out or remove it")
+    check_writable(out, "the segments", OUT_REMEDY)
+    done = parted(out, load_aligner(config, ctc, say)(recording, sentences), min_score)
+    write_rows(out, rows_of(done, recording, speaker))
+    return done
+
+
+def rows_of(done: Written, recording: Path, speaker: str) -> list[dict[str, Any]]:
+    """The manifest's rows of a recording."""
+    name = os.path.relpath(recording.resolve(), done.manifest.parent.resolve())
+    return [_row(each, name) | ({"speaker": speaker} if speaker else {}) for each in done.kept]
 
 
 def _row(segment: Segment, name: str) -> dict[str, Any]:

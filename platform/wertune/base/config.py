@@ -215,6 +215,12 @@ class TrainConfig(Frozen):
     timestamps_ratio: float = Field(
         0.5, ge=0, le=1, description="share of the windows in which the times of their clips are learnt, too"
     )
+    previous_text_ratio: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the windows before which the text that is said before them is given as prompt",
+    )
     evaluation_beams: int | None = Field(
         None, ge=1, le=16, description="of the evaluation after each epoch; those of `decode` where it is not given"
     )

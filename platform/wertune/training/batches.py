@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, chain, pairwise
 
@@ -16,13 +16,16 @@ from wertune.data.audio import SAMPLE_RATE_HZ, Samples
 from wertune.data.augment import augment, mask_features
 from wertune.data.manifest import Recording
 from wertune.data.nonspeech import Nonspeech, nonspeech
+from wertune.training.previous import earlier_in_recording, with_text_before
 from wertune.training.windows import Heard, Window, draw_windows, in_blocks
 from wertune.training.workers import ALONE, Workers
 from wertune.whisper.features import FeatureCache, context_positions, log_mel, pad_features
 from wertune.whisper.model import Whisper
 from wertune.whisper.transcription import EvaluationSet
+from wertune.whisper.wording import MAX_TOKENS_BEFORE
 
 LOADER_WORKERS_ON_GPU = 4
+IGNORED = -100  # a label of which no loss is taken
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Batch:
 
     `rows` are their places in the whole batch, of `size` rows and `tokens` tokens; a row is a clip, or a window of
     several, `clips` in all. Of a batch of fewer rows than there are workers, those that have none `mirror` its first
-    one, at no weight: so all draw the same masks.
+    one, at no weight: so all draw the same masks. Where rows have tokens `before` their start, their labels begin with
+    as many -100.
     """
 
     features: torch.Tensor
@@ -54,6 +58,7 @@ class Batch:
     tokens: int
     clips: int
     mirrors: bool = False
+    before: Sequence[Sequence[int]] = ()
 
 
 def clips_per_epoch(
@@ -121,18 +126,23 @@ def training_batches(
     others = map(Drawn, nonspeech(speechless, recordings, generator))
     follows = {a.place: b.place for block in chain(*blocks) for a, b in pairwise(block)}
     joined = _joined(config, whisper, spoken, epoch, follows) if config.train.joined_ratio else spoken
+    if config.train.previous_text_ratio:
+        joined = _after_text(config, joined, (data.train, data.replay), epoch)
     examples = [*joined, *others]
     heard = _Augmented(examples, whisper.mel_bins, config, epoch, data.cache)
     count = batches_per_epoch(config, data)
     batches = _batches_of_like_length(examples, config.train.batch_size, count, generator)
 
     def part(batch: list[int]) -> Batch:
-        labels = whisper.pad_labels([examples[i].label_ids(whisper) for i in batch])
+        texts = [examples[i].label_ids(whisper) for i in batch]
+        before = _ids_before([examples[i] for i in batch], texts, whisper)
+        labels = whisper.pad_labels([[IGNORED] * len(said) + text for said, text in zip(before, texts, strict=True)])
         rows = range(len(batch))[workers.rank :: workers.size]
         mine = rows or range(1)
         features = pad_features([heard[batch[row]] for row in mine])
-        clips = sum(examples[i].clips for i in batch)
-        return Batch(features, labels[list(mine)], mine, len(batch), int((labels != -100).sum()), clips, not rows)
+        clips, tokens = sum(examples[i].clips for i in batch), int((labels != IGNORED).sum())
+        read = [before[row] for row in mine] if any(before) else ()
+        return Batch(features, labels[list(mine)], mine, len(batch), tokens, clips, not rows, read)
 
     return iter(
         DataLoader(
@@ -141,6 +151,22 @@ def training_batches(
             num_workers=LOADER_WORKERS_ON_GPU if whisper.device.type == "cuda" else 0,
         )
     )
+
+
+def _ids_before(examples: Sequence[Drawn | Window], texts: Sequence[list[int]], whisper: Whisper) -> list[list[int]]:
+    """Of each example what is read before its text, as far as the decoder has room for both."""
+    return [
+        each.ids_before(whisper, whisper.most_tokens - len(text)) if isinstance(each, Window) else []
+        for each, text in zip(examples, texts, strict=True)
+    ]
+
+
+def with_longest_before(batch: Batch, whisper: Whisper) -> Batch:
+    """The batch with as many tokens before each row as any may have."""
+    more = max(0, min(MAX_TOKENS_BEFORE + 1, whisper.most_tokens - batch.labels.shape[1]))
+    known = batch.before or [()] * len(batch.labels)
+    labels = torch.nn.functional.pad(batch.labels, (more, 0), value=IGNORED)
+    return replace(batch, labels=labels, before=[[whisper.wording.end] * (more + len(each)) for each in known])
 
 
 def _blocks(clips: Sequence[Recording], config: TrialConfig) -> Sequence[Sequence[Recording]]:
@@ -156,6 +182,17 @@ def _joined(
     tokens = [len(drawn.label_ids(whisper)) for drawn in spoken]
     single, windows = draw_windows(clips, tokens, config.train, np.random.default_rng([config.seed, epoch, 2]), follows)
     return [*(spoken[i] for i in single), *windows]
+
+
+def _after_text(
+    config: TrialConfig, examples: Sequence[Drawn | Window], splits: Sequence[Sequence[Recording]], epoch: int
+) -> list[Drawn | Window]:
+    """A share of the windows with what is said before them, drawn by seed and epoch."""
+    windows = [each for each in examples if isinstance(each, Window)]
+    earlier = {place: clip for split in splits for place, clip in earlier_in_recording(split).items()}
+    generator = np.random.default_rng([config.seed, epoch, 3])
+    told = with_text_before(windows, earlier, config.train.previous_text_ratio, generator)
+    return [*(each for each in examples if isinstance(each, Drawn)), *told]
 
 
 def _batches_of_like_length(

@@ -11,7 +11,7 @@ import torch
 
 from wertune.base.config import ContextConfig, DecodeConfig, TrialConfig
 from wertune.training.baseline import FULL_CONTEXT, baseline_decode
-from wertune.training.batches import Batch, TrainingData, training_batches
+from wertune.training.batches import Batch, TrainingData, training_batches, with_longest_before
 from wertune.training.memory import keep_freed_memory, peak_memory_mb, start_memory_peak
 from wertune.training.optimizer import Updater
 from wertune.training.prepare import Prepared
@@ -97,11 +97,13 @@ def _training_s(whisper: Whisper, prepared: Prepared, trial: TrialConfig) -> tup
 
     def step(batch: Batch, longer: int = 0) -> None:
         features = torch.nn.functional.pad(batch.features, (0, longer))
-        updater.scaled(whisper.loss(features, batch.labels)).backward()  # type: ignore[no-untyped-call]
+        loss = whisper.loss(features, batch.labels, batch.before)
+        updater.scaled(loss).backward()  # type: ignore[no-untyped-call]
         updater.step()
 
-    # As long as the longest clip: a trial's memory is that of its longest batch.
-    step(batches[0], max(0, FRAMES_PER_POSITION * max(positions) - batches[0].features.shape[-1]))
+    # As long as the longest clip, and as the longest text before it: a trial's memory is that of its longest batch.
+    longest = with_longest_before(batches[0], whisper) if trial.train.previous_text_ratio else batches[0]
+    step(longest, max(0, FRAMES_PER_POSITION * max(positions) - batches[0].features.shape[-1]))
     seconds = sum(seconds_of(whisper.device, partial(step, batch)) for batch in batches)
     trained = sum(batch.size * batch.features.shape[-1] / FRAMES_PER_POSITION for batch in batches)
     return features_s, seconds / trained * sum(positions) / len(positions)

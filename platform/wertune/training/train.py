@@ -229,7 +229,7 @@ def _gradients(whisper: Whisper, updater: Updater, update: Sequence[Batch], epoc
     """Leaves with the parameters this worker's gradients of an update after `step` batches; its summed loss."""
     said, loss_sum = sum(batch.tokens for batch in update), 0.0
     for number, batch in enumerate(update, start=step + 1):
-        loss = whisper.summed_loss(batch.features, batch.labels, batch.rows, batch.size)
+        loss = whisper.summed_loss(batch.features, batch.labels, batch.rows, batch.size, batch.before)
         if batch.mirrors:
             loss = 0.0 * loss
         value = loss.item()

@@ -59,6 +59,7 @@ class Window:
     duration_s: float
     is_timed: bool
     stretch: Recording | None = None
+    before: str = ""  # what is said before it, if the decoder is to read that
 
     @property
     def clips(self) -> int:
@@ -77,6 +78,10 @@ class Window:
             first_s, last_s = (each.start_s + at_s for at_s in _span_s(each.clip))
             segments.append((first_s, each.clip.text, last_s if last_s <= self.duration_s else None))
         return whisper.timed_label_ids(segments, self.language)
+
+    def ids_before(self, whisper: Whisper, most: int) -> list[int]:
+        """At most so many tokens of what is said before it, which the decoder reads ahead of the label's start."""
+        return whisper.wording.before(self.before, most, self.language)
 
     def samples(self, of: Callable[[Heard], Samples], generator: np.random.Generator) -> Samples:
         """Float32 at 16 kHz: each clip as `of` has it, in its place; what lies between is noise as theirs.

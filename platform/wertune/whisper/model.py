@@ -134,27 +134,38 @@ class Whisper:
         """Encoder states (batch, positions, d_model) of log-mel features (batch, mel_bins, 2 x positions)."""
         return self._lean.encode(features.to(self.device))
 
-    def loss(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def loss(self, features: torch.Tensor, labels: torch.Tensor, before: Sequence[Sequence[int]] = ()) -> torch.Tensor:
         """Mean cross-entropy over the labels (batch, tokens) that are not -100."""
-        return self.summed_loss(features, labels) / (labels != -100).sum()
+        return self.summed_loss(features, labels, before=before) / (labels != -100).sum()
 
     def summed_loss(
-        self, features: torch.Tensor, labels: torch.Tensor, rows: Sequence[int] = (), clips: int = 0
+        self,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        rows: Sequence[int] = (),
+        clips: int = 0,
+        before: Sequence[Sequence[int]] = (),
     ) -> torch.Tensor:
         """Cross-entropy summed over the labels (batch, tokens) that are not -100.
 
-        Of a part of a batch, `rows` are its places among so many `clips`, all padded alike.
+        Of a part of a batch, `rows` are its places among so many `clips`, all padded alike. A row's tokens `before` are
+        read ahead of its start token; its labels begin with as many -100.
         """
         self.part.rows, self.part.clips = rows, clips
         labels = labels.to(self.device)
-        written = self._lean.decode(self.encode(features), self._before(labels))
+        written = self._lean.decode(self.encode(features), self._before(labels, before))
         said = labels != -100
         return torch.nn.functional.cross_entropy(self._lean.logits(written[said]), labels[said], reduction="sum")
 
-    def _before(self, labels: torch.Tensor) -> torch.Tensor:
-        """What the decoder reads to write each label: the start token, and all labels but the last."""
+    def _before(self, labels: torch.Tensor, before: Sequence[Sequence[int]] = ()) -> torch.Tensor:
+        """What the decoder reads to write each label: the start token, and all labels but the last.
+
+        Ahead of the start token a row has what was said `before`, in the place of its first labels, which are -100.
+        """
         read = labels.new_full(labels.shape, self.wording.prompt[0])
         read[:, 1:] = labels[:, :-1]
+        for row, tokens in enumerate(before):
+            read[row, : len(tokens) + 1] = labels.new_tensor([*tokens, self.wording.prompt[0]])
         return read.masked_fill(read == -100, self.wording.end)
 
     @torch.no_grad()

@@ -149,6 +149,17 @@ class Wording:
                 said += [*self._said(text, language), self.timestamp(end_s)]
         return [*self.prompt_in(language)[:-1], *said, self.end]
 
+    def before(self, text: str, most: int, language: str = "") -> list[int]:
+        """Whisper's mark of what was said before and the last tokens of that text, so many in all; or none of both.
+
+        As many of them as Whisper itself reads (Radford et al. 2022, section 2.3; OpenAI's code: `n_ctx // 2 - 1`).
+        """
+        most = min(most - 1, MAX_TOKENS_BEFORE)
+        if not text or most < 1:
+            return []
+        said = self.tokenizer(label_text(text, language or self.language), add_special_tokens=False).input_ids
+        return [self._id("<|startofprev|>"), *said[-most:]]
+
     def timestamp(self, seconds: float) -> int:
         """The token of a time within a window, to the nearest 20 ms; BaseModelError where the base has none."""
         steps = round(min(max(seconds, 0.0), MOST_S) * STEPS_A_SECOND)
