@@ -1,6 +1,6 @@
 """How strong an adapter may be, and what its terms may be paid: neither costs any training.
 
-`python -m tests.trials.strengths ADAPTER …` has each adapter's folder write validation and retention's validation at
+`python -m tests.trials.strengths ADAPTER` has each adapter's folder write validation and retention's validation at
 every strength and boost, and prints a row each: with the beams of serving, and with those of a trial's epochs, whose
 ranks choose.
 """

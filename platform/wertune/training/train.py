@@ -145,17 +145,20 @@ def train(
     if state.tensors:
         _restore_random_state(state.tensors, whisper.device)
     whisper.checkpoint_layers(config.train.gradient_checkpointing)
+    unscored_s = 0.0  # of epochs that were trained since one was scored
     for epoch in range(state.epoch + 1, config.train.epochs + 1):
         trained = _train_epoch(config, whisper, data, epoch, updater, workers)
         tensors = updater.tensors()
         _require_finite_weights(tensors, epoch)
         state = TrainingState(epoch, state.results, tensors | _random_state(whisper.device))
+        unscored_s += trained.seconds
         if epoch % config.train.evaluate_every_epochs and epoch < config.train.epochs:
             on_epoch(state, False)
             continue
         with updater.average.applied(), at_strength(whisper, config.lora.strength):
             result = _evaluate_epoch(config, whisper, data, objective, trained, workers)
-            result = replace(result, skipped_steps=updater.skipped_steps)
+            result = replace(result, train_s=unscored_s, skipped_steps=updater.skipped_steps)
+            unscored_s = 0.0
             state = replace(state, results=(*state.results, result))
             on_epoch(state, result is best_of(state.results))
     return best_of(state.results)

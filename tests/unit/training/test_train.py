@@ -17,6 +17,7 @@ from wertune.base.config import AugmentConfig, ContextConfig, DecodeConfig, Draw
 from wertune.base.text import TermFinder, normaliser
 from wertune.data.manifest import Recording
 from wertune.training import optimizer
+from wertune.training import train as training
 from wertune.training.batches import TrainingData, training_batches
 from wertune.training.objective import Objective
 from wertune.training.optimizer import MovingAverage, adamw
@@ -288,6 +289,17 @@ def test_in_float16_a_resumed_training_is_that_which_was_not_stopped(
     ends = states[-1].tensors, again[-1].tensors
     assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []
     assert ends[0].keys() == ends[1].keys()
+
+
+def test_the_seconds_of_an_epoch_that_is_not_scored_count_with_the_next(
+    monkeypatch: pytest.MonkeyPatch, load_tiny: LoadTiny, make_recordings: MakeRecordings
+) -> None:
+    a_pass = training._train_epoch
+    monkeypatch.setattr(training, "_train_epoch", lambda *given: replace(a_pass(*given), seconds=1.0))
+    config, states = configured({"train.epochs": 3, "train.evaluate_every_epochs": 2}), list[TrainingState]()
+    whisper, data = add_lora(load_tiny(), PLAIN.lora, 0), _data(make_recordings(2 * ["yes"]))
+    train(config, whisper, data, VALIDATION_WER, lambda state, _: states.append(state))
+    assert [(result.epoch, result.train_s) for result in states[-1].results] == [(2, 2.0), (3, 1.0)]
 
 
 def test_what_overflows_for_ever_ends_the_training(
