@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from tests.trials.strengths import table
 from tests.unit.jobs.conftest import NO_PENALTY
 
+from wertune.base.config import with_overrides
 from wertune.base.contract import BEST_OBJECTIVE
 from wertune.jobs import strengths
 from wertune.jobs.strengths import at_the_best_strength
@@ -55,7 +56,7 @@ def test_each_is_scored_at_its_own(
     monkeypatch.setattr(
         strengths, "at_strength", lambda whisper, share: heard.append(share) or at_strength(whisper, share)
     )
-    weak = BestTrial(best.run, best.name, strengths._at(best.config, 0.5))
+    weak = BestTrial(best.run, best.name, with_overrides(best.config, {"lora.strength": 0.5}, "test"))
     _tried(search, prepared, weak, (0.25, 0.5, 1.0), before=9.0)
     assert heard == [0.5, 2.0]
 
@@ -69,8 +70,11 @@ def test_a_job_that_is_resumed_takes_up_what_was_settled(
     monkeypatch: pytest.MonkeyPatch, search: RunRef, prepared: Prepared, best: BestTrial
 ) -> None:
     found, said = _tried(search, prepared, best, (0.5,), before=9.0)
-    monkeypatch.setattr(strengths, "load_adapter", None)  # nothing is scored again
-    assert _tried(search, prepared, best, (0.5,), before=9.0) == (found, said)
+    with monkeypatch.context() as patch:
+        patch.setattr(strengths, "load_adapter", None)  # nothing is scored again
+        assert _tried(search, prepared, best, (0.5,), before=9.0) == (found, said)
+    _, told = _tried(search, prepared, best, (0.5, 0.25), before=9.0)
+    assert len(told) == 2  # others than those are tried
 
 
 def test_the_trial_program_has_a_row_for_each_strength_and_boost(
