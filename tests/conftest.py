@@ -22,6 +22,7 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, settings
 
+from wertune.base.cli import NEW_OBJECTS
 from wertune.data.audio import SAMPLE_RATE_HZ, audio_digest, load_audio
 from wertune.data.manifest import Recording
 from wertune.data.rows import Row
@@ -68,6 +69,11 @@ def _write_manifest(path: Path, rows: Iterable[dict[str, Any] | str]) -> Path:
     lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
+
+
+def pytest_configure() -> None:
+    """Imports are looked through for garbage as seldom as a command does it."""
+    gc.set_threshold(NEW_OBJECTS)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,7 @@
 """What both command lines share: commands that are imported late, answers as JSON, and the exit status."""
 
 import functools
+import gc
 import getpass
 import json
 import os
@@ -28,6 +29,9 @@ EXIT_STATUS = (
 # What schedulers, containers and `timeout` end a command with, and a terminal that is closed.
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 LOST_AGAIN_S = 0.1
+# Objects between two looks for garbage, 700 in Python's own: libraries make a million that stay as they are imported,
+# and looking through them was a fifth of a command's start.
+NEW_OBJECTS = 10_000
 _ended_by: list[int] = []
 
 
@@ -99,6 +103,7 @@ def end_as_interrupted() -> None:
 
 def run_tool(tool: Tool, name: str, end_run: Callable[[str], None]) -> None:
     """Runs a command; a user's mistake ends it with a message, and `end_run` the run that `mlflow run` made."""
+    gc.set_threshold(NEW_OBJECTS)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # With S3 behind it, MLflow's server would send clients to a store that they have neither account nor path to.
     for direction in ("DOWNLOAD", "UPLOAD"):
