@@ -87,14 +87,14 @@ class BatteryForm(Frozen):
         if wrong := [key for key, spoken in self.parts.items() if (spoken.part or key) not in PARTS]:
             raise ValueError(f"parts has {wrong[0]!r}, but a part is one of {', '.join(PARTS)}; mend it or give `part`")
         ids = Counter(voice.id for voice in self.voices)
-        if twice := [name for name, count in ids.items() if count > 1]:
+        if twice := [voice for voice, count in ids.items() if count > 1]:
             raise ValueError(f"voices has {twice[0]!r} twice, but sources.json has one licence an id; rename one")
         if not (self.parts or self.recordings or self.sounds):
             raise ValueError(
                 "parts and recordings are empty and sounds is false, but a battery has a clip; give a part"
             )
         texts = [(key, text) for key, spoken in self.parts.items() for text in spoken.texts]
-        if faults := [f"parts.{key}.texts has {text!r}, but {wrong}" for key, text in texts if (wrong := _wrong(text))]:
+        if faults := [f"parts.{key}.texts has {text!r}, but {why}" for key, text in texts if (why := _wrong(text))]:
             raise ValueError("; ".join(faults))
         return self
 
