@@ -10,7 +10,6 @@ import numpy as np
 from wertune.base.files import content_digest
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples, length_s, load_audio
 from wertune.data.manifest import Recording
-from wertune.data.nonspeech import speech_span_s
 from wertune.data.rows import line_place
 
 CLIPS_EACH, LONG_S, MOST_RECORDINGS = 10, 60.0, 14
@@ -69,6 +68,8 @@ def _groups(clips: Sequence[Recording]) -> Iterator[tuple[Recording, ...]]:
 
 
 def _joined(clips: tuple[Recording, ...], seed: int) -> LongRecording:
+    from wertune.data.nonspeech import speech_span_s  # here: `validate` looks at whole recordings, and needs no torch
+
     digest = content_digest([seed, [clip.digest for clip in clips], PAUSE_S, HISS])
     pauses_s = np.random.default_rng(int(digest[:16], 16)).uniform(*PAUSE_S, len(clips))
     sizes = [round(pause_s * SAMPLE_RATE_HZ) for pause_s in pauses_s]
