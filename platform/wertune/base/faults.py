@@ -26,6 +26,7 @@ _RULES = {
     "less_than_equal": "be at most {le:.12g}",
     "list_type": "be a list",
     "literal_error": "be {expected}",
+    "model_attributes_type": _A_MAPPING,
     "model_type": _A_MAPPING,
     "path_type": "be a path",
     "string_pattern_mismatch": "match {pattern}",
@@ -33,6 +34,8 @@ _RULES = {
     "string_type": "be a text; put it in quotes",
     "too_short": "hold at least {min_length}",
     "tuple_type": "be a list",
+    "union_tag_invalid": "have {discriminator} of {expected_tags}",
+    "union_tag_not_found": "have {discriminator}",
 }
 
 

@@ -1,6 +1,7 @@
 """`battery.yaml`: what a battery says, in which voices, and whose recordings join it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,16 @@ class BatteryForm(Frozen):
             raise ValueError(f"digits has {len(self.digits)} words, but must have ten, for 0 to 9; complete it")
         if wrong := [key for key, spoken in self.parts.items() if (spoken.part or key) not in PARTS]:
             raise ValueError(f"parts has {wrong[0]!r}, but a part is one of {', '.join(PARTS)}; mend it or give `part`")
+        ids = Counter(voice.id for voice in self.voices)
+        if twice := [voice for voice, count in ids.items() if count > 1]:
+            raise ValueError(f"voices has {twice[0]!r} twice, but sources.json has one licence an id; rename one")
+        if not (self.parts or self.recordings or self.sounds):
+            raise ValueError(
+                "parts and recordings are empty and sounds is false, but a battery has a clip; give a part"
+            )
+        texts = [(key, text) for key, spoken in self.parts.items() for text in spoken.texts]
+        if faults := [f"parts.{key}.texts has {text!r}, but {why}" for key, text in texts if (why := _wrong(text))]:
+            raise ValueError("; ".join(faults))
         return self
 
     def lines(self) -> Iterator[tuple[Part, SpokenPart, "Line"]]:
@@ -93,6 +104,15 @@ class BatteryForm(Frozen):
             part: Part = spoken.part or key  # type: ignore[assignment]  # checked above
             for text in spoken.texts:
                 yield part, spoken, read_line(text, self.digits, self.letters)
+
+
+def _wrong(marked: str) -> str:
+    """What is wrong with a text, if anything."""
+    if re.search(r"[\[\]]", _ENTITY.sub("", marked)):
+        return "its brackets are no mark, such as [$300|three hundred dollars] or [41]; mend them"
+    if not any(sign.isalnum() for sign in marked):
+        return "nothing of it is said; write words, or take it out"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -11,13 +12,14 @@ from typing import cast
 import numpy as np
 
 from wertune.base.config import load_yaml
-from wertune.base.errors import SynthesisError
+from wertune.base.errors import ManifestError, SynthesisError
 from wertune.base.files import write_atomically
 from wertune.battery.form import PADDING_S, PARTS, BatteryForm, BatteryVoice, Line, Part, People, read_line
 from wertune.battery.shelf import MANIFEST, BatteryRow
 from wertune.battery.sounds import babble, sounds
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples, load_audio, resample
 from wertune.data.clip_files import level, trim, write_clip
+from wertune.data.importers.item import numbered
 from wertune.synthesis.casting import slug
 from wertune.synthesis.engines import ENGINES, find_engine, offered_voices
 
@@ -26,6 +28,7 @@ NONSPEECH: Part = "nonspeech"
 FORMULA = "formula"
 MARGIN_S = 0.15
 LONGEST_S = 29.5
+_FILES = re.compile(r"[^#]+(#\d+(\.\d+)?-\d+(\.\d+)?)?")
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def make_battery(
     """Writes the battery of `form_path` into `out`; what is there already is not spoken again.
 
     `recordings` is a folder into which packages of recordings were unpacked, in the place of `/`. Raises ConfigError
-    for the form, SynthesisError where an engine, a package or a speaker is missing; the manifest is written last.
+    for the form, ManifestError for transcripts, SynthesisError where an engine, a package or a speaker is missing; the
+    manifest is written last.
     """
     form = load_yaml(form_path, BatteryForm)
     if language != form.language:
@@ -115,17 +119,29 @@ def _ready(samples: Samples, padded: bool) -> list[Samples]:
 
 def _record(people: People, form: BatteryForm, base: Path, recordings: Path | None, out: Path) -> Iterator[BatteryRow]:
     """The package's recordings; short ones in turn bare and with silence around them."""
-    folder = recordings / people.folder.relative_to("/") if recordings else people.folder
+    folder = recordings / str(people.folder).lstrip("/") if recordings else people.folder
     if not folder.is_dir():
         raise SynthesisError(f"{folder} does not exist; on Debian: apt-get install {people.package}")
-    lines = (base / people.transcripts).read_text(encoding="utf-8").splitlines()
-    for number, (file, part, speaker, text) in enumerate(line.split("\t") for line in lines):
+    for number, (file, part, speaker, text) in enumerate(_transcripts(base / people.transcripts)):
         name = slug(f"{part}-{people.source}-{file.rsplit('.', 1)[0]}")
         if not _clip(out, name).is_file():
             clip = _recorded(folder, file, part, padded=number % 2 == 1)
             write_clip(_clip(out, name), clip, form.bitrate_kbps)
         line = read_line(text, form.digits, form.letters)
         yield _row(out, name, line, cast(Part, part), speaker, people.source)
+
+
+def _transcripts(path: Path) -> list[list[str]]:
+    """File, part, speaker and text of each line; a ManifestError has every line that is none."""
+    lines = [(place, line.split("\t")) for place, line in numbered(path)]
+    rule = (
+        f"must be FILE<TAB>PART<TAB>SPEAKER<TAB>TEXT, the file as a.ogg+b.ogg#3-8, the part one of {', '.join(PARTS)}"
+    )
+    if wrong := [
+        place for place, each in lines if len(each) != 4 or each[1] not in PARTS or not _FILES.fullmatch(each[0])
+    ]:
+        raise ManifestError("\n".join(f"{place}: {rule}; mend the line" for place in wrong))
+    return [each for _, each in lines]
 
 
 def _recorded(folder: Path, file: str, part: str, padded: bool) -> Samples:

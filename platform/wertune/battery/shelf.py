@@ -2,18 +2,18 @@
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from wertune.base.config import Frozen, ProjectConfig
 from wertune.base.contract import BATTERY_PREFIX
-from wertune.base.errors import ConfigError
+from wertune.base.errors import AudioError, ConfigError
 from wertune.battery.form import PARTS, Part
-from wertune.data.audio import Samples, load_audio
+from wertune.data.audio import MISSING_S, Samples, length_s, load_audio
+from wertune.data.rows import parse_line, problem
 from wertune.scores.metrics import Clip
 
 SHIPPED = "shipped"
@@ -92,23 +92,35 @@ def project_battery(project_dir: Path, project: ProjectConfig) -> Battery | None
 
 
 def load_battery(folder: Path) -> Battery:
-    """The battery of a folder; a ConfigError names file, line and rule."""
+    """The battery of a folder; a ConfigError names file, line and rule of each row and clip at fault."""
     path = folder / MANIFEST
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:  # no UTF-8, or a NUL in its name
         remedy = "make it with `wertune battery --form`, or mend data.battery"
         raise ConfigError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); {remedy}") from None
-    rows = tuple(_row(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())
-    if absent := next((row for row in rows if not (folder / row.audio_filepath).is_file()), None):
-        raise ConfigError(
-            f"{folder / absent.audio_filepath} does not exist, but {path} names it; make the battery again"
-        )
-    return Battery(folder, rows)
+    faults = list[str]()
+    rows = dict[str, BatteryRow]()
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = BatteryRow.model_validate(parse_line(line))
+                _check_clip(folder, row, rows)
+                rows[row.audio_filepath] = row
+            except (ValueError, AudioError) as error:
+                faults.append(f"{path}:{number}: {problem(error)}")
+    if faults or not rows:
+        told = "\n".join(faults) or f"{path} holds no row, but a battery has a clip at least"
+        raise ConfigError(f"{told}\nmake the battery again, or mend data.battery")
+    return Battery(folder, tuple(rows.values()))
 
 
-def _row(line: str, place: str) -> BatteryRow:
-    try:
-        return BatteryRow.model_validate(json.loads(line))
-    except (ValueError, ValidationError) as error:
-        raise ConfigError(f"{place}: is no row of a battery: {error}; make the battery again") from None
+def _check_clip(folder: Path, row: BatteryRow, known: Mapping[str, BatteryRow]) -> None:
+    """ValueError or AudioError unless the clip is there in full, and in no other row: by its header, quickly."""
+    if row.audio_filepath in known:
+        raise ValueError(f"audio_filepath is {row.audio_filepath}, which stands in another row already")
+    clip = folder / row.audio_filepath
+    if not clip.is_file():
+        raise ValueError(f"audio_filepath is {row.audio_filepath}, but there is no such file in {folder}")
+    if abs((lasts_s := length_s(clip)) - row.duration) > MISSING_S:
+        raise ValueError(f"duration is {row.duration:g} s, but {clip} has {lasts_s:.2f} s")

@@ -42,17 +42,30 @@ def configured(project: Path, overrides: tuple[str, ...], epochs: str, seed: str
 
 def trial_values(overrides: tuple[str, ...], epochs: str, seed: str) -> dict[str, Any]:
     """What `trial_options` were given, by its path in `trial:`; ConfigError."""
+    given = [("--set", *_parted(item)) for override in overrides for item in filter(None, override.split())]
+    given += [
+        (f"--{key.rpartition('.')[2]}", key, text) for key, text in (("train.epochs", epochs), ("seed", seed)) if text
+    ]
     values: dict[str, Any] = {}
-    for override in overrides:
-        for item in filter(None, override.split()):
-            key, separator, text = item.partition("=")
-            if not separator:
-                raise ConfigError(f"--set is {item!r}, but must be KEY=VALUE, such as lora.r=8")
-            values[key] = value_of(f"--set {key}", text)
-    for key, text in (("train.epochs", epochs), ("seed", seed)):
-        if text:
-            values[key] = value_of(f"--{key.rpartition('.')[2]}", text)
+    for option, key, text in given:
+        value = value_of(f"--set {key}" if option == "--set" else option, text)
+        if isinstance(value, dict):
+            rule = "it would put back to its default whatever it does not name"
+            raise ConfigError(f"--set {key} is {text!r}, but {rule}; give each value as {key}.NAME=VALUE")
+        if key in values and values[key] != value:
+            raise ConfigError(
+                f"{key} is given twice, as {values[key]!r} and by {option} as {value!r}; give one of them"
+            )
+        values[key] = value
     return values
+
+
+def _parted(item: str) -> tuple[str, str]:
+    """Key and text of a value."""
+    key, separator, text = item.partition("=")
+    if not separator:
+        raise ConfigError(f"--set is {item!r}, but must be KEY=VALUE, such as lora.r=8")
+    return key, text
 
 
 def value_of(option: str, text: str) -> Any:

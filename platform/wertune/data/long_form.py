@@ -10,12 +10,12 @@ import numpy as np
 from wertune.base.files import content_digest
 from wertune.data.audio import SAMPLE_RATE_HZ, Samples, length_s, load_audio
 from wertune.data.manifest import Recording
-from wertune.data.nonspeech import speech_span_s
 from wertune.data.rows import line_place
 
 CLIPS_EACH, LONG_S, MOST_RECORDINGS = 10, 60.0, 14
 PAUSE_S = (0.25, 0.8)
 HISS = 1e-4  # of a pause, that it is not nothing
+UNLISTED_S = 5.0  # of so long a pause between segments nobody knows that nothing is said in it
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ def _groups(clips: Sequence[Recording]) -> Iterator[tuple[Recording, ...]]:
 
 
 def _joined(clips: tuple[Recording, ...], seed: int) -> LongRecording:
+    from wertune.data.nonspeech import speech_span_s  # here: `validate` looks at whole recordings, and needs no torch
+
     digest = content_digest([seed, [clip.digest for clip in clips], PAUSE_S, HISS])
     pauses_s = np.random.default_rng(int(digest[:16], 16)).uniform(*PAUSE_S, len(clips))
     sizes = [round(pause_s * SAMPLE_RATE_HZ) for pause_s in pauses_s]
@@ -99,6 +101,32 @@ def _whole(segments: Sequence[Recording]) -> LongRecording:
     said = (Said(each, each.row.offset, each.row.offset + each.duration_s) for each in segments)
     path = segments[0].path
     return LongRecording(tuple(said), length_s(path), segments[0].file_digest, partial(load_audio, path))
+
+
+def unlisted(recordings: Sequence[LongRecording]) -> str:
+    """A line on stretches that no segment covers, if any is long: what is said there counts as words too many."""
+    found = [
+        (start_s, end_s, recording)
+        for recording in recordings
+        for start_s, end_s in _gaps(recording)
+        if end_s - start_s > UNLISTED_S
+    ]
+    if not found:
+        return ""
+    start_s, end_s, recording = max(found, key=lambda gap: gap[1] - gap[0])
+    seconds = sum(end_s - start_s for start_s, end_s, _ in found)
+    such = f"such as {start_s:.1f} to {end_s:.1f} s of {line_place(recording.said[0].clip.place)}"
+    count = f"{len(found)} stretch{'es' if len(found) > 1 else ''} of more than {UNLISTED_S:g} s"
+    what = f"long recordings: {count}, {seconds:.0f} s in all, {such}"
+    return f"{what}, in no segment: what is said there counts as words too many; list it, or cut it out"
+
+
+def _gaps(recording: LongRecording) -> Iterator[tuple[float, float]]:
+    heard_s = 0.0
+    for each in sorted(recording.said, key=lambda said: said.start_s):
+        yield heard_s, each.start_s
+        heard_s = max(heard_s, each.end_s)
+    yield heard_s, recording.duration_s
 
 
 def set_digest(recordings: Sequence[LongRecording]) -> str:

@@ -36,11 +36,18 @@ def open_final_set(folder: Path, model_uri: str) -> tuple[Opening, int]:
     version = registered_version(tracking_uri(), model_uri)
     manifest = folder.resolve() / project.data.final
     digest = prepare(folder, project, {FINAL_SPLIT: manifest}).dataset.digest(FINAL_SPLIT)
-    found = [each for tags in tags_of_versions(tracking_uri(), version.name) for each in openings(tags)]
-    known = [each for each in found if each.set_digest == digest]
-    opening = next((each for each in known if each.version == version.version), None)
-    opening = opening or _open(folder, project, version)
-    return opening, len(versions_opened([*known, opening])[digest])
+    opening = _opened(version, digest) or _open(folder, project, version)
+    return opening, len(versions_opened([*_openings(version.name, digest), opening])[digest])
+
+
+def _openings(model: str, digest: str) -> list[Opening]:
+    """Of a set, by its digest, for all versions of the model."""
+    found = [each for tags in tags_of_versions(tracking_uri(), model) for each in openings(tags)]
+    return [each for each in found if each.set_digest == digest]
+
+
+def _opened(version: RegisteredVersion, digest: str) -> Opening | None:
+    return next((each for each in _openings(version.name, digest) if each.version == version.version), None)
 
 
 def _open(folder: Path, project: ProjectConfig, version: RegisteredVersion) -> Opening:
@@ -51,6 +58,9 @@ def _open(folder: Path, project: ProjectConfig, version: RegisteredVersion) -> O
             rule = f"data.final may hold nothing that {version.name}/{version.version} was trained on"
             raise ManifestError("\n".join([*leaks, f"but {rule}; remove those rows"]))
         opening = _scored(prepared, version, run)
+        if first := _opened(version, opening.set_digest):  # by another, while this one read the set: the first stays
+            run.tags({DESCRIPTION_TAG: f"opened meanwhile by run {first.run_id}, whose opening is the one that counts"})
+            return first
         kept = (opening.model, opening.version, opening.key, opening.model_dump_json())
         run.ask(lambda client: client.set_model_version_tag(*kept))  # before anybody reads what it says
         run.metrics(opening.figures)

@@ -42,6 +42,19 @@ class Range(Frozen):
             return IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
+    def holds(self, value: Value) -> bool:
+        """Whether it may be drawn."""
+        if isinstance(value, str) or not self.low <= value <= self.high:
+            return False
+        step = self.step or (1.0 if self.integer else None)
+        return step is None or math.isclose((value - self.low) / step, round((value - self.low) / step), abs_tol=1e-8)
+
+    @property
+    def told(self) -> str:
+        """The range, for people."""
+        whole = "whole numbers from " if self.integer else ""
+        return f"{whole}{self.low:g} to {self.high:g}" + (f" in steps of {self.step:g}" if self.step else "")
+
     def samples(self) -> list[Value]:
         """Both ends, and what lies between: a field for whole numbers refuses a range without `integer: true`."""
         if self.integer:
@@ -57,6 +70,15 @@ class Choices(Frozen):
 
     def distribution(self) -> BaseDistribution:
         return CategoricalDistribution(self.choices)
+
+    def holds(self, value: Value) -> bool:
+        """Whether it is one of them."""
+        return value in self.choices
+
+    @property
+    def told(self) -> str:
+        """The choices, for people."""
+        return ", ".join(map(repr, self.choices))
 
     def samples(self) -> list[Value]:
         return list(self.choices)
@@ -144,9 +166,13 @@ class SearchConfig(TrialPlaces):
         space = {key: values for key, values in self.space.items() if key not in keys}
         if not space:
             raise ConfigError(f"all that is varied has a value: {', '.join(self.space)}; leave one out, or use train")
-        points = tuple({key: value for key, value in point.items() if key not in keys} for point in self.first_points)
+        points = list[dict[str, Value]]()
+        for point in self.first_points:
+            rest = {key: value for key, value in point.items() if key not in keys}
+            if rest and rest not in points:  # two that differed in what has a value are one now
+                points.append(rest)
         strengths = () if "lora.strength" in keys else self.strengths
-        return self.model_copy(update={"space": space, "first_points": points, "strengths": strengths})
+        return self.model_copy(update={"space": space, "first_points": tuple(points), "strengths": strengths})
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """What Optuna draws from, by search key."""
@@ -156,15 +182,30 @@ class SearchConfig(TrialPlaces):
 def checked_space(search: SearchConfig, trial: TrialConfig, place: str) -> list[TrialConfig]:
     """The trial with each end or choice of each key, and with every first point.
 
-    ConfigError unless every key is a field of the trial's configuration and all of its values fit it, and every trial
-    is scored by the first rung.
+    ConfigError unless every key is a field of the trial's configuration and all of its values fit it, every first
+    point lies in the space, and every trial is scored by the first rung.
     """
     ends = [({key: value}, "space") for key, values in search.space.items() for value in values.samples()]
     points = [(point, "first_points") for point in search.first_points]
     drawn = [with_overrides(trial, dict(values), f"{place}: {part}") for values, part in ends + points]
+    _check_first_points(search, place)
     trains = [each.train for each in (trial, *drawn)]
     rarely = max(min(train.evaluate_every_epochs, train.epochs) for train in trains)
     if rarely > (grace := search.asha.grace_epochs):
         rule = f"in a search it may be no more than asha.grace_epochs, {grace}, after which trials are compared"
         raise ConfigError(f"{place}: train.evaluate_every_epochs is {rarely}, but {rule}; lower it, or raise the grace")
     return drawn
+
+
+def _check_first_points(search: SearchConfig, place: str) -> None:
+    """ConfigError where one holds a key that is not varied, which Optuna drops in silence, or a value of none."""
+    faults = []
+    for number, (key, value) in ((n, each) for n, point in enumerate(search.first_points) for each in point.items()):
+        where = f"{place}: first_points[{number}]: {key}"
+        if key not in search.space:
+            remedy = "add it to space, set it in project.yaml's `trial:`, or take it out"
+            faults.append(f"{where} is {value!r}, but space does not vary it; {remedy}")
+        elif not (values := search.space[key]).holds(value):
+            faults.append(f"{where} is {value!r}, but space has {values.told}; mend one of the two")
+    if faults:
+        raise ConfigError("\n".join(faults))

@@ -43,6 +43,9 @@ def find_engine(name: str) -> Engine:
     except (ImportError, AttributeError) as error:
         remedy = "put its folder on PYTHONPATH, or mend the name"
         raise SynthesisError(f"engine {name} cannot be imported ({error}); {remedy}") from None
+    except TypeError as error:  # no class, or one that asks for more
+        rule = "must be a class that is made without arguments"
+        raise SynthesisError(f"engine is {name}, but {rule} ({error}); mend the name, or give them defaults") from None
     if absent := [method for method in ("offers", "speak") if not callable(getattr(engine, method, None))]:
         raise SynthesisError(
             f"engine {name} has no {' and no '.join(absent)}; see Engine in wertune/synthesis/engine.py"

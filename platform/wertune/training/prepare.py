@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -14,6 +14,7 @@ from wertune.base.files import Fetch, cache_root
 from wertune.base.kept import Kept
 from wertune.base.machine import require_engine
 from wertune.base.text import Lexicon, Normalise, TermFinder, label_text, load_lexicon, normaliser
+from wertune.data.long_form import unlisted, whole_recordings
 from wertune.data.manifest import (
     FINAL_SPLIT,
     LONG_SPLIT,
@@ -166,6 +167,8 @@ def prepare(
             folder.resolve(),
             kept,
         ).spoken_in(project.language)
+    if told := unlisted(whole_recordings(dataset[LONG_SPLIT])):
+        dataset = replace(dataset, notes=(*dataset.notes, told))
     _check_languages(base, dataset)
     around = tokens_of("") - 1  # the prompt; a text's end is written with it
     # The final set says nothing of how anything is set, nor do segments that are heard in a whole recording.

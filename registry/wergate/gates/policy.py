@@ -21,7 +21,7 @@ class ApprovalSettings(Frozen):
     """Who may approve a move to Production, and for how long that holds."""
 
     forbid_self: bool = Field(True, description="who registered a version may not approve it")
-    expires_after_days: float | None = Field(30.0, gt=0, description="null: never")
+    expires_after_days: float | None = Field(30.0, gt=0, le=36_500, description="null: never")
 
 
 class Policy(Frozen):

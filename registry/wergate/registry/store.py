@@ -1,12 +1,10 @@
 """One registered model in MLflow: versions, stages, aliases, tags, reports; the only file here that knows MLflow."""
 
 import json
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import mlflow
@@ -17,10 +15,11 @@ from wergate.errors import RegistryError
 from wergate.trail.registered_model import FoundReport, Snapshot, Version
 from wertune.base.config import parse
 from wertune.base.contract import EVAL_REPORT, REGISTRAR_TAG, REPORT_DIGEST_TAG, REPORT_FOR_TAG, TEST_DIGEST_TAG
+from wertune.base.errors import ConfigError, first_line
 from wertune.reports.card_text import write_card
 from wertune.scores.eval_report import EvalReport
 from wertune.tracking.outage import POSTGRES_REMEDY, driver_remedy, no_answer, reason
-from wertune.tracking.runs import all_of, tracking_uri
+from wertune.tracking.runs import all_of, read_text, tracking_uri
 from wertune.tracking.versions import VersionCard
 
 # SQLite's "database is locked" and a server's 503: both pass.
@@ -28,6 +27,8 @@ RETRIES_S = (0.1, 0.3, 1.0, 3.0)
 
 # What to do where a call is refused because there is no such thing.
 NOT_FOUND_REMEDIES = {"get_registered_model": "train or tune first, or name another --model"}
+
+_AGAIN = "put it back as it was written, or evaluate the version again: the newest report counts"
 
 Answer = TypeVar("Answer")
 
@@ -112,22 +113,28 @@ class MlflowModel:
 
     def _load(self, run: Any, version: str) -> FoundReport:
         run_id = run.info.run_id
-        with tempfile.TemporaryDirectory() as folder:
-            text = Path(_answer(self._client.download_artifacts, run_id, EVAL_REPORT, folder)).read_bytes()
+        place = f"run {run_id}: {EVAL_REPORT}"
         try:
-            report = parse(EvalReport, json.loads(text), f"run {run_id}: {EVAL_REPORT}")
-        except ValueError as error:
-            raise RegistryError(f"run {run_id}: {EVAL_REPORT} is not JSON: {error}; evaluate again") from None
+            text = _with_files(lambda: _answer(read_text, self._client, run_id, EVAL_REPORT))
+            if text is None:
+                raise RegistryError(f"{place} is not there; {_AGAIN}")
+            report = parse(EvalReport, json.loads(text), place)
+        except ConfigError as error:
+            faults = str(error).splitlines()
+            more = f", and {len(faults) - 1} more faults" if len(faults) > 1 else ""
+            raise RegistryError(f"{faults[0]}{more}; {_AGAIN}") from None
+        except (ValueError, RecursionError) as error:
+            raise RegistryError(f"{place} is not JSON ({first_line(error)}); {_AGAIN}") from None
         promised = run.data.tags.get(REPORT_DIGEST_TAG)
         if (report.model, report.version, report.digest) != (self.name, version, promised):
             raise RegistryError(
                 f"run {run_id}: {EVAL_REPORT} is of {report.model}/{report.version} with digest {report.digest}, "
-                f"but its tags promise {self.name}/{version} with {promised}; delete the run and evaluate again"
+                f"but its tags promise {self.name}/{version} with {promised}; {_AGAIN}"
             )
         return FoundReport(run_id, report)
 
     def write_artifact(self, run_id: str, path: str, text: str) -> None:
-        _answer(self._client.log_text, run_id, text, path)
+        _with_files(lambda: _answer(self._client.log_text, run_id, text, path))
 
     def read_card(self, version: Version) -> str | None:
         return _with_files(VersionCard(self._client, self.name, version.number).read)
@@ -155,6 +162,8 @@ def _with_files(call: Callable[[], Answer]) -> Answer:
     """The call's answer; every store of artifacts has errors of its own."""
     try:
         return call()
+    except (RegistryError, UnicodeDecodeError):  # of the registry itself, and of what the file holds
+        raise
     except Exception as error:
         raise RegistryError(f"the artifact store refused it: {reason(error)}") from None
 

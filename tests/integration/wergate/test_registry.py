@@ -243,7 +243,20 @@ def test_the_report_is_the_newest_finished_one_of_exactly_this_version(in_sqlite
     in_sqlite.client.log_text(
         newest, worker.make_report("reports", "1", errors=0).model_dump_json(), "eval_report.json"
     )
-    with pytest.raises(RegistryError, match="its tags promise reports/1 with"):
+    with pytest.raises(RegistryError, match=r"its tags promise reports/1 with .* evaluate the version again"):
+        model.find_report(versions["1"], "")
+    text = worker.make_report("reports", "1", errors=2).model_dump_json()
+    damaged = ["[", "[]", text.replace('"duration_s":3.0', '"duration_s":NaN'), "[" * 10_000, "\udcff"]
+    path = Path(in_sqlite.client.get_run(newest).info.artifact_uri.removeprefix("file://")) / "eval_report.json"
+    for each in damaged:
+        path.write_bytes(each.encode(errors="surrogateescape"))
+        with pytest.raises(
+            RegistryError, match=rf"run {newest}: eval_report\.json.*; put it back .*, or eval"
+        ) as caught:
+            model.find_report(versions["1"], "")
+        assert "\n" not in str(caught.value)
+    path.unlink()
+    with pytest.raises(RegistryError, match=r"eval_report\.json is not there; put it back"):
         model.find_report(versions["1"], "")
 
 

@@ -79,6 +79,38 @@ def test_what_the_manifest_has_is_left_as_it_is(calls: Path, heard: list[str], s
     assert heard == []
 
 
+def test_what_others_write_meanwhile_stays(
+    calls: Path, heard: list[str], small_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person who mends the manifest while an hour is heard, or a second process of the same command."""
+    manifest, theirs = small_project / "manifests" / "calls.jsonl", list[dict[str, Any]]()
+    aligner = folders.load_aligner(load_project(small_project), "", lambda _: None)
+
+    def slow(recording: Path, sentences: Sequence[str]) -> Aligned:
+        if recording.parent.name == "ben":
+            rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+            other = {"audio_filepath": "../calls/hearing.wav", "text": "Who?"}
+            theirs.extend([rows[0] | {"text": "Hello, Ann."}, other])
+            manifest.write_text("".join(json.dumps(row) + "\n" for row in theirs), encoding="utf-8")
+        return aligner(recording, sentences)
+
+    monkeypatch.setattr(folders, "load_aligner", lambda *_: slow)
+    said = list[str]()
+    rows = _align(small_project, said.append)
+    assert rows[:2] == theirs
+    assert [row["text"] for row in rows[2:]] == ["Good bye."]
+    assert [line for line in said if "hearing.wav: " in line and "stay as they are" in line]
+
+
+def test_the_manifest_of_this_folder_lies_beside_it(
+    calls: Path, heard: list[str], small_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(calls / "ann")
+    for here, beside in (("..", "calls.jsonl"), (".", "calls/ann.jsonl")):
+        found = align_folder(load_project(small_project), Path(here), None, 0.25, "", print, lambda *_: None)
+        assert found == small_project.resolve() / beside
+
+
 def test_a_transcript_of_another_recording_costs_its_own_rows_alone(
     calls: Path, heard: list[str], small_project: Path
 ) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import wertune_battery
 from wergate.gates.kinds.battery import MEASURES
-from wertune.base.errors import ConfigError, SynthesisError
+from wertune.base.errors import ConfigError, ManifestError, SynthesisError
 from wertune.base.text import TermFinder, normaliser
 from wertune.battery.counts import entities_in, entity_errors, false_terms, formatted_edits
 from wertune.battery.form import PARTS, read_line, read_out
@@ -158,7 +158,10 @@ def test_numbers_are_read_sign_by_sign() -> None:
 
 def test_a_manifest_that_is_none_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "manifest.jsonl").write_text("{}\n")
-    with pytest.raises(ConfigError, match=r"manifest.jsonl:1: is no row of a battery"):
+    with pytest.raises(ConfigError, match=r"manifest.jsonl:1: audio_filepath is missing; add it; .*\nmake the battery"):
+        load_battery(tmp_path)
+    (tmp_path / "manifest.jsonl").write_text("\n")
+    with pytest.raises(ConfigError, match=r"manifest.jsonl holds no row, but a battery has a clip at least"):
         load_battery(tmp_path)
     with pytest.raises(ConfigError, match="cannot be read"):
         load_battery(tmp_path / "none")
@@ -183,3 +186,55 @@ def test_a_battery_of_another_language_is_made_of_its_form(tmp_path: Path) -> No
 def test_a_battery_that_no_folder_can_be_called_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read \(.*\); make it with"):
         load_battery(Path(name))
+
+
+def test_clips_that_are_missing_cut_off_or_named_twice_are_told_of_at_once(tmp_path: Path, shipped: Battery) -> None:
+    """Before a version is measured on what is left of them."""
+    (tmp_path / "audio").mkdir()
+    rows = shipped.by_part["everyday"][:4]
+    for row in rows:
+        shutil.copy(shipped.folder / row.audio_filepath, tmp_path / row.audio_filepath)
+    (tmp_path / "manifest.jsonl").write_text("".join(f"{row.model_dump_json()}\n" for row in (*rows, rows[3])))
+    missing, cut, empty = (tmp_path / row.audio_filepath for row in rows[:3])
+    missing.unlink()
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    empty.write_bytes(b"")
+    with pytest.raises(ConfigError) as caught:
+        load_battery(tmp_path)
+    told = str(caught.value).splitlines()
+    assert [line.partition("manifest.jsonl:")[2][:1] for line in told[:-1]] == ["1", "2", "3", "5"]
+    assert "no such file" in told[0]
+    assert "another row already" in told[3]
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ("parts: {everyday: {texts: ['…']}}", "parts.everyday.texts has '…', but nothing of it is said"),
+        ("parts: {everyday: {texts: ['Pay [|x].']}}", "its brackets are no mark"),
+        ("{parts: {}, sounds: false}", "parts and recordings are empty and sounds is false"),
+        (f"{{parts: {{}}, voices: [{', '.join(['{id: a, engine: flite, name: a, speaker: a}'] * 2)}]}}", "'a' twice"),
+    ],
+)
+def test_a_form_of_what_nobody_can_say_is_refused(tmp_path: Path, form: str, told: str) -> None:
+    (tmp_path / "battery.yaml").write_text(form, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        make_battery(tmp_path / "battery.yaml", "en", tmp_path / "out")
+    assert told in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+PEOPLE = "[{source: x, folder: clips, package: p, licence: l, transcripts: said.tsv}]"
+
+
+def test_transcripts_of_recordings_that_cannot_be_read_are_told_with_their_lines(tmp_path: Path) -> None:
+    form = tmp_path / "battery.yaml"
+    form.write_text(f"{{parts: {{}}, sounds: false, recordings: {PEOPLE}}}", encoding="utf-8")
+    (tmp_path / "people" / "clips").mkdir(parents=True)
+    with pytest.raises(ManifestError, match=r"said\.tsv cannot be read"):
+        make_battery(form, "en", tmp_path / "out", tmp_path / "people", print)
+    lines = ["a.wav\teveryday\tann", "a.wav\tfoo\tann\tSoup.", "a.wav#1-\teveryday\tann\tSoup."]
+    (tmp_path / "said.tsv").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(ManifestError) as caught:
+        make_battery(form, "en", tmp_path / "out", tmp_path / "people", print)
+    assert [line.partition("said.tsv:")[2][:1] for line in str(caught.value).splitlines()] == ["1", "2", "3"]

@@ -140,6 +140,9 @@ def test_a_search_is_resumed_in_the_way_and_experiment_in_which_it_began(
         (["--epochs", "!!python/object:os.system x"], "--epochs is '!!python/object:os.system x', but must be"),
         (["--trials", "[1"], "--trials is '[1', but must be a value in YAML"),
         (["--seed", "99999999999999999999999"], "seed is 99999999999999999999999"),
+        (["--set", "lora.r=8 lora.r=16"], "lora.r is given twice, as 8 and by --set as 16; give one of them"),
+        (["--set", "train.epochs=2", "--epochs", "3"], "train.epochs is given twice, as 2 and by --epochs as 3"),
+        (["--set", 'lora={"r":8}'], "give each value as lora.NAME=VALUE"),
     ],
 )
 def test_a_value_that_is_none_is_told_before_anything_begins(

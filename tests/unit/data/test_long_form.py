@@ -20,6 +20,7 @@ from wertune.data.long_form import (
     PAUSE_S,
     joined_recordings,
     set_digest,
+    unlisted,
     whole_recordings,
 )
 from wertune.data.manifest import Recording, load_dataset
@@ -113,3 +114,26 @@ def test_a_whole_recording_is_all_of_its_line_in_order_of_time(
     assert [(each.start_s, each.end_s) for each in made[0].said] == [(0.5, 1.5), (2.0, 3.5)]
     assert made[0].samples().size == 5 * SAMPLE_RATE_HZ
     assert made[0].digest != made[1].digest
+
+
+def test_what_is_in_no_segment_is_told_of(
+    tmp_path: Path, write_noise: Callable[..., Path], write_manifest: Callable[..., Path]
+) -> None:
+    """Such as a segment that `on_bad_row: skip` left out: a version that writes what is said there is wrong by it."""
+    write_noise(tmp_path / "one.wav", 30.0)
+    times = [(0.5, 1.5), (6.0, 8.0), (7.0, 7.5), (14.0, 25.5)]
+    data = DataConfig(train=Path("t"), validation=Path("v"), test=Path("t"))
+
+    def told(count: int) -> str:
+        said = [
+            {"text": f"one {n}", "start_s": s, "end_s": e, "speaker": f"{n}"} for n, (s, e) in enumerate(times[:count])
+        ]
+        manifest = write_manifest(tmp_path / "long.jsonl", [{"audio_filepath": "one.wav", "segments": said}])
+        return unlisted(whole_recordings(load_dataset({"long": manifest}, data, str.lower, len)["long"]))
+
+    assert "1 stretch of more than 5 s, 28 s in all, such as 1.5 to 30.0 s of" in told(1)
+    assert "1 stretch of more than 5 s, 22 s in all, such as 8.0 to 30.0 s of" in told(3)
+    assert "long.jsonl:1, in no segment" in told(3)
+    assert "1 stretch of more than 5 s, 6 s in all, such as 8.0 to 14.0 s" in told(4)
+    times[3] = (12.0, 25.5)
+    assert told(4) == ""

@@ -84,6 +84,23 @@ def test_a_version_is_opened_once_and_another_one_counts(
     assert counted == f"final set {opening.set_digest[:8]}: opened for 2 versions: the more often, the less it says"
 
 
+def test_of_two_that_open_it_at_once_the_first_stays(
+    project: Path, register: Callable[[], str], mlflow_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, scored, first = register(), final_set._scored, list[Opening]()
+
+    def slowly(*given: Any) -> Opening:
+        own = scored(*given)
+        first.append(own.model_copy(update={"who": "ann", "run_id": "1a2b"}))
+        MlflowClient(mlflow_store).set_model_version_tag("small", "1", own.key, first[0].model_dump_json())
+        return own
+
+    monkeypatch.setattr(final_set, "_scored", slowly)
+    assert open_final_set(project, uri) == (first[0], 1)
+    kept = MlflowClient(mlflow_store).get_model_version("small", "1").tags[first[0].key]
+    assert Opening.model_validate_json(kept) == first[0]
+
+
 def test_another_set_is_opened_anew(project: Path, register: Callable[[], str]) -> None:
     uri = register()
     before, _ = open_final_set(project, uri)

@@ -130,7 +130,6 @@ def test_only_a_search_is_resumed(small_project: Path, mlflow_store: str) -> Non
     ("search", "project"),
     [
         ({"space": {"lora.first_encoder_layer": {"choices": [0, 2]}}}, {}),
-        ({"first_points": [{"lora.first_encoder_layer": 2}]}, {}),
         ({}, {"trial.lora.first_encoder_layer": 2}),
     ],
 )

@@ -37,15 +37,15 @@ def test_a_good_space_passes() -> None:
 
 @pytest.mark.parametrize(
     ("trial", "values"),
-    [({"train.evaluate_every_epochs": 3}, {}), ({}, {"first_points": [{"train.evaluate_every_epochs": 3}]})],
+    [({"train.evaluate_every_epochs": 3}, {}), ({}, {"train.evaluate_every_epochs": {"choices": [1, 3]}})],
 )
 def test_trials_are_scored_by_the_first_rung(trial: dict[str, Any], values: dict[str, Any]) -> None:
     config = with_overrides(TrialConfig(), trial, "test")
     with pytest.raises(ConfigError, match=r"search\.yaml: train\.evaluate_every_epochs is 3, but .*grace_epochs, 2"):
-        checked_space(_search(GOOD, asha={"grace_epochs": 2}, **values), config, PLACE)
-    checked_space(_search(GOOD, asha={"grace_epochs": 3}, **values), config, PLACE)
+        checked_space(_search(GOOD | values, asha={"grace_epochs": 2}), config, PLACE)
+    checked_space(_search(GOOD | values, asha={"grace_epochs": 3}), config, PLACE)
     shorter = with_overrides(config, {"train.epochs": 2}, "test")
-    checked_space(_search(GOOD, asha={"grace_epochs": 2}, **values), shorter, PLACE)
+    checked_space(_search(GOOD | values, asha={"grace_epochs": 2}), shorter, PLACE)
 
 
 @pytest.mark.parametrize("key", ["lora.rank", "learning_rate", "lora.r.x", "data.train"])
@@ -105,6 +105,47 @@ def test_a_first_point_is_checked_as_well(point: dict[str, Any], fault: str) -> 
     with pytest.raises(ConfigError) as caught:
         _check(GOOD, first_points=[{"lora.r": 8}, point])
     assert str(caught.value).startswith(f"{PLACE}: first_points: {fault}")
+
+
+def test_a_first_point_lies_in_the_space() -> None:
+    """Of a key that is not varied Optuna would train something else, and on another choice the search would break."""
+    space = GOOD | {
+        "train.batch_size": {"low": 4, "high": 12, "step": 4},
+        "train.learning_rate": {"low": 1e-4, "high": 1e-3, "log": True},
+        "train.epochs": {"low": 2, "high": 6, "integer": True},
+    }
+    good = {"lora.r": 8, "train.batch_size": 12, "train.learning_rate": 1e-3, "train.epochs": 3}
+    bad = {"lora.r": 2, "train.batch_size": 6, "train.learning_rate": 0.01, "train.epochs": 7, "lora.alpha": 8.0}
+    with pytest.raises(ConfigError) as caught:
+        _check(space, first_points=[good, bad])
+    whole = "7, but space has whole numbers from 2 to 6"
+    for told, line in zip(
+        (
+            "2, but space has 4, 8, 16",
+            "6, but space has 4 to 12 in steps of 4",
+            "0.01, but",
+            whole,
+            "8.0, but space do",
+        ),
+        str(caught.value).splitlines(),
+        strict=True,
+    ):
+        assert line.startswith(f"{PLACE}: first_points[1]: ")
+        assert f" is {told}" in line
+
+
+@given(st.integers(-20, 40), st.integers(0, 10), st.integers(0, 20), st.integers(1, 5))
+def test_a_range_holds_what_it_may_draw(value: int, low: int, more: int, step: int) -> None:
+    stepped = Range(low=low, high=low + more, step=step)
+    assert stepped.holds(value) == (value in range(low, low + more + 1, step))
+    whole = Range(low=low, high=low + more, integer=True)
+    assert (whole.holds(value), whole.holds(value + 0.5)) == (low <= value <= low + more, False)
+
+
+def test_of_first_points_that_a_value_makes_alike_one_is_left() -> None:
+    space = GOOD | {"train.batch_size": {"choices": [2, 4]}}
+    points = [{"lora.r": 4, "train.batch_size": 2}, {"lora.r": 8, "train.batch_size": 2}, {"lora.r": 4}]
+    assert _search(space, first_points=points).without({"lora.r"}).first_points == ({"train.batch_size": 2},)
 
 
 @pytest.mark.parametrize(

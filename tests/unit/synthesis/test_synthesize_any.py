@@ -410,6 +410,8 @@ def test_engines_that_are_missing_or_speak_no_such_language_are_said(
     assert "apt-get install espeak-ng" in absent["espeak"]
     assert offered_voices([THIS], "de") == ({}, {THIS: "has no voice for language de"})
     assert find_engine(THIS) is find_engine(THIS)
+    with pytest.raises(SynthesisError, match=r"engine is os\.path:join, but must be a class that is made without arg"):
+        find_engine("os.path:join")
 
 
 def test_sentences_of_another_script_want_a_language(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import WhisperTokenizerFast
 
 import wertune.data.sounds as sounds
-from wertune.base.config import load_project
+from wertune.base.config import load_project, with_overrides
 from wertune.base.errors import BaseModelError
 from wertune.base.text import label_text
 from wertune.training.prepare import _token_counter, prepare
@@ -80,3 +81,14 @@ def test_the_second_time_no_recording_is_decoded(small_project: Path, monkeypatc
     assert len(decoded) == 9
     Path(first.dataset["test"][0].path).touch()
     assert (prepare(small_project, project), len(decoded)) == (first, 10)
+
+
+def test_what_of_long_recordings_is_in_no_segment_is_noted(
+    small_project: Path, write_noise: Callable[..., Path], write_manifest: Callable[..., Path]
+) -> None:
+    write_noise(small_project / "hour.wav", 12.0, seed=70)
+    segments = [{"text": "At the beginning.", "start_s": 0.5, "end_s": 2.0}]
+    write_manifest(small_project / "long.jsonl", [{"audio_filepath": "hour.wav", "segments": segments}])
+    project = with_overrides(load_project(small_project), {"data.long": "long.jsonl"}, "test")
+    (note,) = prepare(small_project, project).dataset.notes
+    assert "10 s in all, such as 2.0 to 12.0 s of" in note

@@ -68,6 +68,13 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         ({"staging": [WER, WER]}, "two gates are called wer_test"),
         ({"production": [WER | {"unit": "percent"}]}, "production.0.wer.unit"),
         ({"production": [WER | {"limit": float("nan")}]}, "production.0.wer.limit"),
+        ({"staging": [{"limit": 1}]}, "staging.0 is {'limit': 1}, but must have 'kind'"),
+        ({"staging": [{"kind": "bleu", "limit": 1}]}, "but must have 'kind' of 'wer', 'cer', "),
+        ({"staging": ["wer"]}, "staging.0 is 'wer', but must be a mapping of keys to values"),
+        (
+            {"approval": {"expires_after_days": 1e300}},
+            "approval.expires_after_days is 1e+300, but must be at most 36500",
+        ),
         ({"bootstrap": {"resamples": 200, "confidence": 0.99}}, "must be >= 1000"),
         ({"staging": [WER, {"kind": "slice", "by": "duration", "edges_s": [5, 2], "limit": 1}]}, "sort the edges"),
         (
