@@ -7,8 +7,9 @@ trains each to its last epoch, one a core; a second call goes on where the first
 """
 
 import argparse
+import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -156,8 +157,9 @@ def _errors(validation: Scores, retention: Scores | None) -> Errors:
 
 
 def read(file: Path) -> tuple[Sets, list[Recorded]]:
-    """What `record` wrote, in the order of the trials' numbers."""
-    sets, *trials = file.read_text(encoding="utf-8").splitlines()
+    """What `record` wrote, packed or not, in the order of the trials' numbers."""
+    content = file.read_bytes()
+    sets, *trials = (gzip.decompress(content) if file.suffix == ".gz" else content).decode("utf-8").splitlines()
     found = [TypeAdapter(Recorded).validate_json(line) for line in trials]
     return TypeAdapter(Sets).validate_json(sets), sorted(found, key=lambda trial: trial.number)
 
@@ -208,24 +210,39 @@ class Played:
     good: int
 
 
-def play(curves: Sequence[Curve], asha: AshaConfig | None, epochs: int, at_once: int = 2) -> Played:
-    """The trials in this order on so many places, each stopped as the scheduler says; `None` stops none."""
+def play(
+    proposed: Iterable[Curve],
+    asha: AshaConfig | None,
+    epochs: int,
+    at_once: int = 2,
+    told: Callable[[int, int, bool], None] = lambda number, epoch, ends: None,
+) -> Played:
+    """The trials in this order on so many places, each stopped as the scheduler says; `None` stops none.
+
+    A trial is proposed once there is a place for it; `told` hears of each epoch, and whether it was the trial's last.
+    """
     scheduler = Asha(asha, epochs) if asha else None
-    waiting, free_at, reached = list(enumerate(curves)), [0.0] * at_once, dict[int, int]()
+    waiting, curves = iter(proposed), list[Curve]()
+    free_at, reached = [0.0] * at_once, dict[int, int]()
     going: list[tuple[float, int, int]] = []  # when its next epoch ends, the trial, the epoch
-    while waiting or going:
-        while waiting and len(going) < at_once:
-            number, trial = waiting.pop(0)
+    while True:
+        while len(going) < at_once and (trial := next(waiting, None)):
+            number = len(curves)
+            curves.append(trial)
             going.append((min(free_at) + trial.seconds[0], number, 1))
             free_at.remove(min(free_at))
             if scheduler:
                 scheduler.on_trial_add(None, SimpleNamespace(trial_id=str(number)))
+        if not going:
+            break
         going.sort()
         at, number, epoch = going.pop(0)
         result = {EPOCH: epoch, METRIC: curves[number].values[epoch - 1], REDRAWN: curves[number].redrawn[epoch - 1]}
         known = SimpleNamespace(trial_id=str(number))
         decision = scheduler.on_trial_result(None, known, result) if scheduler else TrialScheduler.CONTINUE
-        if decision == TrialScheduler.STOP or epoch == epochs:
+        ends = decision == TrialScheduler.STOP or epoch == epochs
+        told(number, epoch, ends)
+        if ends:
             reached[number] = epoch
             free_at.append(at)
         else:

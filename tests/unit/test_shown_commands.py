@@ -67,6 +67,8 @@ ONLY_READ = {
     "python tests/trials/search_driver.py": "ten minutes; integration/search/test_workers.py runs it in small",
     "python -m tests.trials.ray_train": "minutes, of a library that the project does not use",
     "python -m tests.trials.recorded": "minutes, or hours; unit/search/test_study.py plays some of its orders",
+    "python -m tests.trials.searches": "minutes; unit/search/test_searches.py plays some of its searches",
+    "python -m tests.trials.second_domain": "Debian's packages; unit/search/test_second_domain.py has others' files",
     "python -m tests.trials.strengths": "minutes, and adapters; unit/jobs/test_strengths.py runs it on a tiny Whisper",
     "python -m tests.trials.long_form": "a run; unit/training/test_windows.py, unit/whisper/timed/test_windows.py",
     "python -m tests.trials.align": "a quarter of an hour; two minutes of audio are in test_align_real.py",
