@@ -26,6 +26,7 @@ COMMANDS = {
     "tune": "wertune.commands.tune:tune",
     "validate": "wertune.commands.data:validate",
 }
+DEPRECATED = "`is_gradient_checkpointing` is deprecated"
 EPILOG = f"Versions are moved by another tool: `wergate promote | approve | rollback | history | check`. {EXIT_STATUS}"
 
 
@@ -53,7 +54,8 @@ def _quiet_libraries() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("mlflow.utils.uv_utils").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*An input example was not provided")
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    warnings.filterwarnings("ignore", message=DEPRECATED)
+    os.environ.setdefault("PYTHONWARNINGS", f"ignore:{DEPRECATED}")  # in the processes that this one starts, too
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

@@ -1,9 +1,8 @@
 """The order of the integration tests, and their small real projects."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support.forked import Forks
@@ -39,12 +38,12 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Forks:
 def make_workspace(
     tmp_path_factory: pytest.TempPathFactory, forks: Forks, lay_store: Callable[[Path], str]
 ) -> Callable[..., Workspace]:
-    """`make_workspace(name, base_model, decode)`: a fresh folder with a small project called `name`, an empty store."""
+    """`make_workspace(name, base_model)`: a fresh folder with a small project called `name`, and an empty store."""
 
-    def make(name: str, base_model: str = TINY_EN, decode: Mapping[str, Any] = {}) -> Workspace:
+    def make(name: str, base_model: str = TINY_EN) -> Workspace:
         folder = tmp_path_factory.mktemp(name)
         lay_store(folder)
-        return workspace_in(folder, name, forks, base_model, decode)
+        return workspace_in(folder, name, forks, base_model)
 
     return make
 
@@ -53,9 +52,5 @@ def make_workspace(
 def make_tiny_workspace(
     make_workspace: Callable[..., Workspace], tiny_whisper_folder: Path
 ) -> Callable[[str], Workspace]:
-    """As `make_workspace`, on the tiny random Whisper: for what is not about what a model writes.
-
-    It writes on and on: a text may have no more tokens than the longest transcript, and is not written again.
-    """
-    decode = {"loop_guard": False, "max_new_tokens": 48}
-    return lambda name: make_workspace(name, str(tiny_whisper_folder), decode)
+    """As `make_workspace`, on the tiny random Whisper: for what is not about what a model writes."""
+    return lambda name: make_workspace(name, str(tiny_whisper_folder))

@@ -68,13 +68,7 @@ def take(split: str, count: int, target: Path) -> None:
     target.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
 
 
-def workspace_in(
-    folder: Path,
-    name: str,
-    forks: Forks | None = None,
-    base_model: str = TINY_EN,
-    decode: Mapping[str, Any] = {},
-) -> Workspace:
+def workspace_in(folder: Path, name: str, forks: Forks | None = None, base_model: str = TINY_EN) -> Workspace:
     """A small project called `name` in a folder that holds none yet."""
     workspace = Workspace(folder, forks or Forks(folder / "forks"))
     manifests = workspace.project / "manifests"
@@ -87,7 +81,7 @@ def workspace_in(
         "base_model": base_model,
         "lexicon": "lexicon.yaml",
         "data": {split: f"manifests/{split}.jsonl" for split in CLIPS} | {"audio_root": str(DEMO)},
-        "trial": {"train": {"epochs": 2, "batch_size": 8, "learning_rate": 0.001}, "decode": dict(decode)},
+        "trial": {"train": {"epochs": 2, "batch_size": 8, "learning_rate": 0.001}},
     }
     (workspace.project / "project.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     policies = workspace.folder / "registry" / "policies"

@@ -56,13 +56,14 @@ def searched(make_workspace: Callable[[str], Workspace]) -> SimpleNamespace:
     _interrupt(workspace, "trial 01 epoch 1/2", *arguments, by=signal.SIGTERM)
     client = workspace.client
     statuses = {run.info.run_name: run.info.status for run in _family(client, run_id)}
-    output = workspace.run(*arguments).stdout
+    done = workspace.run(*arguments)
     parent, *nested = _family(client, run_id)
     again = {run.data.tags[RESTART_TAG]: run for run in nested if RESTART_TAG in run.data.tags}
     children = [run for run in nested if RESTART_TAG not in run.data.tags]
     return SimpleNamespace(
         workspace=workspace,
-        output=output,
+        output=done.stdout,
+        told=done.stderr,
         client=client,
         parent=parent,
         children=children,
@@ -106,6 +107,10 @@ def test_ctrl_c_closes_what_runs_as_killed_and_the_printed_command_resumes(searc
     assert set(searched.interrupted.values()) == {"KILLED"}
     assert [name.partition(":")[0] for name in sorted(searched.interrupted)] == ["trial 01", "tune searched"]
     assert {run.info.status for run in searched.children} == {"FINISHED", "FAILED"}
+
+
+def test_no_library_warns_a_reader_in_any_of_its_processes(searched: SimpleNamespace) -> None:
+    assert "Warning: " not in searched.told
 
 
 def test_the_trial_that_raises_is_failed_and_the_search_goes_on(searched: SimpleNamespace) -> None:
