@@ -5,6 +5,7 @@ import gc
 import getpass
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -121,6 +122,13 @@ def run_tool(tool: Tool, name: str, end_run: Callable[[str], None]) -> None:
             sys.exit(EXIT_INTERRUPTED)
         click.echo(f"{name}: ended by {signal.Signals(_ended_by[0]).name}", err=True)
         sys.exit(128 + _ended_by[0])
+
+
+def typed(command: str) -> str:
+    """The command for a shell of an environment that nobody has activated: what it calls lies beside this Python."""
+    if sys.prefix in (sys.base_prefix, os.environ.get("VIRTUAL_ENV")):
+        return command
+    return f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {command}'
 
 
 def _name_user() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wertune.base import contract
+from wertune.base.cli import typed
 from wertune.base.config import TrialConfig, policy_path
 from wertune.tracking.credentials import has_password, how_to_look
 
@@ -66,7 +67,8 @@ def _to_production(ended: Ended, verdict: "Verdict") -> list[Step]:
     name = "ben" if verdict.registrar.casefold() == "ann" else "ann"
     approve = _ours(ended, "wergate", "approve", version=version, approver=name, comment="read the error report")
     promote = _ours(ended, "wergate", "promote", version=version, to="Production")
-    serve = f"{_tool('mlflow')} models serve -m models:/{ended.name}/{version} --env-manager local --port 5001"
+    # Of PATH: MLflow starts uvicorn by its plain name.
+    serve = typed(f"mlflow models serve -m models:/{ended.name}/{version} --env-manager local --port 5001")
     return [
         Step(f"to Production it goes with a person's word{others}: give their name for {name}", approve),
         Step("then the gates of Production decide", promote),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wertune.base.cli import is_mlflow_run, json_option
+from wertune.base.cli import is_mlflow_run, json_option, typed
 from wertune.base.errors import ConfigError
 from wertune.commands.options import configured, project_option, trial_options, trial_values, value_of
 
@@ -119,9 +119,9 @@ def resume_command(given: Mapping[str, Any], experiment_id: str | None, run_id: 
     if experiment_id is not None:
         parts = [part for key, value in options.items() for part in ("-P", f"{key}={value}")]
         mlflow = ["mlflow", "run", ".", "-e", "tune", "--env-manager", "local", "--experiment-id", experiment_id]
-        return shlex.join([*mlflow, *parts])
+        return typed(shlex.join([*mlflow, *parts]))
     parts = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
-    return shlex.join(["python", "-m", "wertune", "tune", *parts])
+    return typed(shlex.join(["python", "-m", "wertune", "tune", *parts]))
 
 
 def _search_config(

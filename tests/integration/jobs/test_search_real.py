@@ -50,7 +50,7 @@ def searched(make_workspace: Callable[[str], Workspace]) -> SimpleNamespace:
     workspace = make_workspace("searched")
     workspace.write_search(SEARCH)
     printed = _interrupt(workspace, "scoring the untouched base", "tune", "--project", "project")
-    told = re.search(r"go on with: (python -m wertune .*--resume (\w+).*)", printed)
+    told = re.search(r"go on with: PATH=\S+ (python -m wertune .*--resume (\w+).*)", printed)
     assert told, printed
     arguments, run_id = shlex.split(told[1])[3:], told[2]
     _interrupt(workspace, "trial 01 epoch 1/2", *arguments, by=signal.SIGTERM)

@@ -452,3 +452,18 @@ def test_a_signal_that_python_loses_while_it_collects_garbage_ends_the_command_a
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (143, "goes on\n")
     assert done.stderr.splitlines()[-1] == "tool: ended by SIGTERM"
+
+
+def test_what_is_to_be_typed_finds_its_programs_where_nobody_has_activated_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """uvicorn is what `mlflow models serve` starts by its plain name."""
+    monkeypatch.setattr(sys, "base_prefix", "elsewhere")
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    bare = {"PATH": "/usr/bin:/bin"}
+    line = command_line.typed("python -c 'import shutil, sys; print(sys.executable, shutil.which(\"uvicorn\"))'")
+    said = subprocess.run(["bash", "-c", line], env=bare, capture_output=True, text=True, check=True).stdout.split()
+    folder = Path(sys.executable).parent
+    assert [Path(each).parent for each in said] == [folder, folder]
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+    assert command_line.typed("python -m wertune") == "python -m wertune"

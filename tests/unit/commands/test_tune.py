@@ -1,5 +1,6 @@
 """What `tune` tells its user."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -39,7 +40,10 @@ FLAGS = {"dry_run": False, "as_json": True}
         ),
     ],
 )
-def test_a_search_is_resumed_with_all_that_it_was_given(experiment_id: str | None, command: str) -> None:
+def test_a_search_is_resumed_with_all_that_it_was_given(
+    experiment_id: str | None, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
     assert resume_command(GIVEN | FLAGS, experiment_id, "1a2b") == command
 
 
@@ -127,6 +131,7 @@ def test_a_search_is_resumed_in_the_way_and_experiment_in_which_it_began(
     small_project: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], begins: str
 ) -> None:
     Driver(small_project, monkeypatch)
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     done = CliRunner().invoke(tune, ["--project", str(small_project)], catch_exceptions=False)
