@@ -1,20 +1,22 @@
 """A domain of real recordings of another language, for searches: Asterisk's prompts, as a person says them.
 
 `python -m tests.trials.second_domain FOLDER` writes a project of French ones (Debian's asterisk-core-sounds-fr-wav, CC
-BY-SA 3.0) as `init` does, but for a space that tries the values that `init` writes, first. It has one speaker.
+BY-SA 3.0), with the settings and the space that `init` writes; but one speaker says all, and no battery is asked.
 """
 
 import argparse
 import gzip
 import json
-import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import yaml
+
+from wertune.base.text import normaliser
 
 LANGUAGE, VOICE = "fr", "fr_CA_f_June"
 SOUNDS = Path("/usr/share/asterisk/sounds") / VOICE
@@ -32,27 +34,24 @@ def rows() -> dict[str, list[dict[str, str]]]:
         is_said = text and text[0] not in "[(" and len(text.split()) >= LEAST_WORDS and not name.startswith(";")
         if is_said and recording.exists() and SHORTEST_S <= soundfile.info(recording).duration <= LONGEST_S:
             texts[str(recording)] = text.strip()
-    said = sorted(set(map(_words, texts.values())))
+    normalise = normaliser(LANGUAGE)  # by which `validate` finds what is in two splits
+    said = sorted({normalise(text) for text in texts.values()})
     order = np.random.default_rng(0).permutation(len(said))
     ends = np.cumsum([round(share * len(said)) for share in SHARES.values()])
     places = np.searchsorted(ends, np.arange(len(said)), "right")
     split_of = {said[at]: [*SHARES, "train"][place] for at, place in zip(order, places, strict=True)}
     found: dict[str, list[dict[str, str]]] = {split: [] for split in ("train", *SHARES)}
     for recording, text in sorted(texts.items()):
-        found[split_of[_words(text)]].append({"audio_filepath": recording, "text": text, "speaker": VOICE})
+        found[split_of[normalise(text)]].append({"audio_filepath": recording, "text": text, "speaker": VOICE})
     return found
 
 
-def _words(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.casefold()))
-
-
-def write(folder: Path) -> Path:
-    """The project, in `folder`/projects."""
+def write(folder: Path, splits: Mapping[str, Sequence[Mapping[str, str]]]) -> Path:
+    """The project of these rows, in `folder`/projects."""
     command = [sys.executable, "-m", "wertune", "init", "prompts", "--language", LANGUAGE, "--term", "Asterisk"]
     subprocess.run(command, cwd=folder, check=True)
     project = folder / "projects" / "prompts"
-    for split, lines in rows().items():
+    for split, lines in splits.items():
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         (project / "manifests" / f"{split}.jsonl").write_text(text, encoding="utf-8")
     settings = yaml.safe_load((project / "project.yaml").read_text(encoding="utf-8"))
@@ -67,7 +66,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"{write(folder)}: {', '.join(f'{len(lines)} {split}' for split, lines in rows().items())}")
+    splits = rows()
+    print(f"{write(folder, splits)}: {', '.join(f'{len(lines)} {split}' for split, lines in splits.items())}")
 
 
 if __name__ == "__main__":

@@ -124,9 +124,14 @@ def run_tool(tool: Tool, name: str, end_run: Callable[[str], None]) -> None:
         sys.exit(128 + _ended_by[0])
 
 
+def is_activated() -> bool:
+    """Whether the shell finds the programs of this Python's environment by their plain names."""
+    return sys.prefix in (os.environ.get("VIRTUAL_ENV"), os.environ.get("CONDA_PREFIX"))
+
+
 def typed(command: str) -> str:
     """The command for a shell of an environment that nobody has activated: what it calls lies beside this Python."""
-    if sys.prefix in (sys.base_prefix, os.environ.get("VIRTUAL_ENV")):
+    if is_activated():
         return command
     return f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {command}'
 

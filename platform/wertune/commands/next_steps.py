@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wertune.base import contract
-from wertune.base.cli import typed
+from wertune.base.cli import is_activated, typed
 from wertune.base.config import TrialConfig, policy_path
 from wertune.tracking.credentials import has_password, how_to_look
 
@@ -129,7 +129,7 @@ def _tool(name: str) -> str:
     """How a shell of this folder calls a program of this environment."""
     script = Path(sys.executable).parent / name
     if script.is_file():
-        return name if os.environ.get("VIRTUAL_ENV") == sys.prefix else shlex.quote(_near(script))
+        return name if is_activated() else shlex.quote(_near(script))
     roots = os.environ.get("PYTHONPATH")
     return (f"PYTHONPATH={shlex.quote(roots)} " if roots else "") + f"{shlex.quote(sys.executable)} -m {name}"
 

@@ -84,7 +84,7 @@ def _interrupt(workspace: Workspace, at: str, *arguments: str, by: signal.Signal
     process = subprocess.Popen(
         workspace.command(*arguments),
         cwd=workspace.folder,
-        env=workspace.environment(),
+        env=workspace.environment() | {"VIRTUAL_ENV": "", "CONDA_PREFIX": ""},  # nobody has activated it
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -458,8 +458,8 @@ def test_what_is_to_be_typed_finds_its_programs_where_nobody_has_activated_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """uvicorn is what `mlflow models serve` starts by its plain name."""
-    monkeypatch.setattr(sys, "base_prefix", "elsewhere")
     monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    monkeypatch.delenv("CONDA_PREFIX", raising=False)
     bare = {"PATH": "/usr/bin:/bin"}
     line = command_line.typed("python -c 'import shutil, sys; print(sys.executable, shutil.which(\"uvicorn\"))'")
     said = subprocess.run(["bash", "-c", line], env=bare, capture_output=True, text=True, check=True).stdout.split()
