@@ -4,6 +4,7 @@ import functools
 import gc
 import getpass
 import json
+import logging
 import os
 import shlex
 import signal
@@ -109,6 +110,8 @@ def run_tool(tool: Tool, name: str, end_run: Callable[[str], None]) -> None:
     # With S3 behind it, MLflow's server would send clients to a store that they have neither account nor path to.
     for direction in ("DOWNLOAD", "UPLOAD"):
         os.environ.setdefault(f"MLFLOW_ENABLE_PROXY_MULTIPART_{direction}", "false")
+    # What a connection says of its own end where a signal cuts a query in two; a fault of a database is raised besides.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     _name_user()
     end_as_interrupted()
     try:

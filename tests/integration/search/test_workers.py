@@ -60,10 +60,13 @@ def test_a_trial_takes_over_places_that_nobody_needs_and_may_lose_them(
 def test_train_has_several_workers_and_goes_on_without_the_one_that_it_loses(
     make_tiny_workspace: Callable[[str], Workspace],
 ) -> None:
-    """And SIGTERM ends it in order once its cluster is gone: Ray takes the signal back as it ends."""
+    """And SIGTERM ends it in order once its cluster is gone: Ray takes the signal back as it ends.
+
+    Of many epochs, each of which takes half a second, so that the blow does not come after the last one.
+    """
     workspace = make_tiny_workspace("train-workers")
-    command = workspace.command("train", "--project", "project", "--workers", "2", "--epochs", "3")
-    strikes = {"epoch 2": strike(OTHER, signal.SIGKILL), "best: this one": terminate}
+    command = workspace.command("train", "--project", "project", "--workers", "2", "--epochs", "12")
+    strikes = {"epoch 2:": strike(OTHER, signal.SIGKILL), "best: this one": terminate}
     status, printed = driven(command, workspace.environment(), strikes, workspace.folder)
     assert status == 128 + signal.SIGTERM, printed
     assert "training with 2 workers …" in printed
@@ -74,4 +77,4 @@ def test_train_has_several_workers_and_goes_on_without_the_one_that_it_loses(
     assert run.info.status == "KILLED"
     assert run.data.tags["wertune.resources"] == "2 workers, each 1 CPU"
     steps = [metric.step for metric in workspace.client.get_metric_history(run.info.run_id, "train_loss")]
-    assert sorted(steps) == [1, 2, 3]
+    assert sorted(steps) == [*range(1, 13)]

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+import sqlalchemy
 import yaml
 from tests.support.places import ROOT
 
@@ -452,6 +453,27 @@ def test_a_signal_that_python_loses_while_it_collects_garbage_ends_the_command_a
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (143, "goes on\n")
     assert done.stderr.splitlines()[-1] == "tool: ended by SIGTERM"
+
+
+def test_a_query_that_a_signal_cuts_in_two_shows_no_stack(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLAlchemy logs that a cursor of a connection that is gone cannot be closed."""
+
+    @click.group(cls=command_line.Tool)
+    def tool() -> None: ...
+
+    @tool.command()
+    def work() -> None:
+        with sqlalchemy.create_engine("sqlite://").connect() as connection:
+            rows = connection.execute(sqlalchemy.text("select 1 union select 2"))
+            connection.connection.dbapi_connection.close()  # type: ignore[union-attr]
+            rows.close()
+
+    monkeypatch.setattr(sys, "argv", ["tool", "work"])
+    with pytest.raises(sqlalchemy.exc.ProgrammingError):
+        command_line.run_tool(tool, "tool", pytest.fail)
+    assert caplog.text == ""
 
 
 def test_what_is_to_be_typed_finds_its_programs_where_nobody_has_activated_them(
