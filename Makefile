@@ -45,7 +45,7 @@ docs: .venv/.ready
 env: .venv/.ready
 
 bench: .venv/.ready
-	$(BIN)/python -m wertune bench --model-uri "$(MODEL_URI)"
+	$(BIN)/python -m wertune bench --model-uri "$(MODEL_URI)" $(if $(OF_THEIRS),--of-theirs $(OF_THEIRS))
 
 # What a GPU makes of it, in at most eight minutes, by .venv or whatever Python has torch, transformers, peft and
 # bitsandbytes: nothing is installed. Without a GPU small sizes run, and OUT=file.json keeps their figures.

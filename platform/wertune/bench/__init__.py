@@ -7,8 +7,11 @@ from which tables and picture are made.
 from pathlib import Path
 
 
-def bench(folder: Path, out: Path, model_uri: str = "") -> str:
-    """Runs everything, and writes `benchmarks.json`, `.md` and `.png` into `out`; returns the page."""
+def bench(folder: Path, out: Path, model_uri: str, of_theirs: int) -> str:
+    """Runs everything, and writes `benchmarks.json`, `.md` and `.png` into `out`; returns the page.
+
+    Of the search's configurations the field's recipe runs `of_theirs`.
+    """
     # Here, because a cold worker imports this package too, and is to pay for no more than a trial's own modules.
     from wertune.base.config import load_project
     from wertune.bench import memory, page, search, serving, start_up, training, workers
@@ -16,5 +19,6 @@ def bench(folder: Path, out: Path, model_uri: str = "") -> str:
 
     prepared = prepare(folder, load_project(folder))
     served = serving.section(folder, model_uri)  # first: what is wrong with the version is said at once
-    others = [part.section(prepared) for part in (search, start_up, memory, workers)]
-    return page.write(out, page.setting(prepared), [*training.sections(prepared), *others, served])
+    measured = [*training.sections(prepared), search.section(prepared, of_theirs)]
+    others = [part.section(prepared) for part in (start_up, memory, workers)]
+    return page.write(out, page.setting(prepared), [*measured, *others, served])

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from wertune.base.config import ContextConfig, LoraConfig
+from wertune.base.config import AugmentConfig, ContextConfig, DecodeConfig, Draw, LoraConfig, TrainConfig, TrialConfig
 from wertune.data.manifest import Dataset, Recording
 from wertune.training.prepare import Prepared
 from wertune.whisper.features import pad_features
@@ -34,6 +35,16 @@ def fewer_clips(prepared: Prepared, **counts: int) -> Prepared:
 def evenly(items: Sequence[Recording], count: int) -> Sequence[Recording]:
     """So many of them, from beginning to end."""
     return items[:: max(1, len(items) // count)][:count]
+
+
+def plain_trial(**train: Any) -> TrialConfig:
+    """What the field's recipe can do, too: no augmentation, no clips but the domain's; `train` is set besides."""
+    off = Draw(probability=0, low=1, high=1)
+    augment = AugmentConfig(
+        variants=1, speed_factor=off, noise_snr_db=off, gain_db=off, band_limit_hz=off, time_masks=0, frequency_masks=0
+    )
+    settings = TrainConfig(batch_size=BATCH, replay_ratio=0, nonspeech_ratio=0, **train)
+    return TrialConfig(lora=PLAIN_LORA, train=settings, augment=augment, decode=DecodeConfig())
 
 
 def batches(whisper: Whisper, clips: EvaluationSet, of_like_length: bool = True) -> Batches:

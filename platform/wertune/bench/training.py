@@ -5,15 +5,17 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from wertune.base.config import ContextConfig, DecodeConfig, TrainConfig
-from wertune.bench.clips import BATCH, CLIPS, FULL, PLAIN_LORA, ROUNDS, Batches, batches, fewer_clips
+from wertune.bench.clips import BATCH, CLIPS, FULL, PLAIN_LORA, ROUNDS, Batches, batches, fewer_clips, plain_trial
 from wertune.bench.peer import EVALUATION_BATCH, PeerRecipe, at_context, module_loss
 from wertune.bench.rows import Row, Section, rounded, timed
 from wertune.scores.comparison import markdown_table
+from wertune.training.batches import TrainingData, training_batches
 from wertune.training.optimizer import Updater
 from wertune.training.prepare import Prepared
 from wertune.whisper.adapter import add_lora
@@ -25,6 +27,7 @@ from wertune.whisper.transcription import EvaluationSet, transcribe_features
 
 NOTEBOOK = "int8, 30 s, gradient checkpointing: the notebook"
 SHORT = "short context in batches of like length"
+WINDOWS_S = (10.0, 20.0, 30.0)
 
 Passes = dict[str, Callable[[], float]]
 Seconds = dict[str, list[float]]
@@ -50,11 +53,13 @@ def sections(prepared: Prepared) -> list[Section]:
     wers = [prepared.score(short.recordings, write()).wer for write in (first, last)]
     with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
         training = _in_turn(_training_passes(peers, ours, long, short, Path(scratch)))
+    windows = _windows(few, ours)
     limit = _limit(ours, short, CLIPS / statistics.median(list(training.values())[-1]))
     speeds = {"training_clips_per_s": clips_per_s(training), "evaluation_clips_per_s": clips_per_s(evaluation)}
     return [
         Section("limit", limit, _limit_in_words(limit), rows(training, evaluation, wers)),
         Section("levers", {**speeds, "evaluation_wers": wers}, as_markdown(*speeds.values())),
+        Section("windows", windows, windows_as_markdown(windows)),
     ]
 
 
@@ -119,6 +124,39 @@ def _pass(whisper: Whisper, clips: Batches) -> None:
     for features, labels in clips:
         updater.scaled(whisper.loss(features, labels)).backward()  # type: ignore[no-untyped-call]
         updater.step()
+
+
+def _windows(prepared: Prepared, ours: Whisper) -> dict[str, Any]:
+    """Passes over the same clips as a trial draws them, alone and joined, half of the windows with their times."""
+    nothing = EvaluationSet([], [])
+    train = prepared.dataset["train"]
+    data = TrainingData(train, [], nothing, nothing, prepared.normalise, prepared.finder)
+    trials = {"clips alone": plain_trial()} | {
+        f"windows of up to {most_s:g} s": plain_trial(joined_ratio=1.0, window_s=most_s) for most_s in WINDOWS_S
+    }
+    drawn = {name: list(training_batches(trial, ours, data, epoch=1)) for name, trial in trials.items()}
+    passes: Passes = {
+        name: partial(timed, partial(_pass, ours, [(batch.features, batch.labels) for batch in epoch]))
+        for name, epoch in drawn.items()
+    }
+    return {
+        "speech_s": sum(recording.duration_s for recording in train),
+        "rows": {name: sum(batch.size for batch in epoch) for name, epoch in drawn.items()},
+        "seconds": _in_turn(passes),
+    }
+
+
+def windows_as_markdown(found: Mapping[str, Any]) -> str:
+    """What a clip, and an hour of speech, cost in windows."""
+    lines = [["", "windows", "clips/s", "hours of speech an hour"]]
+    for name, each in found["seconds"].items():
+        seconds = statistics.median(each)
+        speeds = (rounded(CLIPS / seconds), rounded(found["speech_s"] / seconds))
+        lines.append([name, str(found["rows"][name]), *speeds])
+    return (
+        f"Training on windows (`train.joined_ratio: 1`, half with times), ours, the same {CLIPS} clips with "
+        f"{found['speech_s']:.0f} s of speech, in batches of {BATCH} clips:\n\n{markdown_table(lines)}"
+    )
 
 
 def _write_short(theirs: PeerRecipe, features: Sequence[torch.Tensor], longest: int) -> list[str]:

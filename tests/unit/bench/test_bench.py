@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -20,6 +22,8 @@ from wertune.bench.peer import PeerRecipe, at_context
 from wertune.bench.rows import Row, Section, rounded
 from wertune.bench.serving import PIPELINE, ServingRow, as_table
 from wertune.data.manifest import Recording
+from wertune.training.prepare import Prepared
+from wertune.whisper.adapter import add_lora
 from wertune.whisper.model import Whisper
 from wertune.whisper.transcription import EvaluationSet
 
@@ -60,6 +64,20 @@ def test_a_lever_is_compared_with_the_line_above_and_with_the_first() -> None:
         {"theirs": [1.0, 2.0, 2.0], "shorter": [8.0, 8.0, 1.0], "ours": [16.0]}, {"theirs": [3]}
     )
     assert "| ours | 16 | 2.00 | 8.00 |" in " ".join(text.split())
+
+
+def test_windows_have_all_the_clips_and_are_fewer_the_longer_they_are(
+    load_tiny: LoadTiny, make_recordings: Callable[..., list[Recording]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "ROUNDS", 1)
+    recordings = make_recordings(["one", "two", "three", "four"] * 4)
+    prepared = SimpleNamespace(dataset={"train": recordings}, normalise=str, finder=None)
+    found = training._windows(cast(Prepared, prepared), add_lora(load_tiny(), LoraConfig(r=2), seed=0))
+    alone, *joined = found["rows"].values()
+    assert alone == 16 > joined[0] >= joined[1] >= joined[2] > 0
+    assert found["speech_s"] == pytest.approx(sum(recording.duration_s for recording in recordings))
+    text = training.windows_as_markdown({"speech_s": 96.0, "rows": {"alone": 32}, "seconds": {"alone": [4.0]}})
+    assert "| alone | 32 | 8 | 24 |" in " ".join(text.split())
 
 
 def test_an_epoch_is_its_training_and_its_evaluation_of_the_first_way_and_the_last() -> None:
@@ -208,6 +226,10 @@ def test_their_search_is_counted_in_full_and_by_the_epochs_that_asha_granted_our
     text = search.as_markdown(ours, theirs)
     said = "ours 21.0 % (20.0 to 22.0), theirs with the first seed's configuration 21.0 %, the best of those run 21.0 %"
     assert said in text
+    assert "Of theirs 2 were run in full, one after another with all cores, and their mean counted 16 times" in text
+    assert "All of theirs were run in full, one after another with all cores; under" in search.as_markdown(
+        ours, theirs * 8
+    )
 
 
 def test_both_searches_get_sixteen_configurations_within_the_space() -> None:
