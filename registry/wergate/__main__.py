@@ -78,7 +78,7 @@ def _required(value: str, option: str) -> str:
 @click.option("--reason", default="", help="kept in the audit trail")
 @policy_option
 def promote(project: Path, model: str, version: str, to: Any, reason: str, policy: str) -> dict[str, Any]:
-    """Evaluates where needed, decides by the policy, and moves the version where every gate passed."""
+    """Evaluates where needed, decides by the policy, and moves the version where every blocking gate passed."""
     version, model = _required(version, "--version"), _model(project, model)
     rules = _policy(policy, model)
     from wergate.commands.promote import promote as run

@@ -1,7 +1,6 @@
 """What wertune and wergate read of each other, or a later process of what an earlier one wrote: its names, once.
 
-It stands in wertune, since wergate may import wertune and not the other way round, and since a registered version
-carries wertune's code alone. It imports nothing, so that a worker of a search may read it. What was written under a
+It stands in wertune, on whose lower rooms both stand, and since a registered version carries wertune's code alone. It imports nothing, so that a worker of a search may read it. What was written under a
 name is read under it for ever: a name is added, never changed.
 """
 
