@@ -1,7 +1,8 @@
 """What wertune and wergate read of each other, or a later process of what an earlier one wrote: its names, once.
 
-It stands in wertune, on whose lower rooms both stand, and since a registered version carries wertune's code alone. It imports nothing, so that a worker of a search may read it. What was written under a
-name is read under it for ever: a name is added, never changed.
+It stands in wertune, on whose lower rooms both packages build, and since a registered version carries wertune's code
+alone. It imports nothing, so that a worker of a search may read it. What was written under a name is read under it for
+ever: a name is added, never changed.
 """
 
 # Tags of a registered version.

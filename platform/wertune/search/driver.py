@@ -186,28 +186,38 @@ def _start_ray(address: str | None) -> None:
         os.environ.setdefault(name, value)
     ray_private.hush()
     package = Path(wertune.__file__).parent
+    remedy = "start one with `ray start --head`, or leave ray_address empty for a local Ray"
     try:
         if address is None:
             # "local": without it Ray would join whatever cluster it finds running on this machine.
             ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            _check_listens(address)
+            if _listens(address):
+                join = f"`ray start --address={address} --num-cpus=0 --num-gpus=0`"
+                remedy = (
+                    f"something listens there, but this machine must be a node of that cluster ({join} makes it one on "
+                    "which no trial runs); set RAY_AUTH_MODE=token where the cluster has a token"
+                )
             ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": [str(package)]})
     except (ConnectionError, RuntimeError, ValueError) as error:
-        remedy = "start one with `ray start --head`, or leave ray_address empty for a local Ray"
         place = address or "local"
         raise ConfigError(f"ray_address is {place}, but no Ray answers there ({error}); {remedy}") from None
     end_as_interrupted()  # Ray's own handler of SIGTERM leaves runs open and prints its stack
 
 
-def _check_listens(address: str) -> None:
-    """Raises ConnectionError where nothing takes connections at HOST:PORT; Ray itself would try for minutes."""
+def _listens(address: str) -> bool:
+    """Whether it is HOST:PORT; raises ConnectionError where nothing takes connections there.
+
+    Ray itself would try for minutes.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
+    is_place = bool(host) and port.isdecimal()
+    if is_place:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         except OSError as error:
             raise ConnectionError(str(error)) from None
+    return is_place
 
 
 def _task(function: Callable[..., Any], places: TrialPlaces) -> Any:

@@ -1,5 +1,6 @@
 """Where a trial may run: on GPUs, and beside them only where no GPU could have to wait for it."""
 
+import socket
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wertune.base.errors import ConfigError
+from wertune.search import driver
 from wertune.search.driver import cluster
 from wertune.search.places import NODE_ID_LABEL, Slots, trial_resources
 from wertune.search.search_space import SearchConfig
@@ -135,4 +137,20 @@ def test_a_cluster_that_does_not_answer_is_told_at_once(address: str) -> None:
         pytest.raises(ConfigError, match=r"but no Ray answers there .*; start one with `ray start --head`"),
         cluster(address, _config()),
     ):
+        pass
+
+
+def test_a_cluster_that_does_not_take_this_machine_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray says the same of a token that is missing and of a machine that is no node."""
+
+    def refuse(**options: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(driver.ray, "init", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        told = f"`ray start --address={address} --num-cpus=0 --num-gpus=0` .* set RAY_AUTH_MODE=token"
+        with pytest.raises(ConfigError, match=told), cluster(address, _config()):
+            pass
+    with pytest.raises(ConfigError, match="start one with `ray start --head`"), cluster("auto", _config()):
         pass
