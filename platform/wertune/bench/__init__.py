@@ -4,13 +4,14 @@ Nothing here is asserted anywhere: machines differ, and a busy one differs from 
 from which tables and picture are made.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 
-def bench(folder: Path, out: Path, model_uri: str, of_theirs: int) -> str:
+def bench(folder: Path, out: Path, model_uri: str, of_theirs: int, say: Callable[[str], object]) -> str:
     """Runs everything, and writes `benchmarks.json`, `.md` and `.png` into `out`; returns the page.
 
-    Of the search's configurations the field's recipe runs `of_theirs`.
+    Of the search's configurations the field's recipe runs `of_theirs`. `say` hears what is measured now.
     """
     # Here, because a cold worker imports this package too, and is to pay for no more than a trial's own modules.
     from wertune.base.config import load_project
@@ -18,7 +19,13 @@ def bench(folder: Path, out: Path, model_uri: str, of_theirs: int) -> str:
     from wertune.training.prepare import prepare
 
     prepared = prepare(folder, load_project(folder))
-    served = serving.section(folder, model_uri)  # first: what is wrong with the version is said at once
-    measured = [*training.sections(prepared), search.section(prepared, of_theirs)]
-    others = [part.section(prepared) for part in (start_up, memory, workers)]
-    return page.write(out, page.setting(prepared), [*measured, *others, served])
+    say("serving …")  # first: what is wrong with the version is said at once
+    served = serving.section(folder, model_uri)
+    say("training and evaluation …")
+    measured = training.sections(prepared)
+    say(f"search, {of_theirs} of {search.CONFIGURATIONS} configurations by the field's recipe …")
+    measured.append(search.section(prepared, of_theirs))
+    for name, part in {"starts": start_up, "memory": memory, "workers": workers}.items():
+        say(f"{name} …")
+        measured.append(part.section(prepared))
+    return page.write(out, page.setting(prepared), [*measured, served])

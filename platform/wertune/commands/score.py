@@ -122,5 +122,5 @@ def bench(project: Path, out: Path, model_uri: str, of_theirs: int) -> None:
     from wertune.bench import bench as run
     from wertune.bench.bootstrap import bench_bootstrap
 
-    click.echo(run(project, out, model_uri, of_theirs))
+    click.echo(run(project, out, model_uri, of_theirs, functools.partial(click.echo, err=True)))
     click.echo(bench_bootstrap())

@@ -8,20 +8,23 @@ from typing import cast
 
 import pytest
 import torch
-from tests.support.places import ROOT
+from click.testing import CliRunner
+from tests.support.places import DEMO, ROOT
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import WhisperForConditionalGeneration
 
 from wertune.base.config import LoraConfig
 from wertune.base.errors import ConfigError
-from wertune.bench import memory, page, search, serving, training
+from wertune.bench import bootstrap, memory, page, search, serving, start_up, training, workers
 from wertune.bench.clips import CLIPS, batches
 from wertune.bench.counted import OURS, RECIPES, SHAPES, Count, LiveBytes, shape
 from wertune.bench.counted import count as count_bytes
 from wertune.bench.peer import PeerRecipe, at_context
 from wertune.bench.rows import Row, Section, rounded
 from wertune.bench.serving import PIPELINE, ServingRow, as_table
+from wertune.commands import score
 from wertune.data.manifest import Recording
+from wertune.training import prepare
 from wertune.training.prepare import Prepared
 from wertune.whisper.adapter import add_lora
 from wertune.whisper.model import Whisper
@@ -30,6 +33,7 @@ from wertune.whisper.transcription import EvaluationSet
 LoadTiny = Callable[..., Whisper]
 SMALL = shape(d_model=64, layers=2, heads=2)
 MB = 2**20
+ROW = Row("training", "clips/s", (1.0, 1.1, 1.2), (12.0, 12.1, 12.0), less_is_better=False)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +50,7 @@ def test_a_ratio_says_how_many_times_ours_is_better(
 
 
 def test_page_figures_and_picture_are_made_of_the_sections(tmp_path: Path) -> None:
-    row = Row("training", "clips/s", (1.0, 1.1, 1.2), (12.0, 12.1, 12.0), less_is_better=False)
-    sections = [Section("limit", {"share": 0.5}, "Half of it.", (row,)), Section("levers", [1], "One of them.")]
+    sections = [Section("limit", {"share": 0.5}, "Half of it.", (ROW,)), Section("levers", [1], "One of them.")]
     written = page.write(tmp_path, {"machine": "a CPU", "clips": {"base": "tiny.en", "count": 32}}, sections)
     assert "| training | 1.1 clips/s | 12 clips/s | 11.0 (10.0 to 12.0) |" in " ".join(written.split())
     assert written.index("Half of it.") < written.index("One of them.") < written.index(page.ON_A_GPU)
@@ -57,6 +60,26 @@ def test_page_figures_and_picture_are_made_of_the_sections(tmp_path: Path) -> No
     assert (found["limit"], found["levers"], found["machine"]) == ({"share": 0.5}, [1], "a CPU")
     assert found["rows"][0]["ratios"] == pytest.approx([12.0, 11.0, 10.0])
     assert (tmp_path / "benchmarks.png").stat().st_size > 5_000
+
+
+def test_the_command_says_what_it_measures_and_hands_on_what_was_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    for part in (serving, search, start_up, memory, workers):
+        monkeypatch.setattr(part, "section", lambda *given: asked.append(given) or Section("part", given[1:], "Words."))
+    monkeypatch.setattr(training, "sections", lambda prepared: [Section("training", [], "Quicker.", (ROW,))])
+    monkeypatch.setattr(prepare, "prepare", lambda folder, project: SimpleNamespace(base=SimpleNamespace(spec="tiny")))
+    monkeypatch.setattr(bootstrap, "bench_bootstrap", lambda: "")
+    options = ["--project", str(DEMO), "--out", str(tmp_path), "--model-uri", "models:/sg_gov/1", "--of-theirs", "16"]
+    done = CliRunner().invoke(score.bench, options, catch_exceptions=False)
+    assert done.stderr.splitlines()[:3] == [
+        "serving …",
+        "training and evaluation …",
+        "search, 16 of 16 configurations by the field's recipe …",
+    ]
+    assert (asked[0][1], asked[1][1]) == ("models:/sg_gov/1", 16)
+    assert "Quicker." in done.stdout
 
 
 def test_a_lever_is_compared_with_the_line_above_and_with_the_first() -> None:
