@@ -3,8 +3,8 @@
 Recordings are ten validation clips each, joined by pauses of 0.25 to 0.8 s, so that all borders are known. Prints the
 WER of the clips alone, of the recordings cut at pauses, and read in windows of 30 s with times; and how far the times
 of pieces, segments and words are from the borders. `--base` measures the untouched base, `--adapter FOLDER` one that
-`--keep FOLDER` has kept, and `--plain` adds what plain libraries write of the adapter's export, of all the recordings
-and of their clips alone.
+`--keep FOLDER` has kept, of several folders their mean, and `--plain` adds what plain libraries write of the adapter's
+export, of all the recordings and of their clips alone.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from wertune.base.config import ContextConfig, DecodeConfig, TrialConfig, load_p
 from wertune.base.files import write_files
 from wertune.data.long_form import joined_recordings
 from wertune.jobs.long_form import border_errors_s
+from wertune.jobs.soup import RANKS
 from wertune.jobs.tune import objective_of
 from wertune.scores.long_form import border_errors_s as nearest_s
 from wertune.scores.metrics import Scores
@@ -31,7 +32,7 @@ from wertune.serving.served import Served, stored_settings
 from wertune.training.baseline import baseline_decode, baseline_scores
 from wertune.training.prepare import Prepared, prepare
 from wertune.training.trial import run_trial
-from wertune.whisper.adapter import load_adapter
+from wertune.whisper.adapter import average_adapters, load_adapter
 from wertune.whisper.model import Whisper
 from wertune.whisper.timed.windows import transcribe_windows
 from wertune.whisper.timed.words import with_words
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--project", type=Path, default=Path("projects/sg_gov"))
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--base", action="store_true")
-    parser.add_argument("--adapter", type=Path, help="measured in place of a run's")
+    parser.add_argument("--adapter", type=Path, nargs="+", help="measured in place of a run's; of several, their mean")
     parser.add_argument("--keep", type=Path, help="where the run's adapter is written to")
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--seed", type=int, default=0, help="of the recordings")
@@ -108,9 +109,13 @@ def main() -> None:
         measure(prepared, whisper, ContextConfig(short=False), baseline_decode(config.decode), given.seed)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        adapter = given.adapter or given.keep or Path(scratch)
+        adapter = given.keep or Path(scratch) / "adapter"
         if not given.adapter:
             _train(prepared, config, adapter)
+        elif len(given.adapter) > 1:
+            average_adapters(given.adapter, adapter, RANKS * config.lora.r)
+        else:
+            (adapter,) = given.adapter
         whisper = load_adapter(prepared.whisper(config.quantization), adapter)
         measure(prepared, whisper, config.context, config.decode, given.seed)
         if given.plain:

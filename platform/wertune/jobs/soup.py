@@ -15,12 +15,13 @@ from wertune.base import contract
 from wertune.base.config import TrialConfig
 from wertune.base.errors import AdapterError
 from wertune.base.files import content_digest, write_files
+from wertune.base.steps import minutes
 from wertune.jobs.trials import BestTrial, downloaded_adapter
 from wertune.search.driver import train_across
 from wertune.search.search_space import SearchConfig
 from wertune.search.trial_log import GatheredLog
 from wertune.search.trial_runs import CAUSE_CHARACTERS
-from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, nested_run, restarts
+from wertune.tracking.runs import DESCRIPTION_TAG, RunRef, nested_run, now_ms, restarts
 from wertune.training.batches import TrainingData
 from wertune.training.objective import Objective
 from wertune.training.prepare import Prepared
@@ -44,19 +45,20 @@ def restarted(
     they are; one that fails is left out.
     """
     others = f"{search.restarts} other seeds" if search.restarts > 1 else "another seed"
-    say(f"{best.name} again from {others}, to take the mean …")
+    took = minutes(sum(best.run.history("train_s").values()))
+    say(f"{best.name} again from {others}, to take the mean: {took} of training each …")
     wanted = [_member(best.config, n) for n in range(1, search.restarts + 1)]
     known = restarts(run)
     members = {key: RunRef(run.tracking_uri, known[key].info.run_id) for key in map(_key, wanted) if key in known}
     missing = [config for config in wanted if _key(config) not in known]
-    trials = [(config, GatheredLog()) for config in missing]
+    trials, start_ms = [(config, GatheredLog()) for config in missing], now_ms()
     for number, fault in train_across(prepared, search, trials, objective, say):
         config, log = trials[number]
         if fault:
             why = shorten(str(fault) or type(fault).__name__, CAUSE_CHARACTERS)
             say(f"seed {config.seed} failed, and is left out of the mean: {why}")
             continue
-        members[_key(config)] = _logged(run, best, config, log)
+        members[_key(config)] = _logged(run, best, config, log, start_ms)
         say(f"seed {config.seed}: {figures(_best(log))}")
     if not members:
         return best
@@ -97,12 +99,12 @@ def figures(metrics: Mapping[str, float]) -> str:
     return f"WER {100 * metrics['best_val_wer']:.2f} %" + ("" if kept is None else f", retention {100 * kept:.2f} %")
 
 
-def _logged(run: RunRef, best: BestTrial, config: TrialConfig, log: GatheredLog) -> RunRef:
+def _logged(run: RunRef, best: BestTrial, config: TrialConfig, log: GatheredLog, start_ms: int) -> RunRef:
     """The run below the search's that has all of it."""
     tags = {contract.RESTART_TAG: _key(config)}
     with tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
         write_files(log.files, Path(scratch))
-        with nested_run(run, f"seed {config.seed} of {best.name}", tags) as nested:
+        with nested_run(run, f"seed {config.seed} of {best.name}", tags, start_ms) as nested:
             nested.params(log.said_params)
             nested.tags(log.said_tags)
             for step, values in log.said_metrics:
@@ -130,7 +132,7 @@ def _mean(
     run: RunRef, prepared: Prepared, best: BestTrial, members: Sequence[RunRef], objective: Objective, name: str
 ) -> tuple[RunRef, str]:
     """The run of the mean of the members and the best, below the search's, and a line of it."""
-    config = best.config
+    config, start_ms = best.config, now_ms()
     with ExitStack() as until_the_end, tempfile.TemporaryDirectory(prefix="wertune-") as scratch:
         adapters = [until_the_end.enter_context(downloaded_adapter(each)) for each in (best.run, *members)]
         mean = Path(scratch) / ADAPTER_ARTIFACT
@@ -141,7 +143,7 @@ def _mean(
         value, alone = metrics[contract.BEST_OBJECTIVE], best.run.latest((contract.BEST_OBJECTIVE,))
         told = f"{name}: {figures(metrics)}, objective {value:.4f}; "
         told += f"{alone[contract.BEST_OBJECTIVE]:.4f} of {best.name} alone"
-        with nested_run(run, name, {contract.RESTART_TAG: MEAN, DESCRIPTION_TAG: told}) as nested:
+        with nested_run(run, name, {contract.RESTART_TAG: MEAN, DESCRIPTION_TAG: told}, start_ms) as nested:
             nested.metrics(metrics)
             nested.artifacts(mean, ADAPTER_ARTIFACT)
     return nested, told

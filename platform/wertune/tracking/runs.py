@@ -209,10 +209,13 @@ def restarts(parent: RunRef) -> dict[str, Any]:
 
 
 @contextmanager
-def nested_run(parent: RunRef, name: str, tags: Mapping[str, str]) -> Iterator[RunRef]:
-    """A run below another: FINISHED once the block is through, so that half of one is never taken for a whole."""
+def nested_run(parent: RunRef, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> Iterator[RunRef]:
+    """A run below another: FINISHED once the block is through, so that half of one is never taken for a whole.
+
+    `start_ms` since 1970 is when its work began, where that was before it is told.
+    """
     nested = {"mlflow.parentRunId": parent.run_id, **tags}
-    made = parent.client.create_run(parent._experiment_id, tags=nested, run_name=name)
+    made = parent.client.create_run(parent._experiment_id, start_ms, tags=nested, run_name=name)
     run, status = RunRef(parent.tracking_uri, made.info.run_id), "KILLED"
     try:
         yield run

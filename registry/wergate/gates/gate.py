@@ -102,6 +102,8 @@ class Gate(Frozen):
         if size:
             variance = interval.error**2 * size.count
             power = power_at(self, variance, size.count, size.what, interval.quantile, interval.point, size.scale)
+            if power.bring and HOLDS[self.rule](interval.point, self.limit):
+                remedy = f"the value itself would pass, the set is too small to show it: {power.bring}; {remedy}"
         found = {"value": interval.point, "interval": (interval.low, interval.high), "power": power}
         return self._held(end, name, f"{detail}; {interval.note}", remedy, **found)
 

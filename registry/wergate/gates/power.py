@@ -38,8 +38,12 @@ class Power(Frozen):
         """`with 665 words a rise under 2.0 points cannot be told from chance; an equal version passes in …`."""
         told = f"with {self.size:,} {self.what} a change under {show_size(self.told, unit)} cannot be told from chance"
         chances = f"{self.like} passes in {percent(self.equal)} of 100 draws, one at the limit in {percent(self.worse)}"
-        bring = "" if self.enough or self.needed is None else f"; bring {rounded(self.needed):,} {self.what}"
-        return f"{told}; {chances}{bring}"
+        return f"{told}; {chances}" + (f"; {self.bring}" if self.bring else "")
+
+    @property
+    def bring(self) -> str:
+        """`bring 3,500 words` where the set is too small; empty where it is not, and where no size would do."""
+        return "" if self.enough or self.needed is None else f"bring {rounded(self.needed):,} {self.what}"
 
 
 def error_at(variance: float, size: float, one: float) -> float:

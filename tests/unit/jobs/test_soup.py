@@ -64,9 +64,10 @@ def test_the_mean_is_taken_where_validation_says_so(
 ) -> None:
     found, said = _restart(monkeypatch, search, prepared, best, Cluster(), least=9.0)
     assert found.name == "mean of 3 runs of trial 02: lr=0.01"
-    assert said[0] == "trial 02: lr=0.01 again from 2 other seeds, to take the mean …"
+    assert said[0] == "trial 02: lr=0.01 again from 2 other seeds, to take the mean: 0:00 of training each …"
     assert [line.partition(":")[0] for line in said[1:3]] == ["seed 1", "seed 2"]
     nested = restarts(search)
+    assert all(run.info.end_time > run.info.start_time for run in nested.values())  # told when all is over
     assert {run.info.run_name for run in nested.values()} == {
         "seed 1 of trial 02: lr=0.01", "seed 2 of trial 02: lr=0.01", found.name,
     }  # fmt: skip

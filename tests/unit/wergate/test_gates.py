@@ -1,6 +1,7 @@
 """Each gate: it passes what is good, and refuses what is not for the right reason."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wergate.gates.evidence import Evidence
-from wergate.gates.gate import Gate, GateResult
+from wergate.gates.gate import Gate, GateResult, Size
 from wergate.gates.kinds.accuracy import (
     BaseGate,
     CerGate,
@@ -29,7 +30,7 @@ from wergate.gates.kinds.delivery import (
 )
 from wergate.gates.kinds.robustness import HallucinationGate, LoopGate, SliceGate
 from wergate.gates.kinds.terms import TermGate, WorstTermGate, term_rate
-from wertune.scores.bootstrap import BootstrapSettings
+from wertune.scores.bootstrap import BootstrapSettings, Interval
 from wertune.scores.eval_report import EvalReport, Provenance, SetReport
 from wertune.scores.metrics import TermCounts
 
@@ -344,3 +345,15 @@ def test_words_left_out_of_one_clip_do_not_pay_for_words_made_up_in_another(
 
 def test_a_transcript_at_the_compression_ratio_does_not_loop(make_report: Report, make_set: Set) -> None:
     assert _judge(LoopGate(limit=0), make_report(sets={"test": make_set([0] * 30, compression_ratio=2.4)})).passed
+
+
+def test_what_a_small_set_cannot_show_is_not_blamed_on_the_version_alone() -> None:
+    gate, beginning = (
+        WerGate(limit=0.1),
+        "the value itself would pass, the set is too small to show it: bring 8,000 words",
+    )
+    small = Interval(point=0.09, low=0.05, high=0.13, note="95 %", error=0.024, quantile=1.64)
+    result = gate.judged_end(small, "9 errors", "do something", Size(100.0, "words"))
+    assert (result.passed, result.remedy) == (False, f"{beginning}; do something")
+    worse = replace(small, point=0.11)
+    assert gate.judged_end(worse, "11 errors", "do something", Size(100.0, "words")).remedy == "do something"
