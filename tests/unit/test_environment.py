@@ -71,12 +71,16 @@ def test_every_entry_point_is_a_command() -> None:
     assert project["entry_points"]["transcribe"]["parameters"]["piece_s"]["default"] == ""  # as the version serves
 
 
-def test_the_readme_tells_whose_commands_they_are() -> None:
+def test_the_pages_tell_whose_commands_they_are() -> None:
     from wergate.__main__ import cli as wergate
 
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").partition("## Commands")[2].split())
+    text = " ".join((ROOT / "docs" / "environments.md").read_text(encoding="utf-8").split())
     told = text.partition("but for ")[2].partition(", which are commands of `python -m wergate`")[0]
     assert sorted(told.replace(" and ", ", ").split(", ")) == sorted(f"`{name}`" for name in wergate.commands)
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Commands")[2].partition("\n## ")[0]
+    (first,) = re.findall(r"from `(\w+)` on, `python -m wergate`", " ".join(text.split()))
+    shown = re.findall(r"^\| `mlflow run \. -e (\w+)", text, flags=re.MULTILINE)
+    assert [name for name in shown if name in wergate.commands] == shown[shown.index(first) :] != []
 
 
 def test_no_package_hides_the_standard_platform_module() -> None:

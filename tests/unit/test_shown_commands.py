@@ -78,6 +78,7 @@ ONLY_READ = {
     "docker compose exec": "as `docker compose up`",
     "ray up": "needs machines: Ray reads the file in unit/test_deploy.py, a second node is in test_second_node.py",
     **dict.fromkeys(("ray exec", "ray rsync-up"), "as `ray up`"),
+    "ray start": "leaves a node on the machine: integration/search/test_second_node.py joins one to a cluster",
     "make tune": "nine minutes; `wertune tune` is run",
     "py-spy": "no package of the lock",
     **dict.fromkeys(("make env", "make check", "make layers"), "CI runs it beside the tests"),
